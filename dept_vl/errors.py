@@ -1,0 +1,17 @@
+"""The errors a user can cause. The command line prints their message and exits with code 2."""
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another one."""
+
+
+class DataError(ValueError):
+    """A file of raw data, a prepared split, an image or a feature store is missing or malformed."""
+
+
+class CheckpointError(ValueError):
+    """An adapter or a training state does not fit the model it is loaded into, or is damaged."""
+
+
+class DivergenceError(RuntimeError):
+    """The loss became NaN or infinite."""

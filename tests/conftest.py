@@ -1,0 +1,142 @@
+"""Shared fixtures: where the real data lie, and a small prepared task with everything a run needs."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only get in each other's way
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+WORDS = (
+    "what", "color", "is", "the", "small", "big", "red", "blue", "cube", "ball", "left", "of", "how", "many", "?",
+    "green", "vqa", ":", "yes", "no", "one", "two",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real third-party data beside the checkout; skips the test when it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the real data in ../shared/data, which is not beside this checkout")
+    return SHARED_DATA
+
+
+def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, d_model: int = 16) -> Path:
+    """Writes a random T5 with a word-level tokenizer: 2 + 2 layers, 2 heads, vocabulary of 32."""
+    config = T5Config(
+        vocab_size=32,
+        d_model=d_model,
+        d_kv=8,
+        d_ff=24,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        dropout_rate=0.1,
+        feed_forward_proj="gated-gelu" if gated else "relu",
+        tie_word_embeddings=not gated,
+        decoder_start_token_id=0,
+    )
+    torch.manual_seed(seed)
+    t5 = T5ForConditionalGeneration(config)
+    # The published initialisation gives a nearly flat bias; make positions matter, so that a wrong bias shows.
+    for stack in (t5.encoder, t5.decoder):
+        torch.nn.init.normal_(stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.5)
+    if gated:
+        t5.lm_head.weight = torch.nn.Parameter(torch.randn_like(t5.lm_head.weight))
+    t5.save_pretrained(folder)
+    _tiny_tokenizer().save_pretrained(str(folder))
+    return folder
+
+
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a word-level tokenizer that appends ``</s>`` as T5's does."""
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+    )
+
+
+@pytest.fixture(scope="session")
+def save_tiny_t5() -> Callable[..., Path]:
+    """The function that writes a tiny T5 to a folder."""
+    return _save_tiny_t5
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 v1.0."""
+    return _save_tiny_t5(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def t5_v1_1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 v1.1, the shape of Flan-T5 too."""
+    return _save_tiny_t5(tmp_path_factory.mktemp("t5_v1_1"), gated=True)
+
+
+def tiny_vqa_rows(num_rows: int, seed: int) -> list[dict[str, object]]:
+    """Returns rows of the VQA manifest on ten images, their questions of 3 to 9 words."""
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, object]] = []
+    for index in range(num_rows):
+        image_id = int(rng.integers(1, 11))
+        words = rng.choice(WORDS[:15], size=int(rng.integers(2, 9)))
+        answers = [str(a) for a in rng.choice(["yes", "no", "red", "two"], size=10, p=[0.5, 0.3, 0.1, 0.1])]
+        best, second = sorted(set(answers), key=answers.count)[-1], sorted(set(answers), key=answers.count)[0]
+        rows.append(
+            {
+                "example_id": 1000 * seed + index,
+                "image_id": image_id,
+                "image": f"val2014/COCO_val2014_{image_id:012d}.jpg",
+                "question": " ".join(words) + " ?",
+                "answer_type": ["yes/no", "number", "other"][index % 3],
+                "question_type": "what is",
+                "targets": [best, second] if best != second else [best],
+                "target_weights": [1.0, 0.3] if best != second else [1.0],
+                "references": answers,
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared VQA task, 60 / 20 / 20 rows on ten images, with a store of random features (4 x 6)."""
+    from dept_vl.data.feature_writer import FeatureWriter
+    from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
+    from dept_vl.models.clip_weights import read_settings
+    from dept_vl.models.config import ClipConfig
+
+    data_dir = tmp_path_factory.mktemp("data")
+    (data_dir / "vqa").mkdir()
+    schema = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
+    for seed, (split, size) in enumerate({"train": 60, "val": 20, "test": 20}.items(), start=1):
+        write_split(data_dir / "vqa", SplitInfo("vqa", split, str(data_dir)), schema, tiny_vqa_rows(size, seed))
+    fingerprint = {
+        **read_settings(ClipConfig()),
+        "weights_sha256": "0" * 64,
+        "num_visual_tokens": 4,
+        "feature_dim": 6,
+    }
+    generator = torch.Generator().manual_seed(0)
+    with FeatureWriter(data_dir / "features" / "random", fingerprint, range(1, 11)) as writer:
+        for plan in writer.pending(0, 1):
+            features = torch.randn(len(plan.image_ids), 4, 6, generator=generator).half()
+            writer.write(plan, features, [1] * len(plan.image_ids), [])
+        writer.finish()
+    return data_dir
