@@ -1,0 +1,93 @@
+"""Settings of DePT. No torch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dept_vl.tuners.budget import Budget, solve
+from dept_vl.tuners.prompt_config import FROZEN, MAX_SIZE, PromptInit
+
+if TYPE_CHECKING:
+    from dept_vl.tuners.base import BackboneInfo
+    from dept_vl.tuners.dept.model import Dept
+
+
+@dataclass(frozen=True, config=FROZEN)
+class DeptConfig(PromptInit):
+    """A short soft prompt and a low-rank update of the text's word embeddings, together l * d parameters.
+
+    Give `num_virtual_tokens` or `rank`; the other follows from the budget. With neither, see
+    `dept_vl.tuners.budget.solve`. The released code's recipe is ``lowrank_init="kaiming-uniform"`` with
+    ``scaling="alpha/sqrt(r)"``.
+    """
+
+    name: Literal["dept"] = "dept"
+    budget_tokens: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="prompt length l whose l * d_model parameters are shared out, tokens")
+    ] = 100
+    num_virtual_tokens: Annotated[
+        int | None, Field(ge=0, le=MAX_SIZE, description="soft prompt length m, tokens; null: from rank and budget")
+    ] = None
+    rank: Annotated[
+        int | None, Field(ge=0, le=MAX_SIZE, description="rank r of the low-rank pair; null: from m and the budget")
+    ] = None
+    allow_nearest: Annotated[
+        bool, Field(description="take the nearest m or rank where the budget cannot be met exactly")
+    ] = False
+    lowrank_init: Annotated[
+        Literal["gaussian", "kaiming-uniform"],
+        Field(description="start of A (B starts at 0): the paper's Gaussian, or the released code's uniform"),
+    ] = "gaussian"
+    lowrank_init_std: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="standard deviation of A for lowrank_init=gaussian")
+    ] = 0.1
+    scaling: Annotated[
+        Literal["one", "alpha/sqrt(r)"],
+        Field(description="factor on A B: 1 as in the paper, or alpha / sqrt(rank) as in the released code"),
+    ] = "one"
+    alpha: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="alpha of scaling=alpha/sqrt(r) (released code: 8)")
+    ] = 8.0
+
+    def budget(self, d_model: int, max_source_length: int) -> Budget:
+        """Returns m and r for a backbone and text length.
+
+        Raises:
+            ConfigError: The budget cannot be met exactly and `allow_nearest` is off.
+        """
+        return solve(
+            budget_tokens=self.budget_tokens,
+            d_model=d_model,
+            max_source_length=max_source_length,
+            num_virtual_tokens=self.num_virtual_tokens,
+            rank=self.rank,
+            allow_nearest=self.allow_nearest,
+        )
+
+    def scaling_factor(self, rank: int) -> float:
+        """Returns the factor on A B at this rank; 1.0 at rank 0, where there is no A B."""
+        return 1.0 if self.scaling == "one" or rank == 0 else self.alpha / math.sqrt(rank)
+
+    def build_empty(self, d_model: int, max_source_length: int) -> Dept:
+        """Builds the tuner with tensors of the right shapes and no set values, on the default device (or meta).
+
+        Raises:
+            ConfigError: As `budget`.
+        """
+        from dept_vl.tuners.dept.model import Dept
+
+        return Dept(self, self.budget(d_model, max_source_length))
+
+    def build(self, info: BackboneInfo) -> Dept:
+        """Builds the tuner at its first values.
+
+        Raises:
+            ConfigError: As `budget`, or the prompt's text has no tokens.
+        """
+        tuner = self.build_empty(info.d_model, info.max_source_length)
+        tuner.reset_parameters(info)
+        return tuner

@@ -1,0 +1,83 @@
+"""The computation of DePT."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
+from dept_vl.tuners.budget import Budget
+from dept_vl.tuners.dept.config import DeptConfig
+from dept_vl.tuners.prompt_init import initial_prompt
+
+
+class Dept(Tuner):
+    """Soft prompt P (m, d) before the text, and scaling * (A B)[i] added to text token i.
+
+    Shi & Lipani 2024, section 2.2: the encoder reads [P; E(x) + A B], with A (s, r) and B (r, d). Row i of A B
+    belongs to the i-th token of the text, whatever the prompt's length; prompt and visual tokens get no update. A
+    batch of L text tokens uses the first L rows alone, which equals padding to s tokens (the released code's way)
+    because masked tokens are never read, and costs less. With B = 0 at the start this is prompt tuning.
+
+    Attributes:
+        soft_prompt: (num_virtual_tokens, d_model), or None for an empty prompt.
+        lowrank_a: (max_source_length, rank), or None at rank 0.
+        lowrank_b: (rank, d_model), or None at rank 0.
+        scaling: Factor on A B.
+    """
+
+    config: DeptConfig
+    soft_prompt: nn.Parameter | None
+    lowrank_a: nn.Parameter | None
+    lowrank_b: nn.Parameter | None
+
+    def __init__(self, config: DeptConfig, budget: Budget) -> None:
+        """Makes tensors of the right shapes; `reset_parameters` sets their values."""
+        super().__init__()
+        self.config = config
+        self.num_virtual_tokens = budget.num_virtual_tokens
+        self.max_source_length = budget.max_source_length
+        self.rank = budget.rank
+        self.scaling = config.scaling_factor(budget.rank)
+        m, s, r, d = budget.num_virtual_tokens, budget.max_source_length, budget.rank, budget.d_model
+        self.soft_prompt = nn.Parameter(torch.zeros(m, d)) if m else None
+        self.lowrank_a = nn.Parameter(torch.zeros(s, r)) if r else None
+        self.lowrank_b = nn.Parameter(torch.zeros(r, d)) if r else None
+
+    @torch.no_grad()
+    def reset_parameters(self, info: BackboneInfo) -> None:
+        """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero.
+
+        The prompt is drawn before A, so prompt tuning with the same seed and length has the same prompt.
+        """
+        generator = torch.Generator().manual_seed(info.seed)
+        if self.soft_prompt is not None:
+            self.soft_prompt.copy_(initial_prompt(self.config, info, self.num_virtual_tokens, generator))
+        if self.lowrank_a is not None and self.lowrank_b is not None:
+            self.lowrank_a.copy_(self._initial_a(tuple(self.lowrank_a.shape), generator))
+            self.lowrank_b.zero_()
+
+    def _initial_a(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        values = torch.empty(shape)
+        if self.config.lowrank_init == "gaussian":
+            return nn.init.normal_(values, std=self.config.lowrank_init_std, generator=generator)
+        return nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)  # +-1 / sqrt(rank)
+
+    def embed(self, text_embeds: Tensor) -> Tensor:
+        """Returns [P; text + scaling * A B]; see `Tuner.embed`."""
+        self.check_length(text_embeds)
+        if self.lowrank_a is None or self.lowrank_b is None:
+            return prepend_prompt(self.soft_prompt, text_embeds)
+        length = text_embeds.shape[1]
+        with torch.autocast(text_embeds.device.type, enabled=False):  # a few MFLOP: not worth bf16's rounding
+            update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
+            shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
+        return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns ``soft_prompt`` and ``lowrank``, the two groups the paper trains at different rates."""
+        pair = [p for p in (self.lowrank_a, self.lowrank_b) if p is not None]
+        groups = {"soft_prompt": [] if self.soft_prompt is None else [self.soft_prompt], "lowrank": pair}
+        return {name: parameters for name, parameters in groups.items() if parameters}

@@ -1,0 +1,47 @@
+"""Settings of the soft prompt's first values, shared by the methods that have one. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+FROZEN = ConfigDict(extra="forbid", validate_default=True)
+
+MAX_SIZE = 1_000_000
+"""Cap on lengths and ranks, far above any real one: a slip of the keyboard fails here and not in the allocator."""
+
+
+@dataclass(frozen=True, config=FROZEN)
+class PromptInit:
+    """How the soft prompt starts.
+
+    The default samples rows of the frozen word embedding table, as Lester et al. 2021 (arXiv 2104.08691, section
+    3.2) found best or level with class labels, and better than random values in all but the largest models. The
+    released DePT code tiles one sentence about sentiment for every task ("text"); no one sentence fits all tasks, so
+    that is a setting and not the default.
+    """
+
+    prompt_init: Annotated[
+        Literal["vocabulary", "text", "random"],
+        Field(description="soft prompt's start: sampled word embeddings, a text tiled to m tokens, or random values"),
+    ] = "vocabulary"
+    prompt_init_text: Annotated[
+        str | None, Field(description="the text that prompt_init=text tiles (released DePT: a task sentence)")
+    ] = None
+    prompt_init_rows: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="prompt_init=vocabulary samples among so many first (common) rows")
+    ] = 5_000
+    prompt_init_distribution: Annotated[Literal["uniform", "normal"], Field(description="of prompt_init=random")] = (
+        "uniform"
+    )
+    prompt_init_scale: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="prompt_init=random: half width, or standard deviation")
+    ] = 0.5
+
+    @model_validator(mode="after")
+    def _check_text(self) -> PromptInit:
+        if self.prompt_init == "text" and not (self.prompt_init_text or "").strip():
+            raise ValueError("prompt_init=text needs prompt_init_text, the text to start from")
+        return self

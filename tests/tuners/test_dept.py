@@ -1,0 +1,192 @@
+"""The laws of DePT and of prompt tuning, on plain tensors."""
+
+import math
+
+import pytest
+import torch
+
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.tuners import DeptConfig, PromptTuningConfig
+from dept_vl.tuners.base import BackboneInfo
+
+D_MODEL, S, VOCABULARY = 12, 6, 40
+TABLE = torch.randn(VOCABULARY, D_MODEL, generator=torch.Generator().manual_seed(0)) * 10
+
+
+def info(seed=0, text=(5, 6, 7, 1)):
+    return BackboneInfo(D_MODEL, S, TABLE, lambda _: list(text), seed)
+
+
+def text(batch=2, length=4):
+    return torch.randn(batch, length, D_MODEL, generator=torch.Generator().manual_seed(1))
+
+
+def trained(tuner):
+    """Moves B away from its start at zero."""
+    with torch.no_grad():
+        tuner.lowrank_b.normal_(generator=torch.Generator().manual_seed(2))
+    return tuner
+
+
+def exact(m, **settings):
+    """Settings of any size: the budget rule is tested elsewhere."""
+    return DeptConfig(budget_tokens=9, num_virtual_tokens=m, allow_nearest=True, **settings)
+
+
+@pytest.mark.parametrize("scaling", ["one", "alpha/sqrt(r)"])
+@pytest.mark.parametrize("length", [1, 4, S])
+def test_embed_equals_a_plain_loop(scaling, length):
+    tuner = trained(exact(3, scaling=scaling).build(info()))
+    factor = 1.0 if scaling == "one" else 8 / math.sqrt(tuner.rank)
+    embeds, given = tuner.embed(text(2, length)).detach(), text(2, length)
+    a, b = tuner.lowrank_a.detach(), tuner.lowrank_b.detach()
+    assert embeds.shape == (2, 3 + length, D_MODEL)
+    for example in range(2):
+        for position in range(3):
+            assert torch.equal(embeds[example, position], tuner.soft_prompt[position])
+        for position in range(length):
+            for column in range(D_MODEL):
+                update = sum(float(a[position, k]) * float(b[k, column]) for k in range(tuner.rank))
+                expected = float(given[example, position, column]) + factor * update
+                assert float(embeds[example, 3 + position, column]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_row_i_belongs_to_text_token_i_whatever_the_prompt_length():
+    updates = []
+    for m in (0, 1, 5):
+        tuner = exact(m).build(info())
+        rank = tuner.rank
+        with torch.no_grad():
+            tuner.lowrank_a.copy_(torch.arange(1.0, S + 1)[:, None].expand(S, rank))
+            tuner.lowrank_b.fill_(1.0 / rank)
+        updates.append((tuner.embed(text()) - torch.nn.functional.pad(text(), (0, 0, m, 0)))[:, m:])
+    for update in updates:
+        torch.testing.assert_close(update, torch.arange(1.0, 5.0)[None, :, None].expand(2, 4, D_MODEL))
+
+
+def test_a_short_batch_gets_the_first_rows_of_a_padded_one():
+    tuner = trained(exact(2).build(info()))
+    padded = torch.cat([text(), torch.zeros(2, 2, D_MODEL)], dim=1)
+    torch.testing.assert_close(tuner.embed(text()), tuner.embed(padded)[:, : 2 + 4], rtol=0, atol=1e-6)
+
+
+def test_embed_leaves_its_input_as_it_was():
+    given = text()
+    trained(exact(2).build(info())).embed(given)
+    assert torch.equal(given, text())
+
+
+def test_at_the_start_it_is_prompt_tuning_with_the_same_prompt():
+    dept = exact(4).build(info(seed=3))
+    prompt = PromptTuningConfig(num_virtual_tokens=4).build(info(seed=3))
+    assert dept.rank > 0
+    assert torch.equal(dept.soft_prompt, prompt.soft_prompt)
+    assert torch.equal(dept.embed(text()), prompt.embed(text()))
+
+
+def test_rank_zero_is_prompt_tuning():
+    dept = exact(9).build(info())
+    assert dept.rank == 0
+    assert dept.param_groups().keys() == {"soft_prompt"}
+    assert torch.equal(dept.embed(text()), PromptTuningConfig(num_virtual_tokens=9).build(info()).embed(text()))
+
+
+def test_no_prompt_leaves_the_low_rank_update_alone():
+    dept = exact(0).build(info())
+    assert dept.param_groups().keys() == {"lowrank"}
+    assert dept.trainable_state().keys() == {"lowrank_a", "lowrank_b"}
+    assert torch.equal(dept.embed(text()), text())
+
+
+def test_it_trains_exactly_the_budget():
+    config = DeptConfig(budget_tokens=9, num_virtual_tokens=3)
+    tuner = config.build(info())
+    m, r = 3, tuner.rank
+    grouped = [p for group in tuner.param_groups().values() for p in group]
+    assert sum(p.numel() for p in grouped) == m * D_MODEL + (S + D_MODEL) * r == 9 * D_MODEL
+    assert {id(p) for p in grouped} == {id(p) for p in tuner.parameters()}
+    assert all(p.requires_grad for p in grouped)
+
+
+def test_text_longer_than_the_rows_of_a_is_refused():
+    with pytest.raises(DataError, match=r"7 tokens.*max_source_length=6"):
+        exact(2).build(info()).embed(text(length=7))
+
+
+def test_gaussian_start_has_the_configured_deviation():
+    config = DeptConfig(budget_tokens=500, num_virtual_tokens=0, allow_nearest=True, lowrank_init_std=0.25)
+    tuner = config.build(info())
+    assert tuner.lowrank_a.std().item() == pytest.approx(0.25, rel=0.05)
+    assert not tuner.lowrank_b.any()
+
+
+def test_kaiming_start_is_that_of_the_released_code():
+    config = DeptConfig(budget_tokens=500, num_virtual_tokens=0, allow_nearest=True, lowrank_init="kaiming-uniform")
+    tuner = config.build(info())
+    bound = 1 / math.sqrt(tuner.rank)  # kaiming_uniform_(a=sqrt(5)) on (s, r): the fan-in is r
+    largest = tuner.lowrank_a.abs().max().item()
+    assert 0.99 * bound < largest <= bound
+    assert tuner.lowrank_a.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_released_scaling_at_the_published_rank():
+    assert DeptConfig(scaling="alpha/sqrt(r)").scaling_factor(45) == pytest.approx(8 / 45**0.5)
+    assert DeptConfig(scaling="alpha/sqrt(r)", alpha=4.0).scaling_factor(4) == 2.0
+
+
+def test_vocabulary_prompt_samples_common_rows():
+    prompt = DeptConfig(budget_tokens=60, num_virtual_tokens=60, prompt_init_rows=10).build(info()).soft_prompt
+    rows = {int((vector == TABLE).all(dim=1).nonzero()) for vector in prompt}
+    assert rows == set(range(3, 10))  # never padding, end of sequence, unknown
+
+
+def test_text_prompt_is_tiled_and_cut():
+    config = PromptTuningConfig(num_virtual_tokens=10, prompt_init="text", prompt_init_text="answer the question")
+    assert torch.equal(config.build(info()).soft_prompt, TABLE[[5, 6, 7, 1, 5, 6, 7, 1, 5, 6]])
+    short = PromptTuningConfig(num_virtual_tokens=2, prompt_init="text", prompt_init_text="answer the question")
+    assert torch.equal(short.build(info()).soft_prompt, TABLE[[5, 6]])
+
+
+def test_text_prompt_without_tokens_is_refused():
+    config = PromptTuningConfig(prompt_init="text", prompt_init_text="??")
+    with pytest.raises(ConfigError, match=r"prompt_init_text: '\?\?' has no tokens"):
+        config.build(info(text=()))
+
+
+@pytest.mark.parametrize(("distribution", "deviation"), [("uniform", 2 / math.sqrt(3)), ("normal", 2.0)])
+def test_random_prompt(distribution, deviation):
+    config = PromptTuningConfig(
+        num_virtual_tokens=500, prompt_init="random", prompt_init_distribution=distribution, prompt_init_scale=2.0
+    )
+    prompt = config.build(info()).soft_prompt
+    assert prompt.std().item() == pytest.approx(deviation, rel=0.05)
+    assert distribution == "normal" or prompt.abs().max() <= 2.0
+
+
+def test_first_values_depend_on_the_seed_alone():
+    config = exact(2, prompt_init="random")
+    torch.manual_seed(1)
+    first = config.build(info(seed=5)).trainable_state()
+    before = torch.get_rng_state()
+    second = config.build(info(seed=5)).trainable_state()
+    other = config.build(info(seed=6)).trainable_state()
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["soft_prompt"], other["soft_prompt"])
+    assert not torch.equal(first["lowrank_a"], other["lowrank_a"])
+
+
+def test_prompt_does_not_share_storage_with_the_frozen_table():
+    prompt = PromptTuningConfig(num_virtual_tokens=3).build(info()).soft_prompt
+    before = TABLE.clone()
+    with torch.no_grad():
+        prompt.zero_()
+    assert torch.equal(TABLE, before)
+
+
+def test_the_update_is_not_rounded_by_autocast():
+    tuner = trained(exact(2).build(info()))
+    with torch.autocast("cpu", torch.bfloat16):
+        embeds = tuner.embed(text())
+    assert embeds.dtype == torch.float32
+    assert torch.equal(embeds, tuner.embed(text()))
