@@ -1,0 +1,1 @@
+"""How prepared rows, images and cached features are stored and read."""

@@ -1,0 +1,120 @@
+"""Tokenised examples to one padded batch. The only place that pads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""The label of positions that carry no loss."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised row.
+
+    Attributes:
+        example_id: The manifest's ``example_id``.
+        input_ids: Source tokens, end-of-sequence included.
+        labels: Target tokens, end-of-sequence included; empty at evaluation.
+        loss_weight: Factor of this example's loss.
+    """
+
+    example_id: int
+    input_ids: list[int]
+    labels: list[int]
+    loss_weight: float = 1.0
+
+
+class VisualTensors(TypedDict, total=False):
+    """The visual part of a batch: one of the two, or none for a text-only task."""
+
+    visual_features: Tensor
+    pixel_values: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass takes. Shapes: text and target lengths are those of the longest example.
+
+    Attributes:
+        example_ids: The rows' ids, in order.
+        input_ids: (batch, text) int64.
+        attention_mask: (batch, text) int64, 1 = attend, 0 = padding.
+        labels: (batch, target) int64 with `IGNORE_INDEX` where padded; (batch, 0) at evaluation.
+        loss_weights: (batch,) float32.
+        visual_features: (batch, visual, feature_dim) floating point, or None for a text-only task.
+        pixel_values: (batch, 3, height, width) float32 when CLIP runs on the fly, else None.
+    """
+
+    example_ids: tuple[int, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    loss_weights: Tensor
+    visual_features: Tensor | None = None
+    pixel_values: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch with every tensor on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Returns the batch in page-locked memory, for an asynchronous copy; ``DataLoader`` calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
+
+
+def collate(
+    examples: Sequence[Example],
+    pad_token_id: int,
+    *,
+    pad_to_length: int | None = None,
+    visual_features: Tensor | None = None,
+    pixel_values: Tensor | None = None,
+) -> Batch:
+    """Pads text and targets on the right.
+
+    Args:
+        examples: At least one.
+        pad_token_id: Fills ``input_ids``.
+        pad_to_length: Text length to pad to (tokens); None for the longest of the batch.
+        visual_features: (batch, visual, feature_dim), handed through.
+        pixel_values: (batch, 3, height, width), handed through.
+
+    Raises:
+        ValueError: An example is longer than `pad_to_length`.
+    """
+    longest = max(len(example.input_ids) for example in examples)
+    if pad_to_length is not None and longest > pad_to_length:
+        raise ValueError(f"an example has {longest} tokens, more than pad_to_length={pad_to_length}")
+    input_ids = _pad([example.input_ids for example in examples], pad_token_id, pad_to_length or longest)
+    lengths = torch.tensor([len(example.input_ids) for example in examples])
+    attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+    longest_target = max(len(example.labels) for example in examples)
+    return Batch(
+        example_ids=tuple(example.example_id for example in examples),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        labels=_pad([example.labels for example in examples], IGNORE_INDEX, longest_target),
+        loss_weights=torch.tensor([example.loss_weight for example in examples], dtype=torch.float32),
+        visual_features=visual_features,
+        pixel_values=pixel_values,
+    )
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
+    """Returns (len(rows), length) int64, each row followed by `value`."""
+    padded = torch.full((len(rows), length), value, dtype=torch.long)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded

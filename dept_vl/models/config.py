@@ -1,0 +1,69 @@
+"""Which frozen models are joined, and how. Plain settings: importing this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+FROZEN = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+DEMO = "demo"
+"""The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""
+
+
+@dataclass(frozen=True, config=FROZEN)
+class ClipConfig:
+    """The frozen CLIP image tower and how images become grid features.
+
+    The defaults are CLIP-T5 as Sung et al. built it: RN101, a plain resize to 224 x 224 and the 7 x 7 grid
+    max-pooled to 6 x 6 (VL_adapter, ``feature_extraction/coco_CLIP.py`` and ``src/clip_prepro_feats.py``).
+    """
+
+    model: Annotated[
+        str, Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one")
+    ] = "RN101"
+    pretrained: Annotated[
+        str | None, Field(description="open_clip weight tag or a local weight file; unused for a folder or 'demo'")
+    ] = "openai"
+    preprocessing: Annotated[
+        Literal["clip", "resize"],
+        Field(description="'clip': CLIP's own resize and centre crop; 'resize': squash both sides (Sung et al.)"),
+    ] = "resize"
+    pooled_grid: Annotated[
+        int | None,
+        Field(ge=1, description="side of the grid after adaptive max-pooling (6: 36 visual tokens); null: unpooled"),
+    ] = 6
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"], Field(description="stored precision of cached features")
+    ] = "float16"
+
+
+@dataclass(frozen=True, config=FROZEN)
+class ModelConfig:
+    """The frozen T5, the frozen CLIP, and the trainable projection between them."""
+
+    backbone: Annotated[
+        str, Field(description="T5, T5 v1.1 or Flan-T5: hub id, local folder, or 'demo' for the packaged one")
+    ] = "t5-base"
+    revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
+    clip: Annotated[ClipConfig, Field(description="frozen image tower")] = Field(default_factory=ClipConfig)
+    visual_projection: Annotated[
+        Literal["linear", "vl-t5"],
+        Field(description="'linear' (the paper's words) or Sung et al.'s linear + RMS norm + order embedding"),
+    ] = "linear"
+    visual_projection_std: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="std of the projection's first weights; null: nn.Linear's own"),
+    ] = None
+    visual_position_bias: Annotated[
+        Literal["zero", "sequential"],
+        Field(description="T5 relative bias of pairs with a visual token: 'zero' (Sung et al.) or plain T5's"),
+    ] = "zero"
+    dropout_rate: Annotated[
+        float | None, Field(ge=0.0, lt=1.0, description="dropout in the frozen T5 while training; null: its own")
+    ] = None
+    gradient_checkpointing: Annotated[
+        bool, Field(description="recompute T5 activations in the backward pass: less memory, more time")
+    ] = False
