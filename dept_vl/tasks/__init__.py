@@ -1,0 +1,20 @@
+"""What we train on, as data: ``TASKS`` by name."""
+
+from __future__ import annotations
+
+from dept_vl.registry import lookup
+from dept_vl.tasks.base import Row, SplitSize, Task
+from dept_vl.tasks.vision import COCO, VQA
+
+__all__ = ["TASKS", "Row", "SplitSize", "Task", "get_task"]
+
+TASKS: dict[str, Task] = {task.name: task for task in (VQA, COCO)}
+
+
+def get_task(name: str) -> Task:
+    """Returns the task called `name`.
+
+    Raises:
+        ConfigError: There is no such task; the message names near ones.
+    """
+    return lookup(TASKS, name, "task")
