@@ -1,0 +1,185 @@
+"""Rows of a prepared split to tokenised batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from dept_vl.data.collator import Batch, Example, VisualTensors, collate
+from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.visual import VisualSource
+from dept_vl.errors import DataError
+from dept_vl.tasks import Row, Task
+
+_READ_ROWS = 4096
+
+
+class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
+    """One split of one task as batches. Templates and tokens are made here, so changing a prompt needs no `prepare`.
+
+    ``dataset[request]`` is the request and its `Batch`: give it to a ``DataLoader`` with ``batch_size=None`` and a
+    sampler of `BatchRequest`. What it returns depends on the request and the constructor's arguments alone.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_source_length: int,
+        max_target_length: int,
+        seed: int,
+        visual: VisualSource | None = None,
+        is_training: bool = False,
+        padding: Literal["longest", "max_length"] = "longest",
+        target_sampling: Literal["weighted", "best"] = "weighted",
+        loss_weighting: Literal["none", "score"] = "none",
+    ) -> None:
+        """Checks that every image of the split has its visual input.
+
+        Args:
+            rows: A prepared split, as ``manifest.open_split`` returns it.
+            task: Makes the source text.
+            tokenizer: The backbone's.
+            max_source_length: Source tokens kept (s), end-of-sequence included; the rest is cut off.
+            max_target_length: Target tokens kept, end-of-sequence included.
+            seed: Decides the drawn targets, together with the step.
+            visual: Visual input, or None for text only. Rows whose image it skipped are left out of `indices`.
+            is_training: Whether batches carry labels.
+            padding: To the batch's longest text or to `max_source_length`.
+            target_sampling: Draw a target in proportion to its weight, or take the heaviest.
+            loss_weighting: ``"score"`` multiplies an example's loss by its drawn target's weight.
+
+        Raises:
+            DataError: The split is empty, or images have no visual input.
+        """
+        self.task = task
+        self._rows = rows
+        self._tokenizer = tokenizer
+        self._max_source_length = max_source_length
+        self._max_target_length = max_target_length
+        self._seed = seed
+        self._visual = visual
+        self._is_training = is_training
+        self._pad_to_length = max_source_length if padding == "max_length" else None
+        self._target_sampling = target_sampling
+        self._loss_weighting = loss_weighting
+        if len(rows) == 0:
+            raise DataError(f"task {task.name!r}: the split has no rows; check what `dept-vl prepare` reported")
+        self.indices = self._readable()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _readable(self) -> np.ndarray:
+        """Returns the row numbers whose visual input can be read, (rows,) int64."""
+        every = np.arange(len(self._rows))
+        if self._visual is None:
+            return every
+        image_ids = _column(self._rows, "image_id")
+        missing = self._visual.missing(set(np.unique(image_ids).tolist()))
+        if missing:
+            raise DataError(
+                f"the feature store has no features for {len(missing)} of the split's images "
+                f"({', '.join(map(str, missing[:5]))}{', ...' if len(missing) > 5 else ''}); "
+                f"add them: dept-vl cache-features --task {self.task.name} --data-dir DIR"
+            )
+        if not self._visual.skipped:
+            return every
+        kept = every[~np.isin(image_ids, list(self._visual.skipped))]
+        if len(kept) == 0:
+            raise DataError("every image of the split was skipped when features were cached; see skipped.jsonl")
+        return kept
+
+    def sources(self, indices: Sequence[int]) -> list[str]:
+        """Returns the source texts of some rows."""
+        return [self.task.template(row) for row in self._read(indices)]
+
+    def source_lengths(self, indices: Sequence[int]) -> list[int]:
+        """Returns the source lengths of some rows in tokens, cut to `max_source_length`."""
+        return [len(ids) for ids in self._source_ids(self.sources(indices))]
+
+    def count_long(self) -> int:
+        """Returns how many sources have more than `max_source_length` tokens.
+
+        Only texts whose bytes could exceed it are tokenised: no tokenizer makes more tokens than bytes plus the
+        leading space and the end of sequence.
+        """
+        count = 0
+        for start in range(0, len(self._rows), _READ_ROWS):
+            texts = self.sources(range(start, min(start + _READ_ROWS, len(self._rows))))
+            texts = [text for text in texts if len(text.encode()) + 2 > self._max_source_length]
+            if texts:
+                ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+                count += sum(len(row) > self._max_source_length for row in ids)
+        return count
+
+    def references(self) -> list[Row]:
+        """Returns every row with what evaluators need: id, references and, where there are, the types."""
+        wanted = ("example_id", "references", "answer_type", "question_type")
+        columns = [name for name in wanted if name in self._rows.column_names]
+        return list(self._rows.select_columns(columns))
+
+    def __getitem__(self, request: BatchRequest) -> tuple[BatchRequest, Batch]:
+        """Returns a request with its batch, for a ``DataLoader``."""
+        return request, self.batch(request)
+
+    def batch(self, request: BatchRequest) -> Batch:
+        """Returns the batch of one request; its labels are empty unless training."""
+        rows = self._read(request.indices)
+        source_ids = self._source_ids([self.task.template(row) for row in rows])
+        if self._is_training:
+            targets = [self._draw_target(row, request.step) for row in rows]
+            labels = self._target_ids([text for text, _ in targets])
+            weights = [weight if self._loss_weighting == "score" else 1.0 for _, weight in targets]
+        else:
+            labels, weights = [[] for _ in rows], [1.0] * len(rows)
+        examples = [
+            Example(example_id=row["example_id"], input_ids=ids, labels=label, loss_weight=weight)
+            for row, ids, label, weight in zip(rows, source_ids, labels, weights, strict=True)
+        ]
+        return collate(
+            examples,
+            int(self._tokenizer.pad_token_id),
+            pad_to_length=self._pad_to_length,
+            **self._visual_input(rows),
+        )
+
+    def _visual_input(self, rows: Sequence[Row]) -> VisualTensors:
+        if self._visual is None:
+            return {}
+        return self._visual.read([row["image_id"] for row in rows], [row["image"] for row in rows])
+
+    def _draw_target(self, row: Row, step: int) -> tuple[str, float]:
+        """Returns one target of a row and its weight; the draw depends on (seed, step, example) alone."""
+        targets, weights = row["targets"], row["target_weights"]
+        if len(targets) == 1:
+            return targets[0], weights[0]
+        if self._target_sampling == "best":
+            pick = int(np.argmax(weights))
+        else:
+            shares = np.asarray(weights, dtype=np.float64)
+            rng = np.random.default_rng([self._seed, 2, step, row["example_id"]])
+            pick = int(rng.choice(len(shares), p=shares / shares.sum()))
+        return targets[pick], weights[pick]
+
+    def _read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        columns = self._rows[list(indices)]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def _source_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._tokenizer(list(texts), truncation=True, max_length=self._max_source_length)["input_ids"]
+
+    def _target_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer(text_target=list(texts), truncation=True, max_length=self._max_target_length)
+        return encoded["input_ids"]
+
+
+def _column(rows: Dataset, name: str) -> np.ndarray:
+    return np.asarray(rows.with_format("numpy")[name][:])

@@ -1,0 +1,211 @@
+"""The files of a feature store: what is in a shard and in the index, and how each is checked.
+
+A store is a folder ``features/<encoder>-<key>/``:
+
+- ``00000.safetensors``, ``00001.safetensors``, ...: tensors ``features`` (images, visual, feature_dim), ``image_ids``
+  (images,) int64 and ``image_bytes`` (images,) int64, the size of each image file when it was encoded. The header's
+  metadata carries the fingerprint and the images of this shard that could not be read.
+- ``index.json``: fingerprint, shape, dtype, and for each shard its name, size, sha256 and image ids. It is written
+  last; a folder without it is an unfinished build.
+- ``skipped.jsonl``: the images that could not be read, one ``{"image_id", "image", "error"}`` a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dept_vl.errors import DataError
+
+FORMAT = 1
+INDEX = "index.json"
+LEDGER = "skipped.jsonl"
+METADATA_KEY = "dept_vl"
+REBUILD = "remove the store's folder and run `dept-vl cache-features` again"
+_MAX_HEADER_BYTES = 16 * 2**20
+_ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
+DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+"""Torch's name of a dtype to safetensors' code."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a tensor's values lie in a file, row-major and little-endian."""
+
+    code: str
+    shape: tuple[int, ...]
+    start: int  # bytes from the start of the file
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * _ITEM_BYTES[self.code]
+
+
+def encode_json(value: Any) -> str:
+    """Returns JSON that is the same text for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def fingerprint_key(fingerprint: Mapping[str, Any]) -> str:
+    """Returns 12 hexadecimal digits that tell fingerprints apart."""
+    return hashlib.sha256(encode_json(fingerprint).encode()).hexdigest()[:12]
+
+
+def shard_name(number: int) -> str:
+    """Returns the file name of shard `number`."""
+    return f"{number:05d}.safetensors"
+
+
+def read_header(path: Path) -> tuple[dict[str, Region], dict[str, Any]]:
+    """Reads and checks the header of a shard; touches no tensor values.
+
+    Returns:
+        The tensors' places by name, and the metadata this package put there (empty for a foreign file).
+
+    Raises:
+        DataError: The file is missing, is no safetensors file, or is shorter or longer than its header says.
+    """
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if not 2 <= header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
+                raise DataError(f"{path}: not a complete safetensors file of {size} bytes; {REBUILD}")
+            header = json.loads(file.read(header_bytes))
+        metadata = json.loads(header.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
+        regions = {name: _region(entry, 8 + header_bytes) for name, entry in header.items()}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such feature shard; {REBUILD}") from error
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: the safetensors header is damaged ({error!r}); {REBUILD}") from error
+    end = 8 + header_bytes + sum(region.num_bytes for region in regions.values())
+    if end != size:
+        raise DataError(f"{path}: has {size} bytes where its header says {end}: cut short or altered; {REBUILD}")
+    if any(region.start + region.num_bytes > size for region in regions.values()):
+        raise DataError(f"{path}: a tensor lies outside the file; {REBUILD}")
+    return regions, metadata
+
+
+def _region(entry: Mapping[str, Any], base: int) -> Region:
+    """Turns one header entry into a `Region`; `base` is where the tensors' values begin in the file."""
+    shape = tuple(int(n) for n in entry["shape"])
+    begin, end = (int(n) for n in entry["data_offsets"])
+    region = Region(entry["dtype"], shape, base + begin)
+    if min(shape, default=0) < 0 or begin < 0 or end - begin != region.num_bytes:
+        raise ValueError(f"{shape} of {region.code} in bytes {begin} to {end}")
+    return region
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard as the index lists it."""
+
+    file: str
+    bytes: int
+    sha256: str
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """The content of ``index.json``."""
+
+    fingerprint: dict[str, Any]
+    num_visual_tokens: int
+    feature_dim: int
+    dtype: str
+    shards: tuple[ShardEntry, ...]
+    skipped: dict[int, str]
+
+
+def encode_index(index: StoreIndex) -> str:
+    """Returns the text of ``index.json``."""
+    shards = [{**vars(shard), "image_ids": list(shard.image_ids)} for shard in index.shards]
+    skipped = {str(image_id): error for image_id, error in sorted(index.skipped.items())}
+    return encode_json({"format": FORMAT, **vars(index), "shards": shards, "skipped": skipped}) + "\n"
+
+
+def read_index(folder: Path) -> StoreIndex:
+    """Reads and checks a store's index.
+
+    Raises:
+        DataError: There is none, or it is damaged, of another format, or names files outside the folder.
+    """
+    path = folder / INDEX
+    try:
+        raw = json.loads(path.read_bytes())
+        if raw["format"] != FORMAT:
+            raise DataError(f"{path}: feature store of format {raw['format']}, this version reads {FORMAT}; {REBUILD}")
+        shards = tuple(
+            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(int, s["image_ids"])))
+            for s in raw["shards"]
+        )
+        index = StoreIndex(
+            fingerprint=dict(raw["fingerprint"]),
+            num_visual_tokens=int(raw["num_visual_tokens"]),
+            feature_dim=int(raw["feature_dim"]),
+            dtype=str(raw["dtype"]),
+            shards=shards,
+            skipped={int(image_id): str(error) for image_id, error in raw["skipped"].items()},
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file: there is no feature store here, or its build was stopped; "
+            "run `dept-vl cache-features` to make or finish it"
+        ) from error
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: damaged index ({error!r}); {REBUILD}") from error
+    if index.dtype not in DTYPE_CODES or index.num_visual_tokens < 1 or index.feature_dim < 1:
+        raise DataError(
+            f"{path}: {index.num_visual_tokens} visual tokens of {index.feature_dim} {index.dtype} numbers is no "
+            f"shape a store can have; {REBUILD}"
+        )
+    return index
+
+
+def _plain_name(name: str) -> str:
+    """Returns `name` if it is a shard's file name; an index must not lead readers elsewhere."""
+    if not re.fullmatch(r"[0-9]{5,}\.safetensors", name):
+        raise ValueError(f"shard name {name!r}")
+    return name
+
+
+def check_shard(path: Path, entry: ShardEntry, index: StoreIndex) -> Region:
+    """Checks a shard's size, shape, dtype and fingerprint against the index; reads its header only.
+
+    Returns:
+        Where its features lie.
+
+    Raises:
+        DataError: They disagree; the message names the file and both sides.
+    """
+    regions, metadata = read_header(path)
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise DataError(f"{path}: has {size} bytes, the index says {entry.bytes}: cut short or altered; {REBUILD}")
+    region = regions.get("features")
+    shape = (len(entry.image_ids), index.num_visual_tokens, index.feature_dim)
+    code = DTYPE_CODES[index.dtype]
+    if region is None or region.shape != shape or region.code != code:
+        found = "no tensor 'features'" if region is None else f"features {region.shape} {region.code}"
+        raise DataError(f"{path}: {found}, the index says {shape} {code}; {REBUILD}")
+    if metadata.get("fingerprint") != index.fingerprint:
+        raise DataError(f"{path}: was written by another encoder than the index says; {REBUILD}")
+    return region
+
+
+def hash_file(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

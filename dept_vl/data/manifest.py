@@ -1,0 +1,261 @@
+"""Prepared splits: one Parquet file per split, read memory-mapped through `datasets`.
+
+``DATA/<task>/<split>.parquet`` is the artefact: typed columns, and the task, split and image root in its metadata.
+Parquet is compressed and cannot be memory-mapped, so `write_split` lays an Arrow copy of the same rows beside it,
+``DATA/<task>/.arrow/<split>-<sha256 of the Parquet file>.arrow``, and `open_split` maps that one: rows stay on disk and
+opening costs one hash of the Parquet file. A copy that is absent (the Parquet file came alone) or belongs to another
+Parquet file is made again, after the rows are checked; where the data folder is read-only it goes to a temporary
+folder of this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dept_vl.atomic import atomic_file
+from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
+from dept_vl.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+METADATA_KEY = b"dept_vl"
+ROWS_PER_BATCH = 8192
+_ARROW_FOLDER = ".arrow"
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What a split's file says about itself.
+
+    Attributes:
+        task: Task name.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        image_root: Folder that the column ``image`` is relative to; None for text-only tasks.
+    """
+
+    task: str
+    split: str
+    image_root: str | None = None
+
+
+def manifest_schema(*, images: bool, text_columns: Sequence[str] = ()) -> pa.Schema:
+    """Returns the columns of a task's rows.
+
+    Every task has ``example_id`` (int64), ``targets`` (strings training draws from), ``target_weights`` (float32 in
+    (0, 1], one per target) and ``references`` (strings to score against).
+
+    Args:
+        images: Whether rows also have ``image_id`` (int64) and ``image`` (path relative to the image root).
+        text_columns: Names of further string columns: the task's inputs, and labels that scores are broken down by.
+    """
+    fields = [pa.field("example_id", pa.int64(), nullable=False)]
+    if images:
+        fields += [pa.field("image_id", pa.int64(), nullable=False), pa.field("image", pa.string(), nullable=False)]
+    fields += [pa.field(name, pa.string(), nullable=False) for name in text_columns]
+    strings = pa.list_(pa.field("element", pa.string(), nullable=False))
+    weights = pa.list_(pa.field("element", pa.float32(), nullable=False))
+    fields += [
+        pa.field("targets", strings, nullable=False),
+        pa.field("target_weights", weights, nullable=False),
+        pa.field("references", strings, nullable=False),
+    ]
+    return pa.schema(fields)
+
+
+def split_path(data_dir: Path, task: str, split: str) -> Path:
+    """Returns where a split's Parquet file lies."""
+    return data_dir / task / f"{split}.parquet"
+
+
+def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes one split, Parquet and Arrow copy, each in one step; the same rows give the same bytes.
+
+    Args:
+        folder: The task's folder; must exist.
+        info: What the file says about itself.
+        schema: From `manifest_schema`.
+        rows: Column name to value, one mapping a row; read once, in batches.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        DataError: A row breaks a rule of the schema; the message names the file and the record.
+    """
+    path = folder / f"{info.split}.parquet"
+    schema = schema.with_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True).encode()})
+    with atomic_file(path) as file, _parquet_writer(file, schema) as writer:
+        count = 0
+        for batch in _batches(rows, schema, path):
+            check_rows(batch, path, count)
+            writer.write_batch(batch)
+            count += batch.num_rows
+    cache = folder / _ARROW_FOLDER
+    cache.mkdir(exist_ok=True)
+    for stale in cache.glob(f"{info.split}-*.arrow"):
+        stale.unlink()
+    _write_arrow(path, cache / _arrow_name(path))
+    return count
+
+
+def open_split(data_dir: Path, task: str, split: str) -> Dataset:
+    """Opens a prepared split, memory-mapped: rows are read from disk when asked for.
+
+    Args:
+        data_dir: The folder `dept-vl prepare` wrote to.
+        task: Task name.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        DataError: The file is missing, is no Parquet file, is for another task or split, lacks a column, has a row that
+            breaks a rule, or holds no rows.
+    """
+    path = split_path(data_dir, task, split)
+    parquet = _open_parquet(path, task)
+    info = split_info(data_dir, task, split)
+    if (info.task, info.split) != (task, split):
+        raise DataError(
+            f"{path}: holds split {info.split!r} of task {info.task!r}, expected {split!r} of {task!r}; "
+            "the file was renamed or moved"
+        )
+    check_columns(parquet.schema_arrow, path)
+    rows = parquet.metadata.num_rows
+    if rows == 0:
+        raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
+    return _map_arrow(path, rows)
+
+
+def split_info(data_dir: Path, task: str, split: str) -> SplitInfo:
+    """Reads what a split's file says about itself: task, split and image root.
+
+    Raises:
+        DataError: The file is missing, is no Parquet file, or was not written by `write_split`.
+    """
+    path = split_path(data_dir, task, split)
+    metadata = _open_parquet(path, task).schema_arrow.metadata or {}
+    try:
+        return SplitInfo(**json.loads(metadata[METADATA_KEY]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: has no dept_vl metadata, so it was not written by `dept-vl prepare`; prepare the task again"
+        ) from error
+
+
+def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
+    """Returns the image path of every image id of a split, in order of first appearance; empty for an empty split.
+
+    Raises:
+        DataError: The file is missing or damaged, has no images, or gives an image two paths.
+    """
+    path = split_path(data_dir, task, split)
+    parquet = _open_parquet(path, task)
+    check_columns(parquet.schema_arrow, path)
+    if "image" not in parquet.schema_arrow.names:
+        raise DataError(f"{path}: has no column 'image': task {task!r} is text only")
+    images: dict[int, str] = {}
+    first = 0
+    for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=["image_id", "image"]):
+        check_image_paths(batch["image"], path, first)
+        for record, (image_id, image) in enumerate(zip(*(column.to_pylist() for column in batch.columns), strict=True)):
+            if images.setdefault(image_id, image) != image:
+                two = f"{image!r} here and {images[image_id]!r} above"
+                raise DataError(f"{path}, record {first + record}: image {image_id} is {two}")
+        first += batch.num_rows
+    return images
+
+
+def _open_parquet(path: Path, task: str) -> pq.ParquetFile:
+    if not path.is_file():
+        raise DataError(f"{path}: no such prepared split; run: dept-vl prepare --task {task} --raw RAW --out DATA")
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a complete Parquet file ({error}); prepare the task again") from error
+
+
+def _batches(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path) -> Iterator[pa.RecordBatch]:
+    """Groups rows into record batches, so that a long split is never whole in memory."""
+    remaining = iter(rows)
+    first = 0
+    while chunk := list(islice(remaining, ROWS_PER_BATCH)):
+        try:
+            yield pa.RecordBatch.from_pylist(chunk, schema=schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"{path}, records {first} to {first + len(chunk) - 1}: {error}") from error
+        first += len(chunk)
+
+
+def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def _arrow_name(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path.stem}-{digest[:24]}.arrow"
+
+
+def _write_arrow(path: Path, arrow: Path) -> None:
+    """Copies a Parquet file to an Arrow stream batch by batch, checking every row on the way."""
+    parquet = pq.ParquetFile(path, page_checksum_verification=True)
+    with atomic_file(arrow) as file, pa.ipc.new_stream(file, parquet.schema_arrow) as writer:
+        first = 0
+        try:
+            for batch in parquet.iter_batches(ROWS_PER_BATCH):
+                check_rows(batch, path, first)
+                writer.write_batch(batch)
+                first += batch.num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
+
+
+def _map_arrow(path: Path, rows: int) -> Dataset:
+    """Opens the Arrow copy of `path`, after making it where it is absent or unreadable."""
+    from datasets import Dataset  # costs a second to import; the command line's help must not pay it
+
+    name = _arrow_name(path)
+    arrow = path.parent / _ARROW_FOLDER / name
+    if arrow.is_file():
+        try:
+            dataset = Dataset.from_file(str(arrow))
+            if len(dataset) == rows:
+                return dataset
+        except (pa.ArrowInvalid, OSError):
+            pass  # a copy that cannot be read is made again below
+    arrow = _writable_cache(path.parent) / name
+    _write_arrow(path, arrow)
+    return Dataset.from_file(str(arrow))
+
+
+def _writable_cache(folder: Path) -> Path:
+    """Returns the folder for Arrow copies: beside the split, or a temporary one when that is read-only."""
+    cache = folder / _ARROW_FOLDER
+    try:
+        cache.mkdir(exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return cache
+    except OSError:
+        pass  # a read-only file system: fall through
+    temporary = tempfile.mkdtemp(prefix="dept-vl-arrow-")
+    atexit.register(_remove_in, os.getpid(), temporary)
+    return Path(temporary)
+
+
+def _remove_in(process: int, folder: str) -> None:
+    """Removes `folder` if this is the process that made it; forked loader workers inherit the exit hook."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,94 @@
+"""Where a batch's visual input comes from: a feature store, the images themselves, or zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dept_vl.data.collator import VisualTensors
+from dept_vl.data.features import FeatureStore
+from dept_vl.data.images import open_image
+
+
+class VisualSource(Protocol):
+    """Reads the visual input of some rows.
+
+    Attributes:
+        skipped: Ids of images that could not be read when features were cached; never asked for.
+    """
+
+    @property
+    def skipped(self) -> Collection[int]:
+        """See the class."""
+        ...
+
+    def missing(self, image_ids: Collection[int]) -> list[int]:
+        """Returns the ids, in order, this source has no features for and no reason why."""
+        ...
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``visual_features`` or ``pixel_values`` of `collate`, one row an image."""
+        ...
+
+
+class CachedFeatures:
+    """Features from a store, widened to float32 so that every source gives the model the same dtype."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        """Takes an open store."""
+        self.store = store
+        self.skipped: Collection[int] = store.skipped
+
+    def missing(self, image_ids: Collection[int]) -> list[int]:
+        """See `VisualSource.missing`."""
+        return sorted(i for i in image_ids if i not in self.store and i not in self.skipped)
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``visual_features`` (batch, visual, feature_dim) float32."""
+        return {"visual_features": self.store.read(image_ids).float()}
+
+
+class ZeroFeatures:
+    """All zeros in a store's shape: what a model scores that sees nothing but the text."""
+
+    def __init__(self, num_visual_tokens: int, feature_dim: int, skipped: Collection[int] = ()) -> None:
+        """Takes the shape of one image's features."""
+        self._shape = (num_visual_tokens, feature_dim)
+        self.skipped = skipped
+
+    def missing(self, image_ids: Collection[int]) -> list[int]:
+        """Nothing is ever missing."""
+        return []
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``visual_features`` (batch, visual, feature_dim) float32, all zero."""
+        return {"visual_features": torch.zeros(len(image_ids), *self._shape)}
+
+
+class ImagePixels:
+    """Decoded and preprocessed images, for CLIP to encode on the device."""
+
+    skipped: Collection[int] = ()
+
+    def __init__(self, image_root: Path, preprocess: Callable[[Image.Image], Tensor]) -> None:
+        """Takes the folder image paths start from, and the encoder's preprocessing."""
+        self._image_root = image_root
+        self._preprocess = preprocess
+
+    def missing(self, image_ids: Collection[int]) -> list[int]:
+        """Nothing is known before the files are opened; opening one that fails raises ``DataError``."""
+        return []
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``pixel_values`` (batch, 3, height, width) float32.
+
+        Raises:
+            DataError: An image is missing, damaged or too large.
+        """
+        pixels = [self._preprocess(open_image(self._image_root / image)) for image in images]
+        return {"pixel_values": torch.stack(pixels)}
