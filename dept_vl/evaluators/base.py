@@ -1,0 +1,99 @@
+"""What an evaluator takes and gives: aligned predictions and references in, named scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dept_vl.errors import DataError
+
+_NAMED_IDS = 5
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What people wrote for one example.
+
+    Attributes:
+        references: The raw texts: the ten answers of a VQA question in the official order, or all
+            captions of an image.
+        answer_type: VQA: "yes/no", "number" or "other".
+        question_type: VQA: the first words of the question ("what is the"), as annotated.
+        example_id: The question id or image id, for messages.
+        annotators: VQA: who gave each answer, in the order of `references`. None where every answer
+            comes from another person, which is so in the official files. The official script takes
+            two answers for one where answer and annotator are equal.
+    """
+
+    references: Sequence[str]
+    answer_type: str | None = None
+    question_type: str | None = None
+    example_id: int | None = None
+    annotators: Sequence[Hashable] | None = None
+
+
+Evaluator = Callable[[Sequence[str], Sequence[Reference]], dict[str, float]]
+"""Scores predictions against the references in the same order: score name to value, unrounded, in the
+scale of the reference implementation."""
+
+
+def check_aligned(predictions: Sequence[str], references: Sequence[Reference]) -> None:
+    """Checks what every evaluator needs.
+
+    Raises:
+        DataError: There is nothing to score, the two lengths differ, or an example has no reference.
+    """
+    if len(predictions) != len(references):
+        raise DataError(
+            f"{len(predictions)} predictions for {len(references)} references: give one prediction "
+            "for each, in the same order"
+        )
+    if not references:
+        raise DataError("nothing to score: 0 predictions and 0 references")
+    for index, reference in enumerate(references):
+        if not reference.references:
+            where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
+            raise DataError(f"example {where} has no reference text to score against")
+
+
+def align(
+    predictions: Mapping[int, str],
+    references: Mapping[int, Reference],
+    *,
+    allow_missing: bool = False,
+    noun: str = "example",
+) -> tuple[list[str], list[Reference]]:
+    """Puts predictions in the order of the references.
+
+    Args:
+        predictions: Prediction by question id or image id.
+        references: Reference by the same id; its order is the order of the result.
+        allow_missing: Score an id without a prediction as the empty string instead of refusing.
+        noun: What an id names, for the messages: "question" or "image".
+
+    Returns:
+        Predictions and references, of the same length and order.
+
+    Raises:
+        DataError: A prediction has an id that the references lack, or an id has no prediction and
+            `allow_missing` is false; the message counts them and names some.
+    """
+    unknown = [example_id for example_id in predictions if example_id not in references]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of {len(predictions)} predictions have {noun} ids that are not among the "
+            f"{len(references)} references: {_some(unknown)}; give the references of the same split"
+        )
+    missing = [example_id for example_id in references if example_id not in predictions]
+    if missing and not allow_missing:
+        raise DataError(
+            f"predictions missing for {len(missing)} of {len(references)} {noun}s: {_some(missing)}; "
+            "predict them, or give --allow-missing to score them as empty"
+        )
+    return [predictions.get(example_id, "") for example_id in references], list(references.values())
+
+
+def _some(ids: Sequence[int]) -> str:
+    """Returns the first few of `ids` as text."""
+    more = ", ..." if len(ids) > _NAMED_IDS else ""
+    return ", ".join(map(str, ids[:_NAMED_IDS])) + more

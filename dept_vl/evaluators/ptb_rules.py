@@ -1,0 +1,278 @@
+"""The rules of the PTB lexer: what one token may look like.
+
+Written from the Penn Treebank conventions and from the measured output of Stanford CoreNLP 3.4.1, whose
+tokens coco-caption counts (benchmarks/ptb_parity.py). `dept_vl.evaluators.ptb_lexer` says how the rules
+are used: the longest match wins, among equals the earlier rule. A group named ``ahead`` is what a rule
+looks at behind its token; it counts for the length but is not consumed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from dept_vl.evaluators.ptb_characters import (
+    APOSTROPHES,
+    DIGITS,
+    HYPHENS,
+    LETTERS,
+    MARKS,
+    REPLACEMENTS,
+    SOFT_HYPHEN,
+    SYMBOLS,
+)
+
+_LETTER = f"[{LETTERS}]"
+_LETTER_OR_DIGIT = f"[{LETTERS}{DIGITS}]"
+_WORD_START = f"[{LETTERS}{MARKS}{SOFT_HYPHEN}]"
+_WORD_PART = f"{_WORD_START}[{LETTERS}{DIGITS}{MARKS}{SOFT_HYPHEN}]*"
+# A sentence mark between letters without a blank does not end a word: "red.blue" is one token.
+_WORD = f"{_WORD_PART}(?:[.!?]{_WORD_PART})*"
+_APOSTROPHE = f"[{APOSTROPHES}]"
+_QUOTE_AS_APOSTROPHE = f"[{APOSTROPHES}`\u2018\u0091]"
+_PIECE = rf"[{LETTERS}{DIGITS}{SOFT_HYPHEN}]"
+_SUFFIX = rf"{_APOSTROPHE}(?:[sSmMdD]|[lL][lL]|[rR][eE]|[vV][eE])"
+_INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
+_CURLY_QUOTES = "`\u0091-\u0094\u2018-\u201e\u2039\u203a\u00ab\u00bb"
+_BLANK = r"[ \u00a0]"
+
+# Contractions that are split although they have no apostrophe, and their two parts.
+_JOINED_WORDS = (("can", "not"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("gim", "me"), ("wan", "na"))
+JOINED_WORDS = frozenset(first + second for first, second in _JOINED_WORDS)
+
+# Abbreviations that keep their period wherever they stand: titles, streets, military and public office.
+_TITLES = (
+    "adj adm adv alex asst atty ave brig capt cf cie cmdr col cpl dept det dr drs elec ens ft gen gov govs "
+    "hon insp invt jos lieut lt maj mlle mme mr mrs ms msgr mt natl pfc ph pres prof pvt rep reps rev sen "
+    "sens sfc sgt spc st ste supt vs wm"
+)
+# Abbreviations that may end a sentence: months, days, American states, companies and the like.
+_ENDINGS = (
+    "al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb "
+    "fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct "
+    "okla penn plc rd rt sep sept seq sq sr sys tel tenn thu tue tues univ va vt wed wis wisc wyo"
+)
+# Words as well, and abbreviations only with a capital: "Miss." and "Mass.", but not "mass.".
+_CAPITAL_ENDINGS = "ark az del ill la mass miss ore pa tex wash"
+# Abbreviations only before a number.
+_BEFORE_NUMBERS = "art ca fig figs no nos op pp prop"
+# After initials and a blank these words, with a capital, begin a sentence: "Plan B. The" ends with "B".
+_SENTENCE_STARTS = (
+    "a about according additionally after an as at but earlier he her here however if in it last many more "
+    "now once one other our she since so some such that the their then there these they this we what when "
+    "while yet you"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of token.
+
+    Attributes:
+        first: What the first character must match, to skip the rule quickly.
+        pattern: The token, and what it looks at behind itself as the group ``ahead``.
+        replace: How the token is written; None where it stays as it is.
+    """
+
+    first: re.Pattern[str]
+    pattern: re.Pattern[str]
+    replace: Callable[[str], str] | None = None
+
+
+def _rule(first: str, pattern: str, replace: Callable[[str], str] | None = None) -> Rule:
+    """Returns a compiled rule."""
+    return Rule(re.compile(first), re.compile(pattern), replace)
+
+
+def _ahead(pattern: str) -> str:
+    """Returns the pattern of something that must follow and counts for the length of the match."""
+    return f"(?=(?P<ahead>{pattern}))"
+
+
+def _one_of(words: str) -> str:
+    """Returns the pattern of any of the blank-separated words."""
+    return f"(?:{'|'.join(sorted(words.split(), key=len, reverse=True))})"
+
+
+def _capitalised(words: str) -> str:
+    """Returns the pattern of any of the words with a capital first letter, the others in any case."""
+    longest_first = sorted(words.split(), key=len, reverse=True)
+    return f"(?:{'|'.join(f'{word[0].upper()}(?i:{word[1:]})' for word in longest_first)})"
+
+
+def _without_soft_hyphens(token: str) -> str:
+    """Returns a word without U+00AD; a lone one is a hyphen."""
+    return token.replace("\u00ad", "") or "-"
+
+
+def _escape_brackets(token: str) -> str:
+    """Returns a token with Penn Treebank names for its round brackets, also inside emoticons."""
+    return token.replace("(", "-lrb-").replace(")", "-rrb-")
+
+
+def _replace_characters(token: str) -> str:
+    """Returns a token with the characters of `REPLACEMENTS` replaced."""
+    return "".join(REPLACEMENTS.get(character, character) for character in token)
+
+
+def _join_blanks(token: str) -> str:
+    """Returns a token with its blanks as U+00A0, which keeps it one token ("1 1/2")."""
+    return token.replace(" ", "\u00a0")
+
+
+def _word_rules() -> list[Rule]:
+    """Returns the rules of words, contractions and hyphenated words."""
+    not_ = f"[nN]{_QUOTE_AS_APOSTROPHE}[tT]"
+    name = rf"[dlnoA-HJ-XZ]{_QUOTE_AS_APOSTROPHE}{_LETTER}{{2,}}"
+    part = rf"(?:{_PIECE}+(?:_{_PIECE}+)*)"
+    elided = rf"[dDlLoO]{_QUOTE_AS_APOSTROPHE}{_LETTER_OR_DIGIT}{{2,}}"
+    hyphenated = rf"(?:{elided}|{part})(?:[{HYPHENS}](?:{elided}|{part}))+"
+    # Before the first hyphen there may be a number with marks ("5.5-inch"), after one initials.
+    hyphenated_ascii = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9]+))+"
+    return [
+        *(_rule(f"(?i:{a[0]})", f"(?i:{a}{_ahead(b)})") for a, b in _JOINED_WORDS),
+        _rule("'", f"'[tT]{_ahead('(?i:was|is)')}"),
+        _rule(_WORD_START, _WORD, _without_soft_hyphens),
+        # "don't" is "do" and "n't"; "'s", "'ll" and so on are tokens of their own.
+        _rule("[A-Za-z]", f"[A-Za-z]*[A-MO-Za-mo-z]{_ahead(not_)}"),
+        _rule("[nN]", not_, _straighten),
+        _rule(_LETTER, _WORD + _ahead(_SUFFIX)),
+        _rule(_APOSTROPHE, rf"{_SUFFIX}(?:{_ahead('[^A-Za-z]')}|\Z)", _straighten),
+        *_apostrophe_word_rules(),
+        _rule("[A-Za-z]", f"{elided}|{name}"),
+        _rule(_LETTER, rf"{_LETTER}+[aeiouyAEIOUY]{_QUOTE_AS_APOSTROPHE}[A-Zaeiou]{_LETTER}*"),
+        _rule(_LETTER_OR_DIGIT, hyphenated, _without_soft_hyphens),
+        _rule("[A-Za-z0-9]", hyphenated_ascii),
+        _rule("[A-Za-z]", rf"{_INITIALS}\.(?:-[A-Za-z0-9]+)+"),
+        _rule("[aApP]", "(?i:anti|pro)-"),
+        _rule(_LETTER_OR_DIGIT, rf"{_PIECE}+(?:_{_PIECE}+)+", _without_soft_hyphens),
+        _rule(
+            "[A-Za-z0-9]",
+            r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+        ),
+        _rule("[A-Z]", r"[A-Z]+(?:(?:[+&]|&(?i:amp);)[A-Z]+)+", lambda t: re.sub("(?i)&amp;", "&", t)),
+    ]
+
+
+def _straighten(token: str) -> str:
+    """Returns a token with straight apostrophes."""
+    return re.sub(_APOSTROPHE, "'", token)
+
+
+def _apostrophe_word_rules() -> list[Rule]:
+    """Returns the rules of words that begin or end with an apostrophe, and of some that have one inside."""
+    a = _APOSTROPHE
+    return [
+        _rule(a, rf"{a}[nN]{a}?|(?i:{a}(?:em|cause|till?))"),
+        _rule("[a-zA-Z]", rf"(?i:[ldj]|dunkin|somethin|ol|y){a}"),
+        _rule("[oO]", "[oO]'[oO]"),
+        _rule("[cesCESoO]", rf"(?i:o{_QUOTE_AS_APOSTROPHE}clock|c{a}est|c'mon|e'er|s'mores)"),
+        _rule(a, rf"{a}(?:[2-9]0s|\d\d(?:(?=(?P<ahead>[ \n]))|\Z))"),
+    ]
+
+
+def _abbreviation_rules() -> list[Rule]:
+    """Returns the rules of abbreviations and initials, whose period belongs to the token."""
+    starts = "|".join(f"{word.capitalize()}|{word.upper()}" for word in _SENTENCE_STARTS.split())
+    ending = rf"(?:(?i:{_one_of(_ENDINGS)})|{_capitalised(_CAPITAL_ENDINGS)}|(?:[Pp]p?te|[Pp]p?ty)s?)"
+    abbreviable = rf"(?:{_WORD}|[A-Z]+(?:[+&][A-Z]+)+)"
+    hyphenable = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-[A-Za-z0-9]+)+|{_PIECE}+(?:[{HYPHENS}_]{_PIECE}+)*"
+    return [
+        _rule("[A-Za-z]", rf"(?i:{_one_of(_TITLES)}|[a-z])\.|[Mm][ft]g\."),
+        _rule("[A-Za-z]", r"[A-Za-z]" + _ahead(rf"\.[ \t\u00a0\n]+(?:{starts}|M[rR]\.|M[sS]\.)[ \t\u00a0\n]")),
+        _rule("[A-Za-z]", rf"{ending}\.(?:{_ahead('(?s:..)')})?"),
+        _rule("[A-Za-z]", rf"(?i:{_one_of(_BEFORE_NUMBERS)})\." + _ahead(r"[ \n]?\d")),
+        _rule("[A-Za-z]", rf"{_INITIALS}\.|(?i:ph|ed)\.[dD]\."),
+        _rule(_LETTER_OR_DIGIT, rf"(?:{abbreviable}|{hyphenable})\.{_ahead('[,;:]')}"),
+    ]
+
+
+def _number_rules() -> list[Rule]:
+    """Returns the rules of numbers, fractions, dates, telephone numbers and words that begin with a digit."""
+    phone = (
+        rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}(?:{_BLANK}|-))?\d{{2,4}}(?:{_BLANK}|-))"
+        rf"\d{{3,4}}(?:{_BLANK}|-)?\d{{3,5}}"
+    )
+    return [
+        _rule(r"[-+\d.,:]", r"[-+]?(?:\d*(?:[.:,\u066b\u066c]\d+)+|\d+)"),
+        _rule(r"\d", rf"(?:\d{{1,4}}(?:{_BLANK}|-))?\d{{1,4}}\\?[/\u2044]\d{{1,4}}", _join_blanks),
+        _rule(r"\d", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
+        _rule(r"[(+\d]", phone, lambda token: _escape_brackets(_join_blanks(token))),
+        _rule(r"\d", f"{_PIECE}+", _without_soft_hyphens),
+        _rule("[A-Z]", r"[A-Z]+\$"),
+    ]
+
+
+def _web_rules() -> list[Rule]:
+    """Returns the rules of markup, addresses, user names, hashtags and emoticons."""
+    attribute = r"""[A-Za-z][A-Za-z0-9_.:\-]*(?: *= *(?:"[^"\n]*"|'[^'\n]*'))?"""
+    opening = rf"<[A-Za-z][A-Za-z0-9_.:@\-]*(?: +{attribute})* *[/?]? *>"
+    tag = rf"{opening}|</[A-Za-z][A-Za-z0-9_.:\-]* *>|<[!?][A-Za-z\-][^>\n]*>"
+    open_eye = "><~='xX^"
+    eye = rf"{open_eye}\-"
+    host = r"(?:[a-z#%&*+~]|[^\x00-\xa0])+"
+    path = r"""(?:/[^\s"`'<>|()]+[^\s"`'<>|.!?(){},\-])?"""
+    mailbox = r"""(?:mailto:)?[A-Za-z0-9][^\s"<>|()]*@(?:[^\s"<>|().]+\.)*[^\s"<>|().]+"""
+    return [
+        _rule("<", tag, _join_blanks),
+        _rule("h|H", r"""(?i:https?)://[^\s"<>|()]+[^\s"<>|.!?(){},\-]"""),
+        _rule("w|W", rf"""(?i:www)\.(?:[^\s"`'<>|.!?,/$]+\.)+[A-Za-z]{{2,4}}{path}"""),
+        _rule(r"[a-z#%&*+~]|[^\x00-\xa0]", rf"(?:{host}\.)+(?i:com|net|org|edu){path}"),
+        _rule("[<A-Za-z0-9]", f"<?{mailbox}>?"),
+        _rule("[@#]", rf"@[A-Za-z_][A-Za-z0-9_]*|#{_LETTER}+"),
+        _rule("[<>:;=]", r"[<>]?[:;=][-*']?[()DPdpO\\{@|\[\]](?=[^A-Za-z0-9]|\Z)", _escape_brackets),
+        _rule(rf"[{eye}]", rf"[{eye}]_[{eye}]"),
+        _rule(r"\(", rf"\([{eye}][_.]?[{eye}]\)|\([{open_eye}]-[{open_eye}`]\)", _escape_brackets),
+        _rule("[CFcf]", r"[CFcf]#|[Cc]\+\+"),
+    ]
+
+
+def _entity_rules() -> list[Rule]:
+    """Returns the rules of HTML entities, of which a few are written as their character."""
+    characters = {"nbsp": "", "amp": "&", "lt": "<", "gt": ">", "quot": "''", "apos": "'", "mdash": "--", "ndash": "--"}
+    names = "|".join(characters)
+    return [
+        _rule("&", f"&(?i:{names});", lambda token: characters[token[1:-1].lower()]),
+        _rule("&", "&(?i:MD);", lambda token: "--"),
+        _rule("&", r"&(?:#\d+|[aeiouAEIOU](?:acute|grave|uml)|HT|TL|UR|LR|QC|QL|QR|odq|cdq);"),
+    ]
+
+
+def _symbol_rules() -> list[Rule]:
+    """Returns the rules of quotes, dashes, dots and everything else that is not a word."""
+    return [
+        _rule("-", "-(?i:[lr][rcs]b)-"),
+        _rule(r"\.", rf"\.{{3,5}}|\.(?:{_BLANK}\.){{2,}}", lambda token: "..."),
+        _rule("-", "-{2,}", lambda token: "--" if len(token) < 5 else token),
+        _rule("[!?]", "[!?]+"),
+        # A double quote opens before a letter, a digit or a dollar, and closes anywhere else.
+        _rule('"', f'"{_ahead("[A-Za-z0-9$]")}', lambda token: "``"),
+        _rule('"', '"', lambda token: "''"),
+        _rule("'", "'" + _ahead(r"[A-Za-z][^\s]"), lambda token: "`"),
+        _rule(_APOSTROPHE, _SUFFIX, _straighten),
+        _rule("'", "''?"),
+        # Two curly quotes without a blank between them are one token, whatever they are.
+        _rule(f"[{_CURLY_QUOTES}]", f"[{_CURLY_QUOTES}]{{1,2}}", _replace_characters),
+        _rule(r"[*#@_<>]", r"\*+|#+|@+|_+|<<|>>"),
+        _rule(r"\\", r"\\\*"),
+        _rule(
+            ".",
+            f"[{SYMBOLS}{''.join(map(re.escape, REPLACEMENTS))}]",
+            _replace_characters,
+        ),
+    ]
+
+
+@cache
+def lexer_rules() -> tuple[Rule, ...]:
+    """Returns all rules, the first of equally long matches first. Compiled at the first call (0.3 s)."""
+    return (
+        *_entity_rules(),
+        *_word_rules(),
+        *_abbreviation_rules(),
+        *_number_rules(),
+        *_web_rules(),
+        *_symbol_rules(),
+    )

@@ -1,0 +1,145 @@
+import gzip
+import json
+import logging
+import math
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators import EVALUATORS, CaptionEvaluator, Reference, evaluate
+from dept_vl.evaluators.captions import score_captions, tokenize_captions
+
+GOLDENS = json.loads((Path(__file__).parents[1] / "data" / "evaluators" / "caption_goldens.json").read_text())
+PREDICTIONS = [caption["prediction"] for caption in GOLDENS["captions"]]
+REFERENCES = [Reference(caption["references"]) for caption in GOLDENS["captions"]]
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java, and there is no `java` on the PATH")
+
+
+@pytest.mark.parametrize("tokenizer", ["ptb", pytest.param("stanford", marks=needs_java)])
+def test_scores_equal_pycocoevalcap_with_java(tokenizer):
+    captions = tokenize_captions(PREDICTIONS, REFERENCES, tokenizer)
+    assert [texts[0] for texts in captions.predictions.values()] == GOLDENS["tokenized_predictions"]
+    assert list(captions.references.values()) == GOLDENS["tokenized_references"]
+    scores = score_captions(PREDICTIONS, REFERENCES, tokenizer=tokenizer)
+    assert scores == pytest.approx({name: GOLDENS["scores"][name] for name in scores}, abs=1e-12)
+    assert list(scores) == ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
+
+
+@needs_java
+def test_meteor_equals_pycocoevalcap():
+    scores = evaluate(["meteor"], PREDICTIONS, REFERENCES)
+    assert scores == pytest.approx({"METEOR": GOLDENS["scores"]["METEOR"]}, abs=1e-12)
+
+
+def cider_d(predictions, references, sigma=6.0):
+    """CIDEr-D written from Vedantam et al. 2015, section 3.2, and its COCO variant, on whitespace tokens."""
+
+    def ngrams(text, n):
+        words = text.split()
+        return Counter(zip(*(words[i:] for i in range(n)), strict=False))
+
+    total = 0.0
+    for prediction, texts in zip(predictions, references, strict=True):
+        for n in range(1, 5):
+            documents = [set().union(*(ngrams(text, n) for text in others)) for others in references]
+
+            def weigh(counts, documents=documents):
+                return {
+                    gram: count * math.log(len(documents) / max(1, sum(gram in document for document in documents)))
+                    for gram, count in counts.items()
+                }
+
+            hypothesis = weigh(ngrams(prediction, n))
+            for text in texts:
+                reference = weigh(ngrams(text, n))
+                norms = math.hypot(*hypothesis.values(), 0) * math.hypot(*reference.values(), 0)
+                dot = sum(min(hypothesis[g], reference[g]) * reference[g] for g in hypothesis.keys() & reference.keys())
+                gap = len(prediction.split()) - len(text.split())
+                total += 10 / 4 / len(texts) * (dot / norms if norms else 0) * math.exp(-(gap**2) / (2 * sigma**2))
+    return total / len(predictions)
+
+
+def test_cider_is_cider_d():
+    predictions = ["a red circle above a blue square", "two green circles", "a a a square", "one yellow triangle here"]
+    references = [
+        ["a red circle is above a square", "a circle and a blue square"],
+        ["two green circles", "three green circles on grey"],
+        ["a square", "there is one square on white"],
+        ["a yellow triangle", "one big triangle here"],
+    ]
+    scores = evaluate(["cider"], predictions, [Reference(texts) for texts in references])
+    assert scores["CIDEr"] == pytest.approx(cider_d(predictions, references), abs=1e-9)
+
+
+def test_few_images_are_warned_about(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert evaluate(["cider"], ["a cat"], [Reference(["a cat"])]) == {"CIDEr": 0.0}
+    assert "CIDEr of 1 image: its document frequencies" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        evaluate(["cider", "bleu"], ["a cat"] * 100, [Reference([f"a cat {i}"]) for i in range(100)])
+    assert caplog.text == ""
+
+
+def test_an_empty_prediction_scores_zero():
+    scores = score_captions([""], [Reference(["a cat"])])
+    assert max(scores.values()) < 1e-6
+
+
+def test_perfect_captions():
+    texts = [f"a {colour} {shape} on a table" for colour in ("red", "blue", "green") for shape in ("cup", "box")]
+    scores = score_captions(texts, [Reference([text]) for text in texts])
+    assert scores["CIDEr"] == pytest.approx(10.0)
+    assert scores["BLEU-4"] == pytest.approx(1.0)
+    assert scores["ROUGE-L"] == pytest.approx(1.0)
+
+
+def test_scorers_print_nothing(capsys):
+    score_captions(PREDICTIONS, REFERENCES)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_tokenizer_or_metric_is_an_error_with_the_near_name():
+    with pytest.raises(ConfigError, match="unknown tokenizer 'standford'; did you mean 'stanford'"):
+        evaluate(["cider"], ["a"], [Reference(["a"])], tokenizer="standford")
+    with pytest.raises(ConfigError, match="unknown caption metric 'rouge'; did you mean 'rouge-l'"):
+        score_captions(["a"], [Reference(["a"])], ["rouge"])
+
+
+@pytest.mark.parametrize("name", ["cider", "bleu", "rouge-l"])
+def test_single_evaluators_give_what_all_together_give(name):
+    alone = EVALUATORS[name](PREDICTIONS, REFERENCES)
+    together = evaluate(["bleu", "cider", "rouge-l"], PREDICTIONS, REFERENCES)
+    assert alone == {key: together[key] for key in alone}
+    assert CaptionEvaluator("cider", tokenizer="ptb") == EVALUATORS["cider"]
+
+
+def test_importing_the_evaluators_imports_neither_torch_nor_pycocoevalcap():
+    code = "import sys, dept_vl.evaluators; print([m for m in ('torch', 'pycocoevalcap', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def real_outputs(shared_data, name):
+    folder = shared_data / "coco_karpathy_test"
+    with gzip.open(folder / name, "rt", encoding="utf-8") as file:
+        rows = json.load(file)
+    return [row["prediction"] for row in rows], [Reference(row["captions"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [("magic_result.json.gz", ("cider", "bleu", "rouge-l")), ("zerocap_result.json.gz", ("cider", "bleu"))],
+)
+def test_real_outputs_give_the_recorded_scores(shared_data, name, metrics):
+    recorded = json.loads((shared_data / "coco_karpathy_test" / "scores.json").read_text())[name.removesuffix(".gz")]
+    names = {"CIDEr": "CIDEr", "ROUGE-L": "ROUGE_L", **{f"BLEU-{n}": f"Bleu_{n}" for n in range(1, 5)}}
+    scores = score_captions(*real_outputs(shared_data, name), metrics)
+    for key, value in scores.items():
+        assert value == pytest.approx(recorded["computed"][names[key]], abs=1e-6)
+        if "published" in recorded:
+            assert round(value, 3) == recorded["published"][names[key]]

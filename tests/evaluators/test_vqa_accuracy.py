@@ -1,0 +1,168 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from dept_vl.errors import DataError
+from dept_vl.evaluators import EVALUATORS, Reference, VqaAccuracy
+from dept_vl.evaluators.official_files import load_results, load_vqa_references
+from dept_vl.evaluators.vqa_accuracy import question_accuracies
+
+GOLDENS = json.loads(
+    (Path(__file__).parents[1] / "data" / "evaluators" / "vqa_goldens.json").read_text(encoding="utf-8")
+)
+NUMBER_WORDS = {"0": "zero", "1": "one", "2": "two", "3": "three"}
+
+
+def accuracy(prediction, answers, variant="official", annotators=None):
+    reference = Reference(references=answers, annotators=annotators)
+    return question_accuracies([prediction], [reference], variant)[0]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "official", "legacy"),
+    [
+        # All ten equal: official compares as they are, the older code normalises the prediction alone.
+        ("black", ["black"] * 10, 1.0, 1.0),
+        ("Black.", ["black"] * 10, 0.0, 1.0),
+        (" black\n", ["black"] * 10, 1.0, 1.0),
+        ("the cat", ["the cat"] * 10, 1.0, 0.0),
+        ("two", ["two"] * 10, 1.0, 0.0),
+        ("2", ["2"] * 10, 1.0, 1.0),
+        ("two", ["2"] * 10, 0.0, 1.0),
+        # They differ: official normalises both sides, the older code takes only punctuation from the answers.
+        ("Black.", ["black"] * 9 + ["dark"], 1.0, 1.0),
+        ("the cat", ["the cat"] * 9 + ["dog"], 1.0, 0.0),
+        ("2", ["two"] * 9 + ["3"], 1.0, 0.0),
+        ("0", ["none"] * 9 + ["3"], 1.0, 0.0),
+        ("dont know", ["dont know"] * 9 + ["no"], 1.0, 0.0),
+        ("T-Shirt!", ["t-shirt"] * 9 + ["shirt"], 1.0, 1.0),
+        # 1, 2, 3, 4 of 10 agree.
+        ("red", ["red"] + ["blue"] * 9, 0.3, 0.3),
+        ("red", ["red"] * 2 + ["blue"] * 8, 0.6, 0.6),
+        ("red", ["red"] * 3 + ["blue"] * 7, 0.9, 0.9),
+        ("red", ["red"] * 4 + ["blue"] * 6, 1.0, 1.0),
+        ("green", ["red"] * 4 + ["blue"] * 6, 0.0, 0.0),
+        ("", ["red"] * 4 + ["blue"] * 6, 0.0, 0.0),
+        # An empty prediction matches the answer "a", of which nothing is left.
+        ("", ["a"] * 5 + ["b"] * 5, 1.0, 0.0),
+    ],
+)
+def test_hand_computed_cases(prediction, answers, official, legacy):
+    assert accuracy(prediction, answers) == pytest.approx(official)
+    assert accuracy(prediction, answers, "legacy-vlt5") == pytest.approx(legacy)
+
+
+def test_whitespace_is_cleaned_before_official_asks_whether_the_answers_differ():
+    answers = ["the cat"] * 9 + ["the cat "]
+    assert accuracy("the cat", answers) == 1.0
+    assert accuracy("cat", answers) == 0.0
+
+
+def test_equal_records_are_left_out_together():
+    assert accuracy("red", ["red"] * 10, annotators=["?"] * 10) == 0.0
+    assert accuracy("red", ["red"] * 10, annotators=["?"] * 5 + ["!"] * 5) == 1.0
+
+
+def write(path, content):
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def golden_references(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("goldens")
+    records = [{**case, "image_id": 1} for case in GOLDENS["cases"]]
+    questions = write(folder / "questions.json", {"questions": records})
+    return load_vqa_references(questions, write(folder / "annotations.json", {"annotations": records}))
+
+
+@pytest.mark.parametrize("variant", ["official", "legacy-vlt5"])
+def test_scores_equal_the_reference_script_to_the_last_digit(golden_references, variant):
+    predictions = [case["prediction"] for case in GOLDENS["cases"]]
+    expected = GOLDENS[variant]
+    assert question_accuracies(predictions, list(golden_references.values()), variant) == expected["questions"]
+    scores = VqaAccuracy(variant, key="acc")(predictions, list(golden_references.values()))
+    assert scores == {
+        "acc": expected["overall"],
+        **{f"acc/{name}": value for name, value in expected["answer_types"].items()},
+        **{f"acc/question_type/{name}": value for name, value in expected["question_types"].items()},
+    }
+
+
+def test_score_names():
+    references = [
+        Reference(["yes"] * 10, answer_type="yes/no", question_type="is the"),
+        Reference(["2"] * 10, answer_type="number", question_type="how many"),
+        Reference(["cat"] * 10),
+    ]
+    assert EVALUATORS["vqa-accuracy"](["yes", "3", "cat"], references) == {
+        "vqa_accuracy": pytest.approx(200 / 3),
+        "vqa_accuracy/number": 0.0,
+        "vqa_accuracy/yes/no": 100.0,
+        "vqa_accuracy/question_type/how many": 0.0,
+        "vqa_accuracy/question_type/is the": 100.0,
+    }
+    assert "vqa_accuracy_legacy_vlt5" in EVALUATORS["vqa-accuracy-legacy-vlt5"](["yes", "3", "cat"], references)
+
+
+def test_a_question_without_answers_is_refused():
+    with pytest.raises(DataError, match="example id 7 has no reference"):
+        question_accuracies(["yes"], [Reference([], example_id=7)])
+
+
+def shared_references(shared_data, split):
+    folder = shared_data / "vqa_v2"
+    return load_vqa_references(folder / f"vqa_questions_{split}.gzip", folder / f"vqa_annotatons_{split}.gzip")
+
+
+def shared_predictions(shared_data, split, rule):
+    """The rule-made predictions of shared/data/README.md, section 4."""
+    with gzip.open(shared_data / "vqa_v2" / f"vqa_annotatons_{split}.gzip", "rt", encoding="utf-8") as file:
+        annotations = json.load(file)["annotations"]
+    rules = {
+        "majority": lambda a: a["multiple_choice_answer"],
+        "yes": lambda a: "yes",
+        "first_annotator": lambda a: a["answers"][0]["answer"],
+        "second_annotator": lambda a: a["answers"][1]["answer"],
+        "first_annotator_messy": lambda a: f"The {a['answers'][0]['answer'].upper()}!",
+        "digit_word": lambda a: NUMBER_WORDS.get(a["multiple_choice_answer"], a["multiple_choice_answer"]),
+    }
+    return [rules[rule](annotation) for annotation in annotations]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test/majority",
+        "test/yes",
+        "test/first_annotator",
+        "test/second_annotator",
+        "test/first_annotator_messy",
+        "test/digit_word",
+        "valid/majority",
+        "valid/yes",
+        "valid/first_annotator",
+    ],
+)
+def test_real_answers_give_the_recorded_official_scores(shared_data, name):
+    recorded = json.loads((shared_data / "vqa_v2" / "official_evaluator_scores.json").read_text())[name]
+    split, rule = name.split("/")
+    references = list(shared_references(shared_data, split).values())
+    scores = VqaAccuracy()(shared_predictions(shared_data, split, rule), references)
+    assert len(references) == recorded["n"]
+    assert round(scores["vqa_accuracy"], 2) == recorded["overall"]
+    for answer_type, value in recorded["perAnswerType"].items():
+        assert round(scores[f"vqa_accuracy/{answer_type}"], 2) == value
+
+
+@pytest.mark.parametrize("rule", ["first_annotator_messy", "digit_word"])
+def test_every_real_question_gets_its_recorded_official_accuracy(shared_data, rule):
+    folder = shared_data / "vqa_v2"
+    references = shared_references(shared_data, "test")
+    predictions = load_results(folder / f"results_test_{rule}.json.gz", "question_id", "answer")
+    with gzip.open(folder / f"evalQA_test_{rule}.json.gz", "rt", encoding="utf-8") as file:
+        recorded = {int(question_id): value for question_id, value in json.load(file).items()}
+    accuracies = question_accuracies([predictions[i] for i in references], list(references.values()))
+    assert {i: round(100 * value, 2) for i, value in zip(references, accuracies, strict=True)} == recorded

@@ -1,0 +1,36 @@
+import pytest
+
+from dept_vl.evaluators import EVALUATORS
+from dept_vl.tasks import TASKS, Task, get_task
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "source"),
+    [
+        ("vqa", {"question": "Where is he looking?"}, "vqa: Where is he looking?"),
+        ("vqa", {"question": " What color is it? \n"}, "vqa: What color is it?"),
+        ("coco", {"image_id": 42}, "caption:"),
+    ],
+)
+def test_source_text(name, row, source):
+    assert get_task(name).template(row) == source
+
+
+def test_every_evaluator_and_primary_metric_resolves():
+    for task in TASKS.values():
+        assert set(task.evaluators) <= set(EVALUATORS)
+    assert get_task("vqa").primary_metric == "vqa_accuracy"
+    assert get_task("coco").primary_metric == "CIDEr"
+
+
+def test_split_sizes_add_up_to_the_official_files():
+    # VQA v2: 443,757 + 214,354 questions; COCO 2014: 82,783 + 40,504 images, 414,113 + 202,654 captions.
+    vqa, coco = get_task("vqa").split_sizes, get_task("coco").split_sizes
+    assert sum(size.rows for size in vqa.values()) == 443_757 + 214_354
+    assert sum(size.images for size in coco.values()) == 82_783 + 40_504
+    assert coco["train"].rows + 25_010 + 25_010 == 414_113 + 202_654
+
+
+def test_a_name_that_is_no_name_fails_at_once():
+    with pytest.raises(ValueError, match="task name 'VQA v2' must match"):
+        Task("VQA v2", str, (), "x", 1, 1, "")
