@@ -84,6 +84,26 @@ def load_tower(config: ClipConfig) -> ClipTower:
     return _load_tag(config.model, config.pretrained)
 
 
+def tower_feature_dim(config: ClipConfig) -> int:
+    """Returns the width of a tower's grid features from its description alone, no weights needed.
+
+    Raises:
+        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
+    """
+    folder = local_folder(config.model)
+    if folder is not None:
+        described = _read_folder_config(folder)["model_cfg"]
+    else:
+        described = open_clip.get_model_config(config.model)
+    if described is None:
+        hint = suggest(config.model, open_clip.list_models())
+        raise ConfigError(f"model.clip.model: the shape of {config.model!r} is not known without its files{hint}")
+    tower = described["vision_cfg"]
+    if "timm_model_name" in tower or "width" not in tower:
+        raise ConfigError(f"model.clip.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT")
+    return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
+
+
 def _load_tag(name: str, tag: str) -> ClipTower:
     """Loads weights by open_clip tag, with the activation function they were trained with."""
     trained = get_pretrained_cfg(name, tag)
@@ -118,9 +138,8 @@ def _create(name: str, **options: Any) -> ClipTower:
 
 def _load_folder(folder: Path) -> ClipTower:
     """Loads a folder as the hub lays it out: config, preprocessing and weights side by side."""
-    path = folder / CONFIG_FILE
+    config = _read_folder_config(folder)
     try:
-        config = json.loads(path.read_bytes())
         model_cfg = config["model_cfg"]
         # the text tower is not used: build the smallest one
         tiny = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -129,15 +148,27 @@ def _load_folder(folder: Path) -> ClipTower:
         tower = cast(nn.Module, model.visual)
         own = {**config.get("preprocess_cfg", {}), "size": tower.image_size}
         preprocessing = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), own))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; a local CLIP folder needs it and the weights beside it") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        path = folder / CONFIG_FILE
         raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
     weights = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:
         raise ConfigError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)} (pickles are not read)")
     _load_weights(tower, weights)
     return ClipTower(tower, preprocessing)
+
+
+def _read_folder_config(folder: Path) -> dict[str, Any]:
+    """Reads ``open_clip_config.json`` as far as that it describes an image tower."""
+    path = folder / CONFIG_FILE
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+        config["model_cfg"]["vision_cfg"]["layers"]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; a local CLIP folder needs it and the weights beside it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
+    return config
 
 
 def _load_weights(tower: nn.Module, weights: Path) -> None:

@@ -25,7 +25,7 @@ class ClipConfig:
         str, Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one")
     ] = "RN101"
     pretrained: Annotated[
-        str | None, Field(description="open_clip weight tag or a local weight file; unused for a folder or 'demo'")
+        str | None, Field(description="open_clip weight tag; unused for a folder, 'hf-hub:' or 'demo'")
     ] = "openai"
     preprocessing: Annotated[
         Literal["clip", "resize"],

@@ -1,0 +1,1 @@
+"""What runs before training and never during it: raw files to prepared manifests to a feature cache."""

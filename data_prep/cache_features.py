@@ -1,0 +1,252 @@
+"""Images -> frozen CLIP grid features -> one feature store per encoder, shared by every task on the same images.
+
+Loader workers decode while the encoder runs and a thread writes the shard before. Under ``accelerate launch`` each
+process writes its own shards of the same store; the main one writes the index when all are done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from data_prep.karpathy import SPLITS
+from dept_vl.data.feature_format import fingerprint_key
+from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
+from dept_vl.data.images import open_image
+from dept_vl.data.manifest import split_images, split_info, split_path
+from dept_vl.errors import DataError
+from dept_vl.models.clip_encoder import ClipEncoder
+from dept_vl.models.config import ClipConfig
+from dept_vl.processes import process_state
+from dept_vl.tasks import get_task
+
+logger = logging.getLogger(__name__)
+
+
+def cache_features(
+    config: ClipConfig,
+    data_dir: Path,
+    task: str,
+    *,
+    batch_size: int = 64,
+    num_workers: int = 2,
+    on_error: Literal["stop", "skip"] = "stop",
+    device: str | torch.device | None = None,
+    image_dir: Path | None = None,
+    rows_per_shard: int | None = None,
+) -> Path:
+    """Encodes every image of a prepared task once; keeps what the store of this encoder has already.
+
+    May be stopped or killed at any moment and run again: finished shards are kept, and the result has the same bytes.
+
+    Args:
+        config: The encoder, its preprocessing and the stored dtype.
+        data_dir: The folder `dept-vl prepare` wrote to.
+        task: A prepared task with images.
+        batch_size: Images encoded at a time, in each process.
+        num_workers: Decoding processes of each process; 0: none.
+        on_error: ``"stop"`` at an image that cannot be read, or ``"skip"`` it and list it in ``skipped.jsonl``.
+        device: Where to encode; None: a GPU if there is one (this process's own under ``accelerate launch``).
+        image_dir: Root of the images; None: where `prepare` found them.
+        rows_per_shard: Images a shard; None: about 128 MiB.
+
+    Returns:
+        The store's folder, ``data_dir/features/<encoder>-<key>``.
+
+    Raises:
+        DataError: The task is not prepared or has no images, an image cannot be read or was replaced, or the
+            store is in use or damaged.
+        ConfigError: The encoder cannot be loaded.
+    """
+    images = collect_images(data_dir, task, image_dir)
+    state = process_state()
+    target = state.device if device is None else torch.device(device)
+    encoder = ClipEncoder.load(config, target)
+    folder = data_dir / "features" / store_name(encoder)
+    writer = FeatureWriter(
+        folder,
+        encoder.fingerprint,
+        list(images),
+        rows_per_shard=rows_per_shard,
+        allow_skipped=on_error == "skip",
+        is_owner=state.is_main_process,
+    )
+    if not state.is_main_process:
+        state.wait_for_everyone()  # the owner locks and cleans first
+    with writer:
+        if state.is_main_process:
+            state.wait_for_everyone()
+            _refuse_changed(writer, images)
+        plans = writer.pending(state.process_index, state.num_processes)
+        state.wait_for_everyone()  # every process has planned before anything changes
+        job = _Job(encoder, target, writer, images, batch_size, num_workers, on_error)
+        job.run(plans, show_progress=state.is_main_process)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            store = writer.finish()
+            logger.info(
+                "%s: %d images, %d x %d %s each, %d skipped",
+                folder,
+                len(store),
+                store.num_visual_tokens,
+                store.feature_dim,
+                config.dtype,
+                len(store.skipped),
+            )
+    state.wait_for_everyone()
+    return folder
+
+
+def store_name(encoder: ClipEncoder) -> str:
+    """Returns the folder name of an encoder's store: its model, its weights' tag and a key of the fingerprint."""
+    parts = [str(encoder.fingerprint[key]) for key in ("model", "pretrained") if encoder.fingerprint[key]]
+    safe = "-".join(parts).replace("hf-hub:", "").replace("/", "-")
+    return f"{safe}-{fingerprint_key(encoder.fingerprint)}"
+
+
+def collect_images(data_dir: Path, task: str, image_dir: Path | None = None) -> dict[int, Path]:
+    """Returns the file of every image of a prepared task, over all its splits, in order of the ids.
+
+    Args:
+        data_dir: The folder `dept-vl prepare` wrote to.
+        task: Task name.
+        image_dir: Root of the images; None: where `prepare` found them.
+
+    Raises:
+        DataError: The task has no images or no prepared split, or an image has two files.
+    """
+    if not get_task(task).uses_images:
+        raise DataError(f"task {task!r} has no images: there is nothing to cache")
+    images: dict[int, Path] = {}
+    for split in SPLITS:
+        root = image_dir if image_dir is not None else Path(split_info(data_dir, task, split).image_root or "")
+        for image_id, image in split_images(data_dir, task, split).items():
+            if images.setdefault(image_id, root / image) != root / image:
+                path = split_path(data_dir, task, split)
+                raise DataError(f"{path}: image {image_id} is {root / image}, but {images[image_id]} in another split")
+    return dict(sorted(images.items()))
+
+
+def _refuse_changed(writer: FeatureWriter, images: dict[int, Path]) -> None:
+    """Raises if an image's file has another size than when its stored features were made."""
+    for image_id, size in writer.stored_sizes().items():
+        path = images.get(image_id)
+        if path is not None and path.is_file() and path.stat().st_size != size:
+            raise DataError(
+                f"{path}: has {path.stat().st_size:,} bytes, but {size:,} when image {image_id} was encoded: the image "
+                f"was replaced; remove {writer.folder} to encode all images again"
+            )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some images as a loader worker hands them over.
+
+    Attributes:
+        pixels: (images, 3, height, width) of those that could be read; None if none could.
+        image_bytes: Their files' sizes.
+        errors: (image id, what was wrong) of the others.
+    """
+
+    pixels: Tensor | None
+    image_bytes: list[int]
+    errors: list[tuple[int, str]]
+
+    def pin_memory(self) -> _Batch:
+        """Called by the loader where the encoder is on a GPU."""
+        return replace(self, pixels=None if self.pixels is None else self.pixels.pin_memory())
+
+
+class _Images(Dataset[_Batch]):
+    """Decodes and preprocesses images, a batch of ids at a time."""
+
+    def __init__(self, images: dict[int, Path], encoder: ClipEncoder) -> None:
+        self._images = images
+        self._preprocess = encoder.preprocess
+
+    def __getitem__(self, image_ids: Sequence[int]) -> _Batch:
+        pixels: list[Tensor] = []
+        image_bytes: list[int] = []
+        errors: list[tuple[int, str]] = []
+        for image_id in image_ids:
+            path = self._images[image_id]
+            try:
+                pixels.append(self._preprocess(open_image(path)))
+                image_bytes.append(path.stat().st_size)
+            except DataError as error:
+                errors.append((image_id, str(error)))
+        return _Batch(torch.stack(pixels) if pixels else None, image_bytes, errors)
+
+
+@dataclass
+class _Job:
+    """Encoding some shards in one process."""
+
+    encoder: ClipEncoder
+    device: torch.device
+    writer: FeatureWriter
+    images: dict[int, Path]
+    batch_size: int
+    num_workers: int
+    on_error: Literal["stop", "skip"]
+
+    def run(self, plans: Sequence[ShardPlan], *, show_progress: bool) -> None:
+        """Decodes, encodes and writes shard after shard."""
+        if not plans:
+            return
+        batches = self._batches(plans)
+        total = sum(len(plan.image_ids) for plan in plans)
+        progress = tqdm(total=total, unit=" images", desc="encode", disable=not show_progress, smoothing=0.05)
+        with progress, ThreadPoolExecutor(1) as thread:
+            written: Future[None] | None = None
+            for plan in plans:
+                shard = self._encode_shard(plan, batches, progress)
+                if written is not None:
+                    written.result()  # at most one shard waits to be written
+                written = thread.submit(self.writer.write, plan, *shard)
+            if written is not None:
+                written.result()
+
+    def _batches(self, plans: Sequence[ShardPlan]) -> Iterator[_Batch]:
+        """Yields decoded batches in order. No batch spans two shards, so a resumed build makes the same batches."""
+        loader: DataLoader[_Batch] = DataLoader(
+            _Images(self.images, self.encoder),
+            batch_size=None,
+            sampler=[
+                plan.image_ids[start : start + self.batch_size]
+                for plan in plans
+                for start in range(0, len(plan.image_ids), self.batch_size)
+            ],
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        return iter(loader)
+
+    def _encode_shard(
+        self, plan: ShardPlan, batches: Iterator[_Batch], progress: tqdm[Any]
+    ) -> tuple[Tensor, list[int], list[SkippedImage]]:
+        """Returns what `FeatureWriter.write` takes for one shard."""
+        parts = [torch.empty((0, *self.writer.shape), dtype=self.writer.dtype)]
+        image_bytes: list[int] = []
+        skipped: list[SkippedImage] = []
+        for _ in range(0, len(plan.image_ids), self.batch_size):
+            batch = next(batches)
+            if batch.errors and self.on_error == "stop":
+                image_id, error = batch.errors[0]
+                raise DataError(f"{error} (image {image_id}); `--on-error skip` would go on without it")
+            skipped += [SkippedImage(image_id, str(self.images[image_id]), error) for image_id, error in batch.errors]
+            image_bytes += batch.image_bytes
+            if batch.pixels is not None:
+                features = self.encoder(batch.pixels.to(self.device, non_blocking=True))
+                parts.append(features.to(self.writer.dtype).cpu())
+            progress.update(len(batch.image_bytes) + len(batch.errors))
+        return torch.cat(parts), image_bytes, skipped

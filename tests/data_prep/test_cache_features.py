@@ -1,0 +1,257 @@
+"""Encoding every image once: the same numbers as the encoder's, and nothing lost to a kill or a bad image."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.cache_features import cache_features, collect_images
+from data_prep.coco_captions import prepare_coco
+from data_prep.scenes import write_scenes
+from data_prep.vqa import prepare_vqa
+from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.images import open_image
+from dept_vl.errors import DataError
+from dept_vl.models.clip_encoder import ClipEncoder
+from dept_vl.models.clip_weights import read_settings
+from dept_vl.models.config import DEMO, ClipConfig
+from tests.data.feature_stores import contents
+from tests.data_prep.raw_files import official_path, write_raw
+from tests.models.clip_folders import VIT, save_clip
+
+ROOT = Path(__file__).parents[2]
+SPLIT_OF = {i: ("train", "restval", "val", "test")[i % 4] for i in range(1, 24)}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> ClipConfig:
+    return ClipConfig(model=str(save_clip(tmp_path_factory.mktemp("clip") / "tiny-vit", VIT)), pooled_grid=2)
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    return write_raw(tmp_path / "raw", SPLIT_OF)
+
+
+@pytest.fixture
+def data(raw, tmp_path) -> Path:
+    prepare_vqa(raw, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def cache(clip: ClipConfig, data: Path, task: str = "vqa", **options) -> FeatureStore:
+    options = {"batch_size": 4, "num_workers": 0, "device": "cpu", "rows_per_shard": 5, **options}
+    return FeatureStore.open(cache_features(clip, data, task, **options))
+
+
+def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
+    store = cache(clip, data)
+    assert store.image_ids.tolist() == sorted(SPLIT_OF)
+    encoder = ClipEncoder.load(clip)
+    for image_id, split in SPLIT_OF.items():
+        pixels = encoder.preprocess(open_image(raw / official_path(image_id, split)))
+        expected = encoder(pixels[None])
+        torch.testing.assert_close(store.read([image_id]).float(), expected, rtol=1e-3, atol=1e-3)
+    assert store.dtype == torch.float16
+    assert store.fingerprint == encoder.fingerprint
+    assert store.folder.name.startswith("tiny-vit-")
+    assert find_store(data, read_settings(clip)).folder == store.folder
+    store.verify()
+
+
+def test_a_batch_of_the_same_images_gives_the_very_same_numbers(clip, data, raw):
+    """Cached features are bit for bit those of the encoder on the same batch: training without a cache can match."""
+    store = cache(clip, data)
+    encoder = ClipEncoder.load(clip)
+    ids = sorted(SPLIT_OF)[:4]  # the first batch of the first shard
+    pixels = torch.stack([encoder.preprocess(open_image(raw / official_path(i, SPLIT_OF[i]))) for i in ids])
+    assert torch.equal(store.read(ids).float(), encoder(pixels))
+
+
+def test_workers_change_nothing(clip, data):
+    alone = contents(cache(clip, data).folder)
+    for path in sorted((data / "features").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert contents(cache(clip, data, num_workers=2).folder) == alone
+
+
+def test_a_second_task_on_the_same_images_adds_the_missing_ones(clip, data, raw):
+    before = cache(clip, data)
+    bytes_before = contents(before.folder)
+    prepare_coco(raw, data)
+    assert contents(cache(clip, data, "coco").folder) == bytes_before
+    more = {**SPLIT_OF, 40: "train", 41: "val"}
+    write_raw(raw, more)
+    prepare_coco(raw, data.parent / "more")
+    os.replace(data / "coco", data / "old")
+    os.replace(data.parent / "more" / "coco", data / "coco")
+    store = cache(clip, data, "coco")
+    assert store.folder == before.folder
+    assert store.image_ids.tolist() == sorted(more)
+    assert torch.equal(store.read(sorted(SPLIT_OF)), before.read(sorted(SPLIT_OF)))
+
+
+def test_another_encoder_gets_its_own_store(clip, data):
+    first = cache(clip, data)
+    second = cache(ClipConfig(model=clip.model, pooled_grid=None), data)
+    assert first.folder != second.folder
+    assert (first.num_visual_tokens, second.num_visual_tokens) == (4, 16)
+
+
+def test_a_corrupt_image_stops_with_its_path(clip, data, raw):
+    path = raw / official_path(6, SPLIT_OF[6])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{path.name}: damaged or truncated image .*\(image 6\); `--on-error skip`"):
+        cache(clip, data)
+    (store,) = (data / "features").iterdir()
+    assert not (store / "index.json").exists()
+    path.write_bytes(whole)
+    assert len(cache(clip, data)) == len(SPLIT_OF)
+
+
+def test_corrupt_images_can_be_skipped_and_mended(clip, data, raw):
+    path, gone = raw / official_path(6, SPLIT_OF[6]), raw / official_path(9, SPLIT_OF[9])
+    whole, other = path.read_bytes(), gone.read_bytes()
+    path.write_bytes(b"not an image")
+    gone.unlink()
+    store = cache(clip, data, on_error="skip")
+    assert sorted(store.skipped) == [6, 9]
+    assert len(store) == len(SPLIT_OF) - 2
+    ledger = [json.loads(line) for line in (store.folder / "skipped.jsonl").read_text().splitlines()]
+    assert [(e["image_id"], e["image"]) for e in ledger] == [(6, str(path)), (9, str(gone))]
+    assert "not an image" in ledger[0]["error"]
+    path.write_bytes(whole)
+    gone.write_bytes(other)
+    store = cache(clip, data)
+    assert store.skipped == {}
+    assert len(store) == len(SPLIT_OF)
+
+
+def test_a_replaced_image_is_noticed(clip, data, raw):
+    cache(clip, data)
+    path = raw / official_path(6, SPLIT_OF[6])
+    path.write_bytes((raw / official_path(7, SPLIT_OF[7])).read_bytes())
+    with pytest.raises(DataError, match=rf"{path.name}: has .* bytes, but .* when image 6 was encoded: .* replaced"):
+        cache(clip, data)
+
+
+def test_images_elsewhere(clip, data, raw, tmp_path):
+    os.replace(raw, tmp_path / "moved")
+    with pytest.raises(DataError, match="no such image file"):
+        cache(clip, data)
+    assert len(cache(clip, data, image_dir=tmp_path / "moved")) == len(SPLIT_OF)
+
+
+def test_an_unprepared_task_is_named(clip, tmp_path):
+    with pytest.raises(DataError, match=r"vqa/train.parquet: no such prepared split; run: dept-vl prepare"):
+        cache(clip, tmp_path)
+
+
+def test_images_are_collected_once_over_all_splits(data, raw):
+    assert collect_images(data, "vqa") == {i: raw / official_path(i, SPLIT_OF[i]) for i in sorted(SPLIT_OF)}
+
+
+def test_progress_is_shown(clip, data, capsys):
+    cache(clip, data)
+    shown = capsys.readouterr().err
+    assert "23/23" in shown
+    assert "images/s" in shown
+
+
+def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
+    """The demo's way: scenes in the official formats, `prepare` for both tasks, one store for both."""
+    write_scenes(tmp_path / "raw", num_train=4, num_restval=2, num_val=2, num_test=2, seed=3)
+    vqa = prepare_vqa(tmp_path / "raw", tmp_path / "data")
+    coco = prepare_coco(tmp_path / "raw", tmp_path / "data")
+    assert {s: c.images for s, c in vqa.splits.items()} == {s: c.images for s, c in coco.splits.items()}
+    assert coco.splits["train"].images == 6
+    demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
+    store = cache(demo, tmp_path / "data")
+    assert len(store) == 10
+    assert cache(demo, tmp_path / "data", "coco").folder == store.folder
+
+
+def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
+    """Every photograph of the real test images has features, under its own id."""
+    photos = shared_data / "coco_images"
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "dataset_coco.json").write_bytes(
+        gzip.decompress((shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz").read_bytes())
+    )
+    (raw / "captions_val2014.json").write_bytes((photos / "captions_images.json").read_bytes())
+    (raw / "captions_train2014.json").write_text('{"images": [], "annotations": []}')
+    prepare_coco(raw, tmp_path / "data", images=photos)
+    demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
+    store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
+    listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}
+    pictured = {i["id"] for i in json.loads((photos / "captions_images.json").read_text())["images"]}
+    assert store.image_ids.tolist() == sorted(listed & pictured)
+    encoder = ClipEncoder.load(demo)
+    for image_id in sorted(listed & pictured)[::20]:
+        (file, *_) = sorted(photos.rglob(f"*{image_id:012d}.jpg"))
+        expected = encoder(encoder.preprocess(open_image(file))[None])
+        torch.testing.assert_close(store.read([image_id]).float(), expected, rtol=2e-3, atol=2e-3)
+
+
+# --- kills and processes ----------------------------------------------------------------------------------------
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from data_prep.cache_features import cache_features
+from dept_vl.data.feature_writer import FeatureWriter
+from dept_vl.models.config import DEMO, ClipConfig
+data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+write = FeatureWriter.write
+def slow(self, *args):
+    time.sleep(seconds_a_shard)
+    write(self, *args)
+FeatureWriter.write = slow
+clip = ClipConfig(model=model, pooled_grid=2)
+if __name__ == "__main__":
+    cache_features(clip, data, "vqa", batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_killed_mid_build_and_resumed_gives_the_bytes_of_an_unbroken_run(clip, data, tmp_path, shards):
+    whole = contents(cache(clip, data).folder)
+    os.replace(data / "features", tmp_path / "unbroken")
+    child = subprocess.Popen([sys.executable, "-c", BUILD, str(data), clip.model, "0.4"], cwd=ROOT)
+    deadline = time.monotonic() + 600
+    while len(list(data.glob("features/*/*.safetensors"))) < shards or not list(data.glob("features/*")):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    (folder,) = (data / "features").iterdir()
+    assert not (folder / "index.json").exists()
+    assert contents(cache(clip, data).folder) == whole  # waits for the dead build's workers to let go of the lock
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(clip, data, tmp_path):
+    whole = contents(cache(clip, data).folder)
+    os.replace(data / "features", tmp_path / "one-process")
+    script = tmp_path / "build.py"
+    script.write_text(BUILD)
+    # `accelerate launch` starts several processes on GPUs only (or by MPI); these set the same variables
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += [str(script), str(data), clip.model, "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (data / "features").iterdir()
+    assert contents(folder) == whole
+    assert "13/13" in done.stderr, "the main process wrote shards 0, 2 and 4: 5 + 5 + 3 images"
