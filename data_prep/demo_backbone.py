@@ -1,0 +1,84 @@
+"""Trains the small CLIP and T5 that ship with the package, from nothing but drawn scenes.
+
+    python -m data_prep.demo_backbone --out DIR
+
+writes ``DIR/clip`` (a folder of open_clip) and ``DIR/t5`` (a folder of transformers), weights in float16. Seeds are
+fixed. It takes about an hour on two CPU cores (AMD EPYC, torch 2.15.0, transformers 5.23.0, open_clip 3.3.0); with
+``--only`` the two can be trained side by side, one core each. The shipped models read colour, shape and size of an
+object from one patch token with 99.8, 94.6 and 100 %, and answer 95.9 % of the questions from words (numbered word
+bags); the model card ``dept_vl/assets/demo/README.md`` has the other figures.
+
+The scenes are those of the split ``"pretrain"``, disjoint from the demo's train, validation and test scenes. The CLIP
+sees images and captions; the T5 sees text alone, never an image or an image feature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.demo_clip import ClipRecipe, save_clip, train_clip
+from data_prep.demo_probe import probe_accuracy
+from data_prep.demo_t5 import STAGES, T5Recipe, measure_accuracy, save_t5, train_t5
+from data_prep.demo_tokenizer import build_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def train_backbone(
+    out: Path,
+    clip: ClipRecipe,
+    t5: tuple[T5Recipe, ...],
+    parts: tuple[str, ...] = ("clip", "t5"),
+    num_measured: int = 1000,
+) -> dict[str, object]:
+    """Trains and saves the demo CLIP and T5.
+
+    Args:
+        out: Folder that receives ``clip/`` and ``t5/``.
+        clip: How the CLIP is trained.
+        t5: The stages of the T5's training.
+        parts: Which of the two to train; two processes can share the work.
+        num_measured: Scenes and questions that the figures are measured on.
+
+    Returns:
+        The figures of the parts trained: linear-probe accuracies of the CLIP's patch tokens, and the share of questions
+        the T5 answers from words, per kind of description.
+    """
+    tokenizer = build_tokenizer()
+    figures: dict[str, object] = {}
+    if "clip" in parts:
+        model = train_clip(clip, tokenizer)
+        save_clip(model, len(tokenizer), out / "clip")
+        figures["clip_linear_probe"] = probe_accuracy(model, num_train=2 * num_measured, num_test=num_measured)
+    if "t5" in parts:
+        reader = train_t5(t5[0], tokenizer)
+        for stage in t5[1:]:
+            reader = train_t5(stage, tokenizer, reader)
+        save_t5(reader, tokenizer, out / "t5")
+        figures["t5_text_accuracy"] = measure_accuracy(reader, tokenizer, "test", num_measured)
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder that receives clip/ and t5/")
+    parser.add_argument("--steps", type=int, help="train for this many steps a stage only, to try the recipe out")
+    parser.add_argument("--only", choices=("clip", "t5"), help="train one of the two")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    clip, t5 = ClipRecipe(), STAGES
+    if options.steps is not None:
+        clip = replace(clip, num_steps=options.steps)
+        t5 = tuple(replace(stage, num_steps=options.steps) for stage in t5)
+    parts = ("clip", "t5") if options.only is None else (options.only,)
+    figures = train_backbone(options.out, clip, t5, parts)
+    logger.info("figures: %s", json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
