@@ -1,0 +1,32 @@
+# Two commands set everything up: `make demo` and `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUN ?= runs/demo-vqa
+
+.PHONY: demo test lint install clean
+
+install: $(VENV)/.installed
+
+# The ordinary registry build of torch: torchvision, which open_clip needs, exists for that one.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/dept-vl train --task vqa --output-dir $(RUN) --overwrite
+	$(BIN)/dept-vl eval --task vqa --checkpoint $(RUN)
+
+test: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,161 @@
+"""A run's settings to the objects it works with: task, data, frozen encoder, model. Shared by every application."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from dept_vl.config import TrainConfig
+from dept_vl.data.collator import Batch
+from dept_vl.data.dataset import TaskDataset
+from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.manifest import open_split, split_info
+from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
+from dept_vl.errors import CheckpointError, DataError
+from dept_vl.models.adapter import read_adapter_config
+from dept_vl.models.clip_encoder import ClipEncoder
+from dept_vl.models.clip_weights import read_settings
+from dept_vl.tasks import Task, get_task
+
+logger = logging.getLogger(__name__)
+
+_VERSION_KEY = "open_clip"
+"""The one part of a fingerprint that says who computed the features and not what they are."""
+
+
+@dataclass(frozen=True)
+class VisualInput:
+    """The visual side of a run.
+
+    Attributes:
+        source: Reads a batch's features or pixels.
+        encoder: The frozen CLIP tower when it runs on the fly, else None.
+        feature_dim: Width of one visual token.
+        fingerprint: What made the features; recorded in the adapter.
+    """
+
+    source: VisualSource
+    encoder: ClipEncoder | None
+    feature_dim: int
+    fingerprint: dict[str, Any]
+
+    def features(self, batch: Batch) -> Tensor | None:
+        """Returns (batch, visual, feature_dim) float32, encoding pixels if that is what the batch carries."""
+        if batch.pixel_values is None or self.encoder is None:
+            return batch.visual_features
+        features: Tensor = self.encoder(batch.pixel_values)
+        return features
+
+
+def open_visual(config: TrainConfig, data_dir: Path, split: str, device: torch.device) -> VisualInput | None:
+    """Returns the visual input of a split, or None for a task without images.
+
+    Raises:
+        DataError: No matching feature store, or one of another encoder.
+    """
+    task = get_task(config.task)
+    if not task.uses_images:
+        return None
+    clip = config.model.clip
+    if config.data.visual_features == "encode":
+        encoder = ClipEncoder.load(clip, device)
+        source: VisualSource = ImagePixels(image_root(config, data_dir, split), encoder.preprocess)
+        return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
+    wanted = read_settings(clip)
+    folder = config.data.feature_dir
+    store = FeatureStore.open(Path(folder)) if folder else find_store(data_dir, wanted)
+    differing = {key: store.fingerprint.get(key) for key in wanted if store.fingerprint.get(key) != wanted[key]}
+    if differing:
+        raise DataError(
+            f"data.feature_dir: {folder} holds features made otherwise: {differing}, this run wants "
+            f"{ {key: wanted[key] for key in differing} }"
+        )
+    if config.data.visual_features == "zero":
+        source = ZeroFeatures(store.num_visual_tokens, store.feature_dim, store.skipped)
+    else:
+        source = CachedFeatures(store)
+    return VisualInput(source, None, store.feature_dim, store.fingerprint)
+
+
+def image_root(config: TrainConfig, data_dir: Path, split: str) -> Path:
+    """Returns the folder that image paths of a split start from.
+
+    Raises:
+        DataError: Neither the settings nor the prepared split name one that exists.
+    """
+    recorded = split_info(data_dir, config.task, split).image_root
+    root = config.data.image_dir or recorded
+    if root is None or not Path(root).is_dir():
+        raise DataError(
+            f"image folder {root}: not there (recorded by `dept-vl prepare`: {recorded}); set data.image_dir"
+        )
+    return Path(root)
+
+
+def open_dataset(
+    config: TrainConfig,
+    data_dir: Path,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    visual: VisualInput | None,
+    *,
+    is_training: bool = False,
+) -> TaskDataset:
+    """Opens a split as batches and reports, or refuses, texts that are too long.
+
+    Raises:
+        DataError: As `open_split` and `TaskDataset`; or texts exceed ``data.max_source_length`` and ``data.on_long`` is
+            ``"error"``.
+    """
+    task: Task = get_task(config.task)
+    dataset = TaskDataset(
+        open_split(data_dir, task.name, split),
+        task,
+        tokenizer,
+        max_source_length=config.data.max_source_length,
+        max_target_length=config.data.max_target_length,
+        seed=config.seed,
+        visual=visual.source if visual else None,
+        is_training=is_training,
+        padding=config.data.padding,
+        target_sampling=config.data.target_sampling,
+        loss_weighting=config.data.loss_weighting,
+    )
+    long = dataset.count_long()
+    if long:
+        message = (
+            f"{task.name} {split}: {long} of {len(dataset)} source texts have more than "
+            f"data.max_source_length={config.data.max_source_length} tokens"
+        )
+        if config.data.on_long == "error":
+            raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
+        logger.warning("%s; they are truncated", message)
+    skipped = len(dataset) - len(dataset.indices)
+    if skipped:
+        fate = "left out" if is_training else "scored as unanswered"
+        logger.warning("%s %s: %d rows whose image could not be read are %s", task.name, split, skipped, fate)
+    return dataset
+
+
+def check_features(run_dir: Path, visual: VisualInput | None) -> None:
+    """Refuses visual input made otherwise than what an adapter was trained on.
+
+    Raises:
+        CheckpointError: Encoder, weights, preprocessing or pooling differ; the message names both sides.
+    """
+    recorded = read_adapter_config(run_dir).features or {}
+    if visual is None or not recorded:
+        return
+    differing = [
+        f"{key}: trained on {recorded.get(key)!r}, given {visual.fingerprint.get(key)!r}"
+        for key in sorted(set(recorded) | set(visual.fingerprint))
+        if recorded.get(key) != visual.fingerprint.get(key) and key != _VERSION_KEY
+    ]
+    if differing:
+        raise CheckpointError(f"{run_dir}: the visual features are not those of the training: {'; '.join(differing)}")

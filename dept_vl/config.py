@@ -1,0 +1,320 @@
+"""The typed settings of a run: YAML and dotted overrides in, one frozen ``TrainConfig`` out.
+
+Order of precedence: field defaults < task declaration < YAML file < command line. Loading has no side effects and
+imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import Field, RootModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from dept_vl.errors import ConfigError
+from dept_vl.models.config import DEMO, FROZEN, ModelConfig
+from dept_vl.registry import suggest
+from dept_vl.tasks import get_task
+from dept_vl.tuners import DeptConfig, TunerConfig
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, config=FROZEN)
+class DataConfig:
+    """Where prepared data lie and how rows become batches."""
+
+    dir: Annotated[
+        str | None, Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes")
+    ] = None
+    image_dir: Annotated[str | None, Field(description="root of the images; null: where prepare found them")] = None
+    feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
+    visual_features: Annotated[
+        Literal["cache", "encode", "zero"],
+        Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
+    ] = "cache"
+    batch_size: Annotated[int, Field(ge=1, description="examples per optimiser step, over all processes")] = 16
+    eval_batch_size: Annotated[int, Field(ge=1, description="examples per process and forward at evaluation")] = 64
+    max_source_length: Annotated[
+        int, Field(ge=1, description="text tokens kept (s), without prompt and visual tokens")
+    ] = 256
+    max_target_length: Annotated[int, Field(ge=1, description="target tokens kept and generated at most")] = 32
+    on_long: Annotated[
+        Literal["truncate", "error"], Field(description="what happens to a source text of more tokens")
+    ] = "truncate"
+    padding: Annotated[
+        Literal["longest", "max_length"], Field(description="pad to the batch's longest text, or to max_source_length")
+    ] = "longest"
+    length_grouping: Annotated[
+        bool, Field(description="batch texts of like length together (within shuffled pools)")
+    ] = True
+    target_sampling: Annotated[
+        Literal["weighted", "best"],
+        Field(description="training target: drawn in proportion to its soft score, or the best one"),
+    ] = "weighted"
+    loss_weighting: Annotated[
+        Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
+    ] = "none"
+    num_workers: Annotated[int, Field(ge=0, description="loader processes per training process")] = 0
+
+
+@dataclass(frozen=True, config=FROZEN)
+class OptimConfig:
+    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10)."""
+
+    prompt_lr: Annotated[float, Field(gt=0, description="peak rate of the soft prompt")] = 3e-1
+    lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
+    projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled, on every trainable tensor")] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 1")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 2")] = 0.98
+    eps: Annotated[float, Field(gt=0, description="AdamW epsilon")] = 1e-6
+    schedule: Annotated[
+        Literal["linear", "cosine", "constant"], Field(description="decay after warm-up, to 0 at the last step")
+    ] = "linear"
+    warmup_proportion: Annotated[float, Field(ge=0, le=1, description="share of max_steps")] = 0.06
+    warmup_steps: Annotated[int | None, Field(ge=0, description="replaces warmup_proportion when given")] = None
+    max_grad_norm: Annotated[float | None, Field(gt=0, description="clip the global norm; null: no clipping")] = None
+
+
+@dataclass(frozen=True, config=FROZEN)
+class LoopConfig:
+    """How long to train, when to evaluate and to save."""
+
+    max_steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 30_000
+    eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
+    save_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between checkpoints")] = 1_000
+    keep_checkpoints: Annotated[int, Field(ge=1, description="how many of the newest checkpoints stay")] = 2
+    log_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between lines of metrics.jsonl")] = 20
+    early_stop_evals: Annotated[
+        int | None, Field(ge=1, description="stop after so many evaluations without a better one; null: never")
+    ] = None
+    eval_rows: Annotated[
+        int | None, Field(ge=1, description="evaluate on the first so many val rows while training; null: all")
+    ] = None
+    accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
+    precision: Annotated[
+        Literal["float32", "bf16"], Field(description="'bf16': autocast, trainable tensors stay float32")
+    ] = "float32"
+
+
+@dataclass(frozen=True, config=FROZEN)
+class DecodeConfig:
+    """How answers are generated."""
+
+    num_beams: Annotated[int, Field(ge=1, description="1: greedy")] = 1
+
+
+@dataclass(frozen=True, config=FROZEN)
+class TrainConfig:
+    """Everything that defines a run."""
+
+    task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
+    output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
+    seed: Annotated[int, Field(ge=0, description="initialisation, data order, drawn answers, dropout")] = 0
+    tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
+        default_factory=DeptConfig
+    )
+    model: Annotated[ModelConfig, Field(description="frozen models")] = Field(default_factory=ModelConfig)
+    data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
+    optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
+    loop: Annotated[LoopConfig, Field(description="training loop")] = Field(default_factory=LoopConfig)
+    decode: Annotated[DecodeConfig, Field(description="generation")] = Field(default_factory=DecodeConfig)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder: `output_dir`, or ``runs/<task>-<tuner>``."""
+        return Path(self.output_dir or f"runs/{self.task}-{self.tuner.name}")
+
+    @property
+    def is_demo_data(self) -> bool:
+        """Whether the run uses the embedded scenes."""
+        return self.data.dir == DEMO
+
+
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Reads a YAML file, lays dotted overrides over it and checks the whole once.
+
+    Args:
+        path: A YAML file of nested settings, or None for the defaults alone.
+        overrides: Dotted key to value, such as ``{"optim.prompt_lr": 0.3}``; these win.
+
+    Raises:
+        ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
+            together, each with its dotted key.
+    """
+    tree = read_yaml(path) if path else {}
+    overlay: Tree = {}
+    for key, value in (overrides or {}).items():
+        _set(overlay, key, value)
+    _check_same_tuner(tree, overlay)
+    return config_from_tree(_merge(tree, overlay), where=str(path) if path else "")
+
+
+def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
+    """Checks a nested mapping, the task's own lengths filled in where it gives none.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    task = get_task(str(tree.get("task", TrainConfig().task)))
+    lengths: Tree = {"data": {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}}
+    if not isinstance(tree.get("data", {}), dict):
+        lengths = {}
+    tree = _merge(lengths, tree)
+    if isinstance(tree.get("tuner"), dict):
+        tree["tuner"] = {"name": DeptConfig().name, **tree["tuner"]}
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(([f"{where}:"] if where else []) + sorted(lines))) from None
+
+
+def read_yaml(path: Path) -> Tree:
+    """Reads one YAML mapping without checking its keys.
+
+    Raises:
+        ConfigError: No such file, not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(tree).__name__}")
+    return cast(Tree, tree)
+
+
+def dump_config(config: TrainConfig) -> str:
+    """Returns the resolved settings as YAML; loading it gives an equal object."""
+    tree = _ADAPTER.dump_python(config, mode="json")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def describe_settings() -> str:
+    """Returns one line a setting (dotted key, type, default, meaning), for ``--help``."""
+    lines = []
+    for key, setting in _settings(TrainConfig):
+        default = "null" if setting.default is None else setting.default
+        only = f" [{', '.join(setting.tuners)}]" if setting.tuners else ""
+        lines.append(f"  --{key:<32} {setting.kind:<28} {default!s:<16} {setting.text}{only}")
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """One line of help; `tuners` names the methods that have the setting, empty for all."""
+
+    kind: str
+    default: object
+    text: str
+    tuners: tuple[str, ...] = ()
+
+
+def _settings(cls: type, prefix: str = "") -> Iterable[tuple[str, _Setting]]:
+    """Yields every setting under `cls` with its dotted key."""
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
+        groups = _groups(info.annotation)
+        if name == "tuner":
+            yield from _tuner_settings(groups)
+        elif groups:
+            yield from _settings(groups[0], f"{prefix}{name}.")
+        else:
+            default = info.get_default(call_default_factory=True)
+            yield f"{prefix}{name}", _Setting(_kind(info.annotation), default, info.description or "")
+
+
+def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, _Setting]]:
+    """Yields the settings of every method, one that several share once."""
+    names = [member().name for member in members]
+    yield "tuner.name", _Setting(" | ".join(names), DeptConfig().name, "the method")
+    merged: dict[str, _Setting] = {}
+    for member, name in zip(members, names, strict=True):
+        for key, setting in _settings(member, "tuner."):
+            if key != "tuner.name":
+                first = merged.get(key, setting)
+                merged[key] = dataclasses.replace(first, tuners=(*first.tuners, name))
+    for key, setting in merged.items():
+        yield key, dataclasses.replace(setting, tuners=() if len(setting.tuners) == len(names) else setting.tuners)
+
+
+def _groups(annotation: Any) -> list[type]:
+    """Returns the dataclasses an annotation names, through ``Annotated`` and unions."""
+    if isinstance(annotation, type):
+        return [annotation] if dataclasses.is_dataclass(annotation) else []
+    return [group for argument in getattr(annotation, "__args__", ()) for group in _groups(argument)]
+
+
+def _kind(annotation: Any) -> str:
+    schema = RootModel[annotation].model_json_schema()
+    options = schema.get("anyOf", [schema])
+    names = [str(value) for option in options for value in option.get("enum", [option.get("type", "value")])]
+    return " | ".join(names)
+
+
+def _set(tree: Tree, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{key}: {parent!r} was already given as a single value")
+    if isinstance(tree.get(last), dict) and not isinstance(value, dict):
+        raise ConfigError(f"{key}: is a group of settings; set one of {', '.join(sorted(tree[last]))} in it")
+    tree[last] = value
+
+
+def _merge(below: Tree, above: Tree) -> Tree:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check_same_tuner(tree: Tree, overlay: Tree) -> None:
+    """Refuses to lay another method's name over a file that sets fields of the first."""
+    given, wanted = tree.get("tuner"), overlay.get("tuner")
+    if not isinstance(given, dict) or not isinstance(wanted, dict) or "name" not in wanted:
+        return
+    written = given.get("name", DeptConfig().name)
+    extra = sorted(set(given) - {"name"})
+    if wanted["name"] != written and extra:
+        raise ConfigError(
+            f"tuner.name: {wanted['name']!r} was asked for, but the configuration sets fields of {written!r} "
+            f"({', '.join('tuner.' + key for key in extra)}); use a configuration made for {wanted['name']!r}"
+        )
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    location = _dotted(detail["loc"])
+    given = detail.get("input")
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = [key for key, _ in _settings(TrainConfig)]
+        near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
+        return f"{location}: unknown setting, given {given!r}{near}"
+    if detail["type"] == "union_tag_invalid":
+        expected = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
+        tag = str(detail["ctx"]["tag"])
+        return f"{location}.name: unknown tuner {tag!r}{suggest(tag, expected)} (known: {', '.join(expected)})"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{location}: {message[0].lower()}{message[1:]}, got {given!r}" if location else message
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    """Joins an error's place, leaving out the tag pydantic puts behind a discriminated union."""
+    parts = [str(part) for part in location]
+    if len(parts) > 1 and parts[0] == "tuner":
+        del parts[1]
+    return ".".join(parts)

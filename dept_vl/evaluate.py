@@ -1,0 +1,187 @@
+"""Scores a trained run on a split, or a file of predictions in an official format without any model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dept_vl.atomic import write_json
+from dept_vl.config import TrainConfig
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
+from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
+from dept_vl.run_folder import describe_run
+from dept_vl.tasks import Task, get_task
+
+REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
+    ("questions", "annotations"): load_vqa_references,
+    ("references",): load_caption_references,
+}
+"""Official reference files, as ``Task.reference_files`` names them -> what reads them."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        task: Task name.
+        metrics: Scores in the scorers' own scale, unrounded.
+        num_scored: Examples scored, those without a prediction among them.
+        files: Where predictions and scores were written.
+        seconds: Time taken.
+        budget: Trainable parameters, when a model was evaluated.
+        split: The split, when a model was evaluated.
+    """
+
+    task: str
+    metrics: dict[str, float]
+    num_scored: int
+    files: dict[str, Path] = field(default_factory=dict)
+    seconds: float = 0.0
+    budget: Any = None
+    split: str | None = None
+
+
+def evaluate_run(
+    config: TrainConfig,
+    data_dir: Path,
+    run_dir: Path,
+    *,
+    split: str = "test",
+    metrics: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+    output: Path | None = None,
+) -> EvaluationResult:
+    """Generates predictions with a run's adapter, writes them in the official results format, and scores them.
+
+    Args:
+        config: The run's settings, overrides laid over them.
+        data_dir: Prepared data.
+        run_dir: Holds the adapter.
+        split: Which split.
+        metrics: Evaluator names; None for the task's own.
+        tokenizer: How captions are tokenised.
+        output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
+    """
+    from dept_vl.components import check_features, open_dataset, open_visual
+    from dept_vl.inference import predict_split, to_references
+    from dept_vl.models.clip_t5 import CLIPT5
+    from dept_vl.processes import process_state
+
+    started = time.perf_counter()
+    task, state = get_task(config.task), process_state()
+    names = _check_metrics(task, metrics)
+    model, text_tokenizer = CLIPT5.from_pretrained(
+        run_dir, config.model, max_source_length=config.data.max_source_length
+    )
+    model.to(state.device)
+    visual = open_visual(config, data_dir, split, state.device)
+    check_features(run_dir, visual)
+    dataset = open_dataset(config, data_dir, split, text_tokenizer, visual)
+    rows = dataset.references()
+    predictions = predict_split(
+        model,
+        dataset,
+        text_tokenizer,
+        visual,
+        batch_size=config.data.eval_batch_size,
+        num_beams=config.decode.num_beams,
+        max_new_tokens=config.data.max_target_length,
+        precision=config.loop.precision,
+        num_workers=config.data.num_workers,
+    )
+    scores = evaluate(names, predictions, to_references(rows), tokenizer=tokenizer)
+    files = {
+        "predictions": run_dir / f"predictions-{split}.json",
+        "scores": output or run_dir / f"results-{split}.json",
+    }
+    seconds = time.perf_counter() - started
+    result = EvaluationResult(task.name, scores, len(rows), files, seconds, model.parameter_budget(), split)
+    if state.is_main_process:
+        by_id = {row["example_id"]: text for row, text in zip(rows, predictions, strict=True)}
+        write_results(files["predictions"], by_id, *task.result_keys)
+        _write_scores(result, names, tokenizer, run=str(run_dir), config=asdict(config))
+    return result
+
+
+def evaluate_file(
+    task_name: str,
+    predictions: Path,
+    references: Mapping[str, Path],
+    *,
+    metrics: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+    allow_missing: bool = False,
+    output: Path | None = None,
+) -> EvaluationResult:
+    """Scores a results file in the task's official format.
+
+    Args:
+        task_name: The task.
+        predictions: The results file.
+        references: Official reference files by the names in ``Task.reference_files``.
+        metrics: Evaluator names; None for the task's own.
+        tokenizer: How captions are tokenised.
+        allow_missing: Score absent predictions as empty instead of refusing.
+        output: Where the scores go as JSON; None writes none.
+
+    Raises:
+        ConfigError: A reference file was not named, or a metric is unknown.
+        DataError: A file is missing or malformed, or predictions do not match the references.
+    """
+    started = time.perf_counter()
+    task = get_task(task_name)
+    names = _check_metrics(task, metrics)
+    if set(references) != set(task.reference_files) or not task.reference_files:
+        needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
+        given = ", ".join(f"--{name}" for name in references) or "none of them"
+        raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
+    known = REFERENCE_READERS[task.reference_files](*(references[name] for name in task.reference_files))
+    id_key, text_key = task.result_keys
+    texts, aligned = align(
+        load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
+    )
+    scores = evaluate(names, texts, aligned, tokenizer=tokenizer)
+    result = EvaluationResult(
+        task.name, scores, len(aligned), {"scores": output} if output else {}, time.perf_counter() - started
+    )
+    if output:
+        _write_scores(result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing)
+    return result
+
+
+def _check_metrics(task: Task, metrics: Sequence[str] | None) -> list[str]:
+    """Returns the evaluators to run, all known and able to run here, before any model is loaded."""
+    from dept_vl.evaluators import check_available
+
+    names = list(metrics or task.evaluators)
+    check_available(names)
+    return names
+
+
+def _write_scores(
+    result: EvaluationResult, evaluators: Sequence[str], tokenizer: TokenizerName, **details: Any
+) -> None:
+    """Writes scores with what is needed to re-make them."""
+    content = {
+        "task": result.task,
+        "split": result.split,
+        "metrics": result.metrics,
+        "scale": "as the reference implementation returns it: VQA accuracy 0-100, caption scores 0-1 (CIDEr 0-10)",
+        "num_scored": result.num_scored,
+        "evaluators": list(evaluators),
+        "caption_tokenizer": tokenizer,
+        "seconds": result.seconds,
+        **details,
+        "made_by": describe_run(),
+    }
+    path = result.files["scores"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)

@@ -1,0 +1,148 @@
+"""The folder of a run: what it was asked to do, with what, and what it measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dept_vl.atomic import write_json, write_text
+from dept_vl.config import TrainConfig, config_from_tree, dump_config, read_yaml
+from dept_vl.errors import CheckpointError, ConfigError
+
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS = "checkpoints"
+METRICS_FILE = "metrics.jsonl"
+
+_PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
+
+
+def open_run_folder(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
+    """Returns the run folder, made and stamped, or the existing one to go on in.
+
+    Args:
+        config: The resolved settings, written as ``config.yaml``.
+        resume: Go on in a folder that holds the same settings.
+        overwrite: Remove an earlier run's folder first.
+
+    Raises:
+        ConfigError: The folder is not empty and neither was asked for; it is not a run's folder; or its settings
+            differ from `config` (each difference is named).
+    """
+    folder = config.run_dir
+    is_run = (folder / CONFIG_FILE).is_file()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
+    is_taken = folder.is_dir() and any(folder.iterdir())
+    if resume:
+        if is_taken and not is_run:
+            raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
+        if is_run:
+            _check_same(folder, config)
+            return folder
+    elif is_taken:
+        if not (overwrite and is_run):
+            raise ConfigError(
+                f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
+                "--overwrite to replace that run, or choose another --output-dir"
+            )
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", describe_run())
+        write_text(folder / CONFIG_FILE, dump_config(config))
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error}") from None
+    return folder
+
+
+def read_run_config(folder: Path) -> TrainConfig:
+    """Returns the settings a run was made with.
+
+    Raises:
+        CheckpointError: The folder is missing or holds no run.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: no run here ({CONFIG_FILE} is missing); train one with `dept-vl train`, "
+            "or name its folder with --checkpoint"
+        )
+    return config_from_tree(read_yaml(path), where=str(path))
+
+
+def describe_run() -> dict[str, Any]:
+    """Returns the command line, the package's commit, versions and machine, for results anyone can re-make."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def trim_metrics(folder: Path, last_step: int) -> None:
+    """Drops the lines of ``metrics.jsonl`` after `last_step`, which a resumed run will write again."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the line a kill cut short
+            continue
+        if record["step"] <= last_step:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _check_same(folder: Path, config: TrainConfig) -> None:
+    earlier = _flatten(asdict(read_run_config(folder)))
+    now = _flatten(asdict(config))
+    differences = [
+        f"{key}: the run has {earlier.get(key)!r}, asked for {now.get(key)!r}"
+        for key in sorted(set(earlier) | set(now))
+        if earlier.get(key) != now.get(key) and key != "output_dir"
+    ]
+    if differences:
+        raise ConfigError(
+            f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)
+        )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _commit() -> str | None:
+    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,292 @@
+"""Trains a tuner: one loop, every random choice a function of (seed, step)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from dept_vl.components import open_dataset, open_visual
+from dept_vl.config import TrainConfig
+from dept_vl.data.collator import Batch
+from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
+from dept_vl.errors import ConfigError, DivergenceError
+from dept_vl.evaluators import evaluate
+from dept_vl.inference import predict_split, to_references
+from dept_vl.models.clip_t5 import ParameterBudget, build_model
+from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.processes import process_state
+from dept_vl.run_folder import CHECKPOINTS, METRICS_FILE, open_run_folder, trim_metrics
+from dept_vl.tasks import get_task
+from dept_vl.training_state import Progress, list_states, load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run is.
+
+    Attributes:
+        task: Task name.
+        run_dir: The run folder.
+        metric_name: The task's primary metric.
+        progress: Final counters, the best value in the scorer's own scale among them.
+        budget: Trainable parameters by group.
+    """
+
+    task: str
+    run_dir: Path
+    metric_name: str
+    progress: Progress
+    budget: ParameterBudget
+
+
+def train(config: TrainConfig, data_dir: Path, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
+    """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter with the best primary metric.
+
+    Args:
+        config: The resolved settings.
+        data_dir: Prepared data (and, unless CLIP runs on the fly, a feature store).
+        resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
+        overwrite: Replace an earlier run in that folder.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known.
+    """
+    return _Trainer(config, data_dir, resume=resume, overwrite=overwrite).fit()
+
+
+class _Trainer:
+    def __init__(self, config: TrainConfig, data_dir: Path, *, resume: bool, overwrite: bool) -> None:
+        self.config = config
+        self.task = get_task(config.task)
+        is_on_cpu = process_state().device.type == "cpu"
+        precision = "bf16" if config.loop.precision == "bf16" else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
+        self._check_batch_size()
+        self.visual = open_visual(config, data_dir, "train", self.accelerator.device)
+        self.visual_val = open_visual(config, data_dir, "val", self.accelerator.device)
+        self.model, self.tokenizer = build_model(
+            config.model,
+            config.tuner,
+            max_source_length=config.data.max_source_length,
+            feature_dim=self.visual.feature_dim if self.visual else None,
+            seed=config.seed,
+        )
+        self.train_set = open_dataset(config, data_dir, "train", self.tokenizer, self.visual, is_training=True)
+        self.val_set = open_dataset(config, data_dir, "val", self.tokenizer, self.visual_val)
+        self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
+        self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
+        self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
+        self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.progress = Progress()
+        self.run_dir = self._open_run_dir(resume=resume, overwrite=overwrite)
+        self._resume()
+        self.writer = (
+            SummaryWriter(self.run_dir / "tensorboard", purge_step=self.progress.step + 1) if self._is_main else None
+        )
+
+    @property
+    def _is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def _check_batch_size(self) -> None:
+        parts = self.accelerator.num_processes * self.config.loop.accumulation_steps
+        if self.config.data.batch_size % parts:
+            raise ConfigError(
+                f"data.batch_size: {self.config.data.batch_size} must divide by processes x loop.accumulation_steps "
+                f"= {self.accelerator.num_processes} x {self.config.loop.accumulation_steps}"
+            )
+
+    def _open_run_dir(self, *, resume: bool, overwrite: bool) -> Path:
+        if self._is_main:
+            open_run_folder(self.config, resume=resume, overwrite=overwrite)
+        self.accelerator.wait_for_everyone()
+        return self.config.run_dir
+
+    def _resume(self) -> None:
+        states = list_states(self.run_dir / CHECKPOINTS)
+        if states:
+            self.progress = load_state(states[-1], self.trainable, self.optimizer)
+            logger.info("resuming from %s", states[-1])
+        if self._is_main:
+            trim_metrics(self.run_dir, self.progress.step)
+
+    def fit(self) -> TrainResult:
+        """Runs the steps that are left."""
+        loop = self.config.loop
+        bar = tqdm(
+            total=loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
+            disable=not self._is_main, mininterval=1.0,
+        )  # fmt: skip
+        started, first_step = time.perf_counter(), self.progress.step
+        seconds_before = self.progress.train_seconds
+        losses: list[Tensor] = []
+        for step, parts in enumerate(self._steps(), start=first_step):
+            if self._is_stopped_early():
+                logger.info(
+                    "no better %s in %d evaluations: stopping", self.task.primary_metric, self.progress.evals_since_best
+                )
+                break
+            losses.append(self._step(step, parts))
+            seconds = time.perf_counter() - started
+            self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
+            done, is_last = self.progress.step, self.progress.step == loop.max_steps
+            bar.update()
+            if done % loop.log_every_steps == 0 or is_last:
+                self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
+                losses = []
+            if done % loop.eval_every_steps == 0 or is_last:
+                self._evaluate()
+            if done % loop.save_every_steps == 0 or is_last:
+                self._save_checkpoint()
+        bar.close()
+        if self.writer:
+            self.writer.close()
+        return TrainResult(
+            self.task.name, self.run_dir, self.task.primary_metric, self.progress, self.model.parameter_budget()
+        )
+
+    def _is_stopped_early(self) -> bool:
+        patience = self.config.loop.early_stop_evals
+        return patience is not None and self.progress.evals_since_best >= patience
+
+    def _steps(self) -> Iterator[list[tuple[BatchRequest, Batch]]]:
+        """Yields the backward passes of each step that is left."""
+        config, accelerator = self.config, self.accelerator
+        lengths = self.train_set.source_lengths if config.data.length_grouping else None
+        requests = TrainRequests(
+            StepBatches(self.train_set.indices, config.data.batch_size, config.seed, lengths),
+            self.progress.step,
+            config.loop.max_steps,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            accumulation_steps=config.loop.accumulation_steps,
+        )
+        loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
+            self.train_set,
+            batch_size=None,
+            sampler=requests,
+            num_workers=config.data.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+        parts: list[tuple[BatchRequest, Batch]] = []
+        for request, batch in loader:
+            parts.append((request, batch))
+            if request.is_last_of_step:
+                yield parts
+                parts = []
+
+    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor:
+        """Does one optimiser step and returns the mean loss of this process's examples, on the device."""
+        self.model.train()
+        factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
+        self.rates = set_learning_rates(self.optimizer, factor)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part, (request, batch) in enumerate(parts):
+            torch.manual_seed(_seed(self.config.seed, step, part, self.accelerator.process_index))
+            is_synced = request.is_last_of_step or self.accelerator.num_processes == 1
+            with nullcontext() if is_synced else self.accelerator.no_sync(self.wrapped):
+                batch = batch.to(self.accelerator.device)
+                features = self.visual.features(batch) if self.visual else None
+                output = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, features)
+                loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
+                # DDP averages gradients over processes; the shares of a step are to be added up.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            total += loss.detach()
+        if self.config.optim.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _log_losses(self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float) -> None:
+        """Writes the mean loss since the last line; refuses to go on from a loss that is no number."""
+        mean = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
+        if not math.isfinite(mean):
+            raise DivergenceError(
+                f"the loss became {mean} by step {self.progress.step}; lower optim.prompt_lr, optim.lowrank_lr or "
+                f"optim.projection_lr (now {self.rates}); the last good checkpoint is in {self.run_dir / CHECKPOINTS}"
+            )
+        rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
+        self._record({"loss": mean, "samples_per_s": samples_per_s, **rates})
+        bar.set_postfix(
+            {"loss": f"{mean:.3f}", "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False
+        )
+
+    def _best_text(self) -> dict[str, str]:
+        best = self.progress.best_metric
+        return {} if best is None else {f"best {self.task.primary_metric}": f"{best:.3f}"}
+
+    def _evaluate(self) -> None:
+        """Scores the validation split and keeps the adapter if it is the best so far."""
+        config = self.config
+        predictions = predict_split(
+            self.model,
+            self.val_set,
+            self.tokenizer,
+            self.visual_val,
+            batch_size=config.data.eval_batch_size,
+            num_beams=config.decode.num_beams,
+            max_new_tokens=config.data.max_target_length,
+            precision=config.loop.precision,
+            num_workers=config.data.num_workers,
+            limit=config.loop.eval_rows,
+        )
+        metrics = evaluate(self.task.evaluators, predictions, self.val_references)
+        value, best = metrics[self.task.primary_metric], self.progress.best_metric
+        if best is None or value > best:
+            self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
+            if self._is_main:
+                self._save_adapter()
+        else:
+            self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
+        self._record({f"val/{name}": number for name, number in metrics.items()})
+
+    def _save_adapter(self) -> None:
+        self.model.save_pretrained(
+            self.run_dir,
+            task=self.task.name,
+            features=self.visual.fingerprint if self.visual else None,
+        )
+
+    def _save_checkpoint(self) -> None:
+        if self._is_main:
+            save_state(
+                self.run_dir / CHECKPOINTS,
+                self.progress,
+                self.trainable,
+                self.optimizer,
+                keep=self.config.loop.keep_checkpoints,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _record(self, values: dict[str, float]) -> None:
+        """Appends to ``metrics.jsonl`` and TensorBoard."""
+        if self.writer is None:
+            return
+        step = self.progress.step
+        with open(self.run_dir / METRICS_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+
+def _seed(*parts: int) -> int:
+    """Returns one 64-bit seed that depends on every part."""
+    return int(np.random.SeedSequence(parts).generate_state(1, dtype=np.uint64)[0] >> 1)

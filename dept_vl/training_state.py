@@ -1,0 +1,112 @@
+"""Checkpoints a killed run goes on from: trainable tensors, optimiser moments, counters. No pickle.
+
+A checkpoint is a folder ``step-00000500`` made under a temporary name and renamed when whole, so a checkpoint that can
+be seen is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dept_vl.atomic import atomic_folder
+from dept_vl.errors import CheckpointError
+
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The counters of a run after `step` optimiser steps.
+
+    Attributes:
+        step: Optimiser steps done.
+        best_metric: Best value of the primary metric so far, or None before the first evaluation.
+        best_step: The step it was reached at.
+        evals_since_best: Evaluations since then, for early stopping.
+        train_seconds: Time spent in the loop so far.
+    """
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int = 0
+    evals_since_best: int = 0
+    train_seconds: float = 0.0
+
+
+def save_state(
+    folder: Path, progress: Progress, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, keep: int
+) -> Path:
+    """Writes ``folder/step-N`` and removes all but the newest `keep`.
+
+    Args:
+        folder: The run's ``checkpoints`` folder.
+        progress: The counters.
+        trainable: Every trainable parameter by name.
+        optimizer: Holds the moments of those parameters.
+        keep: How many checkpoints stay.
+    """
+    target = folder / f"step-{progress.step:08d}"
+    with atomic_folder(target) as temporary:
+        save_file(
+            {name: p.detach().contiguous().cpu() for name, p in trainable.items()}, temporary / "trainable.safetensors"
+        )
+        save_file(_moments(trainable, optimizer), temporary / "optimizer.safetensors")
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+    for old in list_states(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_states(folder: Path) -> list[Path]:
+    """Returns the complete checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.match(path.name))
+
+
+def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
+    """Puts a checkpoint's tensors into the model and the optimiser and returns its counters.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the tensors are not the model's.
+    """
+    try:
+        tensors = load_file(checkpoint / "trainable.safetensors")
+        moments = load_file(checkpoint / "optimizer.safetensors")
+        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: cannot read the checkpoint: {error}; remove the folder to resume from an older one"
+        ) from None
+    wanted = {name: tuple(p.shape) for name, p in trainable.items()}
+    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    if wanted != given:
+        raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(tensors[name])
+    for name, parameter in trainable.items():
+        own = {key.split("::", 1)[1]: value for key, value in moments.items() if key.split("::", 1)[0] == name}
+        if own:
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
+            }
+    return progress
+
+
+def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns the optimiser's tensors as ``<parameter>::<moment>``."""
+    moments = {}
+    for name, parameter in trainable.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}::{key}"] = torch.as_tensor(value).detach().clone().contiguous().cpu()
+    return moments

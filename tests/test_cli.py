@@ -1,0 +1,166 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dept_vl.cli import main
+
+
+def run(capsys, *arguments):
+    """Returns (exit code, standard output, standard error) of one command."""
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def train_arguments(t5_folder, tiny_data, tmp_path):
+    return [
+        "train", "--task", "vqa", "--data-dir", tiny_data, "--output-dir", tmp_path / "run",
+        "--model.backbone", t5_folder, "--data.max_source_length", "16",
+        "--tuner.budget_tokens", "20", "--tuner.num_virtual_tokens", "4",
+        "--data.batch_size", "8", "--loop.max_steps", "2", "--loop.eval_every_steps", "2",
+    ]  # fmt: skip
+
+
+def test_help_is_instant_because_torch_is_not_imported():
+    script = (
+        "import sys\nfrom dept_vl.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cache-features" in done.stdout
+
+
+def test_help_of_a_command_lists_the_settings_without_torch():
+    script = (
+        "import sys\nfrom dept_vl.cli import main\n"
+        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--optim.lowrank_lr" in done.stdout
+
+
+def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments, tiny_data, tmp_path):
+    code, out, _ = run(capsys, *train_arguments)
+    assert code == 0
+    assert "trained 2 steps" in out
+    assert "lowrank" in out
+    code, out, _ = run(capsys, "eval", "--task", "vqa", "--checkpoint", tmp_path / "run", "--decode.num_beams", "2")
+    assert code == 0
+    assert "vqa test: 20 scored" in out
+    assert "vqa_accuracy/yes/no" in out
+    results = json.loads((tmp_path / "run" / "results-test.json").read_text())
+    assert results["num_scored"] == 20
+    assert results["config"]["decode"]["num_beams"] == 2
+    answers = json.loads((tmp_path / "run" / "predictions-test.json").read_text())
+    assert [sorted(answer) for answer in answers] == [["answer", "question_id"]] * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--task", "vqaa"], "unknown task 'vqaa'; did you mean 'vqa'"),
+        (["train", "--data-dir", "x", "--optim.promt_lr", "1"], "did you mean 'optim.prompt_lr'"),
+        (["train", "--data-dir", "x", "--data.batch_size", "many"], "data.batch_size: "),
+        (["train", "--data-dir", "absent"], "absent"),
+        (["train", "--config", "absent.yaml"], "absent.yaml: cannot read"),
+        (["train", "--data-dir", "x", "--seed"], "expected one argument"),
+        (["train", "--data.batch_size"], "--data.batch_size: expected a value"),
+        (["train", "--lr", "0.1", "--optim.prompt_lr", "0.2", "--data-dir", "x"], "optim.prompt_lr: given twice"),
+        (["train", "--task", "vqa", "--tuner", "lora"], "no embedded demo"),
+        (["info", "--data-dir", "x", "--tuner.rank", "31"], "nearest exact"),
+        (["eval", "--checkpoint", "absent"], "absent: no run here"),
+        (["eval", "--task", "coco", "--predictions", "p.json"], "needs --references"),
+        (["eval", "--predictions", "p.json", "--lr", "3"], "optim.prompt_lr: has no effect with --predictions"),
+        (["predict", "--checkpoint", "absent", "--image", "x.jpg"], "absent: no run here"),
+        (["prepare", "--task", "vqq", "--raw", "x", "--out", "y"], "unknown task 'vqq'; did you mean 'vqa'"),
+        (["prepare", "--task", "vqa", "--raw", "absent", "--out", "y"], "absent"),
+        (["prepare", "--task", "vqa", "--raw", "x", "--out", "y", "--data.dir", "z"], "takes no settings"),
+        (["cache-features", "--task", "vqa", "--data-dir", "absent", "--model.clip.model", "demo"], "absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_message_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:  # argparse's own way
+        code = exit_.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(capsys, train_arguments, t5_v1_1_folder, tmp_path):
+    assert run(capsys, *train_arguments)[0] == 0
+    code, _, error = run(capsys, "eval", "--checkpoint", tmp_path / "run", "--model.backbone", t5_v1_1_folder)
+    assert code == 2
+    assert "backbone" in error
+    assert not (tmp_path / "run" / "results-test.json").exists()
+
+
+def test_a_checkpoint_of_another_length_is_refused(capsys, train_arguments, tmp_path):
+    assert run(capsys, *train_arguments)[0] == 0
+    code, _, error = run(capsys, "eval", "--checkpoint", tmp_path / "run", "--data.max_source_length", "12")
+    assert code == 2
+    assert "max_source_length" in error
+
+
+def test_a_run_of_another_task_is_refused(capsys, train_arguments, tmp_path):
+    assert run(capsys, *train_arguments)[0] == 0
+    code, _, error = run(capsys, "eval", "--task", "coco", "--checkpoint", tmp_path / "run")
+    assert code == 2
+    assert "was trained on 'vqa', asked for 'coco'" in error
+
+
+def test_resume_alone_takes_the_runs_own_settings(capsys, train_arguments, tmp_path):
+    assert run(capsys, *train_arguments)[0] == 0
+    code, out, _ = run(capsys, "train", "--resume", "--output-dir", tmp_path / "run")
+    assert code == 0
+    assert "trained 2 steps" in out
+
+
+def test_output_folder_not_empty_is_refused(capsys, train_arguments, tmp_path):
+    assert run(capsys, *train_arguments)[0] == 0
+    code, _, error = run(capsys, *train_arguments)
+    assert code == 2
+    assert "is not empty; add --resume" in error
+
+
+def test_info_prints_the_figures_of_the_papers_table_3(capsys):
+    config = "configs/vqa/dept.yaml"
+    code, out, _ = run(capsys, "info", "--config", config)
+    assert code == 0
+    assert "1,650,432" in out
+    assert "0.74 %" in out
+    assert "m = 60, r = 30, s = 256" in out
+
+
+def test_vqa_results_file_is_scored_without_a_model(capsys, shared_data, tmp_path):
+    folder = shared_data / "coco_images"
+    annotations = json.loads((folder / "vqa_annotations.json").read_text())["annotations"]
+    answers = [{"question_id": a["question_id"], "answer": a["multiple_choice_answer"]} for a in annotations]
+    (tmp_path / "results.json").write_text(json.dumps(answers))
+    arguments = [
+        "eval", "--task", "vqa", "--predictions", tmp_path / "results.json", "--questions",
+        folder / "vqa_questions.json", "--annotations", folder / "vqa_annotations.json",
+        "--output", tmp_path / "scores.json",
+    ]  # fmt: skip
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert f"{len(answers)} scored" in out
+    assert json.loads((tmp_path / "scores.json").read_text())["metrics"]["vqa_accuracy"] > 90
+    (tmp_path / "results.json").write_text(json.dumps(answers[:-2]))
+    code, _, error = run(capsys, *arguments)
+    assert code == 2
+    assert f"missing for 2 of {len(answers)} questions" in error
+    assert run(capsys, *arguments, "--allow-missing")[0] == 0
