@@ -148,12 +148,13 @@ class _Trainer:
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
             done, is_last = self.progress.step, self.progress.step == loop.max_steps
             bar.update()
-            if done % loop.log_every_steps == 0 or is_last:
+            due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
+            if due or is_last:  # checked before every checkpoint: a loss that is no number must not get into one
                 self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
                 losses = []
-            if done % loop.eval_every_steps == 0 or is_last:
+            if loop.eval_every_steps in due or is_last:
                 self._evaluate()
-            if done % loop.save_every_steps == 0 or is_last:
+            if loop.save_every_steps in due or is_last:
                 self._save_checkpoint()
         bar.close()
         if self.writer:

@@ -1,5 +1,6 @@
 """The whole path through the command line, on drawn scenes and on real photographs, with the packaged backbone."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,10 @@ from PIL import Image
 from data_prep.scenes import write_scenes
 from dept_vl.cli import main
 from dept_vl.data.manifest import open_split
+from tests.data_prep.raw_files import write_json
+
+LOSSES = {"vqa": [0.9053, 1.9460], "coco": [2.0618, 1.4930]}
+"""First two training losses of the packaged backbone on the fixture's scenes: a change of any stage moves them."""
 
 SIZES = {"num_train": 10, "num_restval": 2, "num_val": 4, "num_test": 6}
 BASE = ("--config", "demo", "--loop.eval_every_steps", "2", "--loop.log_every_steps", "1", "--data.batch_size", "8")
@@ -39,6 +44,7 @@ def demo(tmp_path_factory) -> Path:
 def test_train_evaluate_and_score_the_written_predictions(demo, tmp_path, capsys, task):
     data, run_dir = demo / "data", tmp_path / "run"
     run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    assert losses(run_dir) == pytest.approx(LOSSES[task], abs=0.01)
     run("eval", "--task", task, "--checkpoint", run_dir)
     results = json.loads((run_dir / "results-test.json").read_text())
     test = open_split(data, task, "test")
@@ -121,3 +127,59 @@ def test_an_adapter_refuses_features_of_another_encoder(demo, tmp_path, capsys):
     arguments = ["predict", "--checkpoint", run_dir, "--image", image, "--question", "What is it?"]
     assert main([str(a) for a in [*arguments, "--model.clip.pooled_grid", "2"]]) == 2
     assert "the visual features are not those of the training" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data, tmp_path_factory) -> Path:
+    """Real COCO photographs with their official questions and captions, laid out as a raw folder.
+
+    The questions are all on train2014 images; every fifth of those is given to val and to test.
+    """
+    raw = tmp_path_factory.mktemp("photographs")
+    photos = shared_data / "coco_images"
+    with gzip.open(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz") as file:
+        records = json.load(file)["images"]
+    index = json.loads((photos / "index.json").read_text())
+    questions = json.loads((photos / "vqa_questions.json").read_text())["questions"]
+    known, with_file = {r["cocoid"] for r in records}, {entry["cocoid"] for entry in index}
+    asked = sorted({q["image_id"] for q in questions} & with_file - known)
+    for number, image_id in enumerate(asked):
+        split = {3: "val", 4: "test"}.get(number % 5, "train")
+        name = f"COCO_train2014_{image_id:012d}.jpg"
+        records.append({"cocoid": image_id, "split": split, "filepath": "train2014", "filename": name})
+    write_json(raw / "dataset_coco.json", {"images": records, "dataset": "coco"})
+    for year, is_there in (("train2014", True), ("val2014", False)):
+        for key, name in (("questions", f"v2_OpenEnded_mscoco_{year}"), ("annotations", f"v2_mscoco_{year}")):
+            content = json.loads((photos / f"vqa_{key}.json").read_text()) if is_there else {key: []}
+            write_json(raw / f"{name}_{key}.json", content)
+    captions = json.loads((photos / "captions_images.json").read_text())
+    write_json(raw / "annotations" / "captions_val2014.json", captions)
+    write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
+    return raw
+
+
+@pytest.mark.parametrize("task", ["vqa", "coco"])
+def test_real_photographs_go_through_every_command(photographs, shared_data, tmp_path, capsys, task):
+    photos, data, run_dir = shared_data / "coco_images", tmp_path / "data", tmp_path / "run"
+    run("prepare", "--task", task, "--raw", photographs, "--out", data, "--images", photos)
+    run("cache-features", "--task", task, "--config", "demo", "--data-dir", data, "--workers", "0")
+    run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    run("eval", "--checkpoint", run_dir)
+    test = open_split(data, task, "test")
+    predictions = json.loads((run_dir / "predictions-test.json").read_text())
+    key = {"vqa": "question_id", "coco": "image_id"}[task]
+    assert [p[key] for p in predictions] == test["example_id"][:]
+    files = {entry["file"]: entry["cocoid"] for entry in json.loads((photos / "index.json").read_text())}
+    for split in ("train", "val", "test"):
+        rows = open_split(data, task, split)
+        assert all(files[row["image"]] == row["image_id"] for row in rows)
+    asked = ["--question", "What is this?"] if task == "vqa" else []
+    capsys.readouterr()
+    run("predict", "--checkpoint", run_dir, "--image", photos / test[0]["image"], *asked)
+    assert "greedy:" in capsys.readouterr().out
+    references = {
+        "vqa": ["--questions", photos / "vqa_questions.json", "--annotations", photos / "vqa_annotations.json"],
+        "coco": ["--references", photos / "captions_images.json"],
+    }[task]
+    predicted = run_dir / "predictions-test.json"
+    run("eval", "--task", task, "--predictions", predicted, *references, "--allow-missing")
