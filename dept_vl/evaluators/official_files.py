@@ -10,12 +10,12 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dept_vl.atomic import write_text
 from dept_vl.errors import DataError
 from dept_vl.evaluators.base import Reference
 
@@ -53,17 +53,9 @@ def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
 
 
 def write_results(path: Path, predictions: Mapping[int, str], id_key: str, text_key: str) -> None:
-    """Writes prediction by id as a results file, whole or not at all (a temporary name, then a rename)."""
+    """Writes prediction by id as a results file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump([{id_key: example_id, text_key: text} for example_id, text in predictions.items()], file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps([{id_key: example_id, text_key: text} for example_id, text in predictions.items()]))
 
 
 def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Reference]:

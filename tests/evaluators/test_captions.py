@@ -31,6 +31,7 @@ def test_scores_equal_pycocoevalcap_with_java(tokenizer):
 
 
 @needs_java
+@pytest.mark.slow  # its Java program takes 7 s to load
 def test_meteor_equals_pycocoevalcap():
     scores = evaluate(["meteor"], PREDICTIONS, REFERENCES)
     assert scores == pytest.approx({"METEOR": GOLDENS["scores"]["METEOR"]}, abs=1e-12)
@@ -133,7 +134,10 @@ def real_outputs(shared_data, name):
 
 @pytest.mark.parametrize(
     ("name", "metrics"),
-    [("magic_result.json.gz", ("cider", "bleu", "rouge-l")), ("zerocap_result.json.gz", ("cider", "bleu"))],
+    [
+        ("magic_result.json.gz", ("cider", "bleu", "rouge-l")),
+        pytest.param("zerocap_result.json.gz", ("cider", "bleu", "rouge-l"), marks=pytest.mark.slow),
+    ],
 )
 def test_real_outputs_give_the_recorded_scores(shared_data, name, metrics):
     recorded = json.loads((shared_data / "coco_karpathy_test" / "scores.json").read_text())[name.removesuffix(".gz")]
