@@ -392,7 +392,3 @@ def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None
 def _refuse_settings(command: str, overrides: dict[str, Any]) -> None:
     if overrides:
         raise ConfigError(f"--{next(iter(overrides))}: `dept-vl {command}` takes no settings; see its --help")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -77,7 +77,7 @@ def evaluate_run(
 
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
-    names = _check_metrics(task, metrics)
+    names = _check_metrics(task, metrics, tokenizer)
     model, text_tokenizer = CLIPT5.from_pretrained(
         run_dir, config.model, max_source_length=config.data.max_source_length
     )
@@ -138,7 +138,7 @@ def evaluate_file(
     """
     started = time.perf_counter()
     task = get_task(task_name)
-    names = _check_metrics(task, metrics)
+    names = _check_metrics(task, metrics, tokenizer)
     if set(references) != set(task.reference_files) or not task.reference_files:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
@@ -157,12 +157,12 @@ def evaluate_file(
     return result
 
 
-def _check_metrics(task: Task, metrics: Sequence[str] | None) -> list[str]:
+def _check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
     """Returns the evaluators to run, all known and able to run here, before any model is loaded."""
     from dept_vl.evaluators import check_available
 
     names = list(metrics or task.evaluators)
-    check_available(names)
+    check_available(names, tokenizer)
     return names
 
 

@@ -237,7 +237,7 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
     path.write_text(dump_config(replace(two, data=replace(two.data, dir=str(tiny_data)))))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29871",
-        "-m", "dept_vl.cli", "train", "--config", str(path),
+        "-m", "dept_vl", "train", "--config", str(path),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
