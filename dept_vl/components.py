@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,34 +54,45 @@ class VisualInput:
         return features
 
 
-def open_visual(config: TrainConfig, data_dir: Path, split: str, device: torch.device) -> VisualInput | None:
-    """Returns the visual input of a split, or None for a task without images.
+def open_visual(
+    config: TrainConfig, data_dir: Path, splits: Sequence[str], device: torch.device
+) -> dict[str, VisualInput | None]:
+    """Returns the visual input of each split, None for a task without images; encoder or store are opened once.
 
     Raises:
         DataError: No matching feature store, or one of another encoder.
     """
-    task = get_task(config.task)
-    if not task.uses_images:
-        return None
-    clip = config.model.clip
+    if not get_task(config.task).uses_images:
+        return dict.fromkeys(splits)
     if config.data.visual_features == "encode":
-        encoder = ClipEncoder.load(clip, device)
-        source: VisualSource = ImagePixels(image_root(config, data_dir, split), encoder.preprocess)
-        return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
-    wanted = read_settings(clip)
-    folder = config.data.feature_dir
-    store = FeatureStore.open(Path(folder)) if folder else find_store(data_dir, wanted)
-    differing = {key: store.fingerprint.get(key) for key in wanted if store.fingerprint.get(key) != wanted[key]}
-    if differing:
-        raise DataError(
-            f"data.feature_dir: {folder} holds features made otherwise: {differing}, this run wants "
-            f"{ {key: wanted[key] for key in differing} }"
-        )
+        encoder = ClipEncoder.load(config.model.clip, device)
+        pixels = {split: ImagePixels(image_root(config, data_dir, split), encoder.preprocess) for split in splits}
+        return {
+            split: VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
+            for split, source in pixels.items()
+        }
+    store = _open_store(config, data_dir)
+    source: VisualSource = CachedFeatures(store)
     if config.data.visual_features == "zero":
         source = ZeroFeatures(store.num_visual_tokens, store.feature_dim, store.skipped)
-    else:
-        source = CachedFeatures(store)
-    return VisualInput(source, None, store.feature_dim, store.fingerprint)
+    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint))
+
+
+def _open_store(config: TrainConfig, data_dir: Path) -> FeatureStore:
+    """Opens the store in ``data.feature_dir``, or the one in `data_dir` that was made with the run's settings."""
+    wanted = read_settings(config.model.clip)
+    folder = config.data.feature_dir
+    if folder is None:
+        return find_store(data_dir, wanted)
+    store = FeatureStore.open(Path(folder))
+    differing = [
+        f"{key} is {store.fingerprint.get(key)!r}, this run wants {value!r}"
+        for key, value in wanted.items()
+        if store.fingerprint.get(key) != value
+    ]
+    if differing:
+        raise DataError(f"data.feature_dir: {folder} holds features made otherwise: {'; '.join(differing)}")
+    return store
 
 
 def image_root(config: TrainConfig, data_dir: Path, split: str) -> Path:

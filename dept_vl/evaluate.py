@@ -82,7 +82,7 @@ def evaluate_run(
         run_dir, config.model, max_source_length=config.data.max_source_length
     )
     model.to(state.device)
-    visual = open_visual(config, data_dir, split, state.device)
+    visual = open_visual(config, data_dir, (split,), state.device)[split]
     check_features(run_dir, visual)
     dataset = open_dataset(config, data_dir, split, text_tokenizer, visual)
     rows = dataset.references()

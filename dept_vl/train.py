@@ -79,8 +79,8 @@ class _Trainer:
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         self._check_batch_size()
-        self.visual = open_visual(config, data_dir, "train", self.accelerator.device)
-        self.visual_val = open_visual(config, data_dir, "val", self.accelerator.device)
+        visual = open_visual(config, data_dir, ("train", "val"), self.accelerator.device)
+        self.visual, self.visual_val = visual["train"], visual["val"]
         self.model, self.tokenizer = build_model(
             config.model,
             config.tuner,

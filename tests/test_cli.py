@@ -83,6 +83,8 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
         (["prepare", "--task", "vqq", "--raw", "x", "--out", "y"], "unknown task 'vqq'; did you mean 'vqa'"),
         (["prepare", "--task", "vqa", "--raw", "absent", "--out", "y"], "absent"),
         (["prepare", "--task", "vqa", "--raw", "x", "--out", "y", "--data.dir", "z"], "takes no settings"),
+        (["draw-scenes", "--out", "x", "--images", "3"], "--images: must be at least 10"),
+        (["train", "--resume", "--output-dir", "absent"], "absent/config.yaml: cannot read"),
         (["cache-features", "--task", "vqa", "--data-dir", "absent", "--model.clip.model", "demo"], "absent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -245,3 +245,10 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
     one, other = final_weights(config.run_dir), final_weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(other[name], one[name], atol=1e-4, rtol=1e-4)
+
+
+def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):
+    clip = replace(config.model.clip, pooled_grid=3)
+    store = str(tiny_data / "features" / "random")
+    with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, this run wants 3"):
+        train(with_settings(config, config.run_dir, model={"clip": clip}, data={"feature_dir": store}), tiny_data)
