@@ -59,10 +59,13 @@ def format_metrics(metrics: Mapping[str, float], *, question_types: bool = False
 
 
 def format_budget(budget: ParameterBudget) -> str:
-    """Returns trainable parameters by group, their share of the backbone's, and m, r, s, d and l."""
+    """Returns trainable parameters by group, their share of the backbone and of the whole, and m, r, s, d and l."""
     tuner = budget.tuner
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
-    share = f"{100 * budget.share_of_backbone:.2f} % of the frozen {budget.frozen:,}"
+    share = (
+        f"{100 * budget.share_of_backbone:.2f} % of the frozen {budget.frozen:,} (the paper's way), "
+        f"{100 * budget.share:.2f} % of all"
+    )
     rows.append(("trainable", f"{budget.trainable:,}", share))
     shape = (
         f"  m = {tuner.num_virtual_tokens}, r = {tuner.rank}, s = {tuner.max_source_length}, d = {tuner.d_model}, "

@@ -25,4 +25,5 @@ def test_budget_names_groups_share_and_shape():
     )
     text = format_budget(budget)
     assert "1,650,432  0.74 % of the frozen 222,903,552" in text
+    assert "0.73 % of all" in text
     assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text

@@ -154,7 +154,7 @@ def _read_config(name: str, revision: str | None) -> T5Config:
 
 def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
     at = f" at revision {revision!r}" if revision else ""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     return (
         f"model.backbone: cannot load {name!r}{at}: {reason}. Give a local folder with config.json, "
         "model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached (HF_HUB_OFFLINE "
