@@ -78,7 +78,6 @@ class _Trainer:
         is_on_cpu = process_state().device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
-        self._check_batch_size()
         visual = open_visual(config, data_dir, ("train", "val"), self.accelerator.device)
         self.visual, self.visual_val = visual["train"], visual["val"]
         self.model, self.tokenizer = build_model(
@@ -89,6 +88,7 @@ class _Trainer:
             seed=config.seed,
         )
         self.train_set = open_dataset(config, data_dir, "train", self.tokenizer, self.visual, is_training=True)
+        self._check_batch_size()
         self.val_set = open_dataset(config, data_dir, "val", self.tokenizer, self.visual_val)
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
         self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
@@ -111,6 +111,12 @@ class _Trainer:
             raise ConfigError(
                 f"data.batch_size: {self.config.data.batch_size} must divide by processes x loop.accumulation_steps "
                 f"= {self.accelerator.num_processes} x {self.config.loop.accumulation_steps}"
+            )
+        rows = len(self.train_set.indices)
+        if rows < parts:
+            raise ConfigError(
+                f"loop.accumulation_steps: a split of {rows} rows cannot be cut into {parts} parts "
+                f"({self.accelerator.num_processes} processes x {self.config.loop.accumulation_steps})"
             )
 
     def _open_run_dir(self, *, resume: bool, overwrite: bool) -> Path:

@@ -211,6 +211,18 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(config, tiny_data):
     assert not config.run_dir.exists()
 
 
+def test_more_parts_than_rows_are_refused(config, tiny_data):
+    changed = {"data": {"batch_size": 128}, "loop": {"accumulation_steps": 64}}
+    with pytest.raises(ConfigError, match="a split of 60 rows cannot be cut into 64 parts"):
+        train(with_settings(config, config.run_dir, **changed), tiny_data)
+    assert not config.run_dir.exists()
+
+
+def test_a_split_smaller_than_a_batch_is_trained_whole(config, tiny_data):
+    train(with_settings(config, config.run_dir, data={"batch_size": 128}), tiny_data)
+    assert len(losses(config.run_dir)) == 6
+
+
 def test_long_texts_are_counted_or_refused(config, tiny_data, tmp_path, caplog):
     config = with_settings(config, tmp_path / "run", data={"max_source_length": 8}, tuner={"allow_nearest": True})
     train(config, tiny_data)
