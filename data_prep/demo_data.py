@@ -36,15 +36,17 @@ def demo_data_dir() -> Path:
     from: another version of the scenes or of the packaged CLIP gets a folder of its own.
 
     Raises:
-        DataError: The folder cannot be written.
+        DataError: The folder cannot be written, or several processes were launched before it was made.
     """
     root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dept_vl")
     folder = root / f"demo-{_key()}"
     if not (folder / _DONE).is_file():
-        state = process_state()
-        if state.is_main_process:
-            _make(root, folder)
-        state.wait_for_everyone()
+        if process_state().num_processes > 1:
+            raise DataError(
+                f"{folder}: not made yet, and one process makes it; run "
+                "`dept-vl cache-features --task vqa --data-dir demo` without a launcher first"
+            )
+        _make(root, folder)
     return folder
 
 
