@@ -189,7 +189,7 @@ def train_clip(
     )
     started, mean_loss, mean_hit = time.monotonic(), 0.0, 0.0
     model.train()
-    for step, (pixels, ids) in zip(range(recipe.num_steps), _batches(recipe, tokenizer), strict=False):
+    for step, (pixels, ids) in enumerate(itertools.islice(_batches(recipe, tokenizer), recipe.num_steps)):
         loss, hits = _contrast(model, pixels, ids, recipe.decorrelation)
         take_step(model, loss, optimizer, schedule)
         with torch.no_grad():

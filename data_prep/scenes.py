@@ -94,7 +94,7 @@ def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, 
         seed: Other seeds draw other images and questions, from the same disjoint sets of scenes.
 
     Raises:
-        DataError: A number of images is negative, all are zero, or `root` holds something already.
+        DataError: A number of images is negative, all are zero, or `root` holds something already or cannot be written.
     """
     counts: dict[Split, int] = {"train": num_train, "restval": num_restval, "val": num_val, "test": num_test}
     if min(counts.values()) < 0 or not any(counts.values()):
@@ -102,17 +102,22 @@ def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, 
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: exists and is not an empty folder; give a new folder for the drawn scenes")
     building = root.with_name(root.name + ".incomplete")
-    if building.exists():
-        shutil.rmtree(building)
-    building.mkdir(parents=True)
     images = _draw_images(counts, seed)
-    _write_images(building, images, seed)
     rng = random.Random(f"{seed}:text")
-    _write_questions(building, images, rng)
-    _write_captions(building, images, rng)
-    if root.exists():
-        root.rmdir()
-    building.rename(root)
+    try:
+        if building.exists():  # a killed run's
+            shutil.rmtree(building)
+        building.mkdir(parents=True)
+        _write_images(building, images, seed)
+        _write_questions(building, images, rng)
+        _write_captions(building, images, rng)
+        if root.exists():
+            root.rmdir()
+        building.rename(root)
+    except OSError as error:
+        raise DataError(f"{root}: cannot write the scenes: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     logger.info("drew %d scenes in %s", len(images), root)
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dept_vl.atomic import write_json, write_text
+from dept_vl.atomic import atomic_folder, write_json, write_text
 from dept_vl.config import TrainConfig, config_from_tree, dump_config, read_yaml
 from dept_vl.errors import CheckpointError, ConfigError
 
@@ -55,11 +55,11 @@ def open_run_folder(config: TrainConfig, *, resume: bool, overwrite: bool) -> Pa
             )
         shutil.rmtree(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", describe_run())
-        write_text(folder / CONFIG_FILE, dump_config(config))
+        with atomic_folder(folder) as building:
+            write_json(building / "run.json", describe_run())
+            write_text(building / CONFIG_FILE, dump_config(config))
     except OSError as error:
-        raise ConfigError(f"output_dir: cannot write to {folder}: {error}") from None
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
     return folder
 
 

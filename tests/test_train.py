@@ -192,6 +192,16 @@ def test_a_taken_folder_is_refused_and_left_as_it_is(config, tiny_data):
     assert [path.name for path in config.run_dir.iterdir()] == ["notes.txt"]
 
 
+def test_a_full_disk_at_the_start_leaves_no_run_folder(config, tiny_data, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dept_vl.run_folder.write_text", full)
+    with pytest.raises(ConfigError, match=r"cannot write to .*run: No space left on device"):
+        train(config, tiny_data)
+    assert not config.run_dir.exists()
+
+
 def test_overwrite_replaces_an_earlier_run(config, tiny_data):
     train(config, tiny_data)
     train(with_settings(config, config.run_dir, loop={"max_steps": 2}), tiny_data, overwrite=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import hashlib
 import json
 import random
@@ -158,6 +159,16 @@ def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     write_scenes(tmp_path / "raw", num_train=2, num_restval=0, num_val=0, num_test=0)
     assert not (tmp_path / "raw.incomplete").exists()
     assert not (tmp_path / "raw" / "half.json").exists()
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data_prep.scenes._write_captions", full)
+    with pytest.raises(DataError, match="raw: cannot write the scenes: No space left on device"):
+        write_scenes(tmp_path / "raw", num_train=2, num_restval=0, num_val=0, num_test=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_object_is_drawn_inside_its_cell_in_its_colour() -> None:
