@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dept_vl.atomic import atomic_folder
+from dept_vl.atomic import atomic_folder, write_bytes
 from dept_vl.errors import CheckpointError
 
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -56,10 +56,9 @@ def save_state(
     """
     target = folder / f"step-{progress.step:08d}"
     with atomic_folder(target) as temporary:
-        save_file(
-            {name: p.detach().contiguous().cpu() for name, p in trainable.items()}, temporary / "trainable.safetensors"
-        )
-        save_file(_moments(trainable, optimizer), temporary / "optimizer.safetensors")
+        tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
+        write_bytes(temporary / "trainable.safetensors", save(tensors))
+        write_bytes(temporary / "optimizer.safetensors", save(_moments(trainable, optimizer)))
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
         shutil.rmtree(old)

@@ -50,3 +50,17 @@ def test_json_is_the_same_text_for_equal_values(tmp_path):
     atomic.write_json(tmp_path / "a", {"b": 1, "a": "ü"})
     atomic.write_json(tmp_path / "b", {"a": "ü", "b": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "kept.txt"
+    atomic.write_text(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*kept\.txt'"):
+        atomic.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
