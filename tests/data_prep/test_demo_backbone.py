@@ -30,9 +30,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     out = tmp_path_factory.mktemp("backbone")
+    return out, _train_shortly(out)
+
+
+def _train_shortly(out: Path) -> dict[str, object]:
     clip = ClipRecipe(num_steps=2, num_groups=2, group_size=2, warmup_steps=1)
     t5 = T5Recipe(num_steps=2, batch_size=4, warmup_steps=1)
-    return out, train_backbone(out, clip, (t5, t5), num_measured=20)
+    return train_backbone(out, clip, (t5, t5), num_measured=20)
 
 
 def test_scene_words_are_single_pieces(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -145,7 +149,20 @@ def test_the_t5_folder_loads_in_transformers(trained: tuple[Path, dict[str, obje
 
 def test_the_figures_are_shares(trained: tuple[Path, dict[str, object]]) -> None:
     figures = trained[1]
-    assert set(figures) == {"clip_linear_probe", "t5_text_accuracy"}
-    for group in figures.values():
+    assert set(figures) == {"clip_linear_probe", "t5_text_accuracy", "sha256"}
+    for name in ("clip_linear_probe", "t5_text_accuracy"):
+        group = figures[name]
         assert isinstance(group, dict)
         assert all(0.0 <= share <= 1.0 for share in group.values())
+
+
+def test_the_recipe_repeats_itself_to_the_byte(trained: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # the recipe computes with one thread whatever the caller's number is
+    try:
+        torch.rand(7)  # nor does it depend on what was drawn before
+        again = _train_shortly(tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert again["sha256"] == trained[1]["sha256"]
