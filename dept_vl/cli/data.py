@@ -1,0 +1,91 @@
+"""Commands about data: prepare, cache-features, draw-scenes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dept_vl.cli.settings import add_command, load_settings, open_data_dir, refuse_settings
+from dept_vl.errors import ConfigError
+
+
+def _add_prepare(commands: Any) -> None:
+    parser = add_command(
+        commands, "prepare", _prepare, "Turn official raw files into prepared splits.", has_settings=False
+    )
+    parser.add_argument("--task", required=True, metavar="NAME", help="vqa or coco")
+    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="folder of the official files")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="data folder; each task gets its own in it"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
+    parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
+    parser.add_argument("--no-image-check", action="store_true", help="do not look for the image files")
+
+
+def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("prepare", overrides)
+    from data_prep.prepare import prepare
+
+    stats = prepare(
+        options.task,
+        options.raw,
+        options.out,
+        images=options.images,
+        answer_vocabulary=options.answer_vocabulary,
+        check_images=not options.no_image_check,
+    )
+    print(f"prepared: {stats.folder}")
+
+
+def _add_cache(commands: Any) -> None:
+    parser = add_command(commands, "cache-features", _cache, "Encode every image of a task once with the frozen CLIP.")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
+    parser.add_argument("--on-error", default="stop", choices=("stop", "skip"), help="at an image that cannot be read")
+
+
+def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    config = load_settings(options, overrides)
+    data_dir = open_data_dir(config)
+    from data_prep.cache_features import cache_features
+
+    folder = cache_features(
+        config.model.clip,
+        data_dir,
+        config.task,
+        batch_size=options.batch_size,
+        num_workers=options.workers,
+        on_error=options.on_error,
+    )
+    print(f"features: {folder}")
+
+
+def _add_scenes(commands: Any) -> None:
+    text = "Draw small scenes in the official raw formats of VQA v2, COCO captions and the Karpathy split."
+    parser = add_command(commands, "draw-scenes", _draw_scenes, text, has_settings=False)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="images, at least 10; default: 100")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+
+
+def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("draw-scenes", overrides)
+    if options.images < 10:
+        raise ConfigError(f"--images: must be at least 10, so that every split has one, got {options.images}")
+    from data_prep.scenes import write_scenes
+
+    tenth = options.images // 10
+    write_scenes(
+        options.out,
+        num_train=options.images - 4 * tenth,
+        num_restval=tenth,
+        num_val=tenth,
+        num_test=2 * tenth,
+        seed=options.seed,
+    )
+    print(f"scenes: {options.out}")
+
+
+COMMANDS = (_add_prepare, _add_cache, _add_scenes)

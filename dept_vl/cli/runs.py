@@ -1,0 +1,143 @@
+"""Commands about runs: train, eval, predict, info."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, say
+from dept_vl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dept_vl.config import TrainConfig
+
+
+def _add_train(commands: Any) -> None:
+    parser = add_command(commands, "train", _train, "Train a tuner and the visual projection.")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
+
+
+def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    config = load_settings(options, overrides)
+    data_dir = open_data_dir(config)
+    from dept_vl.report import describe_training
+    from dept_vl.train import train
+
+    result = train(config, data_dir, resume=options.resume, overwrite=options.overwrite)
+    say(describe_training(result))
+
+
+def _add_eval(commands: Any) -> None:
+    parser = add_command(
+        commands, "eval", _eval, "Score a trained run, or a file of predictions in an official format."
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
+    parser.add_argument("--metric", metavar="NAMES", help="comma-separated evaluators; default: the task's own")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="results file in the official format")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="VQA questions, with --predictions")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="VQA annotations, with --predictions")
+    parser.add_argument("--references", type=Path, metavar="FILE", help="captions_*.json, with --predictions")
+    parser.add_argument("--tokenizer", default="ptb", choices=("ptb", "stanford"), help="caption tokenizer")
+    parser.add_argument("--allow-missing", action="store_true", help="score absent predictions as empty")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the scores go as JSON")
+    parser.add_argument("--question-types", action="store_true", help="also print VQA accuracy per question type")
+
+
+def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.report import describe_evaluation
+
+    metrics = options.metric.split(",") if options.metric else None
+    if options.predictions:
+        from dept_vl.evaluate import evaluate_file
+
+        files = {name: getattr(options, name) for name in ("questions", "annotations", "references")}
+        settings = config_overrides(options, overrides)
+        if set(settings) - {"task"}:
+            raise ConfigError(f"{sorted(set(settings) - {'task'})[0]}: has no effect with --predictions")
+        result = evaluate_file(
+            str(settings.get("task", "vqa")),
+            options.predictions,
+            {name: path for name, path in files.items() if path},
+            metrics=metrics,
+            tokenizer=options.tokenizer,
+            allow_missing=options.allow_missing,
+            output=options.output,
+        )
+    else:
+        from dept_vl.evaluate import evaluate_run
+
+        config, run_dir = _run_config(options, overrides)
+        result = evaluate_run(
+            config,
+            open_data_dir(config),
+            run_dir,
+            split=options.split,
+            metrics=metrics,
+            tokenizer=options.tokenizer,
+            output=options.output,
+        )
+    say(describe_evaluation(result, question_types=options.question_types))
+
+
+def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
+    """Returns a run's settings with overrides laid over them, and its folder."""
+    from dept_vl.config import load_config
+    from dept_vl.run_folder import read_run_config
+
+    settings = config_overrides(options, overrides)
+    if options.config:
+        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
+    task, tuner = settings.get("task", "vqa"), settings.pop("tuner.name", "dept")
+    run_dir = options.checkpoint or Path(f"runs/{task}-{tuner}")
+    recorded = read_run_config(run_dir)
+    if settings.get("task", recorded.task) != recorded.task:
+        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {settings['task']!r}")
+    return load_config(run_dir / "config.yaml", settings), run_dir
+
+
+def _add_predict(commands: Any) -> None:
+    parser = add_command(commands, "predict", _predict, "Answer questions about images, or caption them.")
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument(
+        "--image", type=Path, required=True, metavar="PATH",
+        help="an image, a folder of images, or a JSONL file of {image, question}",
+    )  # fmt: skip
+    parser.add_argument("--question", metavar="TEXT", help="asked of every image that brings none of its own")
+    parser.add_argument("--beams", type=int, default=5, metavar="N", help="beams, beside greedy; default: 5")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw images with question and predictions")
+    parser.add_argument("--output", type=Path, metavar="JSONL", help="write predictions to a file too")
+
+
+def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.predict import predict_images, read_inputs, write_predictions
+    from dept_vl.report import describe_predictions
+
+    config, run_dir = _run_config(options, overrides)
+    inputs = read_inputs(config.task, options.image, options.question)
+    predictions = predict_images(config, run_dir, inputs, num_beams=options.beams)
+    print(describe_predictions(predictions))
+    if options.output:
+        write_predictions(options.output, predictions)
+    if options.sheet:
+        from dept_vl.sheet import write_sheet
+
+        write_sheet(options.sheet, predictions)
+        print(f"sheet: {options.sheet}")
+
+
+def _add_info(commands: Any) -> None:
+    add_command(commands, "info", _info, "Print the trainable-parameter budget of a configuration.")
+
+
+def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    config = load_settings(options, overrides)
+    from dept_vl.info import count_budget
+    from dept_vl.report import format_budget
+
+    print(f"{config.task}, {config.tuner.name} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
+
+
+COMMANDS = (_add_train, _add_eval, _add_predict, _add_info)

@@ -1,0 +1,150 @@
+"""What commands share: flags that stand for settings, dotted overrides, and the configuration they make."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dept_vl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dept_vl.config import TrainConfig
+
+ALIASES = {
+    "task": "task",
+    "output-dir": "output_dir",
+    "seed": "seed",
+    "tuner": "tuner.name",
+    "lr": "optim.prompt_lr",
+    "lowrank-lr": "optim.lowrank_lr",
+    "projection-lr": "optim.projection_lr",
+    "data-dir": "data.dir",
+    "on-long": "data.on_long",
+}
+"""Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes ``--dotted.key value`` and ``--dotted.key=value`` out of the arguments; values are read as YAML."""
+    import yaml
+
+    words: list[str] = []
+    overrides: dict[str, Any] = {}
+    rest = iter(arguments)
+    for word in rest:
+        key, has_value, value = word[2:].partition("=")
+        if not word.startswith("--") or "." not in key:
+            words.append(word)
+            continue
+        if not has_value:
+            following = next(rest, None)
+            if following is None:
+                raise ConfigError(f"--{key}: expected a value after it")
+            value = following
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            overrides[key] = value
+    return words, overrides
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace, dict[str, Any]], None],
+    text: str,
+    *,
+    has_settings: bool = True,
+) -> argparse.ArgumentParser:
+    """Adds a command: its name, what runs it, one line of help, and whether it takes ``--config`` and settings."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, allow_abbrev=False, add_help=not has_settings
+    )
+    parser.set_defaults(command=run)
+    if has_settings:
+        _add_settings(parser)
+    return parser
+
+
+class _HelpWithSettings(argparse.Action):
+    """Prints the options and then every setting; the settings are only looked up when help is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from dept_vl.config import describe_settings
+
+        print(parser.format_help())
+        print("settings (--dotted.key value; also keys of a --config file): type, default, meaning")
+        print(describe_settings())
+        parser.exit()
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--config``, the aliases of dotted keys, and help that lists every setting."""
+    parser.add_argument("-h", "--help", nargs=0, action=_HelpWithSettings, help="show this and every setting, and exit")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, or 'demo'")
+    for flag, key in ALIASES.items():
+        parser.add_argument(f"--{flag}", dest=f"set:{key}", metavar="VALUE", help=f"sets {key}")
+
+
+def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Returns dotted overrides, those given through aliases among them."""
+    import yaml
+
+    given = {
+        key.removeprefix("set:"): yaml.safe_load(value) if value != "" else value
+        for key, value in vars(options).items()
+        if key.startswith("set:") and value is not None
+    }
+    twice = sorted(set(given) & set(overrides))
+    if twice:
+        raise ConfigError(f"{twice[0]}: given twice on the command line")
+    return {**given, **overrides}
+
+
+def load_settings(options: argparse.Namespace, overrides: dict[str, Any]) -> TrainConfig:
+    """Returns the configuration; the embedded one when neither a file nor data are named."""
+    from dept_vl.config import load_config
+    from dept_vl.demo import demo_config
+
+    settings = config_overrides(options, overrides)
+    task, tuner = str(settings.get("task", "vqa")), str(settings.get("tuner.name", "dept"))
+    path = options.config
+    if path is None and getattr(options, "resume", False):
+        path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / "config.yaml"
+    elif path == Path("demo"):
+        path = demo_config(task, tuner)
+    elif path is None and settings.get("data.dir", "demo") == "demo":
+        path = demo_config(task, tuner)
+        logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
+    return load_config(path, settings)
+
+
+def open_data_dir(config: TrainConfig) -> Path:
+    """Returns the folder of prepared data, making the embedded ones on first use."""
+    if config.is_demo_data:
+        from data_prep.demo_data import demo_data_dir
+
+        return demo_data_dir()
+    if config.data.dir is None:
+        raise ConfigError("data.dir: not set; give --data-dir DATA (what `dept-vl prepare` wrote), or 'demo'")
+    return Path(config.data.dir)
+
+
+def refuse_settings(command: str, overrides: dict[str, Any]) -> None:
+    """Refuses dotted overrides of a command that has no settings.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    if overrides:
+        raise ConfigError(f"--{next(iter(overrides))}: `dept-vl {command}` takes no settings; see its --help")
+
+
+def say(text: str) -> None:
+    """Prints, on the main process of a launch only."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text)
