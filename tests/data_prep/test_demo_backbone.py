@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 
+import dept_vl
 from data_prep.demo_backbone import train_backbone
 from data_prep.demo_clip import ClipRecipe, detailed_caption, tokenize
 from data_prep.demo_t5 import Noise, T5Recipe, encode, model_config
@@ -166,3 +168,10 @@ def test_the_recipe_repeats_itself_to_the_byte(trained: tuple[Path, dict[str, ob
     finally:
         torch.set_num_threads(threads)
     assert again["sha256"] == trained[1]["sha256"]
+
+
+def test_the_model_card_names_the_shipped_weights() -> None:
+    folder = Path(dept_vl.__file__).parent / "assets" / "demo"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for file in (folder / "clip" / "open_clip_model.safetensors", folder / "t5" / "model.safetensors"):
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in card
