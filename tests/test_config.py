@@ -129,3 +129,21 @@ def test_help_lists_every_setting_once_with_its_default():
 def test_run_folder_is_named_for_task_and_tuner():
     assert TrainConfig().run_dir == Path("runs/vqa-dept")
     assert TrainConfig(output_dir="here").run_dir == Path("here")
+
+
+def test_the_protocol_of_a_text_task_is_resolved(tmp_path):
+    for given in ({}, {"data.protocol": None}, {"data.protocol": "fixed"}):
+        assert load_config(None, {"task": "cola", **given}).data.protocol == "fixed"
+    config = load_config(None, {"task": "cola", "data.protocol": "paper"})
+    assert config.data.protocol == "paper"
+    assert config.data.max_target_length == 8
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert "protocol: paper" in path.read_text()
+    assert load_config(path) == config
+
+
+def test_a_task_with_one_way_only_takes_no_protocol():
+    assert load_config(None, {"task": "vqa"}).data.protocol is None
+    with pytest.raises(ConfigError, match="task 'vqa' has no protocol 'fixed'; it has none; leave it out"):
+        load_config(None, {"task": "vqa", "data.protocol": "fixed"})

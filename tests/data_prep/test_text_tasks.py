@@ -1,0 +1,271 @@
+"""Preparing text tasks: splits, rows, counts, and what is refused."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+import torch
+
+from data_prep.prepare import prepare
+from dept_vl.data.manifest import open_split, split_info
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.tasks.examples import example_rows
+from tests.data_prep.text_rows import cola_folder, cola_rows, write_rows
+
+SPLITS = ("train", "val", "test")
+
+
+def permuted(count):
+    return torch.randperm(count, generator=torch.Generator().manual_seed(42)).tolist()
+
+
+def columns(out, task, protocol, column, splits=SPLITS):
+    return {split: open_split(out, task, split, protocol)[column][:] for split in splits}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    stats = prepare("cola", cola_folder(tmp_path / "raw", suffix), tmp_path / "out", subset=True)
+    assert stats.folder == tmp_path / "out" / "cola.fixed"
+    rows = {split: list(open_split(tmp_path / "out", "cola", split, "fixed")) for split in SPLITS}
+    assert rows["train"][3] == {
+        "example_id": 3, "sentence": 'Sentence number 3, "quoted".', "label": "1",
+        "targets": ["1"], "target_weights": [1.0], "references": ["1"],
+    }  # fmt: skip
+    order = permuted(11)
+    assert [row["example_id"] for row in rows["val"]] == order[:5]
+    assert [row["example_id"] for row in rows["test"]] == order[5:]
+    assert split_info(tmp_path / "out", "cola", "val", "fixed").protocol == "fixed"
+
+
+@pytest.mark.parametrize(("task", "folder"), [("cola", "glue_cola"), ("mrpc", "glue_mrpc")])
+def test_splits_of_real_rows_are_the_released_codes(shared_data, tmp_path, task, folder):
+    raw = shared_data / "nlp" / "hf" / folder
+    prepare(task, raw, tmp_path, protocol="paper")
+    with gzip.open(raw / "validation.jsonl.gz", "rt", encoding="utf-8") as file:
+        labels = [str(json.loads(line)["label"]) for line in file]
+    order = permuted(len(labels))
+    half = len(labels) // 2
+    ids = columns(tmp_path, task, "paper", "example_id")
+    assert ids["val"] == order[:half]
+    assert ids["test"] == order[half:]
+    assert ids["train"] == list(range(len(ids["train"])))
+    assert columns(tmp_path, task, "paper", "label")["test"] == [labels[row] for row in order[half:]]
+
+
+@pytest.mark.parametrize(
+    ("task", "folder", "expected"),
+    [
+        ("cola", "glue_cola", (8_551, 521, 522)),
+        ("mrpc", "glue_mrpc", (3_668, 204, 204)),
+        ("stsb", "glue_stsb", (5_749, 750, 750)),
+        ("superglue-wic", "super_glue_wic", (5_428, 319, 319)),
+        ("superglue-wsc", "super_glue_wsc", (554, 52, 52)),
+        ("superglue-cb", "super_glue_cb", (250, 28, 28)),
+    ],
+)
+def test_table_9_from_the_complete_files(shared_data, tmp_path, task, folder, expected):
+    stats = prepare(task, shared_data / "nlp" / "hf" / folder, tmp_path, protocol="paper")
+    assert not stats.is_subset
+    assert tuple(stats.splits[split].rows for split in SPLITS) == expected
+
+
+def test_table_9_of_rte_from_superglues_rows(shared_data, tmp_path):
+    for split in ("train", "validation"):
+        with gzip.open(shared_data / "nlp" / "hf" / "super_glue_rte" / f"{split}.jsonl.gz", "rt") as file:
+            rows = [json.loads(line) for line in file]
+        renamed = [{"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": r["label"]} for r in rows]
+        write_rows(tmp_path / "raw" / f"{split}.jsonl", renamed)
+    stats = prepare("rte", tmp_path / "raw", tmp_path / "out")
+    assert tuple(stats.splits[split].rows for split in SPLITS) == (2_490, 138, 139)
+
+
+def test_multirc_keeps_questions_whole_under_fixed_only(shared_data, tmp_path):
+    raw = shared_data / "nlp" / "hf" / "super_glue_multirc"
+    sizes, kept = {}, {}
+    for protocol in ("fixed", "paper"):
+        stats = prepare("superglue-multirc", raw, tmp_path, protocol=protocol, subset=True)
+        assert "train" not in stats.splits
+        assert stats.lines()[0].startswith(f"superglue-multirc ({protocol}) train: not made")
+        sizes[protocol] = tuple(stats.splits[split].rows for split in ("val", "test"))
+        kept[protocol] = open_split(tmp_path, "superglue-multirc", "val", protocol).column_names
+    assert sizes == {"fixed": (2_410, 2_438), "paper": (2_424, 2_424)}
+    assert "group" in kept["fixed"]
+    assert "group" not in kept["paper"]
+    groups = columns(tmp_path, "superglue-multirc", "fixed", "group", ("val", "test"))
+    assert not set(groups["val"]) & set(groups["test"])
+    assert len(set(groups["val"])) == 953 // 2
+    assert len(set(groups["test"])) == 953 - 953 // 2
+
+
+def test_a_large_task_holds_1000_training_rows_out(tmp_path):
+    write_rows(tmp_path / "raw" / "train.jsonl", cola_rows(1_250))
+    write_rows(tmp_path / "raw" / "validation.jsonl", cola_rows(7))
+    prepare("sst2", tmp_path / "raw", tmp_path / "out", subset=True)
+    ids, order = columns(tmp_path / "out", "sst2", "fixed", "example_id"), permuted(1_250)
+    assert ids == {"train": order[1_000:], "val": order[:1_000], "test": list(range(7))}
+
+
+def test_scitail_has_its_own_test_split_under_fixed_only(tmp_path):
+    for split, count in {"train": 5, "validation": 4, "test": 3}.items():
+        rows = [{**example_rows("scitail")[n % 3], "id": n} for n in range(count)]
+        write_rows(tmp_path / "raw" / f"{split}.jsonl", rows)
+    sizes = {}
+    for protocol in ("fixed", "paper"):
+        stats = prepare("scitail", tmp_path / "raw", tmp_path / "out", protocol=protocol, subset=True)
+        sizes[protocol] = tuple(stats.splits[split].rows for split in SPLITS)
+    assert sizes == {"fixed": (5, 4, 3), "paper": (5, 2, 2)}
+
+
+def record_rows(count):
+    rows = [dict(example_rows("superglue-record")[1], idx=n) for n in range(count)]
+    rows[2]["answers"] = []
+    return rows
+
+
+def test_record_rows_are_questions_or_answers(tmp_path):
+    write_rows(tmp_path / "raw" / "validation.jsonl", record_rows(4))
+    stats = prepare("superglue-record", tmp_path / "raw", tmp_path / "out", subset=True)
+    assert (stats.splits["test"].examples, stats.splits["test"].rows) == (4, 3)
+    assert "superglue-record (fixed): 1 test rows left out: they have no answer" in stats.lines()
+    row = open_split(tmp_path / "out", "superglue-record", "test", "fixed")[1]
+    assert row["targets"] == row["references"] == ["Ilse Brandt", "Mayor Ilse Brandt"]
+    assert row["entities"] == ["Ostrand", "Ilse Brandt", "Mayor Ilse Brandt"]
+    prepare("superglue-record", tmp_path / "raw", tmp_path / "out", protocol="paper", subset=True)
+    paper = open_split(tmp_path / "out", "superglue-record", "test", "paper")
+    assert paper["example_id"][:] == list(range(7))
+    assert [targets[0] for targets in paper["targets"][:]][4:] == ["<unk>", "Ilse Brandt", "Mayor Ilse Brandt"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+@pytest.mark.parametrize("task", ["squad", "superglue-multirc", "superglue-wsc", "newsqa"])
+def test_lists_and_objects_are_read_from_every_format(tmp_path, task, suffix):
+    write_rows(tmp_path / "raw" / f"validation{suffix}", [dict(row) for row in example_rows(task)])
+    stats = prepare(task, tmp_path / "raw", tmp_path / "out", subset=True)
+    assert stats.splits["test"].rows >= 1
+
+
+def test_both_protocols_lie_side_by_side_and_are_not_mixed_up(tmp_path):
+    raw, out = cola_folder(tmp_path / "raw"), tmp_path / "out"
+    prepare("cola", raw, out, protocol="paper", subset=True)
+    with pytest.raises(
+        DataError, match=r"cola.fixed/val.parquet: no such prepared split \(there is cola.paper: another"
+    ):
+        open_split(out, "cola", "val", "fixed")
+    shutil.copytree(out / "cola.paper", out / "cola.fixed")
+    message = "holds split 'val' of task 'cola' under protocol 'paper', expected .* under protocol 'fixed'"
+    with pytest.raises(DataError, match=message):
+        open_split(out, "cola", "val", "fixed")
+
+
+def test_the_statistics_say_what_was_read(tmp_path):
+    prepare("cola", cola_folder(tmp_path / "raw"), tmp_path / "out", subset=True)
+    stats = json.loads((tmp_path / "out" / "cola.fixed" / "stats.json").read_text())
+    assert stats["protocol"] == "fixed"
+    assert stats["is_subset"] is True
+    assert stats["splits"]["val"]["words"]["sentence"]["max"] == 4
+    assert sorted(stats["inputs"]) == ["train.jsonl", "validation.jsonl"]
+
+
+def fails(raw, tmp_path, message, task="cola", **options):
+    """Checks the message, and that nothing was written."""
+    with pytest.raises(DataError, match=message):
+        prepare(task, raw, tmp_path / "out", **{"subset": True, **options})
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_other_sizes_than_the_complete_ones_are_refused(tmp_path):
+    raw = cola_folder(tmp_path / "raw")
+    message = r"train.jsonl: 30 rows of 'train', the complete nyu-mll/glue cola @bcdcba79d07b has 8,551: .*--subset"
+    fails(raw, tmp_path, message, subset=False)
+
+
+def test_a_missing_split_file_is_named(tmp_path):
+    raw = cola_folder(tmp_path / "raw")
+    (raw / "train.jsonl").unlink()
+    fails(
+        raw,
+        tmp_path,
+        r"task 'cola' needs train\{.parquet,.jsonl,.*\}, as in nyu-mll/glue cola .*--subset",
+        subset=False,
+    )
+    stats = prepare("cola", raw, tmp_path / "out", subset=True)
+    assert stats.lines()[0] == "cola (fixed) train: not made, its raw rows are not there (complete: 8,551)"
+    with pytest.raises(DataError, match=r"cola.fixed/train.parquet: no such prepared split; run: dept-vl prepare"):
+        open_split(tmp_path / "out", "cola", "train", "fixed")
+
+
+def test_an_empty_folder_is_refused_even_for_a_subset(tmp_path):
+    (tmp_path / "raw").mkdir()
+    fails(tmp_path / "raw", tmp_path, "needs train.* and validation.*, as in nyu-mll/glue cola")
+
+
+def test_a_missing_column_is_named(tmp_path):
+    raw = cola_folder(tmp_path / "raw", ".parquet")
+    fails(raw, tmp_path, "train.parquet: missing column 'sentence1', 'sentence2'; it has sentence, label, idx; expected sentence1, sentence2, label", "mrpc")  # noqa: E501  # fmt: skip
+    raw = cola_folder(tmp_path / "lines")
+    with open(raw / "train.jsonl", "a") as file:
+        file.write('{"sentence": "a"}\n')
+    fails(raw, tmp_path, "train.jsonl, line 31: missing column 'label'; it has sentence; expected sentence, label")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"sentence": "a", "label": -1}, "line 31: 'label' should be one of 0, 1, found '-1'"),
+        ({"sentence": " ", "label": 1}, "line 31: 'sentence' is empty"),
+        ({"sentence": ["a"], "label": 1}, r"line 31: 'sentence' should be a text, found list \['a'\]"),
+        ({"sentence": "a", "label": 1.0}, "line 31: 'label' should be a class, found float 1.0"),
+        ({"sentence": "a", "label": None}, "line 31: 'label' should be a class, found NoneType None"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_line(tmp_path, row, message):
+    raw = cola_folder(tmp_path / "raw")
+    with open(raw / "train.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+    fails(raw, tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("stsb", {"label": "high"}, "'label' should be a number, found str 'high'"),
+        ("squad", {"answers": ["Kell"]}, """'answers' should be an object of "text" and "answer_start", found list"""),
+        ("nq", {"answers": "Kell"}, "'answers' should be a list of texts, found str 'Kell'"),
+        ("nq", {"answers": [" "]}, "'answers' holds an empty text"),
+        ("superglue-wsc", {"span1_index": -1}, "'span1_index' should be a whole number from 0, found int -1"),
+        ("superglue-multirc", {"idx": 3}, "'idx' should be an object of .*, found int 3"),
+    ],
+)
+def test_a_bad_value_of_another_kind_is_named_with_its_record(tmp_path, task, change, message):
+    raw = tmp_path / "raw"
+    write_rows(raw / "validation.jsonl", [{**example_rows(task)[0], **change}])
+    fails(raw, tmp_path, f"validation.jsonl, line 1: {message}", task)
+
+
+def test_mrqa_without_an_answer_is_refused_under_paper(tmp_path):
+    write_rows(tmp_path / "raw" / "validation.jsonl", [{**example_rows("nq")[0], "answers": []}])
+    fails(tmp_path / "raw", tmp_path, "line 1: 'answers' is empty", "nq", protocol="paper")
+
+
+def test_a_split_that_would_be_empty_is_refused(tmp_path):
+    write_rows(tmp_path / "raw" / "train.jsonl", cola_rows(900))
+    message = "task 'sst2': train would be empty: 'train' has 900 rows, of which 1,000 validate"
+    fails(tmp_path / "raw", tmp_path, message, "sst2")
+
+
+def test_an_earlier_result_is_not_overwritten(tmp_path):
+    raw = cola_folder(tmp_path / "raw")
+    prepare("cola", raw, tmp_path / "out", subset=True)
+    with pytest.raises(DataError, match=r"cola.fixed: the output folder is not empty"):
+        prepare("cola", raw, tmp_path / "out", subset=True)
+
+
+def test_options_of_other_tasks_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--images: task 'cola' takes none"):
+        prepare("cola", tmp_path, tmp_path / "out", images=tmp_path)
+    with pytest.raises(ConfigError, match="--protocol: task 'vqa' takes none"):
+        prepare("vqa", tmp_path, tmp_path / "out", protocol="paper")
+    with pytest.raises(ConfigError, match="--raw: task 'vqa' needs the folder"):
+        prepare("vqa", None, tmp_path / "out")

@@ -1,0 +1,38 @@
+"""Small raw folders of text data sets in their Hugging Face columns, for the tests of `prepare`."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+COLUMNS = ("sentence", "label", "idx")
+
+
+def cola_rows(count: int) -> list[dict]:
+    return [{"sentence": f'Sentence number {n}, "quoted".', "label": n % 2, "idx": n} for n in range(count)]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    """Writes rows in the format that the file's suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix in (".csv", ".tsv"):
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()})
+    else:
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def cola_folder(folder: Path, suffix: str = ".jsonl", train: int = 30, validation: int = 11) -> Path:
+    write_rows(folder / f"train{suffix}", cola_rows(train))
+    write_rows(folder / f"validation{suffix}", cola_rows(validation))
+    return folder
