@@ -10,8 +10,15 @@ from dept_vl.models.clip_t5 import CLIPT5
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners import DeptConfig
 from tests.models.goldens.random_adapters import (
-    CASES, D_MODEL, LABELS, MAX_NEW_TOKENS, TEXTS, padded, random_adapter, random_t5,
-)  # fmt: skip
+    CASES,
+    D_MODEL,
+    LABELS,
+    MAX_NEW_TOKENS,
+    TEXTS,
+    padded,
+    random_adapter,
+    random_t5,
+)
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "released_forward.json").read_text())
 IGNORED = -100

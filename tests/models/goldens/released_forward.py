@@ -16,8 +16,18 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from tests.models.goldens.random_adapters import (
-    CASES, D_MODEL, LABELS, MAX_NEW_TOKENS, NUM_HEADS, NUM_LAYERS, TEXTS, Case, padded, random_adapter, random_t5,
-)  # fmt: skip
+    CASES,
+    D_MODEL,
+    LABELS,
+    MAX_NEW_TOKENS,
+    NUM_HEADS,
+    NUM_LAYERS,
+    TEXTS,
+    Case,
+    padded,
+    random_adapter,
+    random_t5,
+)
 
 GOLDENS = Path(__file__).with_name("released_forward.json")
 
