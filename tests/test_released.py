@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from dept_vl.models.released import LOWRANK_A, LOWRANK_B, PROMPT, read_released
 from dept_vl.models.released import WEIGHTS_FILE as RELEASED_WEIGHTS
 from dept_vl.released import export_official, import_official
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
+from tests.models.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_t5
 
 S = 8
 TUNER = DeptConfig(num_virtual_tokens=3, rank=5, allow_nearest=True, scaling="alpha/sqrt(r)")
@@ -69,6 +73,35 @@ def test_an_imported_adapter_computes_what_the_exported_one_did(t5_folder, tmp_p
     assert all(torch.equal(first[name], second[name]) for name in first | second)
     loaded, _ = CLIPT5.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("scaling", ["alpha/sqrt(r)", "one"])
+def test_the_released_code_loads_an_export_and_computes_the_same(tmp_path, scaling):
+    """Needs a checkout of ZhengxiangShi/DePT, named by DEPT_RELEASED_CHECKOUT."""
+    checkout = os.environ.get("DEPT_RELEASED_CHECKOUT")
+    if checkout is None:
+        pytest.skip("DEPT_RELEASED_CHECKOUT names no checkout of the released code")
+    case = CASES[0]
+    tuner = DeptConfig(num_virtual_tokens=5, rank=4, allow_nearest=True, scaling=scaling)
+    built = CLIPT5(random_t5(case), tuner.build_empty(D_MODEL, case.max_source_length), None, ModelConfig())
+    with torch.no_grad():
+        for name, parameter in built.tuner.named_parameters():
+            parameter.copy_(draw(name, tuple(parameter.shape), seed=4, scale=0.5))
+    built.save_pretrained(tmp_path / "ours")
+    export_official(tmp_path / "ours", tmp_path / "theirs")
+    code = (
+        "import sys, json, pathlib; sys.path.insert(0, sys.argv[1])\n"
+        "from tests.models.goldens.released_forward import CASES, compute, load_released, random_t5\n"
+        "model = load_released(pathlib.Path(sys.argv[2]), random_t5(CASES[0]))\n"
+        "print(json.dumps(compute(model, CASES[0])['logits'][1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, checkout, str(tmp_path / "theirs")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ids, labels = torch.tensor([TEXTS[1]]), torch.tensor([LABELS[1]])
+    ours = built.eval()(ids, torch.ones_like(ids), labels).logits[0]
+    torch.testing.assert_close(ours, torch.tensor(json.loads(done.stdout)), rtol=0, atol=1e-4)
 
 
 def test_scaling_one_is_folded_into_b(t5_folder, tmp_path):
