@@ -101,7 +101,7 @@ def image_root(config: TrainConfig, data_dir: Path, split: str) -> Path:
     Raises:
         DataError: Neither the settings nor the prepared split name one that exists.
     """
-    recorded = split_info(data_dir, config.task, split).image_root
+    recorded = split_info(data_dir, config.task, split, config.data.protocol).image_root
     root = config.data.image_dir or recorded
     if root is None or not Path(root).is_dir():
         raise DataError(
@@ -127,9 +127,10 @@ def open_dataset(
     """
     task: Task = get_task(config.task)
     dataset = TaskDataset(
-        open_split(data_dir, task.name, split),
+        open_split(data_dir, task.name, split, config.data.protocol),
         task,
         tokenizer,
+        protocol=config.data.protocol,
         max_source_length=config.data.max_source_length,
         max_target_length=config.data.max_target_length,
         seed=config.seed,

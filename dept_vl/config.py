@@ -31,6 +31,10 @@ class DataConfig:
     dir: Annotated[
         str | None, Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes")
     ] = None
+    protocol: Annotated[
+        Literal["fixed", "paper"] | None,
+        Field(description="text tasks: 'paper' is the released code to the letter, 'fixed' mends it; null: 'fixed'"),
+    ] = None
     image_dir: Annotated[str | None, Field(description="root of the images; null: where prepare found them")] = None
     feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
     visual_features: Annotated[
@@ -177,23 +181,26 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
-    """Checks a nested mapping, the task's own lengths filled in where it gives none.
+    """Checks a nested mapping, the task's own lengths and protocol filled in where it gives none.
 
     Raises:
-        ConfigError: As `load_config`.
+        ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     task = get_task(str(tree.get("task", TrainConfig().task)))
-    lengths: Tree = {"data": {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}}
-    if not isinstance(tree.get("data", {}), dict):
-        lengths = {}
-    tree = _merge(lengths, tree)
+    if isinstance(tree.get("data", {}), dict):
+        lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
+        tree = _merge({"data": lengths}, tree)
+        if task.protocols and tree["data"].get("protocol") is None:
+            tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = {"name": DeptConfig().name, **tree["tuner"]}
     try:
-        return _ADAPTER.validate_python(tree)
+        config = _ADAPTER.validate_python(tree)
     except ValidationError as error:
         lines = [_describe(detail) for detail in error.errors(include_url=False)]
         raise ConfigError("\n".join(([f"{where}:"] if where else []) + sorted(lines))) from None
+    task.check_protocol(config.data.protocol)
+    return config
 
 
 def read_yaml(path: Path) -> Tree:

@@ -22,6 +22,11 @@ REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = 
 }
 """Official reference files, as ``Task.reference_files`` names them -> what reads them."""
 
+_SCALE = (
+    "as the reference implementation returns it: VQA accuracy and squad_* 0-100, caption scores 0-1 (CIDEr 0-10), "
+    "other scores of text tasks at most 1"
+)
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -35,6 +40,7 @@ class EvaluationResult:
         seconds: Time taken.
         budget: Trainable parameters, when a model was evaluated.
         split: The split, when a model was evaluated.
+        protocol: The protocol of a text task.
     """
 
     task: str
@@ -44,6 +50,7 @@ class EvaluationResult:
     seconds: float = 0.0
     budget: Any = None
     split: str | None = None
+    protocol: str | None = None
 
 
 def evaluate_run(
@@ -97,13 +104,14 @@ def evaluate_run(
         precision=config.loop.precision,
         num_workers=config.data.num_workers,
     )
-    scores = evaluate(names, predictions, to_references(rows), tokenizer=tokenizer)
+    protocol = config.data.protocol
+    scores = evaluate(names, predictions, to_references(rows), tokenizer=tokenizer, label_set=task.label_set(protocol))
     files = {
         "predictions": run_dir / f"predictions-{split}.json",
         "scores": output or run_dir / f"results-{split}.json",
     }
     seconds = time.perf_counter() - started
-    result = EvaluationResult(task.name, scores, len(rows), files, seconds, model.parameter_budget(), split)
+    result = EvaluationResult(task.name, scores, len(rows), files, seconds, model.parameter_budget(), split, protocol)
     if state.is_main_process:
         by_id = {row["example_id"]: text for row, text in zip(rows, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
@@ -173,8 +181,9 @@ def _write_scores(
     content = {
         "task": result.task,
         "split": result.split,
+        "protocol": result.protocol,
         "metrics": result.metrics,
-        "scale": "as the reference implementation returns it: VQA accuracy 0-100, caption scores 0-1 (CIDEr 0-10)",
+        "scale": _SCALE,
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,

@@ -45,7 +45,7 @@ class TrainResult:
     Attributes:
         task: Task name.
         run_dir: The run folder.
-        metric_name: The task's primary metric.
+        metric_name: The metric that picked the best checkpoint.
         progress: Final counters, the best value in the scorer's own scale among them.
         budget: Trainable parameters by group.
     """
@@ -76,6 +76,7 @@ class _Trainer:
     def __init__(self, config: TrainConfig, data_dir: Path, *, resume: bool, overwrite: bool) -> None:
         self.config = config
         self.task = get_task(config.task)
+        self.metric_name = self.task.selection_metric(config.data.protocol)
         is_on_cpu = process_state().device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
@@ -162,7 +163,7 @@ class _Trainer:
         for step, parts in enumerate(self._steps(), start=first_step):
             if self._is_stopped_early():
                 logger.info(
-                    "no better %s in %d evaluations: stopping", self.task.primary_metric, self.progress.evals_since_best
+                    "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
                 )
                 break
             losses.append(self._step(step, parts))
@@ -181,9 +182,7 @@ class _Trainer:
         bar.close()
         if self.writer:
             self.writer.close()
-        return TrainResult(
-            self.task.name, self.run_dir, self.task.primary_metric, self.progress, self.model.parameter_budget()
-        )
+        return TrainResult(self.task.name, self.run_dir, self.metric_name, self.progress, self.model.parameter_budget())
 
     def _is_stopped_early(self) -> bool:
         patience = self.config.loop.early_stop_evals
@@ -254,7 +253,7 @@ class _Trainer:
 
     def _best_text(self) -> dict[str, str]:
         best = self.progress.best_metric
-        return {} if best is None else {f"best {self.task.primary_metric}": f"{best:.3f}"}
+        return {} if best is None else {f"best {self.metric_name}": f"{best:.3f}"}
 
     def _evaluate(self) -> None:
         """Scores the validation split and keeps the adapter if it is the best so far."""
@@ -271,8 +270,9 @@ class _Trainer:
             num_workers=config.data.num_workers,
             limit=config.loop.eval_rows,
         )
-        metrics = evaluate(self.task.evaluators, predictions, self.val_references)
-        value, best = metrics[self.task.primary_metric], self.progress.best_metric
+        labels = self.task.label_set(config.data.protocol)
+        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=labels)
+        value, best = metrics[self.metric_name], self.progress.best_metric
         if best is None or value > best:
             self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
             if self._is_main:
