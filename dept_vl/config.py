@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import Field, RootModel, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, RootModel, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
@@ -113,6 +113,23 @@ class DecodeConfig:
     num_beams: Annotated[int, Field(ge=1, description="1: greedy")] = 1
 
 
+@dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
+class InitConfig:
+    """A trained adapter to start from instead of fresh values (Shi & Lipani 2024, section 3.4; SPoT, Vu et al. 2022).
+
+    `source` is ``from`` in files and on the command line, a word Python keeps to itself.
+    """
+
+    source: Annotated[
+        str | None,
+        Field(alias="from", description="run or adapter folder whose trained values this run starts from; null: fresh"),
+    ] = None
+    parts: Annotated[
+        Literal["all", "prompt"],
+        Field(description="what is taken: the whole tuner (and a projection of equal shape), or the soft prompt alone"),
+    ] = "all"
+
+
 @dataclass(frozen=True, config=FROZEN)
 class TrainConfig:
     """Everything that defines a run."""
@@ -123,6 +140,7 @@ class TrainConfig:
     tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
         default_factory=DeptConfig
     )
+    init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)
     model: Annotated[ModelConfig, Field(description="frozen models")] = Field(default_factory=ModelConfig)
     data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
     optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
@@ -206,7 +224,7 @@ def read_yaml(path: Path) -> Tree:
 
 def dump_config(config: TrainConfig) -> str:
     """Returns the resolved settings as YAML; loading it gives an equal object."""
-    tree = _ADAPTER.dump_python(config, mode="json")
+    tree = _ADAPTER.dump_python(config, mode="json", by_alias=True)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
@@ -240,7 +258,7 @@ def _settings(cls: type, prefix: str = "") -> Iterable[tuple[str, _Setting]]:
             yield from _settings(groups[0], f"{prefix}{name}.")
         else:
             default = info.get_default(call_default_factory=True)
-            yield f"{prefix}{name}", _Setting(_kind(info.annotation), default, info.description or "")
+            yield f"{prefix}{info.alias or name}", _Setting(_kind(info.annotation), default, info.description or "")
 
 
 def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, _Setting]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from dept_vl.errors import ConfigError, DivergenceError
 from dept_vl.evaluators import evaluate
 from dept_vl.inference import predict_split, to_references
 from dept_vl.models.clip_t5 import ParameterBudget, build_model
+from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.processes import process_state
 from dept_vl.run_folder import CHECKPOINTS, METRICS_FILE, open_run_folder, trim_metrics
@@ -96,7 +97,8 @@ class _Trainer:
         self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
-        self.run_dir = self._open_run_dir(resume=resume, overwrite=overwrite)
+        start = self._warm_start(resume=resume)
+        self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
         self.writer = (
             SummaryWriter(self.run_dir / "tensorboard", purge_step=self.progress.step + 1) if self._is_main else None
@@ -120,9 +122,23 @@ class _Trainer:
                 f"({self.accelerator.num_processes} processes x {self.config.loop.accumulation_steps})"
             )
 
-    def _open_run_dir(self, *, resume: bool, overwrite: bool) -> Path:
+    def _warm_start(self, *, resume: bool) -> dict[str, Any]:
+        """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
+
+        Returns:
+            What ``run.json`` says of it.
+        """
+        config = self.config
+        if config.init.source is None or (resume and list_states(config.run_dir / CHECKPOINTS)):
+            return {}
+        source = Path(config.init.source)
+        if source.resolve() == config.run_dir.resolve():
+            raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
+        return {"init": warm_start(self.model, source, config.init.parts)}
+
+    def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
-            open_run_folder(self.config, resume=resume, overwrite=overwrite)
+            open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
         self.accelerator.wait_for_everyone()
         return self.config.run_dir
 

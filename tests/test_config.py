@@ -147,3 +147,13 @@ def test_a_task_with_one_way_only_takes_no_protocol():
     assert load_config(None, {"task": "vqa"}).data.protocol is None
     with pytest.raises(ConfigError, match="task 'vqa' has no protocol 'fixed'; it has none; leave it out"):
         load_config(None, {"task": "vqa", "data.protocol": "fixed"})
+
+
+def test_init_from_is_spelled_from_in_files_and_on_the_command_line(tmp_path):
+    config = load_config(None, {"init.from": "runs/mnli-dept", "init.parts": "prompt"})
+    assert (config.init.source, config.init.parts) == ("runs/mnli-dept", "prompt")
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert "from: runs/mnli-dept" in dump_config(config)
+    assert load_config(tmp_path / "c.yaml") == config
+    with pytest.raises(ConfigError, match=r"init\.form: unknown setting.*init\.from"):
+        load_config(None, {"init.form": "x"})
