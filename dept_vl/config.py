@@ -60,6 +60,13 @@ class DataConfig:
         Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
     ] = "none"
     num_workers: Annotated[int, Field(ge=0, description="loader processes per training process")] = 0
+    few_shot: Annotated[
+        int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
+    ] = None
+    few_shot_rule: Annotated[
+        Literal["balanced", "released"],
+        Field(description="'balanced': equal counts per class; 'released': the sampler of the released code"),
+    ] = "balanced"
 
 
 @dataclass(frozen=True, config=FROZEN)

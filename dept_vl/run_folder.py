@@ -20,6 +20,9 @@ from dept_vl.errors import CheckpointError, ConfigError
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
 METRICS_FILE = "metrics.jsonl"
+FEW_SHOT_FILE = "few_shot.json"
+SUMMARY_FILE = "training.json"
+"""Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
 
 _PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
 
@@ -45,7 +48,7 @@ def open_run_folder(config: TrainConfig, *, resume: bool, overwrite: bool) -> Pa
         if is_taken and not is_run:
             raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
         if is_run:
-            _check_same(folder, config)
+            check_same_settings(folder, config)
             return folder
     elif is_taken:
         if not (overwrite and is_run):
@@ -105,7 +108,12 @@ def trim_metrics(folder: Path, last_step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _check_same(folder: Path, config: TrainConfig) -> None:
+def check_same_settings(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on in a run's folder with other settings than it was made with.
+
+    Raises:
+        ConfigError: They differ; each difference is named.
+    """
     earlier = _flatten(asdict(read_run_config(folder)))
     now = _flatten(asdict(config))
     differences = [

@@ -24,6 +24,7 @@ ALIASES = {
     "projection-lr": "optim.projection_lr",
     "data-dir": "data.dir",
     "on-long": "data.on_long",
+    "few-shot": "data.few_shot",
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
 

@@ -38,6 +38,8 @@ class Task:
         uses_images: Whether rows carry ``image_id`` and ``image``.
         result_keys: Names of id and text in the official results file of this task.
         reference_files: What the official references without a model consist of: names of command-line flags.
+        few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
+        few_shot_class: A target's class among them.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Task:
     uses_images: bool = False
     result_keys: tuple[str, str] = ("example_id", "prediction")
     reference_files: tuple[str, ...] = ()
+    few_shot_classes: tuple[str, ...] = ()
+    few_shot_class: Callable[[str], str] = str
 
     def __post_init__(self) -> None:
         """Checks the name, so that a bad one fails at import and not in a user's run."""
