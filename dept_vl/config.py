@@ -157,12 +157,20 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
             together, each with its dotted key.
     """
-    tree = read_yaml(path) if path else {}
+    return overlay_config(read_yaml(path) if path else {}, overrides or {}, where=str(path) if path else "")
+
+
+def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") -> TrainConfig:
+    """Lays dotted overrides over nested settings and checks the whole once.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
     overlay: Tree = {}
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _set(overlay, key, value)
     _check_same_tuner(tree, overlay)
-    return config_from_tree(_merge(tree, overlay), where=str(path) if path else "")
+    return config_from_tree(_merge(tree, overlay), where=where)
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
@@ -208,6 +216,11 @@ def dump_config(config: TrainConfig) -> str:
     """Returns the resolved settings as YAML; loading it gives an equal object."""
     tree = _ADAPTER.dump_python(config, mode="json")
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def setting_names() -> list[str]:
+    """Returns the dotted key of every setting."""
+    return [key for key, _ in _settings(TrainConfig)]
 
 
 def describe_settings() -> str:
@@ -308,7 +321,7 @@ def _describe(detail: Mapping[str, Any]) -> str:
     location = _dotted(detail["loc"])
     given = detail.get("input")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [key for key, _ in _settings(TrainConfig)]
+        known = setting_names()
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
         return f"{location}: unknown setting, given {given!r}{near}"
     if detail["type"] == "union_tag_invalid":

@@ -114,17 +114,21 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
     Raises:
         ConfigError: They differ; each difference is named.
     """
-    earlier = _flatten(asdict(read_run_config(folder)))
-    now = _flatten(asdict(config))
-    differences = [
-        f"{key}: the run has {earlier.get(key)!r}, asked for {now.get(key)!r}"
-        for key in sorted(set(earlier) | set(now))
-        if earlier.get(key) != now.get(key) and key != "output_dir"
-    ]
+    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
     if differences:
         raise ConfigError(
             f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)
         )
+
+
+def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns one line a setting that two nested mappings give differently; where the run lies is no setting."""
+    before, after = _flatten(earlier), _flatten(now)
+    return [
+        f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"
+        for key in sorted(set(before) | set(after))
+        if before.get(key) != after.get(key) and key != "output_dir"
+    ]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
