@@ -105,7 +105,7 @@ def image_root(config: TrainConfig, data_dir: Path, split: str) -> Path:
     Raises:
         DataError: Neither the settings nor the prepared split name one that exists.
     """
-    recorded = split_info(data_dir, config.task, split).image_root
+    recorded = split_info(data_dir, config.task, split, config.data.protocol).image_root
     root = config.data.image_dir or recorded
     if root is None or not Path(root).is_dir():
         raise DataError(
@@ -120,7 +120,7 @@ def open_rows(config: TrainConfig, data_dir: Path, split: str) -> Dataset:
     Raises:
         DataError: As `open_split`.
     """
-    return open_split(data_dir, config.task, split)
+    return open_split(data_dir, config.task, split, config.data.protocol)
 
 
 def open_dataset(
@@ -156,6 +156,7 @@ def open_dataset(
         open_rows(config, data_dir, split) if rows is None else rows,
         task,
         tokenizer,
+        protocol=config.data.protocol,
         max_source_length=config.data.max_source_length,
         max_target_length=config.data.max_target_length,
         seed=config.seed,
@@ -168,7 +169,7 @@ def open_dataset(
     skipped = len(dataset) - len(dataset.indices)
     if is_training and config.data.few_shot is not None:
         few_shot = FewShot(config.data.few_shot, config.data.few_shot_rule, config.seed)
-        dataset.keep_few(few_shot, task.few_shot_classes)
+        dataset.keep_few(few_shot, task.few_shot_classes or task.label_set(config.data.protocol) or ())
     long = dataset.count_long()
     if long:
         message = (

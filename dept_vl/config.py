@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import Field, RootModel, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, RootModel, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
@@ -30,6 +30,10 @@ class DataConfig:
 
     dir: Annotated[
         str | None, Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes")
+    ] = None
+    protocol: Annotated[
+        Literal["fixed", "paper"] | None,
+        Field(description="text tasks: 'paper' is the released code to the letter, 'fixed' mends it; null: 'fixed'"),
     ] = None
     image_dir: Annotated[str | None, Field(description="root of the images; null: where prepare found them")] = None
     feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
@@ -116,6 +120,23 @@ class DecodeConfig:
     num_beams: Annotated[int, Field(ge=1, description="1: greedy")] = 1
 
 
+@dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
+class InitConfig:
+    """A trained adapter to start from instead of fresh values (Shi & Lipani 2024, section 3.4; SPoT, Vu et al. 2022).
+
+    `source` is ``from`` in files and on the command line, a word Python keeps to itself.
+    """
+
+    source: Annotated[
+        str | None,
+        Field(alias="from", description="run or adapter folder whose trained values this run starts from; null: fresh"),
+    ] = None
+    parts: Annotated[
+        Literal["all", "prompt"],
+        Field(description="what is taken: the whole tuner (and a projection of equal shape), or the soft prompt alone"),
+    ] = "all"
+
+
 @dataclass(frozen=True, config=FROZEN)
 class TrainConfig:
     """Everything that defines a run."""
@@ -126,6 +147,7 @@ class TrainConfig:
     tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
         default_factory=DeptConfig
     )
+    init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)
     model: Annotated[ModelConfig, Field(description="frozen models")] = Field(default_factory=ModelConfig)
     data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
     optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
@@ -174,23 +196,26 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
-    """Checks a nested mapping, the task's own lengths filled in where it gives none.
+    """Checks a nested mapping, the task's own lengths and protocol filled in where it gives none.
 
     Raises:
-        ConfigError: As `load_config`.
+        ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     task = get_task(str(tree.get("task", TrainConfig().task)))
-    lengths: Tree = {"data": {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}}
-    if not isinstance(tree.get("data", {}), dict):
-        lengths = {}
-    tree = _merge(lengths, tree)
+    if isinstance(tree.get("data", {}), dict):
+        lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
+        tree = _merge({"data": lengths}, tree)
+        if task.protocols and tree["data"].get("protocol") is None:
+            tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = {"name": DeptConfig().name, **tree["tuner"]}
     try:
-        return _ADAPTER.validate_python(tree)
+        config = _ADAPTER.validate_python(tree)
     except ValidationError as error:
         lines = [_describe(detail) for detail in error.errors(include_url=False)]
         raise ConfigError("\n".join(([f"{where}:"] if where else []) + sorted(lines))) from None
+    task.check_protocol(config.data.protocol)
+    return config
 
 
 def read_yaml(path: Path) -> Tree:
@@ -214,7 +239,7 @@ def read_yaml(path: Path) -> Tree:
 
 def dump_config(config: TrainConfig) -> str:
     """Returns the resolved settings as YAML; loading it gives an equal object."""
-    tree = _ADAPTER.dump_python(config, mode="json")
+    tree = _ADAPTER.dump_python(config, mode="json", by_alias=True)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
@@ -253,7 +278,7 @@ def _settings(cls: type, prefix: str = "") -> Iterable[tuple[str, _Setting]]:
             yield from _settings(groups[0], f"{prefix}{name}.")
         else:
             default = info.get_default(call_default_factory=True)
-            yield f"{prefix}{name}", _Setting(_kind(info.annotation), default, info.description or "")
+            yield f"{prefix}{info.alias or name}", _Setting(_kind(info.annotation), default, info.description or "")
 
 
 def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, _Setting]]:

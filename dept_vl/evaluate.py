@@ -25,6 +25,11 @@ REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = 
 }
 """Official reference files, as ``Task.reference_files`` names them -> what reads them."""
 
+_SCALE = (
+    "as the reference implementation returns it: VQA accuracy and squad_* 0-100, caption scores 0-1 (CIDEr 0-10), "
+    "other scores of text tasks at most 1"
+)
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -38,6 +43,7 @@ class EvaluationResult:
         seconds: Time taken.
         budget: Trainable parameters, when a model was evaluated.
         split: The split, when a model was evaluated.
+        protocol: The protocol of a text task.
     """
 
     task: str
@@ -47,6 +53,7 @@ class EvaluationResult:
     seconds: float = 0.0
     budget: Any = None
     split: str | None = None
+    protocol: str | None = None
 
 
 def evaluate_run(
@@ -108,13 +115,16 @@ def evaluate_run(
         precision=config.loop.precision,
         num_workers=config.data.num_workers,
     )
-    scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer)
+    protocol = config.data.protocol
+    labels = task.label_set(protocol)
+    scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer, label_set=labels)
     files = {
         "predictions": run_dir / f"predictions-{split}.json",
         "scores": output or run_dir / f"results-{split}.json",
     }
     seconds = time.perf_counter() - started
-    result = EvaluationResult(task.name, scores, len(references), files, seconds, model.parameter_budget(), split)
+    budget = model.parameter_budget()
+    result = EvaluationResult(task.name, scores, len(references), files, seconds, budget, split, protocol)
     if state.is_main_process:
         by_id = {row["example_id"]: text for row, text in zip(references, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
@@ -184,8 +194,9 @@ def _write_scores(
     content = {
         "task": result.task,
         "split": result.split,
+        "protocol": result.protocol,
         "metrics": result.metrics,
-        "scale": "as the reference implementation returns it: VQA accuracy 0-100, caption scores 0-1 (CIDEr 0-10)",
+        "scale": _SCALE,
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,

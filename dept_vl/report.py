@@ -28,6 +28,17 @@ _DISPLAY = {
     "ROUGE-L": (100.0, _TIMES_100),
     "METEOR": (100.0, _TIMES_100),
     "SPICE": (100.0, _TIMES_100),
+    "accuracy": (100.0, _TIMES_100),
+    "f1": (100.0, _TIMES_100),
+    "f1_macro": (100.0, _TIMES_100),
+    "f1a": (100.0, _TIMES_100),
+    "em": (100.0, _TIMES_100),
+    "matthews_correlation": (100.0, _TIMES_100),
+    "pearson": (100.0, _TIMES_100),
+    "spearman": (100.0, _TIMES_100),
+    "squad_em": (1.0, _PERCENT),
+    "squad_f1": (1.0, _PERCENT),
+    "invalid": (100.0, "% of the predictions are no label"),
 }
 """Metric -> factor from the scorer's scale to the printed one, and what the printed one is."""
 
@@ -103,9 +114,10 @@ def describe_training(result: TrainResult) -> str:
 
 def describe_evaluation(result: EvaluationResult, *, question_types: bool = False) -> str:
     """Returns the scores of an evaluation and where they were written."""
+    protocol = f" (protocol {result.protocol})" if result.protocol else ""
     split = f" {result.split}" if result.split else ""
     lines = [
-        f"{result.task}{split}: {result.num_scored:,} scored in {result.seconds:.0f} s",
+        f"{result.task}{split}{protocol}: {result.num_scored:,} scored in {result.seconds:.0f} s",
         format_metrics(result.metrics, question_types=question_types),
     ]
     if result.budget is not None:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -27,13 +28,16 @@ SUMMARY_FILE = "training.json"
 _PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
 
 
-def open_run_folder(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
+def open_run_folder(
+    config: TrainConfig, *, resume: bool, overwrite: bool, record: Mapping[str, Any] | None = None
+) -> Path:
     """Returns the run folder, made and stamped, or the existing one to go on in.
 
     Args:
         config: The resolved settings, written as ``config.yaml``.
         resume: Go on in a folder that holds the same settings.
         overwrite: Remove an earlier run's folder first.
+        record: What else ``run.json`` says of a new run, such as the adapter it starts from.
 
     Raises:
         ConfigError: The folder is not empty and neither was asked for; it is not a run's folder; or its settings
@@ -59,7 +63,7 @@ def open_run_folder(config: TrainConfig, *, resume: bool, overwrite: bool) -> Pa
         shutil.rmtree(folder)
     try:
         with atomic_folder(folder) as building:
-            write_json(building / "run.json", describe_run())
+            write_json(building / "run.json", {**describe_run(), **(record or {})})
             write_text(building / CONFIG_FILE, dump_config(config))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None

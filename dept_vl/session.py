@@ -54,7 +54,7 @@ class Session:
         """
         data = config.data
         settings = (data.visual_features, data.feature_dir, data.image_dir, config.model.clip)
-        key = (data_dir, config.task, *settings, tuple(splits), str(device))
+        key = (data_dir, config.task, config.data.protocol, *settings, tuple(splits), str(device))
         if key not in self._visual:
             self._visual[key] = open_visual(config, data_dir, splits, device)
         return self._visual[key]
@@ -65,7 +65,7 @@ class Session:
         Raises:
             DataError: As `dept_vl.components.open_rows`.
         """
-        key = (data_dir, config.task, split)
+        key = (data_dir, config.task, config.data.protocol, split)
         if key not in self._rows:
             self._rows[key] = open_rows(config, data_dir, split)
         return self._rows[key]

@@ -29,6 +29,7 @@ from dept_vl.errors import ConfigError, DivergenceError
 from dept_vl.evaluators import evaluate
 from dept_vl.inference import predict_split, to_references
 from dept_vl.models.clip_t5 import ParameterBudget, build_model
+from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.processes import process_state
 from dept_vl.run_folder import (
@@ -53,7 +54,7 @@ class TrainResult:
     Attributes:
         task: Task name.
         run_dir: The run folder.
-        metric_name: The task's primary metric.
+        metric_name: The metric that picked the best checkpoint.
         progress: Final counters, the best value in the scorer's own scale among them.
         budget: Trainable parameters by group.
     """
@@ -101,6 +102,7 @@ class _Trainer:
         session.check_precision(config.loop.precision)
         self.config = config
         self.task = get_task(config.task)
+        self.metric_name = self.task.selection_metric(config.data.protocol)
         is_on_cpu = process_state().device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
@@ -125,7 +127,8 @@ class _Trainer:
         self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
-        self.run_dir = self._open_run_dir(resume=resume, overwrite=overwrite)
+        start = self._warm_start(resume=resume)
+        self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
         self.writer = (
             SummaryWriter(self.run_dir / "tensorboard", purge_step=self.progress.step + 1) if self._is_main else None
@@ -149,9 +152,23 @@ class _Trainer:
                 f"({self.accelerator.num_processes} processes x {self.config.loop.accumulation_steps})"
             )
 
-    def _open_run_dir(self, *, resume: bool, overwrite: bool) -> Path:
+    def _warm_start(self, *, resume: bool) -> dict[str, Any]:
+        """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
+
+        Returns:
+            What ``run.json`` says of it.
+        """
+        config = self.config
+        if config.init.source is None or (resume and list_states(config.run_dir / CHECKPOINTS)):
+            return {}
+        source = Path(config.init.source)
+        if source.resolve() == config.run_dir.resolve():
+            raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
+        return {"init": warm_start(self.model, source, config.init.parts)}
+
+    def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
-            folder = open_run_folder(self.config, resume=resume, overwrite=overwrite)
+            folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
             if self.config.data.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self._few_shot_record())
         self.accelerator.wait_for_everyone()
@@ -189,7 +206,7 @@ class _Trainer:
             if self.writer:
                 self.writer.close()
         result = TrainResult(
-            self.task.name, self.run_dir, self.task.primary_metric, self.progress, self.model.parameter_budget()
+            self.task.name, self.run_dir, self.metric_name, self.progress, self.model.parameter_budget()
         )
         if self._is_main:
             write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
@@ -204,7 +221,7 @@ class _Trainer:
         for step, parts in enumerate(self._steps(), start=first_step):
             if self._is_stopped_early():
                 logger.info(
-                    "no better %s in %d evaluations: stopping", self.task.primary_metric, self.progress.evals_since_best
+                    "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
                 )
                 break
             losses.append(self._step(step, parts))
@@ -292,7 +309,7 @@ class _Trainer:
 
     def _best_text(self) -> dict[str, str]:
         best = self.progress.best_metric
-        return {} if best is None else {f"best {self.task.primary_metric}": f"{best:.3f}"}
+        return {} if best is None else {f"best {self.metric_name}": f"{best:.3f}"}
 
     def _evaluate(self) -> dict[str, float]:
         """Scores the validation split and keeps the adapter if it is the best so far."""
@@ -309,8 +326,9 @@ class _Trainer:
             num_workers=config.data.num_workers,
             limit=config.loop.eval_rows,
         )
-        metrics = evaluate(self.task.evaluators, predictions, self.val_references)
-        value, best = metrics[self.task.primary_metric], self.progress.best_metric
+        labels = self.task.label_set(config.data.protocol)
+        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=labels)
+        value, best = metrics[self.metric_name], self.progress.best_metric
         if best is None or value > best:
             self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
             if self._is_main:

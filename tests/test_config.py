@@ -142,3 +142,13 @@ def test_help_lists_every_setting_once_with_its_default():
 def test_run_folder_is_named_for_task_and_tuner():
     assert TrainConfig().run_dir == Path("runs/vqa-dept")
     assert TrainConfig(output_dir="here").run_dir == Path("here")
+
+
+def test_init_from_is_spelled_from_in_files_and_on_the_command_line(tmp_path):
+    config = load_config(None, {"init.from": "runs/mnli-dept", "init.parts": "prompt"})
+    assert (config.init.source, config.init.parts) == ("runs/mnli-dept", "prompt")
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert "from: runs/mnli-dept" in dump_config(config)
+    assert load_config(tmp_path / "c.yaml") == config
+    with pytest.raises(ConfigError, match=r"init\.form: unknown setting.*init\.from"):
+        load_config(None, {"init.form": "x"})

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,3 +325,34 @@ def test_more_few_shot_rows_than_there_are_leave_no_folder(config, tiny_data, tm
     with pytest.raises(ConfigError, match="61 is more than the 60 rows there are in task 'vqa'"):
         train(config, tiny_data)
     assert not config.run_dir.exists()
+
+
+def test_a_run_starts_from_another_and_says_so(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    sections = {"init": {"source": str(config.run_dir)}, "loop": {"max_steps": 1}, "optim": {"prompt_lr": 1e-9}}
+    second = with_settings(config, tmp_path / "second", **sections)
+    train(second, tiny_data)
+    start, end = adapter(config.run_dir)["tuner.soft_prompt"], adapter(second.run_dir)["tuner.soft_prompt"]
+    torch.testing.assert_close(start, end, rtol=0, atol=1e-5)
+    assert load_config(second.run_dir / "config.yaml") == second
+    assert json.loads((second.run_dir / "run.json").read_text())["init"]["source_task"] == "vqa"
+
+
+def test_resume_needs_no_source_once_there_is_a_checkpoint(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    unbroken = with_settings(config, tmp_path / "unbroken", init={"source": str(config.run_dir)})
+    train(unbroken, tiny_data)
+    broken = with_settings(unbroken, tmp_path / "broken")
+    train(broken, tiny_data)
+    shutil.rmtree(list_states(broken.run_dir / "checkpoints")[-1])
+    config.run_dir.rename(tmp_path / "moved")
+    train(broken, tiny_data, resume=True)
+    assert_same(final_weights(unbroken.run_dir), final_weights(broken.run_dir))
+
+
+def test_a_run_does_not_start_from_the_folder_it_replaces(config, tiny_data):
+    train(config, tiny_data)
+    again = with_settings(config, config.run_dir, init={"source": str(config.run_dir)})
+    with pytest.raises(ConfigError, match=r"init\.from: .* this run's own folder"):
+        train(again, tiny_data, overwrite=True)
+    assert (config.run_dir / WEIGHTS_FILE).is_file()

@@ -25,6 +25,7 @@ ALIASES = {
     "data-dir": "data.dir",
     "on-long": "data.on_long",
     "few-shot": "data.few_shot",
+    "init-from": "init.from",
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
 

@@ -33,6 +33,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        protocol: str | None = None,
         max_source_length: int,
         max_target_length: int,
         seed: int,
@@ -48,6 +49,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             rows: A prepared split, as ``manifest.open_split`` returns it.
             task: Makes the source text.
             tokenizer: The backbone's.
+            protocol: Which of the task's protocols makes the source text; None for a task without any.
             max_source_length: Source tokens kept (s), end-of-sequence included; the rest is cut off.
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
@@ -61,6 +63,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             DataError: The split is empty, or images have no visual input.
         """
         self.task = task
+        self._protocol = protocol
         self._rows = rows
         self._tokenizer = tokenizer
         self._max_source_length = max_source_length
@@ -117,7 +120,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
     def sources(self, indices: Sequence[int]) -> list[str]:
         """Returns the source texts of some rows."""
-        return [self.task.template(row) for row in self._read(indices)]
+        return [self.task.source_text(row, self._protocol) for row in self._read(indices)]
 
     def source_lengths(self, indices: Sequence[int]) -> list[int]:
         """Returns the source lengths of some rows in tokens, cut to `max_source_length`."""
@@ -143,8 +146,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [int(number) for number in _column(self._rows, "example_id")[self.indices]]
 
     def references(self) -> list[Row]:
-        """Returns every row with what evaluators need: id, references and, where there are, the types."""
-        wanted = ("example_id", "references", "answer_type", "question_type")
+        """Returns every row with what evaluators need: id, references and, where there are, types and group."""
+        wanted = ("example_id", "references", "answer_type", "question_type", "group")
         columns = [name for name in wanted if name in self._rows.column_names]
         return list(self._rows.select_columns(columns))
 
@@ -155,7 +158,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     def batch(self, request: BatchRequest) -> Batch:
         """Returns the batch of one request; its labels are empty unless training."""
         rows = self._read(request.indices)
-        source_ids = self._source_ids([self.task.template(row) for row in rows])
+        source_ids = self._source_ids([self.task.source_text(row, self._protocol) for row in rows])
         if self._is_training:
             targets = [self._draw_target(row, request.step) for row in rows]
             labels = self._target_ids([text for text, _ in targets])

@@ -1,6 +1,7 @@
 """Prepared splits: one Parquet file per split, read memory-mapped through `datasets`.
 
-``DATA/<task>/<split>.parquet`` is the artefact: typed columns, and the task, split and image root in its metadata.
+``DATA/<task>/<split>.parquet`` is the artefact: typed columns, and the task, split and image root in its metadata. A
+text task has a folder for each protocol, ``DATA/<task>.<protocol>/``, so that both can lie side by side.
 Parquet is compressed and cannot be memory-mapped, so `write_split` lays an Arrow copy of the same rows beside it,
 ``DATA/<task>/.arrow/<split>-<sha256 of the Parquet file>.arrow``, and `open_split` maps that one: rows stay on disk and
 opening costs one hash of the Parquet file. A copy that is absent (the Parquet file came alone) or belongs to another
@@ -45,14 +46,20 @@ class SplitInfo:
         task: Task name.
         split: ``"train"``, ``"val"`` or ``"test"``.
         image_root: Folder that the column ``image`` is relative to; None for text-only tasks.
+        protocol: The protocol a text task was prepared under; None for tasks with one way only.
     """
 
     task: str
     split: str
     image_root: str | None = None
+    protocol: str | None = None
+
+    def __str__(self) -> str:
+        protocol = f" under protocol {self.protocol!r}" if self.protocol else ""
+        return f"split {self.split!r} of task {self.task!r}{protocol}"
 
 
-def manifest_schema(*, images: bool, text_columns: Sequence[str] = ()) -> pa.Schema:
+def manifest_schema(*, images: bool, text_columns: Sequence[str] = (), list_columns: Sequence[str] = ()) -> pa.Schema:
     """Returns the columns of a task's rows.
 
     Every task has ``example_id`` (int64), ``targets`` (strings training draws from), ``target_weights`` (float32 in
@@ -61,12 +68,14 @@ def manifest_schema(*, images: bool, text_columns: Sequence[str] = ()) -> pa.Sch
     Args:
         images: Whether rows also have ``image_id`` (int64) and ``image`` (path relative to the image root).
         text_columns: Names of further string columns: the task's inputs, and labels that scores are broken down by.
+        list_columns: Names of input columns that hold several strings.
     """
     fields = [pa.field("example_id", pa.int64(), nullable=False)]
     if images:
         fields += [pa.field("image_id", pa.int64(), nullable=False), pa.field("image", pa.string(), nullable=False)]
     fields += [pa.field(name, pa.string(), nullable=False) for name in text_columns]
     strings = pa.list_(pa.field("element", pa.string(), nullable=False))
+    fields += [pa.field(name, strings, nullable=False) for name in list_columns]
     weights = pa.list_(pa.field("element", pa.float32(), nullable=False))
     fields += [
         pa.field("targets", strings, nullable=False),
@@ -76,9 +85,14 @@ def manifest_schema(*, images: bool, text_columns: Sequence[str] = ()) -> pa.Sch
     return pa.schema(fields)
 
 
-def split_path(data_dir: Path, task: str, split: str) -> Path:
+def task_folder(data_dir: Path, task: str, protocol: str | None = None) -> Path:
+    """Returns the folder of a prepared task: ``DATA/<task>``, of a text task ``DATA/<task>.<protocol>``."""
+    return data_dir / (task if protocol is None else f"{task}.{protocol}")
+
+
+def split_path(data_dir: Path, task: str, split: str, protocol: str | None = None) -> Path:
     """Returns where a split's Parquet file lies."""
-    return data_dir / task / f"{split}.parquet"
+    return task_folder(data_dir, task, protocol) / f"{split}.parquet"
 
 
 def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -112,26 +126,24 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
     return count
 
 
-def open_split(data_dir: Path, task: str, split: str) -> Dataset:
+def open_split(data_dir: Path, task: str, split: str, protocol: str | None = None) -> Dataset:
     """Opens a prepared split, memory-mapped: rows are read from disk when asked for.
 
     Args:
         data_dir: The folder `dept-vl prepare` wrote to.
         task: Task name.
         split: ``"train"``, ``"val"`` or ``"test"``.
+        protocol: The text task's protocol.
 
     Raises:
-        DataError: The file is missing, is no Parquet file, is for another task or split, lacks a column, has a row that
-            breaks a rule, or holds no rows.
+        DataError: The file is missing, is no Parquet file, is for another task, split or protocol, lacks a column, has
+            a row that breaks a rule, or holds no rows.
     """
-    path = split_path(data_dir, task, split)
-    parquet = _open_parquet(path, task)
-    info = split_info(data_dir, task, split)
-    if (info.task, info.split) != (task, split):
-        raise DataError(
-            f"{path}: holds split {info.split!r} of task {info.task!r}, expected {split!r} of {task!r}; "
-            "the file was renamed or moved"
-        )
+    path = split_path(data_dir, task, split, protocol)
+    parquet = _open_parquet(path, task, protocol)
+    info, wanted = split_info(data_dir, task, split, protocol), SplitInfo(task, split, protocol=protocol)
+    if (info.task, info.split, info.protocol) != (task, split, protocol):
+        raise DataError(f"{path}: holds {info}, expected {wanted}; the file was renamed or moved")
     check_columns(parquet.schema_arrow, path)
     rows = parquet.metadata.num_rows
     if rows == 0:
@@ -139,14 +151,14 @@ def open_split(data_dir: Path, task: str, split: str) -> Dataset:
     return _map_arrow(path, rows)
 
 
-def split_info(data_dir: Path, task: str, split: str) -> SplitInfo:
-    """Reads what a split's file says about itself: task, split and image root.
+def split_info(data_dir: Path, task: str, split: str, protocol: str | None = None) -> SplitInfo:
+    """Reads what a split's file says about itself: task, split, image root and protocol.
 
     Raises:
         DataError: The file is missing, is no Parquet file, or was not written by `write_split`.
     """
-    path = split_path(data_dir, task, split)
-    metadata = _open_parquet(path, task).schema_arrow.metadata or {}
+    path = split_path(data_dir, task, split, protocol)
+    metadata = _open_parquet(path, task, protocol).schema_arrow.metadata or {}
     try:
         return SplitInfo(**json.loads(metadata[METADATA_KEY]))
     except (KeyError, ValueError, TypeError) as error:
@@ -178,9 +190,14 @@ def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
     return images
 
 
-def _open_parquet(path: Path, task: str) -> pq.ParquetFile:
+def _open_parquet(path: Path, task: str, protocol: str | None = None) -> pq.ParquetFile:
     if not path.is_file():
-        raise DataError(f"{path}: no such prepared split; run: dept-vl prepare --task {task} --raw RAW --out DATA")
+        option = f" --protocol {protocol}" if protocol else ""
+        others = sorted(other.parent.name for other in path.parent.parent.glob(f"{task}.*/{path.name}"))
+        there = f" (there is {', '.join(others)}: another protocol, see data.protocol)" if others else ""
+        raise DataError(
+            f"{path}: no such prepared split{there}; run: dept-vl prepare --task {task}{option} --raw RAW --out DATA"
+        )
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:

@@ -16,6 +16,9 @@ from dept_vl.evaluators.captions import (
     check_captions_available,
     score_captions,
 )
+from dept_vl.evaluators.classification import accuracy, cb, f1, matthews_correlation, multirc
+from dept_vl.evaluators.correlation import pearson, spearman
+from dept_vl.evaluators.squad import squad
 from dept_vl.evaluators.vqa_accuracy import VqaAccuracy
 from dept_vl.registry import lookup
 
@@ -27,6 +30,14 @@ EVALUATORS: dict[str, Evaluator] = {
     "rouge-l": CaptionEvaluator("rouge-l"),
     "meteor": CaptionEvaluator("meteor"),
     "spice": CaptionEvaluator("spice"),
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews-correlation": matthews_correlation,
+    "pearson": pearson,
+    "spearman": spearman,
+    "multirc": multirc,
+    "cb": cb,
+    "squad": squad,
 }
 
 
@@ -47,6 +58,7 @@ def evaluate(
     references: Sequence[Reference],
     *,
     tokenizer: TokenizerName = "ptb",
+    label_set: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Runs several evaluators; captions are tokenised once for all of them.
 
@@ -55,9 +67,11 @@ def evaluate(
         predictions: One text for each example.
         references: What people wrote, in the same order (see `align`).
         tokenizer: How captions are tokenised; other evaluators ignore it.
+        label_set: Every valid prediction, where the task has such a set.
 
     Returns:
-        Score by name, in each reference implementation's scale, unrounded.
+        Score by name, in each reference implementation's scale, unrounded; with a label set also ``invalid``, the share
+        of predictions outside it.
 
     Raises:
         ConfigError: A name is unknown, or Java is needed and there is none.
@@ -71,6 +85,8 @@ def evaluate(
     for name, evaluator in evaluators.items():
         if name not in metrics:
             scores.update(evaluator(predictions, references))
+    if label_set is not None:
+        scores["invalid"] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
     return scores
 
 

@@ -23,6 +23,7 @@ class Reference:
         annotators: VQA: who gave each answer, in the order of `references`. None where every answer
             comes from another person, which is so in the official files. The official script takes
             two answers for one where answer and annotator are equal.
+        group: MultiRC: the question that the answer belongs to; None where questions were torn apart.
     """
 
     references: Sequence[str]
@@ -30,6 +31,7 @@ class Reference:
     question_type: str | None = None
     example_id: int | None = None
     annotators: Sequence[Hashable] | None = None
+    group: str | None = None
 
 
 Evaluator = Callable[[Sequence[str], Sequence[Reference]], dict[str, float]]

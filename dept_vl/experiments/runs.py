@@ -32,7 +32,7 @@ class FinishedRun:
 
     Attributes:
         config: Its settings.
-        val: Best value of the primary metric on ``val``, in the scorer's own scale.
+        val: Best value of `metric` on ``val``, in the scorer's own scale.
         test: Scores on ``test``, once `score` has made them.
     """
 
@@ -47,8 +47,8 @@ class FinishedRun:
 
     @property
     def metric(self) -> str:
-        """The primary metric."""
-        return get_task(self.config.task).primary_metric
+        """The metric that picks the best checkpoint."""
+        return get_task(self.config.task).selection_metric(self.config.data.protocol)
 
 
 @dataclass(frozen=True)

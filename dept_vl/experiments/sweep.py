@@ -21,6 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dept_vl.config import TrainConfig
 from dept_vl.errors import ConfigError, DivergenceError, PrunedError
 from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
@@ -40,7 +41,7 @@ class SweepResult:
 
     Attributes:
         folder: Its folder.
-        metric: The primary metric, by which runs were compared on ``val``.
+        metric: The metric by which runs were compared on ``val``.
         trials: Every trial as Optuna knows it.
         best: The best run, scored on ``test``; None when other processes are still at work, or no run ended.
         files: Table, plot and summary.
@@ -167,7 +168,7 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     study.sampler = _sampler(plan.sweep, trial.number)
     values = {key: _suggest(trial, key, space) for key, space in plan.sweep.space.items()}
     config = plan.config(values, folder / _name(trial.number))
-    metric, every = get_task(config.task).primary_metric, config.loop.eval_every_steps
+    metric, every = _metric(config), config.loop.eval_every_steps
     reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     logger.info("trial %d of %d: %s", trial.number + 1, plan.num_trials, values)
 
@@ -189,6 +190,10 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
         study.tell(trial, run.val)
 
 
+def _metric(config: TrainConfig) -> str:
+    return get_task(config.task).selection_metric(config.data.protocol)
+
+
 def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
     if isinstance(space, list):
         chosen: Value = trial.suggest_categorical(key, space)
@@ -200,7 +205,7 @@ def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
 
 def _conclude(study: optuna.Study, plan: SweepPlan, folder: Path, data_dir: Path, session: Session) -> SweepResult:
     """Scores the best run and writes table and plot; the process that ends last does."""
-    metric = get_task(plan.config({}).task).primary_metric
+    metric = _metric(plan.config({}))
     with FileLock(folder / ".lock"):
         trials = tuple(study.get_trials())
         if any(trial.state == TrialState.RUNNING for trial in trials):

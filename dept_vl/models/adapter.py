@@ -8,6 +8,7 @@ path, URL or switch in it says where a backbone comes from or how it is loaded.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ from dept_vl.errors import CheckpointError
 from dept_vl.models.config import FROZEN
 from dept_vl.tuners import TunerConfig
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
@@ -37,14 +40,17 @@ _HEADER_KEY = "adapter_config"
 
 @dataclass(frozen=True, config=FROZEN)
 class BackboneIdentity:
-    """The backbone an adapter was trained on; `name` is for people, the rest is compared."""
+    """The backbone an adapter was trained on; `name` is for people, the rest is compared.
+
+    `weights_sha256` is None where it was not recorded: an adapter of the released code, imported without its backbone.
+    """
 
     name: str
     d_model: int
     num_layers: int
     num_decoder_layers: int
     vocab_size: int
-    weights_sha256: str
+    weights_sha256: str | None
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -54,6 +60,22 @@ class VisualSettings:
     projection: Literal["linear", "vl-t5"]
     feature_dim: Annotated[int, Field(ge=1)]
     position_bias: Literal["zero", "sequential"]
+
+
+@dataclass(frozen=True, config=FROZEN)
+class Origin:
+    """Where an adapter that this package did not train comes from.
+
+    Attributes:
+        format: Who wrote it: the released DePT code (``ZhengxiangShi/DePT``).
+        weights_sha256: Of its weights file.
+        lowrank: Its low-rank pair: imported, left out on request, missing from the released file although its settings
+            announce one, or none in its method.
+    """
+
+    format: Literal["released-dept"]
+    weights_sha256: str
+    lowrank: Literal["imported", "left out", "not released", "none"]
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -70,6 +92,7 @@ class AdapterConfig:
         visual: None for an adapter that reads text alone.
         task: What it was trained on, for people.
         features: The fingerprint of the visual features it was trained on, or None.
+        origin: None for an adapter trained by this package.
         format_version: Of this file.
     """
 
@@ -82,6 +105,7 @@ class AdapterConfig:
     visual: VisualSettings | None = None
     task: str | None = None
     features: dict[str, Any] | None = None
+    origin: Origin | None = None
     format_version: Literal[1] = 1
 
 
@@ -100,7 +124,7 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
     Raises:
         CheckpointError: A tensor holds a value that is not finite; nothing is written.
     """
-    _check_finite(tensors, "refusing to save the adapter")
+    check_finite(tensors, "refusing to save the adapter")
     described = _ADAPTER.dump_python(config, mode="json")
     content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
@@ -131,7 +155,7 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from None
     _check_same_save(path, header, described)
-    _check_finite(tensors, str(path))
+    check_finite(tensors, str(path))
     return tensors, config
 
 
@@ -156,13 +180,18 @@ def model_card(config: AdapterConfig) -> str:
             f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection, "
             f"relative position bias `{config.visual.position_bias}`"
         )
+    backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
     rows = [
         ("Task", config.task or "not recorded"),
         ("Method", f"{method}, m = {config.num_virtual_tokens}, r = {config.rank}, s = {config.max_source_length}"),
-        ("Frozen backbone", f"{name} (weights sha256 {config.backbone.weights_sha256[:12]})"),
+        ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
+    if config.origin is not None:
+        origin = config.origin
+        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
+        rows.append(("Imported from", text))
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     return (
         "---\n" + "\n".join(front) + "\n---\n\n"
@@ -177,7 +206,7 @@ def model_card(config: AdapterConfig) -> str:
 
 
 def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
-    """Refuses an adapter made for another model.
+    """Refuses an adapter made for another model; warns where the backbone's weights cannot be compared.
 
     Args:
         folder: The adapter's, for the message.
@@ -188,6 +217,12 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
         CheckpointError: They differ; every difference is named with both sides.
     """
     ours, theirs = _comparable(now), _comparable(saved)
+    if saved.backbone.weights_sha256 is None:
+        del ours["backbone.weights_sha256"], theirs["backbone.weights_sha256"]
+        logger.warning(
+            "%s: the adapter does not record the weights of its backbone (%s), so they could not be compared with %s",
+            folder, saved.backbone.name, now.backbone.name,
+        )  # fmt: skip
     check_equal(folder, {key: (theirs.get(key), ours.get(key)) for key in sorted(ours.keys() | theirs.keys())})
 
 
@@ -245,7 +280,12 @@ def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> N
         )
 
 
-def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuses tensors that hold a NaN or an infinite value.
+
+    Raises:
+        CheckpointError: Some do; they are named after `where`.
+    """
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{where}: not finite (NaN or infinite): {', '.join(sorted(bad))}")

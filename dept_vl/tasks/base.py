@@ -5,10 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from dept_vl.errors import ConfigError
 
 Row = Mapping[str, Any]
 """One row of a prepared split: column name -> value (``dept_vl.data.manifest`` has the columns)."""
+
+Template = Callable[[Row], str]
+"""Row to source text."""
+
+ColumnKind = Literal["text", "text or empty", "label", "number", "integer", "texts", "answers", "spans", "group"]
+"""What a raw column holds.
+
+``text``: a text that is not blank; ``text or empty``; ``label``: a class, as a number or a text; ``number``;
+``integer``; ``texts``: texts the template reads; ``answers``: texts that people gave; ``spans``: SQuAD's
+``{"text": [...], "answer_start": [...]}``; ``group``: MultiRC's ``{"paragraph", "question", "answer"}``.
+"""
 
 _VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 
@@ -22,28 +35,108 @@ class SplitSize:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A data set on the hub, free of scripts.
+
+    Attributes:
+        path: Hub id.
+        config: Its configuration, None for the only one.
+        rows: Rows of each hub split that is used, when complete.
+        revision: The pinned commit; None where none could be verified offline (the newest is taken).
+    """
+
+    path: str
+    config: str | None
+    rows: Mapping[str, int]
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        config = f" {self.config}" if self.config else ""
+        return f"{self.path}{config}{f' @{self.revision[:12]}' if self.revision else ''}"
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Which rows of a hub split make one of ours.
+
+    Attributes:
+        hub_split: The hub split.
+        part: ``"all"``: every row in its order. ``"first"`` and ``"rest"``: the two parts of the rows in the order of
+            ``torch.randperm(rows)`` with seed 42, as ``AbstractTask.get`` of the released ``src/tasks.py``.
+        cut: Rows of the first part; None: half of them, rounded down.
+        limit: Only the first so many rows of the part.
+        by_group: Permute and cut whole groups (questions of MultiRC) instead of rows.
+    """
+
+    hub_split: str
+    part: Literal["all", "first", "rest"] = "all"
+    cut: int | None = None
+    limit: int | None = None
+    by_group: bool = False
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What a row is trained on and scored against.
+
+    Attributes:
+        targets: Texts that training draws from, all with weight 1; empty: no training row.
+        references: Texts a prediction is compared with.
+    """
+
+    targets: tuple[str, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to make a text task's rows: what ``fixed`` and ``paper`` differ in.
+
+    Attributes:
+        template: Row to source text.
+        golds: Raw row to the examples it makes, one nearly always. Raises `DataError` for a bad label.
+        splits: Our split -> rule.
+        split_sizes: Expected size of each complete split.
+        labels: Every target string, or None for a task without a label set.
+        groups: Whether examples carry a group that scores are taken over.
+        selection_metric: Metric key that picks the best checkpoint; None: the task's primary one.
+    """
+
+    template: Template
+    golds: Callable[[Row], list[Gold]]
+    splits: Mapping[str, SplitRule]
+    split_sizes: Mapping[str, SplitSize]
+    labels: tuple[str, ...] | None = None
+    groups: bool = False
+    selection_metric: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One task, declared once. Adding a task is one of these plus a template function.
 
     Attributes:
         name: Lower case, digits, ``-`` and ``_``; what ``--task`` takes.
-        template: Row to source text. Nothing else builds prompts.
+        template: Row to source text; of a text task the one of its default protocol. Nothing else builds prompts.
         evaluators: Names in ``dept_vl.evaluators.EVALUATORS``, computed at every evaluation.
-        primary_metric: The metric key that picks the best checkpoint; higher is better.
+        primary_metric: The metric key that papers report; higher is better.
         max_source_length: Text tokens kept by default (s), the end-of-sequence token included.
         max_target_length: Target tokens kept and generated at most, the end-of-sequence token included.
         input_columns: The columns the template reads.
-        split_sizes: Expected size of each complete split.
+        split_sizes: Expected size of each complete split; of a text task see `sizes`.
         paper: Where splits and metric come from.
         uses_images: Whether rows carry ``image_id`` and ``image``.
         result_keys: Names of id and text in the official results file of this task.
         reference_files: What the official references without a model consist of: names of command-line flags.
         few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
         few_shot_class: A target's class among them.
+        source: Where a text task's rows come from; None for images.
+        columns: Columns of a text task's raw rows that are read -> what they hold.
+        variants: A text task's protocols, the default one first; empty for tasks with one way only.
     """
 
     name: str
-    template: Callable[[Row], str]
+    template: Template
     evaluators: tuple[str, ...]
     primary_metric: str
     max_source_length: int
@@ -56,8 +149,54 @@ class Task:
     reference_files: tuple[str, ...] = ()
     few_shot_classes: tuple[str, ...] = ()
     few_shot_class: Callable[[str], str] = str
+    source: Source | None = None
+    columns: Mapping[str, ColumnKind] = field(default_factory=dict)
+    variants: Mapping[str, Protocol] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the name, so that a bad one fails at import and not in a user's run."""
         if not _VALID_NAME.match(self.name):
             raise ValueError(f"task name {self.name!r} must match {_VALID_NAME.pattern}")
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """``("fixed", "paper")`` for text tasks, the default first; ``()`` for tasks with one way only."""
+        return tuple(self.variants)
+
+    def check_protocol(self, protocol: str | None) -> None:
+        """Checks that the task has this protocol; None is right for a task without any.
+
+        Raises:
+            ConfigError: It has not.
+        """
+        if protocol is None and self.variants:
+            raise ConfigError(f"data.protocol: task {self.name!r} needs one of {', '.join(self.variants)}")
+        if protocol is not None and protocol not in self.variants:
+            known = f"expected {' or '.join(self.variants)}" if self.variants else "it has none; leave it out"
+            raise ConfigError(f"data.protocol: task {self.name!r} has no protocol {protocol!r}; {known}")
+
+    def variant(self, protocol: str) -> Protocol:
+        """Returns what a protocol of a text task is.
+
+        Raises:
+            ConfigError: The task has no such protocol.
+        """
+        self.check_protocol(protocol)
+        return self.variants[protocol]
+
+    def source_text(self, row: Row, protocol: str | None = None) -> str:
+        """Returns the source text of a row of a prepared split, or of a raw row."""
+        return self.template(row) if protocol is None else self.variant(protocol).template(row)
+
+    def label_set(self, protocol: str | None) -> tuple[str, ...] | None:
+        """Returns every target string of the task; None when it has no label set."""
+        return None if protocol is None else self.variant(protocol).labels
+
+    def sizes(self, protocol: str | None) -> Mapping[str, SplitSize]:
+        """Returns the expected size of each complete split."""
+        return self.split_sizes if protocol is None else self.variant(protocol).split_sizes
+
+    def selection_metric(self, protocol: str | None) -> str:
+        """Returns the metric key that picks the best checkpoint."""
+        chosen = None if protocol is None else self.variant(protocol).selection_metric
+        return chosen or self.primary_metric

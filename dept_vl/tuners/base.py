@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dept_vl.errors import DataError
+from dept_vl.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from dept_vl.tuners import TunerConfig
@@ -72,6 +72,43 @@ class Tuner(nn.Module, ABC):
     @abstractmethod
     def reset_parameters(self, info: BackboneInfo) -> None:
         """Sets the first values, from `info` alone."""
+
+    @torch.no_grad()
+    def start_from(self, tensors: Mapping[str, Tensor], source: TunerConfig) -> list[str]:
+        """Takes the trained values of another tuner of this method.
+
+        A method whose values can be adapted to other lengths or settings overrides this; here shapes must be equal.
+
+        Args:
+            tensors: The other tuner's, as in `trainable_state`.
+            source: Its settings.
+
+        Returns:
+            What was adapted on the way, one sentence each.
+
+        Raises:
+            CheckpointError: Another method, or other shapes; both sides are named and nothing is changed.
+        """
+        self.check_method(source)
+        theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in self.trainable_state().items()}
+        if theirs != ours:
+            raise CheckpointError(f"the source has {theirs}, this run has {ours}")
+        for name, tensor in self.trainable_state().items():
+            tensor.copy_(tensors[name])
+        return []
+
+    def check_method(self, source: TunerConfig) -> None:
+        """Refuses the settings of another method.
+
+        Raises:
+            CheckpointError: Both methods are named.
+        """
+        if source.name != self.config.name:
+            raise CheckpointError(
+                f"the source was trained with {source.name!r}, this run has {self.config.name!r}; "
+                "init.parts=prompt takes the soft prompt alone"
+            )
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Returns the trainable tensors by name: what a checkpoint holds of the tuner."""

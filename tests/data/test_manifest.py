@@ -160,7 +160,9 @@ def test_altered_bytes_are_not_read_from_the_old_copy(tmp_path):
 def test_a_foreign_or_renamed_file_is_refused(tmp_path):
     path = write(tmp_path, [row(1)])
     os.replace(path, path.with_name("test.parquet"))
-    with pytest.raises(DataError, match=r"test.parquet: holds split 'val' of task 'vqa', expected 'test' of 'vqa'"):
+    with pytest.raises(
+        DataError, match=r"test.parquet: holds split 'val' of task 'vqa', expected split 'test' of task 'vqa'"
+    ):
         open_split(tmp_path, "vqa", "test")
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(DataError, match="has no dept_vl metadata"):

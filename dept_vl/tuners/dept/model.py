@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from dept_vl.errors import CheckpointError
 from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
 from dept_vl.tuners.budget import Budget
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
+
+if TYPE_CHECKING:
+    from dept_vl.tuners import TunerConfig
 
 
 class Dept(Tuner):
@@ -75,6 +81,47 @@ class Dept(Tuner):
             update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
+
+    @torch.no_grad()
+    def start_from(self, tensors: Mapping[str, Tensor], source: TunerConfig) -> list[str]:
+        """Takes another DePT tuner's prompt and pair; see `Tuner.start_from`.
+
+        m and r must be equal. Where s differs, the first rows of A are taken, as many as both have, and further rows
+        are zero: text tokens beyond the source's s start without an update. Where the scaling differs, B is rescaled
+        so that scaling * A B is the source's.
+        """
+        self.check_method(source)
+        assert isinstance(source, DeptConfig)  # it has this method's name
+        prompt, a, b = (tensors.get(name) for name in ("soft_prompt", "lowrank_a", "lowrank_b"))
+        sizes = {
+            "num_virtual_tokens": (0 if prompt is None else prompt.shape[0], self.num_virtual_tokens),
+            "rank": (0 if b is None else b.shape[0], self.rank),
+        }
+        problems = [f"{name}={theirs}, this run has {ours}" for name, (theirs, ours) in sizes.items() if theirs != ours]
+        if problems:
+            raise CheckpointError(
+                f"the source has {'; '.join(problems)}; set tuner.num_virtual_tokens and tuner.rank to the source's "
+                "(with tuner.allow_nearest where that misses the budget)"
+            )
+        if self.soft_prompt is not None and prompt is not None:
+            self.soft_prompt.copy_(prompt)
+        if self.lowrank_a is None or self.lowrank_b is None or a is None or b is None:
+            return []
+        shared = min(self.max_source_length, a.shape[0])
+        self.lowrank_a.zero_()
+        self.lowrank_a[:shared] = a[:shared]
+        factor = source.scaling_factor(self.rank) / self.scaling
+        self.lowrank_b.copy_(b if factor == 1 else b * factor)
+        notes = []
+        if a.shape[0] != self.max_source_length:
+            further = "; further rows start at zero, without an update" if shared < self.max_source_length else ""
+            notes.append(
+                f"the source was trained for max_source_length={a.shape[0]}, this run has {self.max_source_length}: "
+                f"the first {shared} rows of A are taken{further}"
+            )
+        if factor != 1:
+            notes.append(f"B is taken times {factor:.6g}, so that this run's scaling gives the source's update")
+        return notes
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns ``soft_prompt`` and ``lowrank``, the two groups the paper trains at different rates."""

@@ -1,0 +1,59 @@
+"""Commands about the released DePT checkpoints: import-official, export-official."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dept_vl.cli.settings import add_command, refuse_settings
+
+
+def _add_import(commands: Any) -> None:
+    text = "Turn an adapter of the released DePT code into a run folder."
+    parser = add_command(commands, "import-official", _import, text, has_settings=False)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds adapter_config.json and adapter_model.bin")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder to make")
+    parser.add_argument("--task", metavar="NAME", help="what it was trained on; default: the folder's name")
+    parser.add_argument(
+        "--backbone", metavar="PATH_OR_ID",
+        help="its T5, loaded to record the weights' hash; default: the published T5 it names, weights not recorded",
+    )  # fmt: skip
+    parser.add_argument("--prompt-only", action="store_true", help="import the soft prompt without the low-rank pair")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
+
+
+def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("import-official", overrides)
+    from dept_vl.released import import_official
+
+    adapter = import_official(
+        options.folder,
+        options.out,
+        task=options.task,
+        backbone=options.backbone,
+        prompt_only=options.prompt_only,
+        overwrite=options.overwrite,
+    )
+    print(
+        f"imported: {options.out} ({adapter.tuner.name} for {adapter.task} on {adapter.backbone.name}, "
+        f"m = {adapter.num_virtual_tokens}, r = {adapter.rank}, s = {adapter.max_source_length})"
+    )
+
+
+def _add_export(commands: Any) -> None:
+    text = "Write a run's adapter as the released DePT code loads it."
+    parser = add_command(commands, "export-official", _export, text, has_settings=False)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder with a text-only adapter on a T5")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+
+
+def _export(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("export-official", overrides)
+    from dept_vl.released import export_official
+
+    export_official(options.run, options.out)
+    print(f"exported: {options.out} (the released code needs every text padded to max_length tokens)")
+
+
+COMMANDS = (_add_import, _add_export)

@@ -1,0 +1,81 @@
+"""What the declarations of text tasks share: one call that fills in both protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dept_vl.tasks.base import ColumnKind, Protocol, Source, SplitSize, Task, Template
+from dept_vl.tasks.golds import Golds, class_label
+from dept_vl.tasks.splits import Splits
+
+PAPER = "Shi & Lipani 2024, Tables 1, 2 and 9; templates and splits of the released src/tasks.py"
+
+LABEL_TOKENS = 8
+"""Tokens kept of a label string; the released code keeps the longest one's, 3 with T5's tokenizer ("0", "2.8")."""
+
+ANSWER_TOKENS = 20
+"""Tokens kept of an answer: ``generation_max_length`` of the released ``train.py``."""
+
+_INPUTS = ("text", "text or empty", "integer", "texts")
+
+
+def binary(column: str = "label", *, zero: str = "0", one: str = "1") -> tuple[Golds, tuple[str, ...]]:
+    """Returns the golds and labels of a task with two classes, whose raw values are `zero` and `one`."""
+    return class_label(column, {zero: "0", one: "1"}), ("0", "1")
+
+
+def three_way(column: str = "label") -> tuple[Golds, tuple[str, ...]]:
+    """Returns the golds and labels of a task with the classes 0, 1 and 2."""
+    return class_label(column, {label: label for label in "012"}), ("0", "1", "2")
+
+
+def text_task(
+    name: str,
+    *,
+    source: Source,
+    columns: Mapping[str, ColumnKind],
+    template: Template,
+    golds: Golds,
+    labels: tuple[str, ...] | None,
+    splits: Splits,
+    sizes: Mapping[str, SplitSize],
+    evaluators: tuple[str, ...] = ("accuracy",),
+    primary_metric: str = "accuracy",
+    max_source_length: int = 256,
+    paper: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> Task:
+    """Declares a text task with the protocols ``fixed`` (the default) and ``paper``.
+
+    Args:
+        name: Task name.
+        source: The data set.
+        columns: Raw columns that are read.
+        template: Row to source text.
+        golds: Raw row to targets and references.
+        labels: Every target string, or None.
+        splits: Split policy.
+        sizes: Rows of the complete splits, Table 9's.
+        evaluators: Their names.
+        primary_metric: What the paper's tables print.
+        max_source_length: Text tokens kept (Table 10; MultiRC and question answering: the released checkpoints).
+        paper: Fields of `Protocol` in which ``paper`` differs.
+        fixed: Fields of `Protocol` in which ``fixed`` differs.
+    """
+    shared = Protocol(template, golds, splits, sizes, labels)
+    variants = {"fixed": replace(shared, **(fixed or {})), "paper": replace(shared, **(paper or {}))}
+    return Task(
+        name=name,
+        template=variants["fixed"].template,
+        evaluators=evaluators,
+        primary_metric=primary_metric,
+        max_source_length=max_source_length,
+        max_target_length=ANSWER_TOKENS if labels is None else LABEL_TOKENS,
+        paper=PAPER,
+        input_columns=tuple(column for column, kind in columns.items() if kind in _INPUTS),
+        source=source,
+        columns=columns,
+        variants=variants,
+    )
