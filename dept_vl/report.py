@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dept_vl.experiments.runs import Spread
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
+    from dept_vl.experiments.transfer import TransferResult
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.predict import Prediction
     from dept_vl.train import TrainResult
@@ -158,6 +159,30 @@ def describe_sweep(result: SweepResult) -> str:
     else:
         lines += [f"best on val: {result.best.run_dir}; on test:", format_metrics(result.best.test or {})]
     return "\n".join(lines + [f"{name}: {path}" for name, path in result.files.items()])
+
+
+def describe_transfer(result: TransferResult) -> str:
+    """Returns what each source gave on val, and test scores of the chosen one and of the control without a source."""
+    metric = result.scratch.runs[0].metric
+    rows = [("from", f"val {metric}", "")]
+    for start in (*result.sources, result.scratch):
+        chosen = "chosen on val" if start.source == result.best.source else ""
+        rows.append((start.source, format_spread(metric, start.val), chosen))
+    scored = [("test", f"from {result.best.source}", "from scratch", "")]
+    for name, value in (result.best.test or {}).items():
+        control = (result.scratch.test or {})[name]
+        scored.append(
+            (name, format_spread(name, value), format_spread(name, control), format_score(name, value.mean)[1])
+        )
+    runs = len(result.best.runs)
+    return "\n".join(
+        [
+            f"{result.target.task}: {len(result.sources)} sources, {runs} run{'s' if runs > 1 else ''} each",
+            format_table(rows),
+            format_table(scored),
+            f"written: {result.path}",
+        ]
+    )
 
 
 def describe_predictions(predictions: Sequence[Prediction]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, say
+from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, parse_seeds, say
 from dept_vl.errors import ConfigError
 
 
@@ -29,4 +30,53 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     say(describe_sweep(run_sweep(plan, data_dir, resume=options.resume, overwrite=options.overwrite)))
 
 
-COMMANDS = (_add_sweep,)
+def _add_transfer(commands: Any) -> None:
+    text = "Train a target task from each of several source tasks; the source is chosen on val."
+    parser = add_command(commands, "transfer", _transfer, text)
+    parser.add_argument("--target", required=True, metavar="TASK", help="the task to train, as superglue-cb")
+    parser.add_argument("--sources", required=True, metavar="TASK,...", help="source tasks, as mnli,sst2,squad")
+    parser.add_argument(
+        "--source-runs",
+        nargs="+",
+        default=[],
+        metavar="TASK=RUN",
+        help="finished source runs to use; others are trained",
+    )
+    parser.add_argument(
+        "--source-config",
+        type=Path,
+        metavar="FILE",
+        help="settings the sources are trained with; default: the target's",
+    )
+    parser.add_argument("--seeds", type=parse_seeds, metavar="N,N,...", help="of the target's runs; default: --seed")
+    parser.add_argument("--resume", action="store_true", help="go on in the output folder; finished runs are kept")
+    parser.add_argument("--overwrite", action="store_true", help="replace the transfer in the output folder")
+
+
+def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    settings = config_overrides(options, overrides)
+    if "task" in settings:
+        raise ConfigError("task: a transfer has --target and --sources instead")
+    if options.seeds and "seed" in settings:
+        raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from dept_vl.experiments.plan import plan_transfer
+
+    target, sources = plan_transfer(
+        options.target,
+        options.sources.split(","),
+        options.config,
+        settings,
+        source_config=options.source_config,
+        source_runs=options.source_runs,
+    )
+    data_dir = open_data_dir(target)
+    from dept_vl.experiments.transfer import transfer
+    from dept_vl.report import describe_transfer
+
+    result = transfer(
+        target, sources, data_dir, seeds=options.seeds, resume=options.resume, overwrite=options.overwrite
+    )
+    say(describe_transfer(result))
+
+
+COMMANDS = (_add_sweep, _add_transfer)
