@@ -18,7 +18,7 @@ from data_prep.prepared import Preparation, PreparedStats
 from dept_vl.atomic import refuse_existing
 from dept_vl.data.manifest import manifest_schema
 from dept_vl.errors import DataError
-from dept_vl.tasks import Row, get_task
+from dept_vl.tasks import Row, SplitSize, get_task
 
 YEARS = ("train2014", "val2014")
 SCHEMA = manifest_schema(images=True)
@@ -80,13 +80,14 @@ def build(
             images[split].append(image_id)
     train_captions = sum(len(captions[image_id]) for image_id in images["train"])
     blank = sum(not c.caption.strip() for image_id in images["train"] for c in captions[image_id])
-    return Preparation(
+    return karpathy.preparation(
         task=get_task("coco"),
         schema=SCHEMA,
-        karpathy=karpathy,
         rows={split: convert(captions, images[split], paths, per_caption=split == "train") for split in SPLITS},
-        examples={"train": train_captions, "val": len(images["val"]), "test": len(images["test"])},
-        example_images={split: len(images[split]) for split in SPLITS},
+        examples={
+            split: SplitSize(train_captions if split == "train" else len(images[split]), len(images[split]))
+            for split in SPLITS
+        },
         left_out={
             f"images left out: they have captions but are not in {karpathy.file.path.name}": len(
                 captions.keys() - karpathy.split_of.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from dept_vl.errors import DataError
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
+
+CACHE_VARIABLE = "DEPT_VL_CACHE"
+"""Environment variable that names the folder for data made on first use."""
 
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -38,6 +42,11 @@ class RawFile:
     def without_content(self) -> RawFile:
         """Returns the same without the content, which may be gigabytes."""
         return replace(self, content=None)
+
+
+def cache_root() -> Path:
+    """Returns the folder for data made on first use: ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dept_vl")
 
 
 def find_raw(raw: Path, name: str, *subfolders: str) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
 from data_prep.cache_features import cache_features
+from data_prep.common import CACHE_VARIABLE, cache_root
 from data_prep.prepare import CONVERTERS, prepare
 from data_prep.scenes import write_scenes
 from dept_vl.atomic import write_json
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 NUM_IMAGES = {"num_train": 3000, "num_restval": 200, "num_val": 200, "num_test": 500}
 SEED = 0
-CACHE_VARIABLE = "DEPT_VL_CACHE"
 
 _DONE = "done.json"
 
@@ -38,7 +37,7 @@ def demo_data_dir() -> Path:
     Raises:
         DataError: The folder cannot be written, or several processes were launched before it was made.
     """
-    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dept_vl")
+    root = cache_root()
     folder = root / f"demo-{_key()}"
     if not (folder / _DONE).is_file():
         if process_state().num_processes > 1:

@@ -7,11 +7,16 @@ Training uses ``train`` and ``restval`` together (113,287 images), as everyone s
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from data_prep.common import Place, RawFile, find_raw, read_json, records, take
+from data_prep.prepared import Preparation
 from dept_vl.errors import DataError
+from dept_vl.tasks import Row, SplitSize, Task
 
 FILE = "dataset_coco.json"
 FULL_IMAGES = 123_287
@@ -40,6 +45,35 @@ class KarpathySplits:
     def is_full(self) -> bool:
         """Whether this is the complete file, whose counts are known."""
         return len(self.split_of) == FULL_IMAGES
+
+    def preparation(
+        self,
+        task: Task,
+        schema: pa.Schema,
+        rows: Mapping[str, Iterable[Row]],
+        examples: Mapping[str, SplitSize],
+        left_out: dict[str, int],
+        inputs: Sequence[RawFile],
+    ) -> Preparation:
+        """Returns a task on these splits, ready to be written; the arguments are fields of `Preparation`.
+
+        Raises:
+            DataError: There is no example at all.
+        """
+        if not any(size.rows for size in examples.values()):
+            raise DataError(
+                f"task {task.name!r}: none of the raw files' examples is on an image that {self.file.path} lists"
+            )
+        return Preparation(
+            task=task,
+            schema=schema,
+            rows=rows,
+            examples=examples,
+            is_subset=not self.is_full,
+            complete=f"{self.file.path} is the complete Karpathy file",
+            left_out=left_out,
+            inputs=inputs,
+        )
 
 
 def read_karpathy(raw: Path) -> KarpathySplits:

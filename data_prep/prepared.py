@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.common import RawFile
-from data_prep.karpathy import SPLITS, KarpathySplits
 from dept_vl import __version__
 from dept_vl.atomic import atomic_folder, write_json
-from dept_vl.data.manifest import SplitInfo, write_split
+from dept_vl.data.manifest import SplitInfo, task_folder, write_split
 from dept_vl.errors import DataError
-from dept_vl.tasks import Row, Task
+from dept_vl.tasks import Row, SplitSize, Task
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +29,13 @@ class SplitCount:
 
     Attributes:
         examples: Examples the raw files hold; what is compared with the expected number.
-        images: Distinct images of those examples.
+        images: Distinct images of those examples; None for text.
         rows: Rows written: `examples` without those that cannot be trained on.
         words: For each text column, lengths in whitespace-separated words: ``max``, ``p99`` and ``mean``.
     """
 
     examples: int
-    images: int
+    images: int | None
     rows: int
     words: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -48,32 +47,40 @@ class PreparedStats:
     Attributes:
         task: Task name.
         folder: Where the splits were written.
-        image_root: Folder that image paths are relative to.
-        is_subset: Whether the Karpathy file is not the complete one, so that no counts are expected.
-        splits: Counts by split.
+        image_root: Folder that image paths are relative to; None for text.
+        is_subset: Whether the raw files are not the complete ones, so that no counts are expected.
+        splits: Counts by split; a split that could not be made is not in it.
         expected: Expected ``examples`` and ``images`` by split, of the complete data.
         left_out: What was not used, in words, to how many.
         inputs: Raw files by path relative to the raw folder, with size and sha256.
+        protocol: The protocol of a text task.
+        source: The hub's data set, where the rows came from there.
     """
 
     task: str
     folder: Path
-    image_root: str
+    image_root: str | None
     is_subset: bool
     splits: dict[str, SplitCount]
     expected: dict[str, dict[str, int | None]]
     left_out: dict[str, int]
     inputs: dict[str, dict[str, Any]]
+    protocol: str | None = None
+    source: str | None = None
 
     def lines(self) -> list[str]:
         """Returns the counts in words, a line a split and a line for each kind of row left out."""
+        name = f"{self.task} ({self.protocol})" if self.protocol else self.task
         lines = []
-        for split, count in self.splits.items():
-            expected = self.expected[split]
-            target = f"{expected['examples']:,} on {expected['images']:,} images"
+        for split, complete in self.expected.items():
+            target = f"{complete['examples']:,}{_on_images(complete['images'])}"
             note = f"a subset; complete: {target}" if self.is_subset else f"expected {target}"
-            lines.append(f"{self.task} {split}: {count.examples:,} examples on {count.images:,} images ({note})")
-        lines += [f"{self.task}: {number:,} {what}" for what, number in self.left_out.items() if number]
+            if split in self.splits:
+                count = self.splits[split]
+                lines.append(f"{name} {split}: {count.examples:,} examples{_on_images(count.images)} ({note})")
+            else:
+                lines.append(f"{name} {split}: not made, its raw rows are not there (complete: {target})")
+        lines += [f"{name}: {number:,} {what}" for what, number in self.left_out.items() if number]
         return lines
 
 
@@ -84,75 +91,79 @@ class Preparation:
     Attributes:
         task: The task.
         schema: Columns of its rows.
-        karpathy: The splits.
         rows: For each split, its rows; read once.
-        examples: For each split, the examples the raw files hold.
-        example_images: For each split, the images those are on.
+        examples: For each split, the examples the raw files hold and the images those are on.
+        is_subset: Whether the raw files are not the complete ones.
+        complete: Why they are thought complete if they are, for the message about wrong counts.
         left_out: What was not used, in words, to how many.
         inputs: The raw files read.
+        protocol: The protocol of a text task.
+        source: The hub's data set, where the rows come from there.
     """
 
     task: Task
     schema: pa.Schema
-    karpathy: KarpathySplits
     rows: Mapping[str, Iterable[Row]]
-    examples: Mapping[str, int]
-    example_images: Mapping[str, int]
+    examples: Mapping[str, SplitSize]
+    is_subset: bool
+    complete: str
     left_out: dict[str, int]
     inputs: Sequence[RawFile]
+    protocol: str | None = None
+    source: str | None = None
 
     def check_counts(self) -> None:
-        """Compares counts with the task's expected ones if the Karpathy file is the complete one.
+        """Compares counts with the task's expected ones unless the raw files are a subset.
 
         Raises:
-            DataError: A count of complete data differs, or there is no example at all.
+            DataError: A count of complete data differs.
         """
-        if not any(self.examples.values()):
-            raise DataError(
-                f"task {self.task.name!r}: none of the raw files' examples is on an image that "
-                f"{self.karpathy.file.path} lists"
-            )
-        if not self.karpathy.is_full:
+        if self.is_subset:
             return
         wrong = [
-            f"{split}: {self.examples[split]:,} examples on {self.example_images[split]:,} images, "
-            f"expected {size.rows:,} on {size.images:,}"
-            for split, size in self.task.split_sizes.items()
-            if (self.examples[split], self.example_images[split]) != (size.rows, size.images)
+            f"{split}: {found.rows:,} examples{_on_images(found.images)}, "
+            f"expected {size.rows:,}{_on_images(size.images).removesuffix(' images')}"
+            for split, size in self.task.sizes(self.protocol).items()
+            if (found := self.examples[split]) != size
         ]
         if wrong:
             raise DataError(
-                f"task {self.task.name!r}: {self.karpathy.file.path} is the complete Karpathy file, but the counts are "
-                f"not those of the complete data ({'; '.join(wrong)}); a raw file is cut or of another version"
+                f"task {self.task.name!r}: {self.complete}, but the counts are not those of the complete data "
+                f"({'; '.join(wrong)}); a raw file is cut or of another version"
             )
 
-    def write(self, out: Path, raw: Path, image_root: Path) -> PreparedStats:
-        """Writes ``out/<task>/`` in one step: splits, their Arrow copies, statistics.
+    def write(self, out: Path, raw: Path | None, image_root: Path | None = None) -> PreparedStats:
+        """Writes the task's folder in `out` in one step: splits, their Arrow copies, statistics.
 
         Raises:
             DataError: Counts are wrong, the folder is not empty, or a row breaks a rule of the manifest.
         """
         self.check_counts()
-        folder = out / self.task.name
-        root = str(image_root.resolve())
+        folder = task_folder(out, self.task.name, self.protocol)
+        root = None if image_root is None else str(image_root.resolve())
         splits = {}
         with atomic_folder(folder) as temporary:
-            for split in SPLITS:
+            for split, found in self.examples.items():
                 counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
-                info = SplitInfo(self.task.name, split, root)
+                info = SplitInfo(self.task.name, split, root, self.protocol)
                 rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
-                splits[split] = SplitCount(self.examples[split], self.example_images[split], rows, counter.summaries())
+                splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
             stats = PreparedStats(
                 task=self.task.name,
                 folder=folder,
                 image_root=root,
-                is_subset=not self.karpathy.is_full,
+                is_subset=self.is_subset,
                 splits=splits,
-                expected={s: {"examples": z.rows, "images": z.images} for s, z in self.task.split_sizes.items()},
+                expected={
+                    split: {"examples": size.rows, "images": size.images}
+                    for split, size in self.task.sizes(self.protocol).items()
+                },
                 left_out=self.left_out,
                 inputs={
                     _relative(file.path, raw): {"bytes": file.size_bytes, "sha256": file.sha256} for file in self.inputs
                 },
+                protocol=self.protocol,
+                source=self.source,
             )
             content = {key: value for key, value in asdict(stats).items() if key != "folder"}
             write_json(temporary / STATS, {**content, "dept_vl": __version__})
@@ -166,7 +177,7 @@ class _WordCounter:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._lengths: dict[str, Counter[int]] = {
-            name: Counter() for name in columns if name not in ("image", "target_weights")
+            name: Counter() for name in columns if name not in ("image", "target_weights", "group")
         }
 
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -196,5 +207,9 @@ class _WordCounter:
         return {"max": max(lengths), "p99": p99, "mean": round(mean, 4)}
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+def _relative(path: Path, folder: Path | None) -> str:
+    return path.relative_to(folder).as_posix() if folder and path.is_relative_to(folder) else path.name
+
+
+def _on_images(images: int | None) -> str:
+    return "" if images is None else f" on {images:,} images"

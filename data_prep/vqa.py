@@ -16,7 +16,7 @@ from data_prep.prepared import Preparation, PreparedStats
 from dept_vl.atomic import refuse_existing
 from dept_vl.data.manifest import manifest_schema
 from dept_vl.errors import DataError
-from dept_vl.tasks import Row, get_task
+from dept_vl.tasks import Row, SplitSize, get_task
 from dept_vl.tasks.vqa_answers import soft_scores
 
 logger = logging.getLogger(__name__)
@@ -98,15 +98,15 @@ def build(
         else:
             unlisted += 1
     trainable = [q for q in by_split["train"] if targets(q, vocabulary)]
-    return Preparation(
+    return karpathy.preparation(
         task=get_task("vqa"),
         schema=SCHEMA,
-        karpathy=karpathy,
         rows={
             split: convert(trainable if split == "train" else by_split[split], paths, vocabulary) for split in SPLITS
         },
-        examples={split: len(by_split[split]) for split in SPLITS},
-        example_images={split: len({q.image_id for q in by_split[split]}) for split in SPLITS},
+        examples={
+            split: SplitSize(len(by_split[split]), len({q.image_id for q in by_split[split]})) for split in SPLITS
+        },
         left_out={
             f"questions left out: their image is not in {karpathy.file.path.name}": unlisted,
             "training questions left out: no answer is a target": len(by_split["train"]) - len(trainable),

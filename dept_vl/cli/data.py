@@ -12,13 +12,19 @@ from dept_vl.errors import ConfigError
 
 def _add_prepare(commands: Any) -> None:
     parser = add_command(
-        commands, "prepare", _prepare, "Turn official raw files into prepared splits.", has_settings=False
+        commands,
+        "prepare",
+        _prepare,
+        "Turn official raw files, or a data set of the hub, into prepared splits.",
+        has_settings=False,
     )
-    parser.add_argument("--task", required=True, metavar="NAME", help="vqa or coco")
-    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="folder of the official files")
+    parser.add_argument("--task", required=True, metavar="NAME", help="see `dept-vl tasks`")
+    parser.add_argument("--raw", type=Path, metavar="DIR", help="folder of the raw files; text tasks: default the hub")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="data folder; each task gets its own in it"
     )
+    parser.add_argument("--protocol", choices=("fixed", "paper"), help="text tasks; default: fixed")
+    parser.add_argument("--subset", action="store_true", help="text tasks: take files that are not complete")
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
     parser.add_argument("--no-image-check", action="store_true", help="do not look for the image files")
@@ -32,6 +38,8 @@ def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         options.task,
         options.raw,
         options.out,
+        protocol=options.protocol,
+        subset=options.subset,
         images=options.images,
         answer_vocabulary=options.answer_vocabulary,
         check_images=not options.no_image_check,
@@ -47,7 +55,11 @@ def _add_cache(commands: Any) -> None:
 
 
 def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.tasks import get_task
+
     config = load_settings(options, overrides)
+    if not get_task(config.task).uses_images:
+        raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     data_dir = open_data_dir(config)
     from data_prep.cache_features import cache_features
 

@@ -118,7 +118,7 @@ def parse_seeds(text: str) -> list[int]:
 def load_settings(
     options: argparse.Namespace, overrides: dict[str, Any], *, resume_from: str = "config.yaml"
 ) -> TrainConfig:
-    """Returns the configuration; the embedded one when neither a file nor data are named.
+    """Returns the configuration; the embedded one when neither a file nor data are named and the task has one.
 
     Args:
         options: The command's flags.
@@ -127,6 +127,7 @@ def load_settings(
     """
     from dept_vl.config import load_config
     from dept_vl.demo import demo_config
+    from dept_vl.tasks import get_task
 
     settings = config_overrides(options, overrides)
     task, tuner = str(settings.get("task", "vqa")), str(settings.get("tuner.name", "dept"))
@@ -135,18 +136,24 @@ def load_settings(
         path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / resume_from
     elif path == Path("demo"):
         path = demo_config(task, tuner)
-    elif path is None and settings.get("data.dir", "demo") == "demo":
+    elif path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":
         path = demo_config(task, tuner)
         logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
     return load_config(path, settings)
 
 
 def open_data_dir(config: TrainConfig) -> Path:
-    """Returns the folder of prepared data, making the embedded ones on first use."""
+    """Returns the folder of prepared data; the embedded ones and text tasks from the hub are made on first use."""
+    from dept_vl.tasks import get_task
+
     if config.is_demo_data:
         from data_prep.demo_data import demo_data_dir
 
         return demo_data_dir()
+    if config.data.dir is None and get_task(config.task).protocols:
+        from data_prep.hub_data import text_data_dir
+
+        return text_data_dir(config.task, config.data.protocol)
     if config.data.dir is None:
         raise ConfigError("data.dir: not set; give --data-dir DATA (what `dept-vl prepare` wrote), or 'demo'")
     return Path(config.data.dir)

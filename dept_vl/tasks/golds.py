@@ -67,6 +67,8 @@ def all_answers(row: Row) -> list[Gold]:
 
 def first_answer_paper(row: Row) -> list[Gold]:
     """MRQA as the released code does it: the first answer alone, punctuation padded, trained on and scored against."""
+    if not row["answers"]:
+        raise DataError("'answers' is empty; the released code needs one")
     return _one(pad_punctuation(row["answers"][0]))
 
 

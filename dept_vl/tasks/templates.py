@@ -42,7 +42,8 @@ def pad_punctuation(text: str) -> str:
     The released ``pad_punctuation`` (T5's): a text ending in punctuation ends in a blank, and "U.S." is "U . S . ".
     """
     padded: str = regex.sub(r"([^_\s\p{N}\p{L}\p{M}])", r" \1 ", text)
-    return re.sub(r"\s+", " ", padded)
+    collapsed: str = regex.sub(r"\s+", " ", padded)
+    return collapsed
 
 
 def multirc(row: Row) -> str:
