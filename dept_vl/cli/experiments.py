@@ -1,4 +1,4 @@
-"""Commands that make several runs: sweep, transfer."""
+"""Commands about several runs: sweep, transfer, report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, parse_seeds, say
+from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, parse_seeds, refuse_settings, say
 from dept_vl.errors import ConfigError
 
 
@@ -70,6 +70,9 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         source_runs=options.source_runs,
     )
     data_dir = open_data_dir(target)
+    for source in sources.values():
+        if not isinstance(source, Path):
+            open_data_dir(source)  # makes what is made on first use, in the same folder
     from dept_vl.experiments.transfer import transfer
     from dept_vl.report import describe_transfer
 
@@ -79,4 +82,19 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     say(describe_transfer(result))
 
 
-COMMANDS = (_add_sweep, _add_transfer)
+def _add_report(commands: Any) -> None:
+    text = "Print scored runs beside the paper's numbers."
+    parser = add_command(commands, "report", _report, text, has_settings=False)
+    parser.add_argument("--paper", required=True, metavar="TABLE", help="table1, table2, table3 or table4_5")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, seeds or transfers")
+    parser.add_argument("--mixed", action="store_true", help="print runs of different protocols, a line each")
+
+
+def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("report", overrides)
+    from dept_vl.paper_report import compare
+
+    print(compare(options.paper, options.runs, mixed=options.mixed))
+
+
+COMMANDS = (_add_sweep, _add_transfer, _add_report)

@@ -6,6 +6,7 @@ from datasets import Dataset
 
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.errors import ConfigError
+from dept_vl.tasks import TASKS
 
 
 def labels(num_rows: int, names: str, seed: int = 0) -> list[str]:
@@ -94,3 +95,9 @@ def test_a_k_that_is_no_row_of_any_class_is_refused():
 def test_a_label_outside_the_classes_is_refused():
     with pytest.raises(ConfigError, match="class '2' is not among 0, 1"):
         choose_rows(FewShot(4, "balanced", 0), 300, labels(300, "012"), "01")
+
+
+def test_similarities_are_two_classes_cut_at_two_and_a_half():
+    stsb = TASKS["stsb"]
+    assert [stsb.few_shot_class(target) for target in ("0.0", "2.5", "2.6", "5.0")] == ["0", "0", "1", "1"]
+    assert stsb.few_shot_classes == ("0", "1")
