@@ -13,9 +13,13 @@ from dept_vl.models.backbone import backbone_identity, load_t5
 from dept_vl.models.released import CONFIG_FILE, ReleasedAdapter, ReleasedConfig, read_released, write_released
 from dept_vl.models.t5_shapes import published_config
 from dept_vl.run_folder import open_run_folder
+from dept_vl.tasks import get_task
 
 TASK_NAMES = {"superglue-wsc.fixed": "superglue-wsc", "yelp_polarity": "yelp-polarity"}
 """Task names of the released code that are spelled otherwise here."""
+
+PAPER = "paper"
+"""The protocol of text tasks that follows the released code."""
 
 
 def import_official(
@@ -74,10 +78,14 @@ def import_official(
 def imported_settings(released: ReleasedAdapter, *, task: str, backbone: str, run_dir: Path) -> dict[str, Any]:
     """Returns the settings tree of an imported run: what the adapter's numbers depend on, the rest by default.
 
-    The one place to say how a released adapter is evaluated. How it was trained is not in its files, so ``optim`` and
-    ``loop`` are this package's defaults.
+    The one place to say how a released adapter is evaluated: with the protocol it was trained under. How it was
+    trained otherwise is not in its files, so ``optim`` and ``loop`` are this package's defaults.
     """
-    data = {} if released.config.max_length is None else {"max_source_length": released.config.max_length}
+    data: dict[str, Any] = {}
+    if released.config.max_length is not None:
+        data["max_source_length"] = released.config.max_length
+    if PAPER in get_task(task).protocols:
+        data["protocol"] = PAPER
     return {
         "task": task,
         "output_dir": str(run_dir),

@@ -64,6 +64,23 @@ def test_a_prompt_alone_is_recorded_as_such(shared_data, tmp_path):
     assert "low-rank pair: not released" in (tmp_path / "run" / CARD_FILE).read_text()
 
 
+@pytest.mark.parametrize("task", ["cola", "sst2"])
+def test_the_folder_names_the_task_and_the_protocol_is_the_paper_s(shared_data, tmp_path, task):
+    import_official(shared_data / "dept_official" / task, tmp_path / "run")
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.task, config.data.protocol) == (task, "paper")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("superglue-wsc.fixed", "superglue-wsc"), ("yelp_polarity", "yelp-polarity")]
+)
+def test_released_task_names_become_ours(t5_folder, tmp_path, theirs, ours):
+    trained(t5_folder, tmp_path / "ours")
+    export_official(tmp_path / "ours", tmp_path / theirs)
+    adapter = import_official(tmp_path / theirs, tmp_path / "run", backbone=str(t5_folder))
+    assert (adapter.task, adapter.max_source_length) == (ours, S)
+
+
 def test_an_imported_adapter_computes_what_the_exported_one_did(t5_folder, tmp_path):
     model = trained(t5_folder, tmp_path / "ours")
     export_official(tmp_path / "ours", tmp_path / "theirs")
