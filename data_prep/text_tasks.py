@@ -97,9 +97,9 @@ def build(task: Task, protocol: str, raw_splits: Mapping[str, RawSplit]) -> Prep
         examples[split] = SplitSize(int(pc.sum(pc.list_value_length(taken)).as_py()))
         left_out[f"{split} rows left out: they have no answer"] = _count_unanswered(taken)
         rows[split] = convert(table, indices)
-    is_subset = any(
-        name not in raw_splits or raw_splits[name].table.num_rows != count for name, count in source.rows.items()
-    )
+    needed = {rule.hub_split for rule in variant.splits.values()}
+    found = {name: split.table.num_rows for name, split in raw_splits.items()}
+    is_subset = any(found.get(name) != source.rows[name] for name in needed)
     files = [split.file for split in raw_splits.values() if split.file is not None]
     return Preparation(
         task=task,

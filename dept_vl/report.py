@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dept_vl.experiments.transfer import TransferResult
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.predict import Prediction
+    from dept_vl.tasks import RenderedExample, Task
     from dept_vl.train import TrainResult
 
 _PERCENT = "of 100"
@@ -191,4 +192,42 @@ def describe_predictions(predictions: Sequence[Prediction]) -> str:
     for item in predictions:
         asked = "".join(f"\n  {name}: {value}" for name, value in item.columns.items())
         blocks.append(f"{item.image}{asked}\n  greedy: {item.greedy}\n  beam {item.num_beams}: {item.beam}")
+    return "\n".join(blocks)
+
+
+def describe_tasks(tasks: Iterable[Task]) -> str:
+    """Returns a table of tasks: rows of each complete split, metrics, lengths in tokens, source.
+
+    A task's protocols share a line where their splits are equally large.
+    """
+    rows = [("task", "train / val / test rows", "metrics", "source, target tokens", "source")]
+    for task in tasks:
+        evaluators = ", ".join(task.evaluators)
+        lengths = f"{task.max_source_length}, {task.max_target_length}"
+        source = str(task.source or "official files")
+        by_size: dict[str, list[str]] = {}
+        for protocol in task.protocols or (None,):
+            sizes = " / ".join(f"{size.rows:,}" for size in task.sizes(protocol).values())
+            by_size.setdefault(sizes, []).append(protocol or "")
+        for sizes, protocols in by_size.items():
+            only = f" ({protocols[0]})" if len(by_size) > 1 else ""
+            rows.append((f"{task.name}{only}", sizes, evaluators, lengths, source))
+    return format_table(rows)
+
+
+def describe_examples(task: Task, examples: Sequence[Sequence[RenderedExample]], origin: str) -> str:
+    """Returns rendered examples, source -> target, one block a row; protocols that agree share a line.
+
+    Args:
+        task: The task.
+        examples: For each row, what each protocol makes of it.
+        origin: Where the rows are from.
+    """
+    blocks = [f"{task.name}: {task.paper}\nrows: {origin}"]
+    for number, rendered in enumerate(examples, start=1):
+        by_text: dict[str, list[str]] = {}
+        for example in rendered:
+            answer = " | ".join(map(repr, example.targets)) if example.targets else "what people answered"
+            by_text.setdefault(f"{example.source!r} -> {answer}", []).append(example.protocol or "")
+        blocks += [f"{number} {', '.join(protocols)}".rstrip() + f"\n  {text}" for text, protocols in by_text.items()]
     return "\n".join(blocks)

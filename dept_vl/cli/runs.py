@@ -114,6 +114,12 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     recorded = read_run_config(run_dir)
     if settings.get("task", recorded.task) != recorded.task:
         raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {settings['task']!r}")
+    protocol = settings.get("data.protocol", recorded.data.protocol)
+    if protocol != recorded.data.protocol:
+        raise ConfigError(
+            f"data.protocol: {run_dir} was trained under {recorded.data.protocol!r}, asked for {protocol!r}; "
+            "the two are not comparable"
+        )
     return load_config(run_dir / "config.yaml", settings), run_dir
 
 

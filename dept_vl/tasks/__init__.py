@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dept_vl.registry import lookup
 from dept_vl.tasks import glue, mrqa, other, superglue
-from dept_vl.tasks.base import Gold, Protocol, Row, Source, SplitRule, SplitSize, Task
+from dept_vl.tasks.base import Gold, Protocol, RenderedExample, Row, Source, SplitRule, SplitSize, Task
 from dept_vl.tasks.vision import COCO, VQA
 
-__all__ = ["TASKS", "Gold", "Protocol", "Row", "Source", "SplitRule", "SplitSize", "Task", "get_task"]
+__all__ = [
+    "TASKS",
+    "Gold",
+    "Protocol",
+    "RenderedExample",
+    "Row",
+    "Source",
+    "SplitRule",
+    "SplitSize",
+    "Task",
+    "get_task",
+]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (VQA, COCO, *glue.TASKS, *superglue.TASKS, *mrqa.TASKS, *other.TASKS)

@@ -52,7 +52,7 @@ class Source:
 
     def __str__(self) -> str:
         config = f" {self.config}" if self.config else ""
-        return f"{self.path}{config}{f' @{self.revision[:12]}' if self.revision else ''}"
+        return f"{self.path}{config}{f' @{self.revision[:12]}' if self.revision else ', newest revision'}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,15 @@ class Gold:
 
     targets: tuple[str, ...]
     references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RenderedExample:
+    """A row as the model sees it: what goes in, what should come out, under which protocol."""
+
+    protocol: str | None
+    source: str
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,16 @@ class Task:
     def source_text(self, row: Row, protocol: str | None = None) -> str:
         """Returns the source text of a row of a prepared split, or of a raw row."""
         return self.template(row) if protocol is None else self.variant(protocol).template(row)
+
+    def render(self, row: Row) -> list[RenderedExample]:
+        """Returns what each protocol makes of a raw row: an example a gold; for a task without any, its source text."""
+        if not self.variants:
+            return [RenderedExample(None, self.source_text(row), ())]
+        return [
+            RenderedExample(name, variant.template(row), gold.targets)
+            for name, variant in self.variants.items()
+            for gold in variant.golds(row)
+        ]
 
     def label_set(self, protocol: str | None) -> tuple[str, ...] | None:
         """Returns every target string of the task; None when it has no label set."""

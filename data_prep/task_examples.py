@@ -1,0 +1,72 @@
+"""A few rows of a task as the model sees them: made-up ones, or the first of a raw folder or of prepared data."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from data_prep.text_columns import read_row
+from data_prep.text_files import file_names, find_split_file, read_rows
+from dept_vl.data.manifest import open_split, split_path
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.tasks import RenderedExample, Task
+from dept_vl.tasks.examples import example_rows
+
+_SPLITS = ("train", "val", "test")
+
+
+def render_examples(
+    task: Task, *, raw: Path | None = None, data_dir: Path | None = None, count: int = 3
+) -> tuple[list[list[RenderedExample]], str]:
+    """Returns what each protocol makes of a few rows, and where the rows are from.
+
+    Args:
+        task: The task.
+        raw: Folder of the data set's files; its first rows are shown.
+        data_dir: Prepared data; the first rows of each protocol that is there are shown.
+        count: How many rows.
+
+    Raises:
+        ConfigError: Both folders are given, or `raw` for a task whose raw files are of several kinds.
+        DataError: There are no such rows, or they are damaged.
+    """
+    if raw is not None and data_dir is not None:
+        raise ConfigError("--raw and --data-dir: give one of them")
+    if data_dir is not None:
+        return _from_prepared(task, data_dir, count)
+    if raw is not None:
+        return _from_raw(task, raw, count)
+    rows = example_rows(task.name)[:count]
+    rows = [read_row(row, task.columns) if task.columns else row for row in rows]
+    return [task.render(row) for row in rows], "made up for this listing, no data (--raw DIR shows real ones)"
+
+
+def _from_raw(task: Task, raw: Path, count: int) -> tuple[list[list[RenderedExample]], str]:
+    if task.source is None:
+        raise ConfigError(f"--raw: shows rows of text tasks; prepare {task.name!r} and give --data-dir DATA")
+    for name in task.source.rows:
+        path = find_split_file(raw, name)
+        if path is None:
+            continue
+        examples = []
+        for place, record in islice(read_rows(path, list(task.columns)), count):
+            try:
+                examples.append(task.render(read_row(record, task.columns)))
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from None
+        return examples, str(path)
+    raise DataError(f"{raw}: no file of {task.source}: {' or '.join(map(file_names, task.source.rows))}")
+
+
+def _from_prepared(task: Task, data_dir: Path, count: int) -> tuple[list[list[RenderedExample]], str]:
+    protocols = task.protocols or (None,)
+    there = [(p, s) for p in protocols for s in _SPLITS if split_path(data_dir, task.name, s, p).is_file()]
+    if not there:
+        open_split(data_dir, task.name, _SPLITS[0], protocols[0])  # says what is missing
+    shown = dict(reversed(there))
+    examples = []
+    for protocol, split in sorted(shown.items(), key=lambda item: item[0] or ""):
+        rows = open_split(data_dir, task.name, split, protocol)
+        for row in rows.select(range(min(count, len(rows)))):
+            examples.append([RenderedExample(protocol, task.source_text(row, protocol), tuple(row["targets"]))])
+    return examples, ", ".join(str(split_path(data_dir, task.name, s, p)) for p, s in sorted(shown.items(), key=str))

@@ -1,0 +1,16 @@
+"""Three rows a task, in the raw columns of its data set. We made them up: they show a format and are no data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from dept_vl.tasks.base import Row
+
+_FILE = Path(__file__).resolve().parent.parent / "assets" / "task_examples.json"
+
+
+def example_rows(task: str) -> list[Row]:
+    """Returns the made-up raw rows of a task."""
+    return cast(dict[str, list[Row]], json.loads(_FILE.read_text(encoding="utf-8")))[task]
