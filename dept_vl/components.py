@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.few_shot import FewShot
 from dept_vl.data.manifest import open_split, split_info
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
 from dept_vl.errors import CheckpointError, DataError
@@ -23,6 +24,9 @@ from dept_vl.models.adapter import read_adapter_config
 from dept_vl.models.clip_encoder import ClipEncoder
 from dept_vl.models.clip_weights import read_settings
 from dept_vl.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +114,15 @@ def image_root(config: TrainConfig, data_dir: Path, split: str) -> Path:
     return Path(root)
 
 
+def open_rows(config: TrainConfig, data_dir: Path, split: str) -> Dataset:
+    """Opens a prepared split of the run's task, memory-mapped.
+
+    Raises:
+        DataError: As `open_split`.
+    """
+    return open_split(data_dir, config.task, split, config.data.protocol)
+
+
 def open_dataset(
     config: TrainConfig,
     data_dir: Path,
@@ -118,16 +131,29 @@ def open_dataset(
     visual: VisualInput | None,
     *,
     is_training: bool = False,
+    rows: Dataset | None = None,
 ) -> TaskDataset:
     """Opens a split as batches and reports, or refuses, texts that are too long.
 
+    For training, ``data.few_shot`` leaves the chosen rows only.
+
+    Args:
+        config: The run's settings.
+        data_dir: Prepared data.
+        split: Which split.
+        tokenizer: The backbone's.
+        visual: The split's visual input.
+        is_training: Whether batches carry labels.
+        rows: What `open_rows` returns, if it is open already.
+
     Raises:
+        ConfigError: The few-shot choice cannot be made.
         DataError: As `open_split` and `TaskDataset`; or texts exceed ``data.max_source_length`` and ``data.on_long`` is
             ``"error"``.
     """
     task: Task = get_task(config.task)
     dataset = TaskDataset(
-        open_split(data_dir, task.name, split, config.data.protocol),
+        open_rows(config, data_dir, split) if rows is None else rows,
         task,
         tokenizer,
         protocol=config.data.protocol,
@@ -140,16 +166,19 @@ def open_dataset(
         target_sampling=config.data.target_sampling,
         loss_weighting=config.data.loss_weighting,
     )
+    skipped = len(dataset) - len(dataset.indices)
+    if is_training and config.data.few_shot is not None:
+        few_shot = FewShot(config.data.few_shot, config.data.few_shot_rule, config.seed)
+        dataset.keep_few(few_shot, task.few_shot_classes or task.label_set(config.data.protocol) or ())
     long = dataset.count_long()
     if long:
         message = (
-            f"{task.name} {split}: {long} of {len(dataset)} source texts have more than "
+            f"{task.name} {split}: {long} of {len(dataset.indices)} source texts have more than "
             f"data.max_source_length={config.data.max_source_length} tokens"
         )
         if config.data.on_long == "error":
             raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
         logger.warning("%s; they are truncated", message)
-    skipped = len(dataset) - len(dataset.indices)
     if skipped:
         fate = "left out" if is_training else "scored as unanswered"
         logger.warning("%s %s: %d rows whose image could not be read are %s", task.name, split, skipped, fate)

@@ -64,6 +64,13 @@ class DataConfig:
         Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
     ] = "none"
     num_workers: Annotated[int, Field(ge=0, description="loader processes per training process")] = 0
+    few_shot: Annotated[
+        int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
+    ] = None
+    few_shot_rule: Annotated[
+        Literal["balanced", "released"],
+        Field(description="'balanced': equal counts per class; 'released': the sampler of the released code"),
+    ] = "balanced"
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -172,12 +179,20 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
             together, each with its dotted key.
     """
-    tree = read_yaml(path) if path else {}
+    return overlay_config(read_yaml(path) if path else {}, overrides or {}, where=str(path) if path else "")
+
+
+def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") -> TrainConfig:
+    """Lays dotted overrides over nested settings and checks the whole once.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
     overlay: Tree = {}
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _set(overlay, key, value)
     _check_same_tuner(tree, overlay)
-    return config_from_tree(_merge(tree, overlay), where=str(path) if path else "")
+    return config_from_tree(_merge(tree, overlay), where=where)
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
@@ -226,6 +241,11 @@ def dump_config(config: TrainConfig) -> str:
     """Returns the resolved settings as YAML; loading it gives an equal object."""
     tree = _ADAPTER.dump_python(config, mode="json", by_alias=True)
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def setting_names() -> list[str]:
+    """Returns the dotted key of every setting."""
+    return [key for key, _ in _settings(TrainConfig)]
 
 
 def describe_settings() -> str:
@@ -326,7 +346,7 @@ def _describe(detail: Mapping[str, Any]) -> str:
     location = _dotted(detail["loc"])
     given = detail.get("input")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [key for key, _ in _settings(TrainConfig)]
+        known = setting_names()
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
         return f"{location}: unknown setting, given {given!r}{near}"
     if detail["type"] == "union_tag_invalid":

@@ -15,3 +15,7 @@ class CheckpointError(ValueError):
 
 class DivergenceError(RuntimeError):
     """The loss became NaN or infinite."""
+
+
+class PrunedError(Exception):
+    """Raised by a caller's ``on_evaluation`` to end a run that is not worth its remaining steps."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dept_vl.atomic import write_json
 from dept_vl.config import TrainConfig
@@ -15,6 +15,9 @@ from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
 from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
 from dept_vl.run_folder import describe_run
 from dept_vl.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from dept_vl.session import Session
 
 REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
     ("questions", "annotations"): load_vqa_references,
@@ -62,6 +65,7 @@ def evaluate_run(
     metrics: Sequence[str] | None = None,
     tokenizer: TokenizerName = "ptb",
     output: Path | None = None,
+    session: Session | None = None,
 ) -> EvaluationResult:
     """Generates predictions with a run's adapter, writes them in the official results format, and scores them.
 
@@ -73,26 +77,33 @@ def evaluate_run(
         metrics: Evaluator names; None for the task's own.
         tokenizer: How captions are tokenised.
         output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
+        session: Frozen models and data shared with other runs of this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    from dept_vl.components import check_features, open_dataset, open_visual
+    from dept_vl.components import check_features, open_dataset
     from dept_vl.inference import predict_split, to_references
     from dept_vl.models.clip_t5 import CLIPT5
     from dept_vl.processes import process_state
+    from dept_vl.session import Session
 
+    session = session or Session()
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
     names = _check_metrics(task, metrics, tokenizer)
     model, text_tokenizer = CLIPT5.from_pretrained(
-        run_dir, config.model, max_source_length=config.data.max_source_length
+        run_dir,
+        config.model,
+        max_source_length=config.data.max_source_length,
+        backbone=session.backbone(config.model),
     )
     model.to(state.device)
-    visual = open_visual(config, data_dir, (split,), state.device)[split]
+    visual = session.visual(config, data_dir, (split,), state.device)[split]
     check_features(run_dir, visual)
-    dataset = open_dataset(config, data_dir, split, text_tokenizer, visual)
-    rows = dataset.references()
+    rows = session.rows(config, data_dir, split)
+    dataset = open_dataset(config, data_dir, split, text_tokenizer, visual, rows=rows)
+    references = dataset.references()
     predictions = predict_split(
         model,
         dataset,
@@ -105,15 +116,17 @@ def evaluate_run(
         num_workers=config.data.num_workers,
     )
     protocol = config.data.protocol
-    scores = evaluate(names, predictions, to_references(rows), tokenizer=tokenizer, label_set=task.label_set(protocol))
+    labels = task.label_set(protocol)
+    scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer, label_set=labels)
     files = {
         "predictions": run_dir / f"predictions-{split}.json",
         "scores": output or run_dir / f"results-{split}.json",
     }
     seconds = time.perf_counter() - started
-    result = EvaluationResult(task.name, scores, len(rows), files, seconds, model.parameter_budget(), split, protocol)
+    budget = model.parameter_budget()
+    result = EvaluationResult(task.name, scores, len(references), files, seconds, budget, split, protocol)
     if state.is_main_process:
-        by_id = {row["example_id"]: text for row, text in zip(rows, predictions, strict=True)}
+        by_id = {row["example_id"]: text for row, text in zip(references, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
         _write_scores(result, names, tokenizer, run=str(run_dir), config=asdict(config))
     return result

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dept_vl.evaluate import EvaluationResult
+    from dept_vl.experiments.runs import Spread
+    from dept_vl.experiments.seeds import SeedsResult
+    from dept_vl.experiments.sweep import SweepResult
+    from dept_vl.experiments.transfer import TransferResult
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.predict import Prediction
     from dept_vl.tasks import RenderedExample, Task
@@ -52,6 +56,12 @@ def format_score(name: str, value: float) -> tuple[str, str]:
     """
     factor, scale = _DISPLAY.get(name.split("/", 1)[0], (1.0, ""))
     return f"{value * factor:.1f}", scale
+
+
+def format_spread(name: str, value: Spread) -> str:
+    """Returns ``mean +- std`` as papers print it, the mean alone for one run."""
+    mean, _ = format_score(name, value.mean)
+    return mean if value.std is None else f"{mean} +- {format_score(name, value.std)[0]}"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -116,6 +126,64 @@ def describe_evaluation(result: EvaluationResult, *, question_types: bool = Fals
         lines += ["trainable parameters:", format_budget(result.budget)]
     lines += [f"{name}: {path}" for name, path in result.files.items()]
     return "\n".join(lines)
+
+
+def describe_seeds(result: SeedsResult) -> str:
+    """Returns the scores of several seeds, one column a seed, and their mean and standard deviation."""
+    runs = result.runs
+    rows = [("test", "mean +- std", *(f"seed {run.config.seed}" for run in runs), "")]
+    for name, value in result.test.items():
+        if _DETAIL not in name:
+            each = [format_score(name, number) for number in value.values]
+            rows.append((name, format_spread(name, value), *(text for text, _ in each), each[0][1]))
+    metric = runs[0].metric
+    return "\n".join(
+        [
+            f"{runs[0].config.task}: {len(runs)} seeds, best {metric} on val {format_spread(metric, result.val)}",
+            format_table(rows),
+            "  (+- is the sample standard deviation, n - 1)",
+            f"written: {result.path}",
+        ]
+    )
+
+
+def describe_sweep(result: SweepResult) -> str:
+    """Returns the trials of a sweep, best first, and the test scores of the best."""
+    keys = sorted({key for trial in result.trials for key in trial.params})
+    rows = [("trial", f"val {result.metric}", "state", *keys)]
+    for trial in sorted(result.trials, key=lambda t: (t.value is None, -(t.value or 0.0), t.number)):
+        value = "-" if trial.value is None else format_score(result.metric, trial.value)[0]
+        rows.append((str(trial.number), value, trial.state.name.lower(), *(str(trial.params.get(k)) for k in keys)))
+    lines = [f"{len(result.trials)} trials in {result.folder}", format_table(rows)]
+    if result.best is None:
+        lines.append("no best run: other processes are still at work, or no trial ended")
+    else:
+        lines += [f"best on val: {result.best.run_dir}; on test:", format_metrics(result.best.test or {})]
+    return "\n".join(lines + [f"{name}: {path}" for name, path in result.files.items()])
+
+
+def describe_transfer(result: TransferResult) -> str:
+    """Returns what each source gave on val, and test scores of the chosen one and of the control without a source."""
+    metric = result.scratch.runs[0].metric
+    rows = [("from", f"val {metric}", "")]
+    for start in (*result.sources, result.scratch):
+        chosen = "chosen on val" if start.source == result.best.source else ""
+        rows.append((start.source, format_spread(metric, start.val), chosen))
+    scored = [("test", f"from {result.best.source}", "from scratch", "")]
+    for name, value in (result.best.test or {}).items():
+        control = (result.scratch.test or {})[name]
+        scored.append(
+            (name, format_spread(name, value), format_spread(name, control), format_score(name, value.mean)[1])
+        )
+    runs = len(result.best.runs)
+    return "\n".join(
+        [
+            f"{result.target.task}: {len(result.sources)} sources, {runs} run{'s' if runs > 1 else ''} each",
+            format_table(rows),
+            format_table(scored),
+            f"written: {result.path}",
+        ]
+    )
 
 
 def describe_predictions(predictions: Sequence[Prediction]) -> str:

@@ -21,6 +21,9 @@ from dept_vl.errors import CheckpointError, ConfigError
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
 METRICS_FILE = "metrics.jsonl"
+FEW_SHOT_FILE = "few_shot.json"
+SUMMARY_FILE = "training.json"
+"""Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
 
 _PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
 
@@ -49,7 +52,7 @@ def open_run_folder(
         if is_taken and not is_run:
             raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
         if is_run:
-            _check_same(folder, config)
+            check_same_settings(folder, config)
             return folder
     elif is_taken:
         if not (overwrite and is_run):
@@ -109,18 +112,27 @@ def trim_metrics(folder: Path, last_step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _check_same(folder: Path, config: TrainConfig) -> None:
-    earlier = _flatten(asdict(read_run_config(folder)))
-    now = _flatten(asdict(config))
-    differences = [
-        f"{key}: the run has {earlier.get(key)!r}, asked for {now.get(key)!r}"
-        for key in sorted(set(earlier) | set(now))
-        if earlier.get(key) != now.get(key) and key != "output_dir"
-    ]
+def check_same_settings(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on in a run's folder with other settings than it was made with.
+
+    Raises:
+        ConfigError: They differ; each difference is named.
+    """
+    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
     if differences:
         raise ConfigError(
             f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)
         )
+
+
+def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns one line a setting that two nested mappings give differently; where the run lies is no setting."""
+    before, after = _flatten(earlier), _flatten(now)
+    return [
+        f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"
+        for key in sorted(set(before) | set(after))
+        if before.get(key) != after.get(key) and key != "output_dir"
+    ]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from dept_vl.components import open_dataset, open_visual
+from dept_vl.atomic import write_json
+from dept_vl.components import open_dataset
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
@@ -31,7 +32,15 @@ from dept_vl.models.clip_t5 import ParameterBudget, build_model
 from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.processes import process_state
-from dept_vl.run_folder import CHECKPOINTS, METRICS_FILE, open_run_folder, trim_metrics
+from dept_vl.run_folder import (
+    CHECKPOINTS,
+    FEW_SHOT_FILE,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    open_run_folder,
+    trim_metrics,
+)
+from dept_vl.session import Session
 from dept_vl.tasks import get_task
 from dept_vl.training_state import Progress, list_states, load_state, save_state
 
@@ -57,7 +66,19 @@ class TrainResult:
     budget: ParameterBudget
 
 
-def train(config: TrainConfig, data_dir: Path, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
+OnEvaluation = Callable[[int, Mapping[str, float]], None]
+"""Takes the optimiser steps done and the scores on ``val``; may raise `PrunedError` to end the run there."""
+
+
+def train(
+    config: TrainConfig,
+    data_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    session: Session | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> TrainResult:
     """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter with the best primary metric.
 
     Args:
@@ -65,22 +86,27 @@ def train(config: TrainConfig, data_dir: Path, *, resume: bool = False, overwrit
         data_dir: Prepared data (and, unless CLIP runs on the fly, a feature store).
         resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
         overwrite: Replace an earlier run in that folder.
+        session: Frozen models and data shared with other runs of this process; the result is the same to the bit.
+        on_evaluation: Called after every evaluation, its scores and adapter written. What it raises ends the run and
+            is passed on; the folder stays that of a run stopped at its last checkpoint.
 
     Raises:
         ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known.
     """
-    return _Trainer(config, data_dir, resume=resume, overwrite=overwrite).fit()
+    trainer = _Trainer(config, data_dir, resume=resume, overwrite=overwrite, session=session or Session())
+    return trainer.fit(on_evaluation)
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, data_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    def __init__(self, config: TrainConfig, data_dir: Path, *, resume: bool, overwrite: bool, session: Session) -> None:
+        session.check_precision(config.loop.precision)
         self.config = config
         self.task = get_task(config.task)
         self.metric_name = self.task.selection_metric(config.data.protocol)
         is_on_cpu = process_state().device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
-        visual = open_visual(config, data_dir, ("train", "val"), self.accelerator.device)
+        visual = session.visual(config, data_dir, ("train", "val"), self.accelerator.device)
         self.visual, self.visual_val = visual["train"], visual["val"]
         self.model, self.tokenizer = build_model(
             config.model,
@@ -88,10 +114,14 @@ class _Trainer:
             max_source_length=config.data.max_source_length,
             feature_dim=self.visual.feature_dim if self.visual else None,
             seed=config.seed,
+            backbone=session.backbone(config.model),
         )
-        self.train_set = open_dataset(config, data_dir, "train", self.tokenizer, self.visual, is_training=True)
+        rows = {split: session.rows(config, data_dir, split) for split in ("train", "val")}
+        self.train_set = open_dataset(
+            config, data_dir, "train", self.tokenizer, self.visual, is_training=True, rows=rows["train"]
+        )
         self._check_batch_size()
-        self.val_set = open_dataset(config, data_dir, "val", self.tokenizer, self.visual_val)
+        self.val_set = open_dataset(config, data_dir, "val", self.tokenizer, self.visual_val, rows=rows["val"])
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
         self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
         self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
@@ -138,9 +168,22 @@ class _Trainer:
 
     def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
-            open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
+            folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
+            if self.config.data.few_shot is not None:
+                write_json(folder / FEW_SHOT_FILE, self._few_shot_record())
         self.accelerator.wait_for_everyone()
         return self.config.run_dir
+
+    def _few_shot_record(self) -> dict[str, Any]:
+        """Returns which rows the few-shot choice left, and what it was a function of."""
+        data = self.config.data
+        return {
+            "k": data.few_shot,
+            "rule": data.few_shot_rule,
+            "seed": self.config.seed,
+            "rows": self.train_set.indices.tolist(),
+            "example_ids": self.train_set.example_ids(),
+        }
 
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
@@ -150,13 +193,28 @@ class _Trainer:
         if self._is_main:
             trim_metrics(self.run_dir, self.progress.step)
 
-    def fit(self) -> TrainResult:
-        """Runs the steps that are left."""
-        loop = self.config.loop
+    def fit(self, on_evaluation: OnEvaluation | None = None) -> TrainResult:
+        """Runs the steps that are left, and writes what came of them."""
         bar = tqdm(
-            total=loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
+            total=self.config.loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
             disable=not self._is_main, mininterval=1.0,
         )  # fmt: skip
+        try:
+            self._run(bar, on_evaluation)
+        finally:
+            bar.close()
+            if self.writer:
+                self.writer.close()
+        result = TrainResult(
+            self.task.name, self.run_dir, self.metric_name, self.progress, self.model.parameter_budget()
+        )
+        if self._is_main:
+            write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
+        self.accelerator.wait_for_everyone()
+        return result
+
+    def _run(self, bar: tqdm[NoReturn], on_evaluation: OnEvaluation | None) -> None:
+        loop = self.config.loop
         started, first_step = time.perf_counter(), self.progress.step
         seconds_before = self.progress.train_seconds
         losses: list[Tensor] = []
@@ -176,13 +234,11 @@ class _Trainer:
                 self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
                 losses = []
             if loop.eval_every_steps in due or is_last:
-                self._evaluate()
+                metrics = self._evaluate()
+                if on_evaluation:
+                    on_evaluation(done, metrics)
             if loop.save_every_steps in due or is_last:
                 self._save_checkpoint()
-        bar.close()
-        if self.writer:
-            self.writer.close()
-        return TrainResult(self.task.name, self.run_dir, self.metric_name, self.progress, self.model.parameter_budget())
 
     def _is_stopped_early(self) -> bool:
         patience = self.config.loop.early_stop_evals
@@ -255,7 +311,7 @@ class _Trainer:
         best = self.progress.best_metric
         return {} if best is None else {f"best {self.metric_name}": f"{best:.3f}"}
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> dict[str, float]:
         """Scores the validation split and keeps the adapter if it is the best so far."""
         config = self.config
         predictions = predict_split(
@@ -280,6 +336,7 @@ class _Trainer:
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
         self._record({f"val/{name}": number for name, number in metrics.items()})
+        return metrics
 
     def _save_adapter(self) -> None:
         self.model.save_pretrained(

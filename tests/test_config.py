@@ -5,8 +5,11 @@ import yaml
 
 from dept_vl.config import TrainConfig, config_from_tree, describe_settings, dump_config, load_config
 from dept_vl.errors import ConfigError
+from dept_vl.experiments.space import load_plan
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+_SHIPPED = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+SWEEPS = [path for path in _SHIPPED if path.parent.name == "sweeps"]
+CONFIGS = [path for path in _SHIPPED if path not in SWEEPS]
 DEMO_CONFIGS = sorted((Path(__file__).parents[1] / "dept_vl" / "assets" / "demo" / "configs").rglob("*.yaml"))
 
 
@@ -107,12 +110,22 @@ def test_nan_is_no_learning_rate():
 def test_shipped_config_loads_and_comes_back_equal(path):
     config = load_config(path)
     assert config_from_tree(yaml.safe_load(dump_config(config))) == config
-    assert config.task == path.parent.name
+    assert config.task in (path.parent.name, path.stem.split("-k")[0], "mnli")
     first, *_ = path.read_text().splitlines()
     assert first.startswith("# ")
 
 
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_shipped_sweep_loads_and_says_how_to_run_it(path):
+    plan = load_plan(path, {"task": "vqa"})
+    assert plan.num_trials > 0
+    first, *_ = path.read_text().splitlines()
+    assert first.startswith("# ")
+    assert f"dept-vl sweep --task cola --config configs/sweeps/{path.name}" in path.read_text()
+
+
 def test_there_are_shipped_configs():
+    assert SWEEPS
     assert len(CONFIGS) >= 5
 
 

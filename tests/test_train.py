@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from dept_vl.config import TrainConfig, dump_config, load_config
-from dept_vl.errors import ConfigError, DataError, DivergenceError
+from dept_vl.data.manifest import open_split
+from dept_vl.errors import ConfigError, DataError, DivergenceError, PrunedError
 from dept_vl.models.adapter import WEIGHTS_FILE
+from dept_vl.run_folder import FEW_SHOT_FILE, SUMMARY_FILE
+from dept_vl.session import Session
 from dept_vl.train import _Trainer, train
 from dept_vl.training_state import list_states
 
@@ -129,7 +132,7 @@ def test_padding_and_accumulation_leave_training_as_it_is(config, tiny_data, tmp
 
 
 def test_frozen_weights_are_bit_equal_and_every_group_moves(config, tiny_data):
-    trainer = _Trainer(config, tiny_data, resume=False, overwrite=False)
+    trainer = _Trainer(config, tiny_data, resume=False, overwrite=False, session=Session())
     frozen = {n: p.clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
     before = {n: p.detach().clone() for n, p in trainer.trainable.items()}
     trainer.fit()
@@ -275,6 +278,53 @@ def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):
     store = str(tiny_data / "features" / "random")
     with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, this run wants 3"):
         train(with_settings(config, config.run_dir, model={"clip": clip}, data={"feature_dir": store}), tiny_data)
+
+
+def test_a_caller_that_prunes_leaves_a_run_that_can_go_on(config, tiny_data, tmp_path):
+    unbroken = with_settings(config, tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    seen = []
+
+    def stop(step, metrics):
+        seen.append((step, metrics["vqa_accuracy"]))
+        raise PrunedError
+
+    with pytest.raises(PrunedError):
+        train(config, tiny_data, on_evaluation=stop)
+    assert [step for step, _ in seen] == [3]
+    assert not (config.run_dir / SUMMARY_FILE).exists()
+    assert not [path.name for path in config.run_dir.rglob(".*")]
+    train(config, tiny_data, resume=True)
+    assert_same(adapter(config.run_dir), adapter(unbroken.run_dir))
+
+
+def test_a_finished_run_says_what_it_reached(config, tiny_data):
+    result = train(config, tiny_data)
+    summary = json.loads((config.run_dir / SUMMARY_FILE).read_text())
+    assert summary["metric"] == "vqa_accuracy"
+    assert summary["best_metric"] == result.progress.best_metric
+    assert summary["step"] == 6
+
+
+def test_few_shot_rows_are_recorded_and_alone_are_trained_on(config, tiny_data, tmp_path):
+    config = with_settings(config, tmp_path / "run", data={"few_shot": 8, "batch_size": 4})
+    train(config, tiny_data)
+    record = json.loads((config.run_dir / FEW_SHOT_FILE).read_text())
+    assert (record["k"], record["rule"], record["seed"]) == (8, "balanced", 0)
+    ids = open_split(tiny_data, "vqa", "train")["example_id"][:]
+    assert record["example_ids"] == [ids[row] for row in record["rows"]]
+    trainer = _Trainer(
+        with_settings(config, tmp_path / "b"), tiny_data, resume=False, overwrite=False, session=Session()
+    )
+    seen = {index for parts in trainer._steps() for request, _ in parts for index in request.indices}
+    assert seen == set(record["rows"])
+
+
+def test_more_few_shot_rows_than_there_are_leave_no_folder(config, tiny_data, tmp_path):
+    config = with_settings(config, tmp_path / "run", data={"few_shot": 61})
+    with pytest.raises(ConfigError, match="61 is more than the 60 rows there are in task 'vqa'"):
+        train(config, tiny_data)
+    assert not config.run_dir.exists()
 
 
 def test_a_run_starts_from_another_and_says_so(config, tiny_data, tmp_path):

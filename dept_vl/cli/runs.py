@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, say
+from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, parse_seeds, say
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,9 +17,16 @@ def _add_train(commands: Any) -> None:
     parser = add_command(commands, "train", _train, "Train a tuner and the visual projection.")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
+    parser.add_argument(
+        "--seeds", type=parse_seeds, metavar="N,N,...",
+        help="train and score a run for each, in <output-dir>/seed-N; prints mean and standard deviation",
+    )  # fmt: skip
 
 
 def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if options.seeds:
+        _train_seeds(options, overrides)
+        return
     config = load_settings(options, overrides)
     data_dir = open_data_dir(config)
     from dept_vl.report import describe_training
@@ -27,6 +34,18 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     result = train(config, data_dir, resume=options.resume, overwrite=options.overwrite)
     say(describe_training(result))
+
+
+def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if "seed" in config_overrides(options, overrides):
+        raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    config = load_settings(options, overrides, resume_from="seeds.yaml")
+    data_dir = open_data_dir(config)
+    from dept_vl.experiments.seeds import train_seeds
+    from dept_vl.report import describe_seeds
+
+    result = train_seeds(config, data_dir, options.seeds, resume=options.resume, overwrite=options.overwrite)
+    say(describe_seeds(result))
 
 
 def _add_eval(commands: Any) -> None:

@@ -24,6 +24,7 @@ ALIASES = {
     "projection-lr": "optim.projection_lr",
     "data-dir": "data.dir",
     "on-long": "data.on_long",
+    "few-shot": "data.few_shot",
     "init-from": "init.from",
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
@@ -106,8 +107,24 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     return {**given, **overrides}
 
 
-def load_settings(options: argparse.Namespace, overrides: dict[str, Any]) -> TrainConfig:
-    """Returns the configuration; the embedded one when neither a file nor data are named and the task has one."""
+def parse_seeds(text: str) -> list[int]:
+    """Reads ``0,1,2``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between, such as 0,1,2, got {text!r}") from None
+
+
+def load_settings(
+    options: argparse.Namespace, overrides: dict[str, Any], *, resume_from: str = "config.yaml"
+) -> TrainConfig:
+    """Returns the configuration; the embedded one when neither a file nor data are named and the task has one.
+
+    Args:
+        options: The command's flags.
+        overrides: Dotted settings.
+        resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
+    """
     from dept_vl.config import load_config
     from dept_vl.demo import demo_config
     from dept_vl.tasks import get_task
@@ -116,7 +133,7 @@ def load_settings(options: argparse.Namespace, overrides: dict[str, Any]) -> Tra
     task, tuner = str(settings.get("task", "vqa")), str(settings.get("tuner.name", "dept"))
     path = options.config
     if path is None and getattr(options, "resume", False):
-        path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / "config.yaml"
+        path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / resume_from
     elif path == Path("demo"):
         path = demo_config(task, tuner)
     elif path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":

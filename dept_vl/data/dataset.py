@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from dept_vl.data.collator import Batch, Example, VisualTensors, collate
+from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.data.visual import VisualSource
 from dept_vl.errors import DataError
@@ -100,6 +101,23 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             raise DataError("every image of the split was skipped when features were cached; see skipped.jsonl")
         return kept
 
+    def keep_few(self, few_shot: FewShot, class_names: Sequence[str]) -> None:
+        """Leaves the rows of a few-shot choice in `indices` and no others.
+
+        Args:
+            few_shot: How many, by which rule, from which seed.
+            class_names: Every class, empty for a task that has none; `Task.few_shot_class` sorts targets into them.
+
+        Raises:
+            ConfigError: The choice cannot be made; the message names task, class and count.
+        """
+        classes = None
+        if class_names:
+            targets = self._rows.select_columns(["targets"])[self.indices.tolist()]["targets"]
+            classes = [self.task.few_shot_class(target[0]) for target in targets]
+        where = f" in task {self.task.name!r}"
+        self.indices = self.indices[choose_rows(few_shot, len(self.indices), classes, class_names, where=where)]
+
     def sources(self, indices: Sequence[int]) -> list[str]:
         """Returns the source texts of some rows."""
         return [self.task.source_text(row, self._protocol) for row in self._read(indices)]
@@ -109,19 +127,23 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [len(ids) for ids in self._source_ids(self.sources(indices))]
 
     def count_long(self) -> int:
-        """Returns how many sources have more than `max_source_length` tokens.
+        """Returns how many sources of `indices` have more than `max_source_length` tokens.
 
         Only texts whose bytes could exceed it are tokenised: no tokenizer makes more tokens than bytes plus the
         leading space and the end of sequence.
         """
         count = 0
-        for start in range(0, len(self._rows), _READ_ROWS):
-            texts = self.sources(range(start, min(start + _READ_ROWS, len(self._rows))))
+        for start in range(0, len(self.indices), _READ_ROWS):
+            texts = self.sources(self.indices[start : start + _READ_ROWS].tolist())
             texts = [text for text in texts if len(text.encode()) + 2 > self._max_source_length]
             if texts:
                 ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
                 count += sum(len(row) > self._max_source_length for row in ids)
         return count
+
+    def example_ids(self) -> list[int]:
+        """Returns the ids of the rows of `indices`, in their order."""
+        return [int(number) for number in _column(self._rows, "example_id")[self.indices]]
 
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, types and group."""

@@ -34,7 +34,19 @@ from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import BackboneInfo, Tuner
 from dept_vl.tuners.budget import Budget
 
-__all__ = ["CLIPT5", "CLIPT5Output", "EncoderInput", "ParameterBudget", "build_meta_model", "build_model"]
+__all__ = [
+    "CLIPT5",
+    "Backbone",
+    "CLIPT5Output",
+    "EncoderInput",
+    "ParameterBudget",
+    "build_meta_model",
+    "build_model",
+    "load_backbone",
+]
+
+Backbone = tuple[T5ForConditionalGeneration, PreTrainedTokenizerBase]
+"""A frozen backbone with its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +288,7 @@ class CLIPT5(nn.Module):
         *,
         max_source_length: int | None = None,
         feature_dim: int | None = None,
+        backbone: Backbone | None = None,
     ) -> tuple[CLIPT5, PreTrainedTokenizerBase]:
         """Builds the model an adapter was saved from.
 
@@ -286,6 +299,7 @@ class CLIPT5(nn.Module):
             model: Frozen models and how they are joined; checked against the adapter.
             max_source_length: Checked against the adapter's, if given.
             feature_dim: Width of the features to be read, checked against the adapter's, if given.
+            backbone: What `load_backbone` returns for `model`, if it is loaded already.
 
         Raises:
             ConfigError: The backbone cannot be loaded.
@@ -299,7 +313,12 @@ class CLIPT5(nn.Module):
         }
         check_equal(Path(folder), {key: pair for key, pair in asked.items() if pair[1] is not None})
         built, tokenizer = build_model(
-            model, saved.tuner, max_source_length=saved.max_source_length, feature_dim=saved_dim, seed=0
+            model,
+            saved.tuner,
+            max_source_length=saved.max_source_length,
+            feature_dim=saved_dim,
+            seed=0,
+            backbone=backbone,
         )
         built.load_adapter(folder)
         return built, tokenizer
@@ -320,6 +339,20 @@ class CLIPT5(nn.Module):
         return projected
 
 
+def load_backbone(model: ModelConfig) -> Backbone:
+    """Loads the frozen backbone and its tokenizer.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    return load_t5(
+        model.backbone,
+        model.revision,
+        dropout_rate=model.dropout_rate,
+        gradient_checkpointing=model.gradient_checkpointing,
+    )
+
+
 def build_model(
     model: ModelConfig,
     tuner: TunerConfig,
@@ -327,6 +360,7 @@ def build_model(
     max_source_length: int,
     feature_dim: int | None,
     seed: int,
+    backbone: Backbone | None = None,
 ) -> tuple[CLIPT5, PreTrainedTokenizerBase]:
     """Loads the frozen T5 and puts a fresh tuner and projection on it.
 
@@ -336,16 +370,12 @@ def build_model(
         max_source_length: s, longest text in tokens.
         feature_dim: Width of the visual features; None for a model that reads text alone.
         seed: Of the first values of tuner and projection, each drawn from a generator of its own.
+        backbone: What `load_backbone` returns for `model`, if it is loaded already; it is shared, not copied.
 
     Raises:
         ConfigError: The backbone cannot be loaded, or the tuner's budget cannot be met.
     """
-    t5, tokenizer = load_t5(
-        model.backbone,
-        model.revision,
-        dropout_rate=model.dropout_rate,
-        gradient_checkpointing=model.gradient_checkpointing,
-    )
+    t5, tokenizer = backbone or load_backbone(model)
     info = BackboneInfo(
         d_model=t5.config.d_model,
         max_source_length=max_source_length,

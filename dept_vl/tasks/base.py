@@ -137,6 +137,8 @@ class Task:
         uses_images: Whether rows carry ``image_id`` and ``image``.
         result_keys: Names of id and text in the official results file of this task.
         reference_files: What the official references without a model consist of: names of command-line flags.
+        few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
+        few_shot_class: A target's class among them.
         source: Where a text task's rows come from; None for images.
         columns: Columns of a text task's raw rows that are read -> what they hold.
         variants: A text task's protocols, the default one first; empty for tasks with one way only.
@@ -154,6 +156,8 @@ class Task:
     uses_images: bool = False
     result_keys: tuple[str, str] = ("example_id", "prediction")
     reference_files: tuple[str, ...] = ()
+    few_shot_classes: tuple[str, ...] = ()
+    few_shot_class: Callable[[str], str] = str
     source: Source | None = None
     columns: Mapping[str, ColumnKind] = field(default_factory=dict)
     variants: Mapping[str, Protocol] = field(default_factory=dict)

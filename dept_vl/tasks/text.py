@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,8 @@ def text_task(
     max_source_length: int = 256,
     paper: Mapping[str, Any] | None = None,
     fixed: Mapping[str, Any] | None = None,
+    few_shot_classes: tuple[str, ...] = (),
+    few_shot_class: Callable[[str], str] = str,
 ) -> Task:
     """Declares a text task with the protocols ``fixed`` (the default) and ``paper``.
 
@@ -63,6 +65,8 @@ def text_task(
         max_source_length: Text tokens kept (Table 10; MultiRC and question answering: the released checkpoints).
         paper: Fields of `Protocol` in which ``paper`` differs.
         fixed: Fields of `Protocol` in which ``fixed`` differs.
+        few_shot_classes: Classes of few-shot sampling, where they are not the labels.
+        few_shot_class: A target's class among them.
     """
     shared = Protocol(template, golds, splits, sizes, labels)
     variants = {"fixed": replace(shared, **(fixed or {})), "paper": replace(shared, **(paper or {}))}
@@ -78,4 +82,6 @@ def text_task(
         source=source,
         columns=columns,
         variants=variants,
+        few_shot_classes=few_shot_classes,
+        few_shot_class=few_shot_class,
     )

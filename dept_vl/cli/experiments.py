@@ -1,0 +1,100 @@
+"""Commands about several runs: sweep, transfer, report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, parse_seeds, refuse_settings, say
+from dept_vl.errors import ConfigError
+
+
+def _add_sweep(commands: Any) -> None:
+    text = "Try settings: a grid, random ones or Optuna's TPE; the best on val is scored on test."
+    parser = add_command(commands, "sweep", _sweep, text)
+    parser.add_argument("--resume", action="store_true", help="go on after a kill, or beside another process")
+    parser.add_argument("--overwrite", action="store_true", help="replace the sweep in the output folder")
+
+
+def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if options.config is None:
+        raise ConfigError("--config: a sweep needs a file with a 'sweep' section, such as configs/sweeps/paper.yaml")
+    from dept_vl.experiments.space import load_plan
+
+    plan = load_plan(options.config, config_overrides(options, overrides))
+    data_dir = open_data_dir(plan.config({}))
+    from dept_vl.experiments.sweep import run_sweep
+    from dept_vl.report import describe_sweep
+
+    say(describe_sweep(run_sweep(plan, data_dir, resume=options.resume, overwrite=options.overwrite)))
+
+
+def _add_transfer(commands: Any) -> None:
+    text = "Train a target task from each of several source tasks; the source is chosen on val."
+    parser = add_command(commands, "transfer", _transfer, text)
+    parser.add_argument("--target", required=True, metavar="TASK", help="the task to train, as superglue-cb")
+    parser.add_argument("--sources", required=True, metavar="TASK,...", help="source tasks, as mnli,sst2,squad")
+    parser.add_argument(
+        "--source-runs",
+        nargs="+",
+        default=[],
+        metavar="TASK=RUN",
+        help="finished source runs to use; others are trained",
+    )
+    parser.add_argument(
+        "--source-config",
+        type=Path,
+        metavar="FILE",
+        help="settings the sources are trained with; default: the target's",
+    )
+    parser.add_argument("--seeds", type=parse_seeds, metavar="N,N,...", help="of the target's runs; default: --seed")
+    parser.add_argument("--resume", action="store_true", help="go on in the output folder; finished runs are kept")
+    parser.add_argument("--overwrite", action="store_true", help="replace the transfer in the output folder")
+
+
+def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    settings = config_overrides(options, overrides)
+    if "task" in settings:
+        raise ConfigError("task: a transfer has --target and --sources instead")
+    if options.seeds and "seed" in settings:
+        raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from dept_vl.experiments.plan import plan_transfer
+
+    target, sources = plan_transfer(
+        options.target,
+        options.sources.split(","),
+        options.config,
+        settings,
+        source_config=options.source_config,
+        source_runs=options.source_runs,
+    )
+    data_dir = open_data_dir(target)
+    for source in sources.values():
+        if not isinstance(source, Path):
+            open_data_dir(source)  # makes what is made on first use, in the same folder
+    from dept_vl.experiments.transfer import transfer
+    from dept_vl.report import describe_transfer
+
+    result = transfer(
+        target, sources, data_dir, seeds=options.seeds, resume=options.resume, overwrite=options.overwrite
+    )
+    say(describe_transfer(result))
+
+
+def _add_report(commands: Any) -> None:
+    text = "Print scored runs beside the paper's numbers."
+    parser = add_command(commands, "report", _report, text, has_settings=False)
+    parser.add_argument("--paper", required=True, metavar="TABLE", help="table1, table2, table3 or table4_5")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, seeds or transfers")
+    parser.add_argument("--mixed", action="store_true", help="print runs of different protocols, a line each")
+
+
+def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    refuse_settings("report", overrides)
+    from dept_vl.paper_report import compare
+
+    print(compare(options.paper, options.runs, mixed=options.mixed))
+
+
+COMMANDS = (_add_sweep, _add_transfer, _add_report)

@@ -1,0 +1,74 @@
+"""What a transfer consists of, from names and files to checked settings. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dept_vl.config import TrainConfig, load_config
+from dept_vl.errors import ConfigError
+from dept_vl.registry import suggest
+from dept_vl.tasks import TASKS, get_task
+
+_TARGETS_OWN = ("output_dir", "data.few_shot", "data.few_shot_rule", "init.parts")
+"""Overrides that say something about the target alone."""
+
+
+def plan_transfer(
+    target: str,
+    sources: Sequence[str],
+    path: Path | None,
+    overrides: Mapping[str, Any],
+    *,
+    source_config: Path | None = None,
+    source_runs: Sequence[str] = (),
+) -> tuple[TrainConfig, dict[str, TrainConfig | Path]]:
+    """Returns the target's settings, and of every source the settings to train it with or the run to use.
+
+    Args:
+        target: Task name.
+        sources: Task names.
+        path: The target's settings; None for the defaults.
+        overrides: Dotted settings of target and sources; few-shot, what is taken and where to are the target's alone.
+        source_config: The sources' settings; None for the target's file, without few-shot.
+        source_runs: ``task=RUN``, for sources that are trained already.
+
+    Raises:
+        ConfigError: A task is unknown or twice a source, a run is given for no source, or settings are invalid.
+    """
+    for name in (target, *sources):
+        _check_task(name)
+    if len(set(sources)) != len(sources):
+        raise ConfigError(f"--sources: a source is given twice: {', '.join(sources)}")
+    runs = _parse_runs(source_runs, sources)
+    config = load_config(path, {"output_dir": f"runs/{target}-transfer", **overrides, "task": target})
+    shared = {key: value for key, value in overrides.items() if key not in _TARGETS_OWN}
+    if source_config is None:
+        shared["data.few_shot"] = None
+    planned: dict[str, TrainConfig | Path] = {}
+    for name in sources:
+        planned[name] = runs.get(name) or load_config(source_config or path, {**shared, "task": name})
+    return config, planned
+
+
+def _check_task(name: str) -> None:
+    """Refuses an unknown task; ``cb`` is answered with ``superglue-cb``."""
+    longer = [task for task in TASKS if task.endswith(f"-{name}")]
+    if name not in TASKS and longer:
+        raise ConfigError(f"unknown task {name!r}; did you mean {' or '.join(repr(task) for task in longer)}?")
+    get_task(name)
+
+
+def _parse_runs(source_runs: Sequence[str], sources: Sequence[str]) -> dict[str, Path]:
+    runs = {}
+    for text in source_runs:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise ConfigError(f"--source-runs: expected TASK=RUN, got {text!r}")
+        if name not in sources:
+            raise ConfigError(
+                f"--source-runs: {name!r} is not among --sources {','.join(sources)}{suggest(name, sources)}"
+            )
+        runs[name] = Path(folder)
+    return runs

@@ -1,0 +1,182 @@
+"""What a sweep tries: ordinary settings and a ``sweep`` section, checked before anything runs. No torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from dept_vl.config import TrainConfig, overlay_config, read_yaml, setting_names
+from dept_vl.errors import ConfigError
+from dept_vl.registry import suggest
+
+_STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+_FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.protocol")
+"""Settings a sweep cannot vary: their runs would not be compared on one validation split, or not fit one process."""
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Range:
+    """Values from `low` to `high`, both included; whole numbers when both are."""
+
+    low: float | int
+    high: float | int
+    log: bool = False
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SweepConfig:
+    """The ``sweep`` section of a file.
+
+    Attributes:
+        space: Dotted setting -> the list of values to try, or a `Range`.
+        sampler: Every combination in order, random ones, or Optuna's TPE.
+        trials: How many runs; for a grid at most and by default all of it.
+        pruner: What ends a run early by its scores on ``val``.
+        seed: Of the sampler. The runs have the ordinary `seed`.
+    """
+
+    space: dict[str, list[Value] | Range]
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    trials: Annotated[int | None, Field(ge=1)] = None
+    pruner: Literal["none", "median", "hyperband"] = "none"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+_ADAPTER = TypeAdapter(SweepConfig)
+
+
+@plain_dataclass(frozen=True)
+class SweepPlan:
+    """A sweep's own settings and those all of its runs share.
+
+    Attributes:
+        sweep: Space, sampler and pruner.
+        tree: Nested settings of every run.
+        overrides: Dotted settings laid over them.
+    """
+
+    sweep: SweepConfig
+    tree: dict[str, Any]
+    overrides: dict[str, Any]
+
+    def config(self, values: Mapping[str, Value], output_dir: Path | None = None) -> TrainConfig:
+        """Returns the settings of one run.
+
+        Raises:
+            ConfigError: They contradict each other or are out of range.
+        """
+        folder = {} if output_dir is None else {"output_dir": str(output_dir)}
+        return overlay_config(self.tree, {**self.overrides, **values, **folder})
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep goes: `output_dir`, or ``runs/<task>-<tuner>-sweep``."""
+        base = self.config({})
+        return Path(base.output_dir or f"runs/{base.task}-{base.tuner.name}-sweep")
+
+    @property
+    def points(self) -> list[dict[str, Value]]:
+        """The combinations of a grid, the last setting varying fastest, cut to `trials`."""
+        lists = [values for values in self.sweep.space.values() if isinstance(values, list)]
+        points = [dict(zip(self.sweep.space, values, strict=True)) for values in itertools.product(*lists)]
+        return points[: self.sweep.trials]
+
+    @property
+    def num_trials(self) -> int:
+        """How many runs there are in all."""
+        return len(self.points) if self.sweep.sampler == "grid" else self.sweep.trials or 0
+
+
+def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
+    """Reads a sweep file; ``sweep.*`` overrides go to its ``sweep`` section, the others to the runs.
+
+    Raises:
+        ConfigError: The file has no such section, a key of it is unknown, the space names something that is no
+            setting, or a value in it makes no valid run.
+    """
+    tree = read_yaml(path)
+    section = tree.pop("sweep", None)
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: has no section 'sweep' with a 'space'; see configs/sweeps/paper.yaml")
+    own = {key.removeprefix("sweep."): value for key, value in overrides.items() if key.startswith("sweep.")}
+    shared = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
+    sweep = _read_section({**section, **own}, path)
+    _check_space(sweep, shared, path)
+    plan = SweepPlan(sweep, tree, shared)
+    for values in _samples(sweep):
+        try:
+            plan.config(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: sweep.space: {error}") from None
+    return plan
+
+
+def _read_section(section: dict[str, Any], path: Path) -> SweepConfig:
+    space = section.get("space")
+    if isinstance(space, dict):
+        section = {**section, "space": {key: _numbers(value) for key, value in space.items()}}
+    try:
+        return _ADAPTER.validate_python(section)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join([f"{path}:", *sorted(set(lines))])) from None
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument" and len(detail["loc"]) == 1:
+        known = sorted(SweepConfig.__dataclass_fields__)
+        return f"sweep.{place}: unknown sweep key{suggest(place, known)} (known: {', '.join(known)})"
+    return f"sweep.{place}: {str(detail['msg']).lower()}, got {detail.get('input')!r}"
+
+
+def _numbers(value: Any) -> Any:
+    """Reads ``5e-4`` as the number it is: YAML 1.1 takes it for a string."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -> None:
+    known = setting_names()
+    if not sweep.space:
+        raise ConfigError(f"{path}: sweep.space: names no setting to vary")
+    for key, values in sweep.space.items():
+        where = f"{path}: sweep.space: {key}"
+        if key not in known:
+            raise ConfigError(f"{where}: is no setting{suggest(key, known)}")
+        if key in _FIXED:
+            raise ConfigError(f"{where}: cannot be varied in a sweep; set it for all runs")
+        if key in overrides:
+            raise ConfigError(f"{where}: varied by the sweep and given on the command line; drop one of them")
+        if isinstance(values, list):
+            if not values or len(set(values)) != len(values):
+                raise ConfigError(f"{where}: expected different values, got {values}")
+        elif sweep.sampler == "grid":
+            raise ConfigError(f"{where}: a grid needs a list of values; ranges are for sampler random or tpe")
+        elif values.low >= values.high or (values.log and values.low <= 0):
+            raise ConfigError(f"{where}: expected low < high, and low > 0 with log, got {values.low} to {values.high}")
+    if sweep.sampler != "grid" and sweep.trials is None:
+        raise ConfigError(f"{path}: sweep.trials: sampler {sweep.sampler!r} needs the number of runs")
+
+
+def _samples(sweep: SweepConfig) -> list[dict[str, Value]]:
+    """Returns combinations in which every value, and both ends of every range, occurs."""
+    ends = {k: v if isinstance(v, list) else [v.low, v.high] for k, v in sweep.space.items()}
+    longest = max(len(values) for values in ends.values())
+    return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]

@@ -1,0 +1,221 @@
+"""A sweep: Optuna proposes, every trial is an ordinary run, the best on validation is scored on test once.
+
+``<output_dir>/optuna.journal`` is Optuna's own storage. A running trial holds a lock that dies with its process: what a
+killed sweep left running is gone on with, from its last checkpoint, by the next one started with ``resume``. Several
+processes may work in one folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dept_vl.config import TrainConfig
+from dept_vl.errors import ConfigError, DivergenceError, PrunedError
+from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
+from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
+from dept_vl.experiments.sweep_report import write_outcome
+from dept_vl.processes import process_state
+from dept_vl.session import Session
+from dept_vl.tasks import get_task
+
+logger = logging.getLogger(__name__)
+
+_STUDY = "sweep"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found.
+
+    Attributes:
+        folder: Its folder.
+        metric: The metric by which runs were compared on ``val``.
+        trials: Every trial as Optuna knows it.
+        best: The best run, scored on ``test``; None when other processes are still at work, or no run ended.
+        files: Table, plot and summary.
+    """
+
+    folder: Path
+    metric: str
+    trials: tuple[FrozenTrial, ...]
+    best: FinishedRun | None
+    files: dict[str, Path]
+
+
+def run_sweep(plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrite: bool = False) -> SweepResult:
+    """Runs every trial that is left, then scores the best one on ``test``.
+
+    Args:
+        plan: What is tried.
+        data_dir: Prepared data.
+        resume: Go on in the folder: after a kill, or beside another process.
+        overwrite: Replace an earlier sweep.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: As `train`; or this is one of several processes of one launch.
+    """
+    if process_state().num_processes > 1:
+        raise ConfigError(
+            "a sweep runs one trial a process: start `dept-vl sweep --resume` several times on one folder instead of "
+            "launching several processes"
+        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = plan.folder
+    settings = {"sweep": asdict(plan.sweep), "settings": plan.tree, "overrides": _recorded(plan.overrides)}
+    open_experiment(folder, "sweep", settings, resume=resume, overwrite=overwrite)
+    study = _open_study(plan, folder)
+    session = Session()
+    while True:
+        with _next_trial(study, plan, folder) as trial:
+            if trial is None:
+                break
+            _run_trial(trial, plan, folder, data_dir, session)
+    return _conclude(study, plan, folder, data_dir, session)
+
+
+def _recorded(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if key != "output_dir"}
+
+
+def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
+    """Opens the storage; a grid is queued there whole, in order, so that any process takes the next point."""
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    with FileLock(folder / ".lock"):
+        study = optuna.create_study(
+            study_name=_STUDY,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_sampler(plan.sweep, 0),
+            pruner=_pruner(plan),
+        )
+        if plan.sweep.sampler == "grid":
+            for point in plan.points[len(study.get_trials(deepcopy=False)) :]:
+                study.enqueue_trial(dict(point))
+    return study
+
+
+def _sampler(sweep: SweepConfig, number: int) -> optuna.samplers.BaseSampler:
+    """Returns the sampler of one trial: its draws depend on (seed, number) and the trials before it alone."""
+    seed = (sweep.seed * 1_000_003 + number) % 2**32
+    if sweep.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)  # a grid's values are queued and never drawn
+
+
+def _pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
+    """Returns the pruner; it counts in evaluations on ``val``."""
+    if plan.sweep.pruner == "median":
+        return optuna.pruners.MedianPruner()
+    if plan.sweep.pruner == "hyperband":
+        loop = plan.config({}).loop
+        return optuna.pruners.HyperbandPruner(max_resource=math.ceil(loop.max_steps / loop.eval_every_steps))
+    return optuna.pruners.NopPruner()
+
+
+@contextmanager
+def _next_trial(study: optuna.Study, plan: SweepPlan, folder: Path) -> Iterator[Trial | None]:
+    """Yields a trial to run, locked as long as the block lasts: one a dead process left, else the next, else None."""
+    own: FileLock | None = None
+    trial: Trial | None = None
+    with FileLock(folder / ".lock"):
+        for left in study.get_trials(states=(TrialState.RUNNING,)):
+            own = _try_lock(folder, left.number)
+            if own:
+                logger.info("trial %d: its process is gone; going on with it", left.number)
+                trial = Trial(study, left._trial_id)
+                break
+        else:
+            known = study.get_trials(deepcopy=False)
+            if any(one.state == TrialState.WAITING for one in known) or len(known) < plan.num_trials:
+                trial = study.ask()
+                own = _try_lock(folder, trial.number)
+    try:
+        yield trial
+    finally:
+        if own:
+            own.release()
+
+
+def _try_lock(folder: Path, number: int) -> FileLock | None:
+    """Takes a trial's lock, or returns None when a living process has it."""
+    lock = FileLock(folder / f".{_name(number)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def _name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, session: Session) -> None:
+    study = trial.study
+    study.sampler = _sampler(plan.sweep, trial.number)
+    values = {key: _suggest(trial, key, space) for key, space in plan.sweep.space.items()}
+    config = plan.config(values, folder / _name(trial.number))
+    metric, every = _metric(config), config.loop.eval_every_steps
+    reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+    logger.info("trial %d of %d: %s", trial.number + 1, plan.num_trials, values)
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        evaluation = math.ceil(step / every)
+        if evaluation not in reported:  # a trial gone on with repeats what came after its last checkpoint
+            trial.report(metrics[metric], evaluation)
+        if trial.should_prune():
+            raise PrunedError
+
+    try:
+        run = finish(config, data_dir, session, on_evaluation=report)
+    except PrunedError:
+        study.tell(trial, state=TrialState.PRUNED)
+    except DivergenceError as error:
+        logger.warning("trial %d failed: %s", trial.number, error)
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, run.val)
+
+
+def _metric(config: TrainConfig) -> str:
+    return get_task(config.task).selection_metric(config.data.protocol)
+
+
+def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
+    if isinstance(space, list):
+        chosen: Value = trial.suggest_categorical(key, space)
+        return chosen
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return trial.suggest_int(key, space.low, space.high, log=space.log)
+    return trial.suggest_float(key, space.low, space.high, log=space.log)
+
+
+def _conclude(study: optuna.Study, plan: SweepPlan, folder: Path, data_dir: Path, session: Session) -> SweepResult:
+    """Scores the best run and writes table and plot; the process that ends last does."""
+    metric = _metric(plan.config({}))
+    with FileLock(folder / ".lock"):
+        trials = tuple(study.get_trials())
+        if any(trial.state == TrialState.RUNNING for trial in trials):
+            logger.info("other processes are still at work; the last one scores the best run")
+            return SweepResult(folder, metric, trials, None, {})
+        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = None
+        if done:
+            first = max(done, key=lambda trial: (trial.value or 0.0, -trial.number))
+            config = plan.config(first.params, folder / _name(first.number))
+            best = score(finish(config, data_dir, session), data_dir, session)
+        files = write_outcome(study, folder, metric, list(plan.sweep.space), best)
+    return SweepResult(folder, metric, trials, best, files)

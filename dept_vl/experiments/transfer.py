@@ -1,0 +1,182 @@
+"""Transfer: train on each source task, start the target from each, choose the source on validation.
+
+Shi & Lipani 2024, section 3.4; with ``prompt-tuning`` it is SPoT (Vu et al. 2022, arXiv 2110.07904).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from dept_vl.atomic import write_json
+from dept_vl.config import InitConfig, TrainConfig
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.experiments.runs import (
+    STD,
+    FinishedRun,
+    Spread,
+    finish,
+    open_experiment,
+    run_record,
+    score,
+    settings_tree,
+    spread,
+    spread_records,
+    spreads,
+)
+from dept_vl.experiments.seeds import check_seeds, seed_configs
+from dept_vl.models.adapter import WEIGHTS_FILE
+from dept_vl.processes import process_state
+from dept_vl.run_folder import describe_run
+from dept_vl.session import Session
+
+SCRATCH = "scratch"
+TRANSFER_FILE = "transfer.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The target trained from one starting point.
+
+    Attributes:
+        source: Source task, or `SCRATCH`.
+        runs: One a seed.
+        val: The metric that chooses, on ``val``.
+        test: Every metric on ``test``; None for sources that were not chosen.
+    """
+
+    source: str
+    runs: tuple[FinishedRun, ...]
+    val: Spread
+    test: dict[str, Spread] | None = None
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What transfer to one target found.
+
+    Attributes:
+        target: Its settings.
+        sources: Every source's outcome, in the order given.
+        best: The source chosen on ``val``, scored on ``test``.
+        scratch: The control without a source, scored on ``test``.
+        path: Where all of it was written.
+    """
+
+    target: TrainConfig
+    sources: tuple[Start, ...]
+    best: Start
+    scratch: Start
+    path: Path
+
+
+def transfer(
+    target: TrainConfig,
+    sources: Mapping[str, TrainConfig | Path],
+    data_dir: Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> TransferResult:
+    """Trains what is missing of sources, target runs and control, and writes ``<output_dir>/transfer.json``.
+
+    Args:
+        target: The target's settings; `InitConfig.parts` says what is taken of a source.
+        sources: Source task -> settings to train it with, into ``<output_dir>/source-<task>``, or a finished run.
+        data_dir: Prepared data of target and sources.
+        seeds: Of the target's runs, each in ``<output_dir>/from-<task>/seed-<n>``; None for the settings' own.
+        resume: Go on in the folder: finished runs are kept.
+        overwrite: Replace an earlier transfer.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: As `train`; a source is the target; a source run has no adapter.
+    """
+    if target.init.source is not None:
+        raise ConfigError("init.from: has no effect in a transfer; name runs with --source-runs TASK=RUN")
+    seeds = [target.seed] if seeds is None else seeds
+    check_seeds(seeds)
+    _check_sources(target, sources)
+    folder, session = target.run_dir, Session()
+    settings = {
+        **settings_tree(target),
+        "seed": 0,
+        "sources": {name: _recorded(given) for name, given in sources.items()},
+    }
+    open_experiment(folder, "transfer", settings, resume=resume, overwrite=overwrite)
+    trained = {name: _source_run(name, given, folder, data_dir, session) for name, given in sources.items()}
+    starts = tuple(_train_from(name, run, target, seeds, data_dir, session) for name, run in trained.items())
+    scratch = _train_from(SCRATCH, None, target, seeds, data_dir, session)
+    best = max(starts, key=lambda start: start.val.mean)  # the first of equals, in the order given
+    result = TransferResult(
+        target,
+        starts,
+        _score(best, data_dir, session),
+        _score(scratch, data_dir, session),
+        folder / TRANSFER_FILE,
+    )
+    if process_state().is_main_process:
+        _write(result, trained)
+    return result
+
+
+def _check_sources(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> None:
+    if not sources:
+        raise ConfigError("--sources: names no source task")
+    if target.task in sources:
+        raise ConfigError(f"--sources: {target.task!r} is the target itself")
+    for name, given in sources.items():
+        if isinstance(given, Path) and not (given / WEIGHTS_FILE).is_file():
+            raise CheckpointError(
+                f"--source-runs {name}={given}: no adapter there ({WEIGHTS_FILE} is missing); leave the run out to "
+                "train it here"
+            )
+
+
+def _recorded(given: TrainConfig | Path) -> object:
+    return str(given) if isinstance(given, Path) else settings_tree(given)
+
+
+def _source_run(name: str, given: TrainConfig | Path, folder: Path, data_dir: Path, session: Session) -> Path:
+    if isinstance(given, Path):
+        return given
+    return finish(replace(given, output_dir=str(folder / f"source-{name}")), data_dir, session).run_dir
+
+
+def _train_from(
+    name: str, source: Path | None, target: TrainConfig, seeds: Sequence[int], data_dir: Path, session: Session
+) -> Start:
+    init = InitConfig() if source is None else replace(target.init, source=str(source))
+    start = replace(target, init=init, output_dir=str(target.run_dir / f"from-{name}"))
+    runs = tuple(finish(config, data_dir, session) for config in seed_configs(start, seeds))
+    return Start(name, runs, spread([run.val for run in runs]))
+
+
+def _score(start: Start, data_dir: Path, session: Session) -> Start:
+    runs = tuple(score(run, data_dir, session) for run in start.runs)
+    return replace(start, runs=runs, test=spreads([run.test or {} for run in runs]))
+
+
+def _write(result: TransferResult, trained: Mapping[str, Path]) -> None:
+    write_json(
+        result.path,
+        {
+            "target": result.target.task,
+            "chosen_on": "val",
+            "best_source": result.best.source,
+            "starts": {start.source: _start_record(start) for start in (*result.sources, result.best, result.scratch)},
+            "source_runs": {name: str(run) for name, run in trained.items()},
+            "std": STD,
+            "config": settings_tree(result.target),
+            "made_by": describe_run(),
+        },
+    )
+
+
+def _start_record(start: Start) -> dict[str, object]:
+    return {
+        "val": asdict(start.val),
+        "test": None if start.test is None else spread_records(start.test),
+        "runs": [run_record(run) for run in start.runs],
+    }

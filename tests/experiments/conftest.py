@@ -1,0 +1,19 @@
+import pytest
+
+
+@pytest.fixture
+def base(t5_folder, tiny_data) -> dict[str, object]:
+    """Dotted settings of a run of four steps on the tiny task."""
+    return {
+        "task": "vqa",
+        "model.backbone": str(t5_folder),
+        "data.dir": str(tiny_data),
+        "data.max_source_length": 16,
+        "data.max_target_length": 2,
+        "tuner.budget_tokens": 20,
+        "tuner.allow_nearest": True,
+        "data.batch_size": 8,
+        "loop.max_steps": 4,
+        "loop.eval_every_steps": 2,
+        "loop.save_every_steps": 2,
+    }

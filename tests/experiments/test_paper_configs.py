@@ -1,0 +1,70 @@
+"""Every config of the paper trains two steps on a small model, on real rows where ``shared/data`` has them."""
+
+import gzip
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from data_prep.prepare import prepare
+from dept_vl.config import load_config
+from dept_vl.session import Session
+from dept_vl.train import train
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper"
+
+ROWS = {
+    "cola": ("glue_cola", "train", 60),
+    "sst2": ("glue_sst2", "train", 1_060),
+    "mrpc": ("glue_mrpc", "train", 60),
+    "stsb": ("glue_stsb", "train", 60),
+    "qnli": ("glue_qnli", "validation", 1_060),
+    "winogrande": ("winogrande", "validation", 1_060),
+    "superglue-boolq": ("super_glue_boolq", "validation", 200),
+    "superglue-cb": ("super_glue_cb", "train", 250),
+    "superglue-multirc": ("super_glue_multirc", "validation", 60),
+    "superglue-wic": ("super_glue_wic", "train", 60),
+    "superglue-wsc": ("super_glue_wsc", "train", 60),
+}
+"""Task -> folder in ``nlp/hf``, the file whose rows stand for the training split, and how many of them."""
+
+CONFIGS = [
+    path for path in sorted(PAPER.rglob("*.yaml")) if path.parent.name != "table3" and path.stem.split("-k")[0] in ROWS
+]  # the image tasks train in tests/test_end_to_end.py
+
+
+@pytest.fixture(scope="module")
+def data_dir(shared_data, tmp_path_factory):
+    """Real rows of every task of `ROWS`, prepared under protocol ``paper``."""
+    root = tmp_path_factory.mktemp("paper")
+    for task, (folder, train_file, count) in ROWS.items():
+        raw = root / "raw" / task
+        raw.mkdir(parents=True)
+        for split, source, rows in (("train", train_file, count), ("validation", "validation", 60)):
+            with gzip.open(shared_data / "nlp" / "hf" / folder / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
+                (raw / f"{split}.jsonl").write_text("".join(islice(file, rows)), encoding="utf-8")
+        prepare(task, raw, root / "data", protocol="paper", subset=True)
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_two_steps_on_real_rows(path, data_dir, session, t5_folder, tmp_path):
+    small = {
+        "model.backbone": str(t5_folder),
+        "output_dir": str(tmp_path / "run"),
+        "data.max_source_length": 16,
+        "tuner.budget_tokens": 20,
+        "tuner.num_virtual_tokens": 4,
+        "tuner.rank": None,
+        "tuner.allow_nearest": True,
+        "loop.max_steps": 2,
+        "loop.eval_every_steps": 2,
+        "loop.eval_rows": 4,
+    }
+    result = train(load_config(path, small), data_dir, session=session)
+    assert result.progress.step == 2

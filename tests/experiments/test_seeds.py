@@ -1,0 +1,63 @@
+import json
+import statistics
+
+import pytest
+
+from dept_vl.config import load_config
+from dept_vl.errors import ConfigError
+from dept_vl.experiments.runs import spread
+from dept_vl.experiments.seeds import train_seeds
+from dept_vl.report import describe_seeds
+from dept_vl.train import _Trainer
+
+
+@pytest.fixture
+def config(base, tmp_path):
+    return load_config(None, {**base, "output_dir": str(tmp_path / "seeds")})
+
+
+def test_seeds_are_runs_of_their_own_with_mean_and_sample_deviation(config, tiny_data):
+    result = train_seeds(config, tiny_data, [0, 1, 2])
+    written = json.loads((config.run_dir / "seeds.json").read_text())
+    values = [
+        json.loads((config.run_dir / f"seed-{seed}" / "results-test.json").read_text())["metrics"]["vqa_accuracy"]
+        for seed in (0, 1, 2)
+    ]
+    accuracy = written["metrics"]["vqa_accuracy"]
+    assert accuracy["values"] == values
+    assert accuracy["mean"] == pytest.approx(sum(values) / 3)
+    assert accuracy["std"] == pytest.approx(statistics.stdev(values))
+    assert "n - 1" in written["std"]
+    assert written["seeds"] == [0, 1, 2]
+    assert "vqa_accuracy" in describe_seeds(result)
+
+
+def test_a_single_seed_has_no_deviation():
+    assert spread([0.5]).std is None
+    assert spread([1.0, 3.0]).std == pytest.approx(2**0.5)
+
+
+def test_finished_seeds_are_not_trained_again(config, tiny_data, monkeypatch):
+    train_seeds(config, tiny_data, [0])
+    before = (config.run_dir / "seed-0" / "training.json").stat().st_mtime_ns
+    trained = []
+    fit = _Trainer.fit
+    monkeypatch.setattr(_Trainer, "fit", lambda self, *a: (trained.append(self.config.seed), fit(self, *a))[1])
+    train_seeds(config, tiny_data, [0, 1], resume=True)
+    assert trained == [1]
+    assert (config.run_dir / "seed-0" / "training.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_seeds_is_not_taken_without_being_asked_to(config, tiny_data):
+    train_seeds(config, tiny_data, [0])
+    with pytest.raises(ConfigError, match="is not empty; add --resume to go on with the seeds"):
+        train_seeds(config, tiny_data, [0])
+    other = load_config(None, {"output_dir": str(config.run_dir), "data.batch_size": 4})
+    with pytest.raises(ConfigError, match=r"data\.batch_size: the run has 8, asked for 4"):
+        train_seeds(other, tiny_data, [0], resume=True)
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+def test_seeds_are_different_numbers(config, tiny_data, seeds):
+    with pytest.raises(ConfigError, match="--seeds: expected different numbers from 0 on"):
+        train_seeds(config, tiny_data, seeds)

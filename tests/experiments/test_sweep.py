@@ -1,0 +1,166 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from dept_vl.errors import ConfigError, DivergenceError
+from dept_vl.experiments.space import SweepPlan, load_plan
+from dept_vl.experiments.sweep import run_sweep
+from dept_vl.models.adapter import WEIGHTS_FILE
+from dept_vl.report import describe_sweep
+from dept_vl.train import _Trainer
+
+GRID = {"space": {"optim.prompt_lr": [0.05, 0.3], "tuner.num_virtual_tokens": [4, 8]}}
+
+
+def write_plan(path: Path, base, sweep) -> Path:
+    tree: dict = {"sweep": sweep}
+    for key, value in base.items():
+        group = tree
+        *parents, last = key.split(".")
+        for parent in parents:
+            group = group.setdefault(parent, {})
+        group[last] = value
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def plan_of(folder: Path, base, sweep, **overrides) -> SweepPlan:
+    path = write_plan(folder / "sweep.yaml", base, sweep)
+    return load_plan(path, {"output_dir": str(folder / "sweep"), **overrides})
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "trials.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_runs_every_point_and_scores_the_best_on_validation_once(base, tiny_data, tmp_path):
+    result = run_sweep(plan_of(tmp_path, base, GRID), tiny_data)
+    folder = tmp_path / "sweep"
+    rows = table(folder)
+    assert [(row["optim.prompt_lr"], row["tuner.num_virtual_tokens"]) for row in rows] == [
+        ("0.05", "4"), ("0.05", "8"), ("0.3", "4"), ("0.3", "8"),
+    ]  # fmt: skip
+    values = [float(row["val vqa_accuracy"]) for row in rows]
+    summary = json.loads((folder / "sweep.json").read_text())
+    assert summary["best"]["val vqa_accuracy"] == max(values)
+    assert Path(summary["best"]["run"]).name == f"trial-{values.index(max(values)):04d}"
+    assert [path.parent.name for path in folder.glob("*/results-test.json")] == [Path(summary["best"]["run"]).name]
+    with Image.open(folder / "trials.png") as plot:
+        assert plot.width > 300
+    assert "best on val" in describe_sweep(result)
+
+
+def test_a_killed_sweep_goes_on_to_what_an_unbroken_one_finds(base, tiny_data, tmp_path):
+    base = {**base, "loop.max_steps": 30, "loop.eval_every_steps": 10, "loop.save_every_steps": 10}
+    (tmp_path / "unbroken").mkdir()
+    (tmp_path / "killed").mkdir()
+    unbroken = run_sweep(plan_of(tmp_path / "unbroken", base, GRID), tiny_data)
+    plan = plan_of(tmp_path / "killed", base, GRID)
+    command = [sys.executable, "-m", "dept_vl", "sweep", "--config", str(tmp_path / "killed" / "sweep.yaml")]
+    child = subprocess.Popen([*command, "--output-dir", str(plan.folder)], stderr=subprocess.DEVNULL)
+    midway = plan.folder / "trial-0001" / "checkpoints" / "step-00000010"
+    deadline = time.monotonic() + 120
+    while not midway.exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (plan.folder / "trials.csv").exists()
+    finished = (plan.folder / "trial-0000" / "training.json").stat().st_mtime_ns
+    resumed = run_sweep(plan, tiny_data, resume=True)
+    assert table(plan.folder) == table(unbroken.folder)
+    assert resumed.best.run_dir.name == unbroken.best.run_dir.name
+    assert (resumed.best.val, resumed.best.test) == (unbroken.best.val, unbroken.best.test)
+    assert (plan.folder / "trial-0000" / "training.json").stat().st_mtime_ns == finished
+    for trial in sorted(unbroken.folder.glob("trial-*")):
+        ours = (plan.folder / trial.name / WEIGHTS_FILE).read_bytes()
+        assert ours[-2000:] == (trial / WEIGHTS_FILE).read_bytes()[-2000:], trial.name
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp_path, monkeypatch, sampler):
+    sweep = {
+        "space": {"optim.prompt_lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"low": 4, "high": 8}},
+        "sampler": sampler,
+        "trials": 3,
+    }
+    base = {**base, "loop.max_steps": 2}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    run_sweep(plan_of(tmp_path / "a", base, sweep), tiny_data)
+    plan = plan_of(tmp_path / "b", base, sweep)
+    fit, calls = _Trainer.fit, []
+
+    def dies(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KilledError
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(_Trainer, "fit", dies)
+    with pytest.raises(KilledError):
+        run_sweep(plan, tiny_data)
+    monkeypatch.undo()
+    run_sweep(plan, tiny_data, resume=True)
+    assert table(plan.folder) == table(tmp_path / "a" / "sweep")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
+    base = {**base, "loop.max_steps": 30}
+    plan = plan_of(tmp_path, base, GRID)
+    command = [sys.executable, "-m", "dept_vl", "sweep", "--config", str(tmp_path / "sweep.yaml")]
+    child = subprocess.Popen([*command, "--output-dir", str(plan.folder)], stderr=subprocess.DEVNULL)
+    while not (plan.folder / "trial-0000").exists() and child.poll() is None:
+        time.sleep(0.01)
+    run_sweep(plan, tiny_data, resume=True)
+    assert child.wait(timeout=120) == 0
+    assert [row["state"] for row in table(plan.folder)] == ["complete"] * 4
+    assert len(list(plan.folder.glob("*/results-test.json"))) == 1
+
+
+def test_a_pruned_trial_ends_early_and_is_not_chosen(base, tiny_data, tmp_path, monkeypatch):
+    values = iter([50.0] * 5 * 4 + [10.0] * 9)  # five trials of four evaluations, then a worse one
+    monkeypatch.setattr("dept_vl.train.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    space = {"space": {"optim.prompt_lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}, "pruner": "median"}
+    plan = plan_of(tmp_path, {**base, "loop.eval_every_steps": 1}, space)
+    run_sweep(plan, tiny_data)
+    assert [row["state"] for row in table(plan.folder)] == ["complete"] * 5 + ["pruned"]
+    assert not (plan.folder / "trial-0005" / "training.json").exists()
+    assert json.loads((plan.folder / "sweep.json").read_text())["best"]["params"] == {"optim.prompt_lr": 0.1}
+
+
+def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tiny_data, tmp_path, monkeypatch):
+    fit = _Trainer.fit
+
+    def diverges(self, *arguments):
+        if self.config.optim.prompt_lr == 0.05:
+            raise DivergenceError("the loss became nan")
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(_Trainer, "fit", diverges)
+    plan = plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.05, 0.3]}})
+    assert run_sweep(plan, tiny_data).best.config.optim.prompt_lr == 0.3
+    assert [row["state"] for row in table(plan.folder)] == ["fail", "complete"]
+
+
+def test_another_sweep_is_not_mixed_into_the_folder(base, tiny_data, tmp_path):
+    plan = plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.3]}})
+    run_sweep(plan, tiny_data)
+    with pytest.raises(ConfigError, match="is not empty; add --resume to go on with the sweep"):
+        run_sweep(plan, tiny_data)
+    with pytest.raises(ConfigError, match=r"sweep\.space\.optim\.prompt_lr: the run has \[0\.3\], asked for \[0\.2\]"):
+        run_sweep(plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.2]}}), tiny_data, resume=True)
