@@ -16,10 +16,15 @@ from dept_vl.tuners.prompt_init import initial_prompt
 class Dept(Tuner):
     """Soft prompt P (m, d) before the text, and scaling * (A B)[i] added to text token i.
 
-    Shi & Lipani 2024, section 2.2: the encoder reads [P; E(x) + A B], with A (s, r) and B (r, d). Row i of A B
-    belongs to the i-th token of the text, whatever the prompt's length; prompt and visual tokens get no update. A
-    batch of L text tokens uses the first L rows alone, which equals padding to s tokens (the released code's way)
-    because masked tokens are never read, and costs less. With B = 0 at the start this is prompt tuning.
+    Shi & Lipani 2024, section 2.2: the model reads [P; E(x) + A B], with A (s, r) and B (r, d). Prompt and visual
+    tokens get no update. With B = 0 at the start this is prompt tuning. ``row_alignment`` says which row a token gets:
+
+    - ``"first-token"``: row i belongs to the i-th token of the text, whatever the prompt's length. A batch of L text
+      tokens uses the first L rows alone, which equals padding to s tokens on the right (the released code's way with
+      T5) because masked tokens are never read, and costs less.
+    - ``"last-token"``: token i of n gets row s - n + i, so that the last token has the last row. This is what the
+      released code does for decoder-only models, whose texts it pads to s tokens on the left. In its training the
+      label tokens are part of that text; here they are not, so that training and generation give a token one row.
 
     Attributes:
         soft_prompt: (num_virtual_tokens, d_model), or None for an empty prompt.
@@ -65,16 +70,28 @@ class Dept(Tuner):
             return nn.init.normal_(values, std=self.config.lowrank_init_std, generator=generator)
         return nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)  # +-1 / sqrt(rank)
 
-    def embed(self, text_embeds: Tensor) -> Tensor:
+    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
         """Returns [P; text + scaling * A B]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         if self.lowrank_a is None or self.lowrank_b is None:
             return prepend_prompt(self.soft_prompt, text_embeds)
         length = text_embeds.shape[1]
         with torch.autocast(text_embeds.device.type, enabled=False):  # a few MFLOP: not worth bf16's rounding
-            update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
+            if self.config.row_alignment == "first-token":
+                update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
+            else:
+                update = torch.mm(self.lowrank_a, self.lowrank_b)[self._rows_from_the_end(text_embeds, text_mask)]
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
+
+    def _rows_from_the_end(self, text_embeds: Tensor, text_mask: Tensor | None) -> Tensor:
+        """Returns the row of every token so that the last one has the last row, (1 or batch, text).
+
+        Padding gets the last row, and is not read.
+        """
+        index = torch.arange(text_embeds.shape[1], device=text_embeds.device)
+        num_tokens = index.new_tensor([[len(index)]]) if text_mask is None else text_mask.sum(dim=1, keepdim=True)
+        return (index + (self.max_source_length - num_tokens)).clamp(max=self.max_source_length - 1)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns ``soft_prompt`` and ``lowrank``, the two groups the paper trains at different rates."""
