@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.manifest import open_split, split_info
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.adapter import read_adapter_config
@@ -114,7 +114,7 @@ def open_dataset(
     config: TrainConfig,
     data_dir: Path,
     split: str,
-    tokenizer: PreTrainedTokenizerBase,
+    codec: TextCodec,
     visual: VisualInput | None,
     *,
     is_training: bool = False,
@@ -129,7 +129,7 @@ def open_dataset(
     dataset = TaskDataset(
         open_split(data_dir, task.name, split),
         task,
-        tokenizer,
+        codec,
         max_source_length=config.data.max_source_length,
         max_target_length=config.data.max_target_length,
         seed=config.seed,

@@ -35,6 +35,8 @@ class EvaluationResult:
         seconds: Time taken.
         budget: Trainable parameters, when a model was evaluated.
         split: The split, when a model was evaluated.
+        decode: How its answers were made, ``"generate"`` or ``"score"``.
+        decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
     """
 
     task: str
@@ -44,6 +46,8 @@ class EvaluationResult:
     seconds: float = 0.0
     budget: Any = None
     split: str | None = None
+    decode: str | None = None
+    decode_agreement: float | None = None
 
 
 def evaluate_run(
@@ -55,8 +59,9 @@ def evaluate_run(
     metrics: Sequence[str] | None = None,
     tokenizer: TokenizerName = "ptb",
     output: Path | None = None,
+    with_agreement: bool = False,
 ) -> EvaluationResult:
-    """Generates predictions with a run's adapter, writes them in the official results format, and scores them.
+    """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
 
     Args:
         config: The run's settings, overrides laid over them.
@@ -66,44 +71,55 @@ def evaluate_run(
         metrics: Evaluator names; None for the task's own.
         tokenizer: How captions are tokenised.
         output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
+        with_agreement: Answer by the other method too, and report the share of rows with equal answers.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     from dept_vl.components import check_features, open_dataset, open_visual
-    from dept_vl.inference import predict_split, to_references
+    from dept_vl.inference import Answerer, agreement, choose_decoding, predict_split, to_references
     from dept_vl.models.clip_t5 import CLIPT5
     from dept_vl.processes import process_state
 
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
     names = _check_metrics(task, metrics, tokenizer)
-    model, text_tokenizer = CLIPT5.from_pretrained(
-        run_dir, config.model, max_source_length=config.data.max_source_length
+    decoding = choose_decoding(config, task)
+    methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
+    ways = {method: choose_decoding(config, task, method) for method in methods}
+    model, codec = CLIPT5.from_pretrained(
+        run_dir,
+        config.model,
+        max_source_length=config.data.max_source_length,
+        answer_cue=config.data.answer_cue,
     )
     model.to(state.device)
     visual = open_visual(config, data_dir, (split,), state.device)[split]
     check_features(run_dir, visual)
-    dataset = open_dataset(config, data_dir, split, text_tokenizer, visual)
+    dataset = open_dataset(config, data_dir, split, codec, visual)
     rows = dataset.references()
-    predictions = predict_split(
-        model,
-        dataset,
-        text_tokenizer,
-        visual,
-        batch_size=config.data.eval_batch_size,
-        num_beams=config.decode.num_beams,
-        max_new_tokens=config.data.max_target_length,
-        precision=config.loop.precision,
-        num_workers=config.data.num_workers,
-    )
+    answers = {
+        method: predict_split(
+            Answerer(model, codec, visual, way),
+            dataset,
+            batch_size=config.data.eval_batch_size,
+            num_workers=config.data.num_workers,
+        )
+        for method, way in ways.items()
+    }
+    predictions = answers[decoding.method]
+    shared = None
+    if with_agreement:
+        shared = agreement(answers["score"], answers["generate"], codec, ways["score"].labels)
     scores = evaluate(names, predictions, to_references(rows), tokenizer=tokenizer)
     files = {
         "predictions": run_dir / f"predictions-{split}.json",
         "scores": output or run_dir / f"results-{split}.json",
     }
     seconds = time.perf_counter() - started
-    result = EvaluationResult(task.name, scores, len(rows), files, seconds, model.parameter_budget(), split)
+    result = EvaluationResult(
+        task.name, scores, len(rows), files, seconds, model.parameter_budget(), split, decoding.method, shared
+    )
     if state.is_main_process:
         by_id = {row["example_id"]: text for row, text in zip(rows, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
@@ -179,6 +195,7 @@ def _write_scores(
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
         "seconds": result.seconds,
+        **{name: getattr(result, name) for name in ("decode", "decode_agreement") if getattr(result, name) is not None},
         **details,
         "made_by": describe_run(),
     }

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, Task
@@ -30,7 +30,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self,
         rows: Dataset,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase,
+        codec: TextCodec,
         *,
         max_source_length: int,
         max_target_length: int,
@@ -46,8 +46,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         Args:
             rows: A prepared split, as ``manifest.open_split`` returns it.
             task: Makes the source text.
-            tokenizer: The backbone's.
-            max_source_length: Source tokens kept (s), end-of-sequence included; the rest is cut off.
+            codec: Makes token ids from text, the backbone's way.
+            max_source_length: Source tokens kept (s), special tokens and answer cue included; the rest is cut off.
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
             visual: Visual input, or None for text only. Rows whose image it skipped are left out of `indices`.
@@ -61,7 +61,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         """
         self.task = task
         self._rows = rows
-        self._tokenizer = tokenizer
+        self._codec = codec
         self._max_source_length = max_source_length
         self._max_target_length = max_target_length
         self._seed = seed
@@ -106,19 +106,9 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [len(ids) for ids in self._source_ids(self.sources(indices))]
 
     def count_long(self) -> int:
-        """Returns how many sources have more than `max_source_length` tokens.
-
-        Only texts whose bytes could exceed it are tokenised: no tokenizer makes more tokens than bytes plus the
-        leading space and the end of sequence.
-        """
-        count = 0
-        for start in range(0, len(self._rows), _READ_ROWS):
-            texts = self.sources(range(start, min(start + _READ_ROWS, len(self._rows))))
-            texts = [text for text in texts if len(text.encode()) + 2 > self._max_source_length]
-            if texts:
-                ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-                count += sum(len(row) > self._max_source_length for row in ids)
-        return count
+        """Returns how many sources have more than `max_source_length` tokens."""
+        parts = (range(start, min(start + _READ_ROWS, len(self))) for start in range(0, len(self), _READ_ROWS))
+        return sum(self._codec.count_longer(self.sources(part), self._max_source_length) for part in parts)
 
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, the types."""
@@ -136,7 +126,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         source_ids = self._source_ids([self.task.template(row) for row in rows])
         if self._is_training:
             targets = [self._draw_target(row, request.step) for row in rows]
-            labels = self._target_ids([text for text, _ in targets])
+            labels = self._codec.target_ids([text for text, _ in targets], self._max_target_length)
             weights = [weight if self._loss_weighting == "score" else 1.0 for _, weight in targets]
         else:
             labels, weights = [[] for _ in rows], [1.0] * len(rows)
@@ -146,7 +136,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         ]
         return collate(
             examples,
-            int(self._tokenizer.pad_token_id),
+            self._codec.pad_token_id,
             pad_to_length=self._pad_to_length,
             **self._visual_input(rows),
         )
@@ -174,11 +164,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _source_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer(list(texts), truncation=True, max_length=self._max_source_length)["input_ids"]
-
-    def _target_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._tokenizer(text_target=list(texts), truncation=True, max_length=self._max_target_length)
-        return encoded["input_ids"]
+        return self._codec.source_ids(texts, self._max_source_length)
 
 
 def _column(rows: Dataset, name: str) -> np.ndarray:

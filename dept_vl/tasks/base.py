@@ -37,6 +37,7 @@ class Task:
         paper: Where splits and metric come from.
         uses_images: Whether rows carry ``image_id`` and ``image``.
         result_keys: Names of id and text in the official results file of this task.
+        labels: The strings a target is one of, which can be scored instead of generated; None for free text.
         reference_files: What the official references without a model consist of: names of command-line flags.
     """
 
@@ -52,6 +53,11 @@ class Task:
     uses_images: bool = False
     result_keys: tuple[str, str] = ("example_id", "prediction")
     reference_files: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    def label_set(self, protocol: str | None) -> tuple[str, ...] | None:
+        """Returns the strings a target is one of, or None for free text."""
+        return self.labels
 
     def __post_init__(self) -> None:
         """Checks the name, so that a bad one fails at import and not in a user's run."""

@@ -128,7 +128,7 @@ def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path, capsys):
 def test_an_old_style_pickle_with_code_is_refused_and_runs_nothing(tmp_path):
     trace = tmp_path / "trace"
     folder = write(tmp_path / "a")
-    (folder / WEIGHTS_FILE).write_bytes(pickle.dumps({"x": _Trap(trace)}))
+    (folder / WEIGHTS_FILE).write_bytes(pickle.dumps({"x": _Trap(trace)}, protocol=2))
     with pytest.raises(CheckpointError, match="nothing in it was executed"):
         read_released(folder)
     assert not trace.exists()
