@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
@@ -18,6 +17,7 @@ from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.few_shot import FewShot
 from dept_vl.data.manifest import open_split, split_info
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.adapter import read_adapter_config
@@ -127,7 +127,7 @@ def open_dataset(
     config: TrainConfig,
     data_dir: Path,
     split: str,
-    tokenizer: PreTrainedTokenizerBase,
+    codec: TextCodec,
     visual: VisualInput | None,
     *,
     is_training: bool = False,
@@ -141,7 +141,7 @@ def open_dataset(
         config: The run's settings.
         data_dir: Prepared data.
         split: Which split.
-        tokenizer: The backbone's.
+        codec: Makes token ids from text, the backbone's way.
         visual: The split's visual input.
         is_training: Whether batches carry labels.
         rows: What `open_rows` returns, if it is open already.
@@ -155,7 +155,7 @@ def open_dataset(
     dataset = TaskDataset(
         open_rows(config, data_dir, split) if rows is None else rows,
         task,
-        tokenizer,
+        codec,
         protocol=config.data.protocol,
         max_source_length=config.data.max_source_length,
         max_target_length=config.data.max_target_length,

@@ -47,6 +47,10 @@ class DataConfig:
         int, Field(ge=1, description="text tokens kept (s), without prompt and visual tokens")
     ] = 256
     max_target_length: Annotated[int, Field(ge=1, description="target tokens kept and generated at most")] = 32
+    answer_cue: Annotated[
+        str | None,
+        Field(description="ends every source text; null: ' Label : ' for a decoder-only backbone, nothing for T5"),
+    ] = None
     on_long: Annotated[
         Literal["truncate", "error"], Field(description="what happens to a source text of more tokens")
     ] = "truncate"
@@ -115,9 +119,13 @@ class LoopConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class DecodeConfig:
-    """How answers are generated."""
+    """How answers are made."""
 
-    num_beams: Annotated[int, Field(ge=1, description="1: greedy")] = 1
+    method: Annotated[
+        Literal["auto", "generate", "score"],
+        Field(description="'score': the task's most likely label, exactly; 'auto': that where there are labels"),
+    ] = "auto"
+    num_beams: Annotated[int, Field(ge=1, description="beams of decode.method=generate; 1: greedy")] = 1
 
 
 @dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
@@ -152,7 +160,7 @@ class TrainConfig:
     data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
     optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
     loop: Annotated[LoopConfig, Field(description="training loop")] = Field(default_factory=LoopConfig)
-    decode: Annotated[DecodeConfig, Field(description="generation")] = Field(default_factory=DecodeConfig)
+    decode: Annotated[DecodeConfig, Field(description="answers")] = Field(default_factory=DecodeConfig)
 
     @property
     def run_dir(self) -> Path:

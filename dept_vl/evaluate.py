@@ -44,6 +44,8 @@ class EvaluationResult:
         budget: Trainable parameters, when a model was evaluated.
         split: The split, when a model was evaluated.
         protocol: The protocol of a text task.
+        decode: How its answers were made, ``"generate"`` or ``"score"``.
+        decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
     """
 
     task: str
@@ -54,6 +56,8 @@ class EvaluationResult:
     budget: Any = None
     split: str | None = None
     protocol: str | None = None
+    decode: str | None = None
+    decode_agreement: float | None = None
 
 
 def evaluate_run(
@@ -65,9 +69,10 @@ def evaluate_run(
     metrics: Sequence[str] | None = None,
     tokenizer: TokenizerName = "ptb",
     output: Path | None = None,
+    with_agreement: bool = False,
     session: Session | None = None,
 ) -> EvaluationResult:
-    """Generates predictions with a run's adapter, writes them in the official results format, and scores them.
+    """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
 
     Args:
         config: The run's settings, overrides laid over them.
@@ -77,13 +82,14 @@ def evaluate_run(
         metrics: Evaluator names; None for the task's own.
         tokenizer: How captions are tokenised.
         output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
+        with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     from dept_vl.components import check_features, open_dataset
-    from dept_vl.inference import predict_split, to_references
+    from dept_vl.inference import Answerer, agreement, choose_decoding, predict_split, to_references
     from dept_vl.models.clip_t5 import CLIPT5
     from dept_vl.processes import process_state
     from dept_vl.session import Session
@@ -92,29 +98,35 @@ def evaluate_run(
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
     names = _check_metrics(task, metrics, tokenizer)
-    model, text_tokenizer = CLIPT5.from_pretrained(
+    decoding = choose_decoding(config, task)
+    methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
+    ways = {method: choose_decoding(config, task, method) for method in methods}
+    model, codec = CLIPT5.from_pretrained(
         run_dir,
         config.model,
         max_source_length=config.data.max_source_length,
+        answer_cue=config.data.answer_cue,
         backbone=session.backbone(config.model),
     )
     model.to(state.device)
     visual = session.visual(config, data_dir, (split,), state.device)[split]
     check_features(run_dir, visual)
     rows = session.rows(config, data_dir, split)
-    dataset = open_dataset(config, data_dir, split, text_tokenizer, visual, rows=rows)
+    dataset = open_dataset(config, data_dir, split, codec, visual, rows=rows)
     references = dataset.references()
-    predictions = predict_split(
-        model,
-        dataset,
-        text_tokenizer,
-        visual,
-        batch_size=config.data.eval_batch_size,
-        num_beams=config.decode.num_beams,
-        max_new_tokens=config.data.max_target_length,
-        precision=config.loop.precision,
-        num_workers=config.data.num_workers,
-    )
+    answers = {
+        method: predict_split(
+            Answerer(model, codec, visual, way),
+            dataset,
+            batch_size=config.data.eval_batch_size,
+            num_workers=config.data.num_workers,
+        )
+        for method, way in ways.items()
+    }
+    predictions = answers[decoding.method]
+    shared = None
+    if with_agreement:
+        shared = agreement(answers["score"], answers["generate"], codec, ways["score"].labels)
     protocol = config.data.protocol
     labels = task.label_set(protocol)
     scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer, label_set=labels)
@@ -124,7 +136,9 @@ def evaluate_run(
     }
     seconds = time.perf_counter() - started
     budget = model.parameter_budget()
-    result = EvaluationResult(task.name, scores, len(references), files, seconds, budget, split, protocol)
+    result = EvaluationResult(
+        task.name, scores, len(references), files, seconds, budget, split, protocol, decoding.method, shared
+    )
     if state.is_main_process:
         by_id = {row["example_id"]: text for row, text in zip(references, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
@@ -201,6 +215,7 @@ def _write_scores(
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
         "seconds": result.seconds,
+        **{name: getattr(result, name) for name in ("decode", "decode_agreement") if getattr(result, name) is not None},
         **details,
         "made_by": describe_run(),
     }

@@ -1,39 +1,39 @@
-"""Answers questions about images, or captions them, with a trained run."""
+"""Answers about images or texts with a trained run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl.atomic import write_text
 from dept_vl.components import VisualInput, check_features
 from dept_vl.config import TrainConfig
-from dept_vl.data.collator import Example, collate
+from dept_vl.data.collator import Batch, Example, collate
 from dept_vl.data.images import open_image
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import ImagePixels
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.inference import generate_texts
+from dept_vl.inference import Answerer, choose_decoding
 from dept_vl.models.clip_encoder import ClipEncoder
 from dept_vl.models.clip_t5 import CLIPT5
 from dept_vl.processes import process_state
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task, get_task
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
 class PredictionInput:
-    """One image and the columns the task's template reads, such as ``question``."""
+    """One image (None for a text task) and the columns the task's template reads, such as ``question``."""
 
-    image: Path
-    columns: dict[str, str]
+    image: Path | None
+    columns: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,59 +41,80 @@ class Prediction:
     """What the model says about one input.
 
     Attributes:
-        image: The image.
+        image: The image, or None.
         columns: The template's columns.
-        greedy: The greedy answer.
-        beam: The answer of beam search.
-        num_beams: How many beams.
+        answers: The answer by how it was made: ``greedy`` and ``beam N``, or ``label``.
+        log_likelihoods: Of every label, in nats, where labels were scored; else None.
     """
 
-    image: Path
-    columns: dict[str, str]
-    greedy: str
-    beam: str
-    num_beams: int
+    image: Path | None
+    columns: dict[str, Any]
+    answers: dict[str, str]
+    log_likelihoods: dict[str, float] | None = None
 
 
-def read_inputs(task_name: str, path: Path, question: str | None) -> list[PredictionInput]:
-    """Returns what to predict, from an image, a folder of images, or a JSONL file.
+def read_inputs(
+    task_name: str, *, image: Path | None, file: Path | None, columns: Mapping[str, str]
+) -> list[PredictionInput]:
+    """Returns what to predict, from an image, a folder of images, a JSONL file, or columns alone.
 
     Args:
-        task_name: Decides which columns are needed.
-        path: An image; a folder, of which every JPEG, PNG and WebP is taken; or a ``.jsonl`` file of objects with
-            ``image`` (relative to the file) and the task's input columns.
-        question: The ``question`` of every input that brings none of its own.
+        task_name: Decides which columns are needed, and whether an image is.
+        image: An image; a folder, of which every JPEG, PNG and WebP is taken; or a file as `file`.
+        file: A ``.jsonl`` file of objects with the task's input columns and, for a task with images, ``image``
+            (relative to the file).
+        columns: Columns of every input that brings none of its own.
 
     Raises:
-        ConfigError: The task needs a column that is not given, or takes no question.
+        ConfigError: The task needs an image or column that is not given, or does not take one that is.
         DataError: Nothing there, or a line of the JSONL file is malformed.
     """
     task = get_task(task_name)
-    if question is not None and "question" not in task.input_columns:
-        raise ConfigError(f"--question: task {task.name!r} takes none; leave it out")
-    given = {} if question is None else {"question": question}
+    unknown = sorted(set(columns) - set(task.input_columns))
+    if unknown:
+        takes = ", ".join(task.input_columns) or "none"
+        raise ConfigError(f"--column {unknown[0]}: task {task.name!r} takes no such column (it takes: {takes})")
+    inputs = [PredictionInput(item.image, {**columns, **item.columns}) for item in _given(task, image=image, file=file)]
+    for number, item in enumerate(inputs, start=1):
+        lacking = [name for name in task.input_columns if not str(item.columns.get(name, "")).strip()]
+        if lacking:
+            hint = "--question TEXT" if lacking[0] == "question" else f"--column {lacking[0]}=TEXT"
+            raise ConfigError(
+                f"{item.image or f'input {number}'}: task {task.name!r} needs a {lacking[0]}; give {hint}"
+            )
+    return inputs
+
+
+def _given(task: Task, *, image: Path | None, file: Path | None) -> list[PredictionInput]:
+    """Returns the inputs that image or file name, before the columns given to all."""
+    if image is not None and file is not None:
+        raise ConfigError("--image and --input: give one of them")
+    if image is not None and not task.uses_images:
+        raise ConfigError(f"--image: task {task.name!r} reads text alone; give --input JSONL or --column NAME=VALUE")
+    if image is None and file is None:
+        if task.uses_images:
+            raise ConfigError(f"--image: task {task.name!r} needs an image, a folder of images or a JSONL file")
+        return [PredictionInput(None, {})]
+    path = file or image
+    assert path is not None  # both None was handled above
     if path.is_dir():
         images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise DataError(f"{path}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-        inputs = [PredictionInput(image, given) for image in images]
-    elif path.suffix.lower() == ".jsonl":
-        inputs = _read_jsonl(path, given)
-    else:
-        inputs = [PredictionInput(path, given)]
-    for item in inputs:
-        lacking = [name for name in task.input_columns if not item.columns.get(name, "").strip()]
-        if lacking:
-            raise ConfigError(f"{item.image}: task {task.name!r} needs a {lacking[0]}; give --{lacking[0]} TEXT")
-    return inputs
+        return [PredictionInput(image, {}) for image in images]
+    if file is not None or path.suffix.lower() == ".jsonl":
+        return _read_jsonl(path, needs_image=task.uses_images)
+    return [PredictionInput(path, {})]
 
 
-def _read_jsonl(path: Path, given: dict[str, str]) -> list[PredictionInput]:
+def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
     inputs = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -101,21 +122,23 @@ def _read_jsonl(path: Path, given: dict[str, str]) -> list[PredictionInput]:
             record: Any = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
-        if not isinstance(record, dict) or not all(isinstance(value, str) for value in record.values()):
-            raise DataError(f"{path}, line {number}: expected an object of strings, got {line[:80]}")
-        if "image" not in record:
-            raise DataError(f'{path}, line {number}: missing "image" (has: {", ".join(record)})')
+        if not isinstance(record, dict):
+            raise DataError(f"{path}, line {number}: expected an object of columns, got {line[:80]}")
+        if needs_image and not isinstance(record.get("image"), str):
+            raise DataError(f'{path}, line {number}: missing "image", a path (has: {", ".join(record)})')
         columns = {name: value for name, value in record.items() if name != "image"}
-        inputs.append(PredictionInput(path.parent / record["image"], {**given, **columns}))
+        inputs.append(PredictionInput(path.parent / record["image"] if needs_image else None, columns))
     if not inputs:
         raise DataError(f"{path}: no lines")
     return inputs
 
 
-def predict_images(
+def predict_inputs(
     config: TrainConfig, run_dir: Path, inputs: Sequence[PredictionInput], *, num_beams: int = 5
 ) -> list[Prediction]:
-    """Returns a greedy and a beam-search prediction for every input; CLIP encodes the images.
+    """Returns a prediction for every input; CLIP encodes the images.
+
+    Where labels are scored, that is the most likely one; else the greedy answer and that of beam search.
 
     Args:
         config: The run's settings.
@@ -130,54 +153,58 @@ def predict_images(
     if num_beams < 1:
         raise ConfigError(f"--beams: must be at least 1, got {num_beams}")
     for item in inputs:
-        open_image(item.image)  # all of them before the models are loaded
+        if item.image is not None:
+            open_image(item.image)  # all of them before the models are loaded
     task, device = get_task(config.task), process_state().device
-    encoder = ClipEncoder.load(config.model.clip, device)
-    visual = VisualInput(ImagePixels(Path(), encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
+    decoding = choose_decoding(config, task)
+    visual = _visual(config, device) if task.uses_images else None
     check_features(run_dir, visual)
-    model, tokenizer = CLIPT5.from_pretrained(run_dir, config.model, max_source_length=config.data.max_source_length)
+    model, codec = CLIPT5.from_pretrained(
+        run_dir,
+        config.model,
+        max_source_length=config.data.max_source_length,
+        answer_cue=config.data.answer_cue,
+    )
     model.to(device).eval()
+    ways = {"label": decoding}
+    if decoding.method == "generate":
+        ways = {"greedy": replace(decoding, num_beams=1), f"beam {num_beams}": replace(decoding, num_beams=num_beams)}
+    answerers = {name: Answerer(model, codec, visual, way) for name, way in ways.items()}
     predictions: list[Prediction] = []
     size = config.data.eval_batch_size
     for start in tqdm(range(0, len(inputs), size), desc="predict", disable=len(inputs) <= size):
         part = inputs[start : start + size]
-        texts = [task.template({**item.columns, "image": str(item.image)}) for item in part]
-        answers = [_answer(config, model, tokenizer, visual, texts, part, beams, device) for beams in (1, num_beams)]
-        predictions += [
-            Prediction(item.image, item.columns, greedy, beam, num_beams)
-            for item, greedy, beam in zip(part, *answers, strict=True)
-        ]
+        batch = _batch(config, task, codec, visual, part).to(device)
+        columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
+        for item, answers in zip(part, columns, strict=True):
+            texts = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
+            predictions.append(Prediction(item.image, item.columns, texts, answers[0].log_likelihoods))
     return predictions
 
 
-def _answer(
-    config: TrainConfig,
-    model: CLIPT5,
-    tokenizer: PreTrainedTokenizerBase,
-    visual: VisualInput,
-    texts: Sequence[str],
-    inputs: Sequence[PredictionInput],
-    num_beams: int,
-    device: torch.device,
-) -> list[str]:
-    ids = tokenizer(list(texts), truncation=True, max_length=config.data.max_source_length)["input_ids"]
-    batch = collate(
-        [Example(index, row, []) for index, row in enumerate(ids)],
-        int(tokenizer.pad_token_id),
-        **visual.source.read(range(len(inputs)), [str(item.image) for item in inputs]),
-    ).to(device)
-    return generate_texts(
-        model,
-        batch,
-        tokenizer,
-        visual,
-        num_beams=num_beams,
-        max_new_tokens=config.data.max_target_length,
-        precision=config.loop.precision,
-    )
+def _visual(config: TrainConfig, device: torch.device) -> VisualInput:
+    encoder = ClipEncoder.load(config.model.clip, device)
+    return VisualInput(ImagePixels(Path(), encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
+
+
+def _batch(
+    config: TrainConfig, task: Task, codec: TextCodec, visual: VisualInput | None, inputs: Sequence[PredictionInput]
+) -> Batch:
+    texts = [task.template({**item.columns, "image": str(item.image)}) for item in inputs]
+    ids = codec.source_ids(texts, config.data.max_source_length)
+    pixels = visual.source.read(range(len(inputs)), [str(item.image) for item in inputs]) if visual else {}
+    return collate([Example(index, row, []) for index, row in enumerate(ids)], codec.pad_token_id, **pixels)
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes one JSON object a line, whole or not at all."""
-    lines = [json.dumps({**asdict(p), "image": str(p.image)}, ensure_ascii=False) + "\n" for p in predictions]
+    """Writes one JSON object a line, whole or not at all: image, columns, answers and log-likelihoods, where given."""
+    lines = []
+    for item in predictions:
+        record = {
+            **({"image": str(item.image)} if item.image else {}),
+            "columns": item.columns,
+            "answers": item.answers,
+            **({"log_likelihoods": item.log_likelihoods} if item.log_likelihoods is not None else {}),
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transformers import T5Config
+
 from dept_vl import __version__
 from dept_vl.config import config_from_tree
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
-from dept_vl.models.backbone import backbone_identity, load_t5
+from dept_vl.models.backbone import load_backbone
+from dept_vl.models.published_shapes import published_config
 from dept_vl.models.released import CONFIG_FILE, ReleasedAdapter, ReleasedConfig, read_released, write_released
-from dept_vl.models.t5_shapes import published_config
 from dept_vl.run_folder import open_run_folder
 from dept_vl.tasks import get_task
 
@@ -119,16 +121,17 @@ def _identity(folder: Path, config: ReleasedConfig, backbone: str | None) -> Bac
         CheckpointError: Width or depth differ; both sides are named.
     """
     if backbone is not None:
-        identity = BackboneIdentity(**backbone_identity(load_t5(backbone)[0], backbone))
+        identity = BackboneIdentity(**load_backbone(backbone)[0].identity(backbone))
     else:
         name = config.base_model_name_or_path or ""
         t5 = published_config(name)
-        if t5 is None:
+        if not isinstance(t5, T5Config):
             raise ConfigError(f"{folder}: names the backbone {name!r}, which is no published T5; give --backbone")
         identity = BackboneIdentity(
             name, t5.d_model, t5.num_layers, t5.num_decoder_layers or t5.num_layers, t5.vocab_size, None
         )
     pairs = {
+        "family": ("t5", identity.family),
         "token_dim": (config.token_dim, identity.d_model),
         "num_layers": (config.num_layers or identity.num_layers, identity.num_layers),
     }

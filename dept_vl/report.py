@@ -102,7 +102,8 @@ def describe_training(result: TrainResult) -> str:
     best = "no evaluation"
     if progress.best_metric is not None:
         score, scale = format_score(result.metric_name, progress.best_metric)
-        best = f"best {result.metric_name} on val {score} ({scale}) at step {progress.best_step:,}"
+        how = f"{scale}; decode: {result.decode}"
+        best = f"best {result.metric_name} on val {score} ({how}) at step {progress.best_step:,}"
     return "\n".join(
         [
             f"trained {progress.step:,} steps in {progress.train_seconds:.0f} s: {best}",
@@ -118,10 +119,13 @@ def describe_evaluation(result: EvaluationResult, *, question_types: bool = Fals
     """Returns the scores of an evaluation and where they were written."""
     protocol = f" (protocol {result.protocol})" if result.protocol else ""
     split = f" {result.split}" if result.split else ""
+    decode = f", decode: {result.decode}" if result.decode else ""
     lines = [
-        f"{result.task}{split}{protocol}: {result.num_scored:,} scored in {result.seconds:.0f} s",
+        f"{result.task}{split}{protocol}: {result.num_scored:,} scored in {result.seconds:.0f} s{decode}",
         format_metrics(result.metrics, question_types=question_types),
     ]
+    if result.decode_agreement is not None:
+        lines.append(f"score and generate give the same answer in {100 * result.decode_agreement:.1f} % of rows")
     if result.budget is not None:
         lines += ["trainable parameters:", format_budget(result.budget)]
     lines += [f"{name}: {path}" for name, path in result.files.items()]
@@ -187,12 +191,17 @@ def describe_transfer(result: TransferResult) -> str:
 
 
 def describe_predictions(predictions: Sequence[Prediction]) -> str:
-    """Returns one block a prediction: image, what was asked, greedy and beam answers."""
-    blocks = []
-    for item in predictions:
-        asked = "".join(f"\n  {name}: {value}" for name, value in item.columns.items())
-        blocks.append(f"{item.image}{asked}\n  greedy: {item.greedy}\n  beam {item.num_beams}: {item.beam}")
-    return "\n".join(blocks)
+    """Returns one block a prediction: image, what was asked, and the answers with the labels' log-likelihoods."""
+    return "\n".join(_describe_prediction(item) for item in predictions)
+
+
+def _describe_prediction(item: Prediction) -> str:
+    lines = [str(item.image)] if item.image else []
+    lines += [f"  {name}: {value}" for name, value in (*item.columns.items(), *item.answers.items())]
+    if item.log_likelihoods is not None:
+        ranked = sorted(item.log_likelihoods.items(), key=lambda pair: -pair[1])
+        lines.append(f"  log-likelihoods: {', '.join(f'{label} {value:.3f}' for label, value in ranked)}")
+    return "\n".join(lines)
 
 
 def describe_tasks(tasks: Iterable[Task]) -> str:

@@ -14,7 +14,7 @@ import torch
 from dept_vl.components import VisualInput, open_rows, open_visual
 from dept_vl.config import TrainConfig
 from dept_vl.errors import ConfigError
-from dept_vl.models.clip_t5 import Backbone, load_backbone
+from dept_vl.models.clip_t5 import LoadedBackbone, open_backbone
 from dept_vl.models.config import ModelConfig
 
 
@@ -26,12 +26,12 @@ class Session:
 
     def __init__(self) -> None:
         """Starts with nothing loaded."""
-        self._backbone: tuple[ModelConfig, Backbone] | None = None
+        self._backbone: tuple[ModelConfig, LoadedBackbone] | None = None
         self._visual: dict[tuple[Any, ...], dict[str, VisualInput | None]] = {}
         self._rows: dict[tuple[Any, ...], Any] = {}
         self._precision: str | None = None
 
-    def backbone(self, model: ModelConfig) -> Backbone:
+    def backbone(self, model: ModelConfig) -> LoadedBackbone:
         """Returns the frozen backbone and its tokenizer, in evaluation mode.
 
         Raises:
@@ -39,7 +39,7 @@ class Session:
         """
         if self._backbone is None or self._backbone[0] != model:
             self._backbone = None  # frees the one before it
-            self._backbone = (model, load_backbone(model))
+            self._backbone = (model, open_backbone(model))
         backbone = self._backbone[1]
         backbone[0].eval()
         return backbone

@@ -37,6 +37,7 @@ def write_sheet(path: Path, predictions: Sequence[Prediction]) -> None:
     font = ImageFont.load_default(12)
     for index, prediction in enumerate(predictions):
         left, top = _MARGIN + index % columns * width, _MARGIN + index // columns * height
+        assert prediction.image is not None  # the command line refuses a sheet of a task without images
         picture = ImageOps.contain(open_image(prediction.image), (_CELL, _CELL))
         sheet.paste(picture, (left, top))
         for line, text in enumerate(_caption(prediction)):
@@ -49,6 +50,6 @@ def write_sheet(path: Path, predictions: Sequence[Prediction]) -> None:
 def _caption(prediction: Prediction) -> list[str]:
     """Returns the lines under one image."""
     lines = [line for text in prediction.columns.values() for line in textwrap.wrap(text, _WRAP)]
-    lines += textwrap.wrap(f"greedy: {prediction.greedy}", _WRAP)
-    lines += textwrap.wrap(f"beam {prediction.num_beams}: {prediction.beam}", _WRAP)
+    for name, text in prediction.answers.items():
+        lines += textwrap.wrap(f"{name}: {text}", _WRAP)
     return lines[:_MAX_LINES]

@@ -27,7 +27,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
 from dept_vl.errors import ConfigError, DivergenceError
 from dept_vl.evaluators import evaluate
-from dept_vl.inference import predict_split, to_references
+from dept_vl.inference import Answerer, choose_decoding, predict_split, to_references
 from dept_vl.models.clip_t5 import ParameterBudget, build_model
 from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
@@ -57,6 +57,7 @@ class TrainResult:
         metric_name: The metric that picked the best checkpoint.
         progress: Final counters, the best value in the scorer's own scale among them.
         budget: Trainable parameters by group.
+        decode: How answers were made at evaluations, ``"generate"`` or ``"score"``.
     """
 
     task: str
@@ -64,6 +65,7 @@ class TrainResult:
     metric_name: str
     progress: Progress
     budget: ParameterBudget
+    decode: str
 
 
 OnEvaluation = Callable[[int, Mapping[str, float]], None]
@@ -103,27 +105,30 @@ class _Trainer:
         self.config = config
         self.task = get_task(config.task)
         self.metric_name = self.task.selection_metric(config.data.protocol)
+        decoding = choose_decoding(config, self.task)
         is_on_cpu = process_state().device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         visual = session.visual(config, data_dir, ("train", "val"), self.accelerator.device)
-        self.visual, self.visual_val = visual["train"], visual["val"]
-        self.model, self.tokenizer = build_model(
+        self.visual = visual["train"]
+        self.model, codec = build_model(
             config.model,
             config.tuner,
             max_source_length=config.data.max_source_length,
             feature_dim=self.visual.feature_dim if self.visual else None,
             seed=config.seed,
+            answer_cue=config.data.answer_cue,
             backbone=session.backbone(config.model),
         )
         rows = {split: session.rows(config, data_dir, split) for split in ("train", "val")}
         self.train_set = open_dataset(
-            config, data_dir, "train", self.tokenizer, self.visual, is_training=True, rows=rows["train"]
+            config, data_dir, "train", codec, self.visual, is_training=True, rows=rows["train"]
         )
         self._check_batch_size()
-        self.val_set = open_dataset(config, data_dir, "val", self.tokenizer, self.visual_val, rows=rows["val"])
+        self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
         self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
+        self.answerer = Answerer(self.model, codec, visual["val"], decoding)
         self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
@@ -206,7 +211,12 @@ class _Trainer:
             if self.writer:
                 self.writer.close()
         result = TrainResult(
-            self.task.name, self.run_dir, self.metric_name, self.progress, self.model.parameter_budget()
+            self.task.name,
+            self.run_dir,
+            self.metric_name,
+            self.progress,
+            self.model.parameter_budget(),
+            self.answerer.decoding.method,
         )
         if self._is_main:
             write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
@@ -315,14 +325,9 @@ class _Trainer:
         """Scores the validation split and keeps the adapter if it is the best so far."""
         config = self.config
         predictions = predict_split(
-            self.model,
+            self.answerer,
             self.val_set,
-            self.tokenizer,
-            self.visual_val,
             batch_size=config.data.eval_batch_size,
-            num_beams=config.decode.num_beams,
-            max_new_tokens=config.data.max_target_length,
-            precision=config.loop.precision,
             num_workers=config.data.num_workers,
             limit=config.loop.eval_rows,
         )

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter import CARD_FILE, load_adapter
 from dept_vl.models.clip_t5 import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.released import LOWRANK_A, LOWRANK_B, PROMPT, read_released
+from dept_vl.models.released import LOWRANK_A, LOWRANK_B, PROMPT, read_released, write_released
 from dept_vl.models.released import WEIGHTS_FILE as RELEASED_WEIGHTS
 from dept_vl.released import export_official, import_official
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-from tests.models.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_t5
+from tests.models.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_backbone
 
 S = 8
 TUNER = DeptConfig(num_virtual_tokens=3, rank=5, allow_nearest=True, scaling="alpha/sqrt(r)")
@@ -100,7 +101,7 @@ def test_the_released_code_loads_an_export_and_computes_the_same(tmp_path, scali
         pytest.skip("DEPT_RELEASED_CHECKOUT names no checkout of the released code")
     case = CASES[0]
     tuner = DeptConfig(num_virtual_tokens=5, rank=4, allow_nearest=True, scaling=scaling)
-    built = CLIPT5(random_t5(case), tuner.build_empty(D_MODEL, case.max_source_length), None, ModelConfig())
+    built = CLIPT5(random_backbone(case), tuner.build_empty(D_MODEL, case.max_source_length), None, ModelConfig())
     with torch.no_grad():
         for name, parameter in built.tuner.named_parameters():
             parameter.copy_(draw(name, tuple(parameter.shape), seed=4, scale=0.5))
@@ -150,6 +151,28 @@ def test_a_visual_projection_cannot_be_exported(t5_folder, tmp_path, capsys):
     assert not (tmp_path / "theirs").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"tuner": replace(TUNER, row_alignment="last-token")}, "row_alignment is 'last-token'"),
+        ({"answer_cue": " Answer:"}, "answer cue ' Answer:'"),
+    ],
+)
+def test_what_the_released_code_computes_otherwise_cannot_be_exported(t5_folder, tmp_path, change, match):
+    model = trained(t5_folder, tmp_path / "ours")
+    with pytest.raises(CheckpointError, match=match):
+        write_released(tmp_path / "theirs", model.trainable_state(), replace(model.adapter_config(), **change))
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_another_family_cannot_be_exported(t5_folder, tmp_path):
+    model = trained(t5_folder, tmp_path / "ours")
+    saved = model.adapter_config()
+    gpt2 = replace(saved, backbone=replace(saved.backbone, family="gpt2"))
+    with pytest.raises(CheckpointError, match="'gpt2' backbone"):
+        write_released(tmp_path / "theirs", model.trainable_state(), gpt2)
+
+
 def test_folders_that_are_taken_are_not_written_to(t5_folder, tmp_path):
     trained(t5_folder, tmp_path / "ours")
     with pytest.raises(ConfigError, match="not an empty folder"):
@@ -169,8 +192,6 @@ def test_weights_that_were_not_recorded_are_reported_on_loading(shared_data, tmp
 
 
 def test_an_unrecorded_backbone_is_one_line_of_warning(t5_folder, tmp_path, caplog):
-    from dataclasses import replace
-
     from dept_vl.models.adapter import check_fits
 
     saved = trained(t5_folder, tmp_path / "ours").adapter_config()

@@ -62,6 +62,10 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--tokenizer", default="ptb", choices=("ptb", "stanford"), help="caption tokenizer")
     parser.add_argument("--allow-missing", action="store_true", help="score absent predictions as empty")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the scores go as JSON")
+    parser.add_argument(
+        "--decode-agreement", action="store_true",
+        help="answer by scoring labels and by generating, and report the share of equal answers",
+    )  # fmt: skip
     parser.add_argument("--question-types", action="store_true", help="also print VQA accuracy per question type")
 
 
@@ -76,6 +80,8 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         settings = config_overrides(options, overrides)
         if set(settings) - {"task"}:
             raise ConfigError(f"{sorted(set(settings) - {'task'})[0]}: has no effect with --predictions")
+        if options.decode_agreement:
+            raise ConfigError("--decode-agreement: has no effect with --predictions")
         result = evaluate_file(
             str(settings.get("task", "vqa")),
             options.predictions,
@@ -97,6 +103,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             metrics=metrics,
             tokenizer=options.tokenizer,
             output=options.output,
+            with_agreement=options.decode_agreement,
         )
     say(describe_evaluation(result, question_types=options.question_types))
 
@@ -124,25 +131,35 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
 
 
 def _add_predict(commands: Any) -> None:
-    parser = add_command(commands, "predict", _predict, "Answer questions about images, or caption them.")
+    parser = add_command(commands, "predict", _predict, "Answer about images or texts with a trained run.")
     parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
     parser.add_argument(
-        "--image", type=Path, required=True, metavar="PATH",
+        "--image", type=Path, metavar="PATH",
         help="an image, a folder of images, or a JSONL file of {image, question}",
     )  # fmt: skip
-    parser.add_argument("--question", metavar="TEXT", help="asked of every image that brings none of its own")
+    parser.add_argument("--input", type=Path, metavar="JSONL", help="objects of the task's input columns")
+    parser.add_argument("--question", metavar="TEXT", help="same as --column question=TEXT")
+    parser.add_argument(
+        "--column", action="append", default=[], metavar="NAME=VALUE",
+        help="an input column of every input that brings none of its own; repeatable",
+    )  # fmt: skip
     parser.add_argument("--beams", type=int, default=5, metavar="N", help="beams, beside greedy; default: 5")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw images with question and predictions")
     parser.add_argument("--output", type=Path, metavar="JSONL", help="write predictions to a file too")
 
 
 def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from dept_vl.predict import predict_images, read_inputs, write_predictions
+    from dept_vl.predict import predict_inputs, read_inputs, write_predictions
     from dept_vl.report import describe_predictions
 
     config, run_dir = _run_config(options, overrides)
-    inputs = read_inputs(config.task, options.image, options.question)
-    predictions = predict_images(config, run_dir, inputs, num_beams=options.beams)
+    columns = _columns(options.column)
+    if options.question is not None:
+        columns["question"] = options.question
+    inputs = read_inputs(config.task, image=options.image, file=options.input, columns=columns)
+    if options.sheet and any(item.image is None for item in inputs):
+        raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
+    predictions = predict_inputs(config, run_dir, inputs, num_beams=options.beams)
     print(describe_predictions(predictions))
     if options.output:
         write_predictions(options.output, predictions)
@@ -151,6 +168,17 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
         write_sheet(options.sheet, predictions)
         print(f"sheet: {options.sheet}")
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    """Returns the columns given as NAME=VALUE."""
+    columns = {}
+    for pair in pairs:
+        name, has_value, value = pair.partition("=")
+        if not has_value or name in columns:
+            raise ConfigError(f"--column: expected NAME=VALUE, each name once, got {pair!r}")
+        columns[name] = value
+    return columns
 
 
 def _add_info(commands: Any) -> None:

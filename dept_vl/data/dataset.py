@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, Task
@@ -31,7 +31,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self,
         rows: Dataset,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase,
+        codec: TextCodec,
         *,
         protocol: str | None = None,
         max_source_length: int,
@@ -48,9 +48,9 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         Args:
             rows: A prepared split, as ``manifest.open_split`` returns it.
             task: Makes the source text.
-            tokenizer: The backbone's.
+            codec: Makes token ids from text, the backbone's way.
             protocol: Which of the task's protocols makes the source text; None for a task without any.
-            max_source_length: Source tokens kept (s), end-of-sequence included; the rest is cut off.
+            max_source_length: Source tokens kept (s), special tokens and answer cue included; the rest is cut off.
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
             visual: Visual input, or None for text only. Rows whose image it skipped are left out of `indices`.
@@ -65,7 +65,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self.task = task
         self._protocol = protocol
         self._rows = rows
-        self._tokenizer = tokenizer
+        self._codec = codec
         self._max_source_length = max_source_length
         self._max_target_length = max_target_length
         self._seed = seed
@@ -127,19 +127,10 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [len(ids) for ids in self._source_ids(self.sources(indices))]
 
     def count_long(self) -> int:
-        """Returns how many sources of `indices` have more than `max_source_length` tokens.
-
-        Only texts whose bytes could exceed it are tokenised: no tokenizer makes more tokens than bytes plus the
-        leading space and the end of sequence.
-        """
-        count = 0
-        for start in range(0, len(self.indices), _READ_ROWS):
-            texts = self.sources(self.indices[start : start + _READ_ROWS].tolist())
-            texts = [text for text in texts if len(text.encode()) + 2 > self._max_source_length]
-            if texts:
-                ids = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-                count += sum(len(row) > self._max_source_length for row in ids)
-        return count
+        """Returns how many sources of `indices` have more than `max_source_length` tokens."""
+        starts = range(0, len(self.indices), _READ_ROWS)
+        parts = (self.indices[start : start + _READ_ROWS].tolist() for start in starts)
+        return sum(self._codec.count_longer(self.sources(part), self._max_source_length) for part in parts)
 
     def example_ids(self) -> list[int]:
         """Returns the ids of the rows of `indices`, in their order."""
@@ -161,7 +152,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         source_ids = self._source_ids([self.task.source_text(row, self._protocol) for row in rows])
         if self._is_training:
             targets = [self._draw_target(row, request.step) for row in rows]
-            labels = self._target_ids([text for text, _ in targets])
+            labels = self._codec.target_ids([text for text, _ in targets], self._max_target_length)
             weights = [weight if self._loss_weighting == "score" else 1.0 for _, weight in targets]
         else:
             labels, weights = [[] for _ in rows], [1.0] * len(rows)
@@ -171,7 +162,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         ]
         return collate(
             examples,
-            int(self._tokenizer.pad_token_id),
+            self._codec.pad_token_id,
             pad_to_length=self._pad_to_length,
             **self._visual_input(rows),
         )
@@ -199,11 +190,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _source_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer(list(texts), truncation=True, max_length=self._max_source_length)["input_ids"]
-
-    def _target_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._tokenizer(text_target=list(texts), truncation=True, max_length=self._max_target_length)
-        return encoded["input_ids"]
+        return self._codec.source_ids(texts, self._max_source_length)
 
 
 def _column(rows: Dataset, name: str) -> np.ndarray:

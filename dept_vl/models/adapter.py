@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dept_vl.atomic import write_bytes, write_text
 from dept_vl.errors import CheckpointError
-from dept_vl.models.config import FROZEN
+from dept_vl.models.config import FROZEN, VisualPositionBias
 from dept_vl.tuners import TunerConfig
 
 logger = logging.getLogger(__name__)
@@ -42,24 +42,29 @@ _HEADER_KEY = "adapter_config"
 class BackboneIdentity:
     """The backbone an adapter was trained on; `name` is for people, the rest is compared.
 
-    `weights_sha256` is None where it was not recorded: an adapter of the released code, imported without its backbone.
+    Attributes:
+        num_layers: Blocks of the encoder, or of the only stack.
+        num_decoder_layers: Blocks of T5's decoder; None for a decoder-only model.
+        family: ``model_type`` of its ``config.json``; files that do not say it are of T5.
+        weights_sha256: None where it was not recorded: a released adapter imported without its backbone.
     """
 
     name: str
     d_model: int
     num_layers: int
-    num_decoder_layers: int
+    num_decoder_layers: int | None
     vocab_size: int
     weights_sha256: str | None
+    family: str = "t5"
 
 
 @dataclass(frozen=True, config=FROZEN)
 class VisualSettings:
-    """How visual features enter the encoder."""
+    """How visual features enter the backbone; `position_bias` is T5's, None for another family."""
 
     projection: Literal["linear", "vl-t5"]
     feature_dim: Annotated[int, Field(ge=1)]
-    position_bias: Literal["zero", "sequential"]
+    position_bias: VisualPositionBias | None = None
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -84,12 +89,13 @@ class AdapterConfig:
 
     Attributes:
         dept_vl_version: The package that wrote it.
-        backbone: The frozen T5.
+        backbone: The frozen language model.
         max_source_length: s, in tokens.
         num_virtual_tokens: m, in tokens, as resolved from the tuner's settings.
         rank: r, as resolved from the tuner's settings.
         tuner: The tuner's settings, initialisation and scaling included.
         visual: None for an adapter that reads text alone.
+        answer_cue: What every source text ends with.
         task: What it was trained on, for people.
         features: The fingerprint of the visual features it was trained on, or None.
         origin: None for an adapter trained by this package.
@@ -103,6 +109,7 @@ class AdapterConfig:
     rank: Annotated[int, Field(ge=0)]
     tuner: TunerConfig
     visual: VisualSettings | None = None
+    answer_cue: str = ""
     task: str | None = None
     features: dict[str, Any] | None = None
     origin: Origin | None = None
@@ -176,16 +183,16 @@ def model_card(config: AdapterConfig) -> str:
     visual = "none: text only"
     if config.visual is not None:
         encoder = (config.features or {}).get("model", "not recorded")
-        visual = (
-            f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection, "
-            f"relative position bias `{config.visual.position_bias}`"
-        )
+        visual = f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection"
+        if config.visual.position_bias is not None:
+            visual += f", relative position bias `{config.visual.position_bias}`"
     backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
     rows = [
         ("Task", config.task or "not recorded"),
         ("Method", f"{method}, m = {config.num_virtual_tokens}, r = {config.rank}, s = {config.max_source_length}"),
         ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
+        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
     if config.origin is not None:
@@ -196,11 +203,11 @@ def model_card(config: AdapterConfig) -> str:
     return (
         "---\n" + "\n".join(front) + "\n---\n\n"
         f"# {method} for {config.task or 'a task'} on {name}\n\n"
-        "This folder holds only what was trained: the tuner and, for images, the visual projection. T5 and CLIP are "
-        "frozen and come from their own checkpoints.\n\n"
+        "This folder holds only what was trained: the tuner and, for images, the visual projection. The language "
+        "model and CLIP are frozen and come from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         "```python\nfrom dept_vl.models.clip_t5 import CLIPT5\nfrom dept_vl.models.config import ModelConfig\n\n"
-        f'model, tokenizer = CLIPT5.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
+        f'model, codec = CLIPT5.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
         f"Settings and first values: `{CONFIG_FILE}`. Method: Shi & Lipani, DePT, arXiv 2309.05173.\n"
     )
 
@@ -224,6 +231,31 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
             folder, saved.backbone.name, now.backbone.name,
         )  # fmt: skip
     check_equal(folder, {key: (theirs.get(key), ours.get(key)) for key in sorted(ours.keys() | theirs.keys())})
+
+
+def copy_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copies tensors into a model's; names, shapes and types must be the same, all of them.
+
+    Args:
+        targets: The model's trainable tensors.
+        tensors: What is copied.
+        where: Their file or folder, for the message.
+
+    Raises:
+        CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
+    """
+    problems = [f"missing {name}" for name in sorted(targets.keys() - tensors.keys())]
+    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - targets.keys())]
+    for name in sorted(targets.keys() & tensors.keys()):
+        have, want = tensors[name], targets[name]
+        if (have.shape, have.dtype) != (want.shape, want.dtype):
+            problems.append(
+                f"{name} is {tuple(have.shape)} {have.dtype}, the model has {tuple(want.shape)} {want.dtype}"
+            )
+    if problems:
+        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(problems)}")
+    for name, target in targets.items():
+        target.copy_(tensors[name])
 
 
 def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> None:
@@ -300,6 +332,7 @@ def _comparable(config: AdapterConfig) -> dict[str, Any]:
         **{f"visual.{key}": value for key, value in visual.items()},
         **{f"tuner.{key}": value for key, value in asdict(config.tuner).items()},
         "data.max_source_length": config.max_source_length,
+        "data.answer_cue": config.answer_cue,
         "num_virtual_tokens": config.num_virtual_tokens,
         "rank": config.rank,
     }

@@ -1,41 +1,69 @@
-"""The frozen T5: where it comes from, and what tells it from another."""
+"""Loads a frozen backbone: where it comes from, which families there are, and what makes one fit."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    GenerationConfig,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
-    T5Config,
     T5ForConditionalGeneration,
 )
 from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import DEMO
-from dept_vl.models.t5_shapes import published_config
+from dept_vl.models.causal_backbone import CausalBackbone
+from dept_vl.models.config import DEMO, VisualPositionBias
+from dept_vl.models.frozen_backbone import FrozenBackbone
+from dept_vl.models.published_shapes import published_config
+from dept_vl.models.t5_backbone import T5Backbone
 
 
-def load_t5(
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        wrapper: What the assembly calls.
+        model_class: Its model in transformers.
+        dropout_fields: The fields of its configuration that are rates of dropout.
+    """
+
+    wrapper: type[FrozenBackbone[Any]]
+    model_class: Any
+    dropout_fields: tuple[str, ...]
+
+
+FAMILIES = {
+    "t5": Family(T5Backbone, T5ForConditionalGeneration, ("dropout_rate",)),
+    "gpt2": Family(CausalBackbone, GPT2LMHeadModel, ("resid_pdrop", "embd_pdrop", "attn_pdrop")),
+    "llama": Family(CausalBackbone, LlamaForCausalLM, ("attention_dropout",)),
+}
+"""``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
+
+
+def load_backbone(
     name: str,
     revision: str | None = None,
     *,
     dropout_rate: float | None = None,
     gradient_checkpointing: bool = False,
+    visual_position_bias: VisualPositionBias | None = None,
     dtype: torch.dtype = torch.float32,
-) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Loads T5, T5 v1.1 or Flan-T5 with its tokenizer, every weight frozen.
+) -> tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]:
+    """Loads a backbone of one of the `FAMILIES` with its tokenizer, every weight frozen.
 
     Only safetensors weights are read, and no code from the checkpoint is run.
 
@@ -44,19 +72,22 @@ def load_t5(
         revision: Hub revision (branch, tag, commit); None for the newest.
         dropout_rate: Dropout while training; None for the checkpoint's own.
         gradient_checkpointing: Recompute activations in the backward pass.
+        visual_position_bias: T5's rule for visual tokens; None for the family's own.
         dtype: Precision of the frozen weights. Never float16: T5 overflows in it.
 
     Raises:
-        ConfigError: No such checkpoint here and the hub cannot be reached, not a T5, no safetensors weights, or
-            weights that do not fill the model.
+        ConfigError: No such checkpoint here and the hub cannot be reached, another architecture, no safetensors
+            weights, weights that do not fill the model, or a rule that the family does not have.
     """
     source = _resolve(name)
     config = _read_config(name, revision)
+    family = FAMILIES[config.model_type]
     if dropout_rate is not None:
-        config.dropout_rate = dropout_rate
+        for field in family.dropout_fields:
+            setattr(config, field, dropout_rate)
     try:
         with _quiet_transformers():
-            t5, report = cast(Any, T5ForConditionalGeneration).from_pretrained(
+            model, report = family.model_class.from_pretrained(
                 source,
                 config=config,
                 revision=revision or "main",
@@ -73,56 +104,41 @@ def load_t5(
             f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing or of "
             f"another shape: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
         )
-    return _freeze(t5, gradient_checkpointing=gradient_checkpointing), cast(PreTrainedTokenizerBase, tokenizer)
+    tokens = family.wrapper.special_tokens(config, tokenizer)
+    backbone = family.wrapper(
+        _freeze(model, gradient_checkpointing=gradient_checkpointing), tokens, visual_position_bias
+    )
+    # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
+    model.generation_config = backbone.generation_config()
+    return backbone, cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def t5_config(name: str, revision: str | None = None) -> T5Config:
+def backbone_config(name: str, revision: str | None = None) -> PretrainedConfig:
     """Returns a backbone's shape without loading weights, for counting parameters.
 
-    Published T5 names are answered from `dept_vl.models.t5_shapes`, so that no network is needed.
+    Published names are answered from `dept_vl.models.published_shapes`, so that no network is needed.
 
     Raises:
-        ConfigError: As `load_t5`.
+        ConfigError: As `load_backbone`.
     """
     return published_config(name) or _read_config(name, revision)
 
 
-def meta_t5(config: T5Config) -> T5ForConditionalGeneration:
-    """Builds a T5 without storage, on the meta device: shapes and counts only."""
-    with torch.device("meta"):
-        t5 = T5ForConditionalGeneration(config)
-        if not config.scale_decoder_outputs:
-            # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
-            t5.lm_head.weight = nn.Parameter(torch.empty_like(t5.lm_head.weight))
-    return _freeze(t5, gradient_checkpointing=False)
+def meta_backbone(
+    config: PretrainedConfig, *, visual_position_bias: VisualPositionBias | None = None
+) -> FrozenBackbone[Any]:
+    """Builds a backbone without storage, on the meta device: shapes and counts only.
 
-
-def backbone_identity(t5: T5ForConditionalGeneration, name: str) -> dict[str, Any]:
-    """Returns what an adapter records of its backbone; another backbone's differs in more than `name`.
-
-    `weights_sha256` covers the word embeddings and the encoder's last norm rounded to bfloat16, so that float32 and
-    bfloat16 copies of one checkpoint agree.
-
-    Args:
-        t5: The loaded backbone.
-        name: As it was asked for; of a local folder only its last part is kept.
+    Raises:
+        ConfigError: A rule for visual tokens that the family does not have.
     """
-    digest = hashlib.sha256()
-    for tensor in (t5.shared.weight, t5.encoder.final_layer_norm.weight):
-        digest.update(_bfloat16_bytes(tensor))
-    return {
-        "name": Path(name).name if Path(name).is_dir() else name,
-        "d_model": t5.config.d_model,
-        "num_layers": t5.config.num_layers,
-        "num_decoder_layers": t5.config.num_decoder_layers,
-        "vocab_size": t5.config.vocab_size,
-        "weights_sha256": digest.hexdigest(),
-    }
-
-
-def _bfloat16_bytes(tensor: Tensor) -> bytes:
-    rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-    return rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes()
+    family = FAMILIES[config.model_type]
+    with torch.device("meta"):
+        model = family.model_class(config)
+        if config.model_type == "t5" and not config.scale_decoder_outputs:
+            # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return family.wrapper(_freeze(model, gradient_checkpointing=False), {}, visual_position_bias)
 
 
 def _resolve(name: str) -> str:
@@ -138,18 +154,19 @@ def _resolve(name: str) -> str:
     return str(folder)
 
 
-def _read_config(name: str, revision: str | None) -> T5Config:
+def _read_config(name: str, revision: str | None) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(_resolve(name), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(_not_loaded(name, revision, error)) from error
-    if not isinstance(config, T5Config) or config.model_type != "t5":
+    if config.model_type not in FAMILIES:
         raise ConfigError(
-            f"model.backbone: {name!r} is of type {config.model_type!r}, expected a T5, T5 v1.1 or Flan-T5 checkpoint"
+            f"model.backbone: {name!r} is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)} (T5 "
+            "v1.1 and Flan-T5 are of type t5)"
         )
-    return config
+    return cast(PretrainedConfig, config)
 
 
 def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
@@ -162,22 +179,14 @@ def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
     )
 
 
-def _freeze(t5: T5ForConditionalGeneration, *, gradient_checkpointing: bool) -> T5ForConditionalGeneration:
-    t5.requires_grad_(False)
-    t5.train(False)
-    # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
-    t5.generation_config = generation_config(t5.config)
+def _freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrainedModel:
+    model.requires_grad_(False)
+    model.train(False)
     if gradient_checkpointing:
         # transformers renamed the method after 5.17; the old name warns where the new one exists.
-        old: Callable[..., None] = cast(Any, t5).gradient_checkpointing_enable
-        getattr(t5, "activation_checkpointing_enable", old)({"use_reentrant": False})
-    return t5
-
-
-def generation_config(config: T5Config, **settings: Any) -> GenerationConfig:
-    """Returns generation settings with the backbone's special tokens and nothing else of its own."""
-    tokens = {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
-    return GenerationConfig.from_dict({**tokens, **settings})
+        old: Callable[..., None] = cast(Any, model).gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
+    return model
 
 
 @contextmanager

@@ -1,33 +1,37 @@
-"""CLIP-T5 with a tuner: frozen T5, trainable tuner and visual projection, and the one encoder input of both uses."""
+"""CLIP-T5 with a tuner: frozen backbone, trainable tuner and projection, and the one input of all their uses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import PreTrainedTokenizerBase
 
 from dept_vl import __version__
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.errors import CheckpointError, DataError
+from dept_vl.data.text_codec import TextCodec
+from dept_vl.errors import DataError
 from dept_vl.models.adapter import (
     AdapterConfig,
     BackboneIdentity,
     VisualSettings,
     check_equal,
     check_fits,
+    copy_tensors,
     load_adapter,
     model_card,
     read_adapter_config,
     save_adapter,
 )
-from dept_vl.models.backbone import backbone_identity, generation_config, load_t5, meta_t5, t5_config
+from dept_vl.models.backbone import backbone_config, load_backbone, meta_backbone
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.joint_encoder import EncoderInput, join, run_encoder
+from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput
+from dept_vl.models.label_trie import LabelTrie
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.projection import VisualProjection, build_projection
 from dept_vl.tuners import TunerConfig
@@ -36,16 +40,15 @@ from dept_vl.tuners.budget import Budget
 
 __all__ = [
     "CLIPT5",
-    "Backbone",
     "CLIPT5Output",
-    "EncoderInput",
+    "LoadedBackbone",
     "ParameterBudget",
     "build_meta_model",
     "build_model",
-    "load_backbone",
+    "open_backbone",
 ]
 
-Backbone = tuple[T5ForConditionalGeneration, PreTrainedTokenizerBase]
+LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
 
 
@@ -63,35 +66,38 @@ class CLIPT5Output:
 
 
 class CLIPT5(nn.Module):
-    """A frozen T5 that reads [soft prompt; text; visual tokens].
+    """A frozen language model that reads [soft prompt; text; visual tokens]: T5, or a decoder-only one in its place.
 
-    Positions. The prompt comes first, the text after it, the image last; a tuner counts text tokens from the first
-    text token whatever the prompt's length. Text padding lies between text and image in a batch and is neutral: an
-    example's logits do not depend on its batch mates (`dept_vl.models.relative_bias` has the rules of T5's relative
-    position bias). Without visual features the same code reads text alone.
+    Positions. The prompt comes first, the text after it, the image last. Padding is neutral: an example's logits do
+    not depend on its batch mates. T5's encoder has it between text and image (`dept_vl.models.relative_bias` has the
+    rules of its relative position bias); a decoder-only model has it before the prompt, and the target after the
+    image (`dept_vl.models.causal_backbone`). Without visual features the same code reads text alone.
 
-    Only the tuner and the projection are trainable. T5 is called as it is; none of its methods is replaced.
+    Only the tuner and the projection are trainable.
 
     Attributes:
-        t5: The frozen backbone.
+        backbone: The frozen model.
         tuner: The trainable method.
         visual_projection: feature_dim -> d_model, or None for a model that reads text alone.
         config: The settings it was built from.
+        answer_cue: What its texts end with, for the adapter file.
     """
 
     def __init__(
         self,
-        t5: T5ForConditionalGeneration,
+        backbone: FrozenBackbone[Any],
         tuner: Tuner,
         visual_projection: VisualProjection | None,
         config: ModelConfig,
+        answer_cue: str = "",
     ) -> None:
         """Puts the parts together; `build_model` makes them."""
         super().__init__()
-        self.t5 = t5
+        self.backbone = backbone
         self.tuner = tuner
         self.visual_projection = visual_projection
         self.config = config
+        self.answer_cue = answer_cue
         self._identity: BackboneIdentity | None = None
 
     @property
@@ -99,10 +105,10 @@ class CLIPT5(nn.Module):
         """Width of the visual features, or None for a model that reads text alone."""
         return None if self.visual_projection is None else self.visual_projection.feature_dim
 
-    def encoder_input(
+    def joint_input(
         self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
-    ) -> EncoderInput:
-        """Builds what the encoder reads; training and generation both start here.
+    ) -> JointInput:
+        """Builds what the backbone reads; training, generation and label scoring all start here.
 
         Args:
             input_ids: (batch, text) token ids, padded on the right.
@@ -112,22 +118,14 @@ class CLIPT5(nn.Module):
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
-        table = self.t5.shared.weight
-        worded_embeds = self.tuner.embed(nn.functional.embedding(input_ids, table))  # (batch, prompt + text, d_model)
+        table = self.backbone.word_embeddings
+        text_embeds = nn.functional.embedding(input_ids, table)  # (batch, text, d_model)
+        worded_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
         visual_embeds = None
         if visual_features is not None:
             visual_embeds = self._project(visual_features, table)  # (batch, visual, d_model)
-        return join(
-            self.t5.encoder,
-            worded_embeds,
-            visual_embeds,
-            attention_mask,
-            visual_position_bias=self.config.visual_position_bias,
-        )
-
-    def encode(self, encoder_input: EncoderInput) -> Tensor:
-        """Runs the frozen encoder; returns its last hidden states, (batch, prompt + text + visual, d_model)."""
-        return run_encoder(self.t5.encoder, encoder_input)
+        joint: JointInput = self.backbone.join(worded_embeds, visual_embeds, attention_mask)
+        return joint
 
     def forward(
         self,
@@ -145,15 +143,10 @@ class CLIPT5(nn.Module):
             visual_features: (batch, visual, feature_dim), or None.
 
         Raises:
-            DataError: As `encoder_input`.
+            DataError: As `joint_input`, or longer with its target than the backbone can read.
         """
-        encoder_input = self.encoder_input(input_ids, attention_mask, visual_features)
-        logits: Tensor = self.t5(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(encoder_input)),
-            attention_mask=encoder_input.decoder_mask(),
-            decoder_input_ids=self.t5.prepare_decoder_input_ids_from_labels(labels),
-            use_cache=False,
-        ).logits  # (batch, target, vocabulary)
+        joint = self.joint_input(input_ids, attention_mask, visual_features)
+        logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
         return CLIPT5Output(_loss_per_example(logits, labels), logits)
 
     @torch.no_grad()
@@ -176,25 +169,44 @@ class CLIPT5(nn.Module):
             max_new_tokens: Generated tokens at most, the end-of-sequence token included.
 
         Returns:
-            (batch, new tokens) ids without the decoder's start token, padded on the right.
+            (batch, new tokens) ids without a start token, padded on the right.
 
         Raises:
-            DataError: As `encoder_input`.
+            DataError: As `forward`.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            encoder_input = self.encoder_input(input_ids, attention_mask, visual_features)
-            generated: Tensor = cast(Any, self.t5).generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(encoder_input)),
-                attention_mask=encoder_input.attention_mask,
-                generation_config=generation_config(
-                    self.t5.config, num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
-                ),
-            )
-        finally:
-            self.train(was_training)
-        return generated[:, 1:]
+        with self._evaluating():
+            joint = self.joint_input(input_ids, attention_mask, visual_features)
+            return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
+
+    @torch.no_grad()
+    def score_labels(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        *,
+        labels: LabelTrie,
+    ) -> Tensor:
+        """Computes the exact log-likelihood of every label, always without dropout.
+
+        The source is read once, and all labels in one pass after it, a prefix that several share once.
+
+        Args:
+            input_ids: (batch, text) token ids, padded on the right.
+            attention_mask: (batch, text), 1 for text and 0 for padding.
+            visual_features: (batch, visual, feature_dim), or None.
+            labels: The labels, on the device of `input_ids`.
+
+        Returns:
+            (batch, labels) float32: the sum over all tokens of a label, its end of sequence included, in nats and not
+            normalised by length.
+
+        Raises:
+            DataError: As `forward`.
+        """
+        with self._evaluating():
+            joint = self.joint_input(input_ids, attention_mask, visual_features)
+            return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns every trainable tensor in exactly one of ``soft_prompt``, ``lowrank``, ``visual_projection``."""
@@ -217,27 +229,15 @@ class CLIPT5(nn.Module):
         Raises:
             CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
         """
-        wanted = self.trainable_state()
-        problems = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
-        problems += [f"unexpected {name}" for name in sorted(tensors.keys() - wanted.keys())]
-        for name in sorted(wanted.keys() & tensors.keys()):
-            have, want = tensors[name], wanted[name]
-            if (have.shape, have.dtype) != (want.shape, want.dtype):
-                problems.append(
-                    f"{name} is {tuple(have.shape)} {have.dtype}, the model has {tuple(want.shape)} {want.dtype}"
-                )
-        if problems:
-            raise CheckpointError(f"{where}: does not fit the model: {'; '.join(problems)}")
-        for name, target in wanted.items():
-            target.copy_(tensors[name])
+        copy_tensors(self.trainable_state(), tensors, where)
 
     def adapter_config(self, *, task: str | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
-            self._identity = BackboneIdentity(**backbone_identity(self.t5, self.config.backbone))
+            self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone))
         visual = None
         if self.feature_dim is not None:
-            visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.config.visual_position_bias)
+            visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.backbone.visual_position_bias)
         budget = self._budget()
         return AdapterConfig(
             dept_vl_version=__version__,
@@ -247,6 +247,7 @@ class CLIPT5(nn.Module):
             rank=budget.rank,
             tuner=self.tuner.config,
             visual=visual,
+            answer_cue=self.answer_cue,
             task=task,
             features=features,
         )
@@ -288,8 +289,9 @@ class CLIPT5(nn.Module):
         *,
         max_source_length: int | None = None,
         feature_dim: int | None = None,
-        backbone: Backbone | None = None,
-    ) -> tuple[CLIPT5, PreTrainedTokenizerBase]:
+        answer_cue: str | None = None,
+        backbone: LoadedBackbone | None = None,
+    ) -> tuple[CLIPT5, TextCodec]:
         """Builds the model an adapter was saved from.
 
         The adapter says what was trained; `model` alone says where the frozen backbone comes from.
@@ -299,7 +301,8 @@ class CLIPT5(nn.Module):
             model: Frozen models and how they are joined; checked against the adapter.
             max_source_length: Checked against the adapter's, if given.
             feature_dim: Width of the features to be read, checked against the adapter's, if given.
-            backbone: What `load_backbone` returns for `model`, if it is loaded already.
+            answer_cue: Checked against the adapter's, if given.
+            backbone: What `open_backbone` returns for `model`, if it is loaded already.
 
         Raises:
             ConfigError: The backbone cannot be loaded.
@@ -310,21 +313,33 @@ class CLIPT5(nn.Module):
         asked = {
             "data.max_source_length": (saved.max_source_length, max_source_length),
             "visual.feature_dim": (saved_dim, feature_dim),
+            "data.answer_cue": (saved.answer_cue, answer_cue),
         }
         check_equal(Path(folder), {key: pair for key, pair in asked.items() if pair[1] is not None})
-        built, tokenizer = build_model(
+        built, codec = build_model(
             model,
             saved.tuner,
             max_source_length=saved.max_source_length,
             feature_dim=saved_dim,
             seed=0,
+            answer_cue=saved.answer_cue,
             backbone=backbone,
         )
         built.load_adapter(folder)
-        return built, tokenizer
+        return built, codec
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switches dropout off, and back to what it was."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     def _budget(self) -> Budget:
-        return self.tuner.config.budget(self.t5.config.d_model, self.tuner.max_source_length)
+        return self.tuner.config.budget(self.backbone.d_model, self.tuner.max_source_length)
 
     def _project(self, visual_features: Tensor, table: Tensor) -> Tensor:
         if self.visual_projection is None:
@@ -339,17 +354,18 @@ class CLIPT5(nn.Module):
         return projected
 
 
-def load_backbone(model: ModelConfig) -> Backbone:
+def open_backbone(model: ModelConfig) -> LoadedBackbone:
     """Loads the frozen backbone and its tokenizer.
 
     Raises:
         ConfigError: It cannot be loaded.
     """
-    return load_t5(
+    return load_backbone(
         model.backbone,
         model.revision,
         dropout_rate=model.dropout_rate,
         gradient_checkpointing=model.gradient_checkpointing,
+        visual_position_bias=model.visual_position_bias,
     )
 
 
@@ -360,9 +376,10 @@ def build_model(
     max_source_length: int,
     feature_dim: int | None,
     seed: int,
-    backbone: Backbone | None = None,
-) -> tuple[CLIPT5, PreTrainedTokenizerBase]:
-    """Loads the frozen T5 and puts a fresh tuner and projection on it.
+    answer_cue: str | None = None,
+    backbone: LoadedBackbone | None = None,
+) -> tuple[CLIPT5, TextCodec]:
+    """Loads the frozen backbone and puts a fresh tuner and projection on it.
 
     Args:
         model: Frozen models and how they are joined.
@@ -370,23 +387,30 @@ def build_model(
         max_source_length: s, longest text in tokens.
         feature_dim: Width of the visual features; None for a model that reads text alone.
         seed: Of the first values of tuner and projection, each drawn from a generator of its own.
-        backbone: What `load_backbone` returns for `model`, if it is loaded already; it is shared, not copied.
+        answer_cue: What every source text ends with; None for the family's own.
+        backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, not copied.
+
+    Returns:
+        The model, and what makes its token ids from text.
 
     Raises:
-        ConfigError: The backbone cannot be loaded, or the tuner's budget cannot be met.
+        ConfigError: The backbone cannot be loaded, has too few positions, or the tuner's budget cannot be met.
     """
-    t5, tokenizer = backbone or load_backbone(model)
+    frozen, tokenizer = backbone or open_backbone(model)
+    codec = frozen.codec_class(tokenizer, answer_cue)
     info = BackboneInfo(
-        d_model=t5.config.d_model,
+        d_model=frozen.d_model,
         max_source_length=max_source_length,
-        word_embeddings=t5.shared.weight,
+        word_embeddings=frozen.word_embeddings,
         tokenize=lambda text: list(tokenizer(text)["input_ids"]),
         seed=seed,
     )
-    projection = _projection(model, t5, feature_dim)
+    built = tuner.build(info)
+    frozen.check_lengths(built.num_virtual_tokens, max_source_length)
+    projection = _projection(model, frozen, feature_dim)
     if projection is not None:
         projection.reset_parameters(seed)
-    return CLIPT5(t5, tuner.build(info), projection, model), tokenizer
+    return CLIPT5(frozen, built, projection, model, codec.answer_cue), codec
 
 
 def build_meta_model(
@@ -395,23 +419,26 @@ def build_meta_model(
     """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
 
     Raises:
-        ConfigError: The backbone's shape is not known here, or the tuner's budget cannot be met.
+        ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's budget cannot be
+            met.
     """
-    t5 = meta_t5(t5_config(model.backbone, model.revision))
+    config = backbone_config(model.backbone, model.revision)
+    backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
-        built = tuner.build_empty(t5.config.d_model, max_source_length)
-        return CLIPT5(t5, built, _projection(model, t5, feature_dim), model)
+        built = tuner.build_empty(backbone.d_model, max_source_length)
+        backbone.check_lengths(built.num_virtual_tokens, max_source_length)
+        return CLIPT5(backbone, built, _projection(model, backbone, feature_dim), model)
 
 
-def _projection(model: ModelConfig, t5: T5ForConditionalGeneration, feature_dim: int | None) -> VisualProjection | None:
+def _projection(model: ModelConfig, backbone: FrozenBackbone[Any], feature_dim: int | None) -> VisualProjection | None:
     if feature_dim is None:
         return None
     return build_projection(
         model.visual_projection,
         feature_dim,
-        t5.config.d_model,
+        backbone.d_model,
         init_std=model.visual_projection_std,
-        layer_norm_epsilon=t5.config.layer_norm_epsilon,
+        layer_norm_epsilon=backbone.layer_norm_epsilon,
     )
 
 

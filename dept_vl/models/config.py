@@ -9,6 +9,9 @@ from pydantic.dataclasses import dataclass
 
 FROZEN = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
+VisualPositionBias = Literal["zero", "sequential"]
+"""T5's relative position bias of pairs with a visual token (``dept_vl.models.relative_bias``)."""
+
 DEMO = "demo"
 """The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""
 
@@ -42,10 +45,10 @@ class ClipConfig:
 
 @dataclass(frozen=True, config=FROZEN)
 class ModelConfig:
-    """The frozen T5, the frozen CLIP, and the trainable projection between them."""
+    """The frozen language model, the frozen CLIP, and the trainable projection between them."""
 
     backbone: Annotated[
-        str, Field(description="T5, T5 v1.1 or Flan-T5: hub id, local folder, or 'demo' for the packaged one")
+        str, Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5")
     ] = "t5-base"
     revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
     clip: Annotated[ClipConfig, Field(description="frozen image tower")] = Field(default_factory=ClipConfig)
@@ -58,12 +61,12 @@ class ModelConfig:
         Field(gt=0, allow_inf_nan=False, description="std of the projection's first weights; null: nn.Linear's own"),
     ] = None
     visual_position_bias: Annotated[
-        Literal["zero", "sequential"],
-        Field(description="T5 relative bias of pairs with a visual token: 'zero' (Sung et al.) or plain T5's"),
-    ] = "zero"
+        VisualPositionBias | None,
+        Field(description="T5 relative bias of pairs with a visual token: plain T5's, or 'zero' (Sung et al.; null)"),
+    ] = None
     dropout_rate: Annotated[
-        float | None, Field(ge=0.0, lt=1.0, description="dropout in the frozen T5 while training; null: its own")
+        float | None, Field(ge=0.0, lt=1.0, description="dropout in the frozen backbone while training; null: its own")
     ] = None
     gradient_checkpointing: Annotated[
-        bool, Field(description="recompute T5 activations in the backward pass: less memory, more time")
+        bool, Field(description="recompute its activations in the backward pass: less memory, more time")
     ] = False

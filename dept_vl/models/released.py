@@ -166,16 +166,9 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
         saved: Their settings.
 
     Raises:
-        CheckpointError: The adapter has a visual projection or tensors the released code knows nothing of.
+        CheckpointError: The adapter has what the released code cannot represent.
     """
-    if saved.visual is not None:
-        raise CheckpointError(
-            f"the adapter reads images through a {saved.visual.projection!r} visual projection; the released code "
-            "reads text alone and cannot represent it"
-        )
-    unknown = sorted(set(tensors) - set(NAMES.values()))
-    if unknown:
-        raise CheckpointError(f"the released code has no place for the tensors {', '.join(unknown)}")
+    _check_representable(tensors, saved)
     m, r, s, d = saved.num_virtual_tokens, saved.rank, saved.max_source_length, saved.backbone.d_model
     content = {PROMPT: tensors.get(NAMES[PROMPT], torch.zeros(m, d))}
     alpha: float = RELEASED_ALPHA
@@ -208,6 +201,35 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
     write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True) + "\n")
+
+
+def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) -> None:
+    """Refuses an adapter that the released code would compute otherwise, or not at all.
+
+    Raises:
+        CheckpointError: It reads images, is not of a T5, ends texts with a cue, counts rows of A from the last token,
+            or has tensors the released code knows nothing of.
+    """
+    if saved.visual is not None:
+        raise CheckpointError(
+            f"the adapter reads images through a {saved.visual.projection!r} visual projection; the released code "
+            "reads text alone and cannot represent it"
+        )
+    if saved.backbone.family != "t5":
+        raise CheckpointError(
+            f"the adapter is of a {saved.backbone.family!r} backbone; only T5 adapters are exported, the released code "
+            "trains decoder-only models with the label tokens among the rows of A"
+        )
+    if saved.answer_cue:
+        raise CheckpointError(f"its texts end with the answer cue {saved.answer_cue!r}, which the files cannot hold")
+    if saved.tuner.name == "dept" and saved.tuner.row_alignment != "first-token":
+        raise CheckpointError(
+            f"tuner.row_alignment is {saved.tuner.row_alignment!r}; the released code counts rows from the first text "
+            "token of a T5"
+        )
+    unknown = sorted(set(tensors) - set(NAMES.values()))
+    if unknown:
+        raise CheckpointError(f"the released code has no place for the tensors {', '.join(unknown)}")
 
 
 def _read_config(folder: Path) -> ReleasedConfig:

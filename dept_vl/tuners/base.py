@@ -22,9 +22,9 @@ class BackboneInfo:
 
     Attributes:
         d_model: Width of the backbone.
-        max_source_length: Longest text in tokens (s), the end-of-sequence token included.
+        max_source_length: Longest text in tokens (s), special tokens and answer cue included.
         word_embeddings: Frozen table, (vocabulary, d_model).
-        tokenize: Text to token ids, the end-of-sequence token included, as the backbone reads text.
+        tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
         seed: Seed of the first values. They are drawn from a private generator on the CPU, so that they depend on
             nothing else.
     """
@@ -37,7 +37,7 @@ class BackboneInfo:
 
 
 class Tuner(nn.Module, ABC):
-    """Turns the frozen embeddings of a text into the encoder's input for prompt and text.
+    """Turns the frozen embeddings of a text into the backbone's input for prompt and text.
 
     Trainable tensors stay float32 whatever the precision of the backbone.
 
@@ -52,11 +52,12 @@ class Tuner(nn.Module, ABC):
     max_source_length: int
 
     @abstractmethod
-    def embed(self, text_embeds: Tensor) -> Tensor:
-        """Returns the encoder's input for prompt and text.
+    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+        """Returns the backbone's input for prompt and text.
 
         Args:
             text_embeds: Frozen word embeddings, (batch, text, d_model), padding (if any) on the right.
+            text_mask: (batch, text), 1 for text and 0 for padding; None without padding.
 
         Returns:
             (batch, prompt + text, d_model); text token i of the input is at index prompt + i.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dept_vl.tuners.base import BackboneInfo
 
 NUM_SPECIAL_ROWS = 3
-"""Rows 0 to 2 of every T5 vocabulary are padding, end of sequence and unknown: never a start of a prompt vector."""
+"""Rows 0 to 2 of every T5 and Llama vocabulary are special tokens: never a start of a prompt vector."""
 
 
 def initial_prompt(

@@ -7,6 +7,7 @@ from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.manifest import open_split
 from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import CachedFeatures, ZeroFeatures
 from dept_vl.errors import DataError
 from dept_vl.tasks import Task, get_task
@@ -22,6 +23,11 @@ def tokenizer(t5_folder):
 
 
 @pytest.fixture
+def codec(tokenizer):
+    return TextCodec(tokenizer)
+
+
+@pytest.fixture
 def rows(tiny_data) -> Dataset:
     return open_split(tiny_data, "vqa", "train")
 
@@ -30,9 +36,9 @@ def request(*indices, step=0):
     return BatchRequest(step=step, indices=indices, is_last_of_step=True, global_rows=len(indices))
 
 
-def test_a_batch_holds_template_targets_and_features(rows, tokenizer, tiny_data):
+def test_a_batch_holds_template_targets_and_features(rows, tokenizer, codec, tiny_data):
     store = FeatureStore.open(tiny_data / "features" / "random")
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, visual=CachedFeatures(store), is_training=True, **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, visual=CachedFeatures(store), is_training=True, **LENGTHS)
     batch = dataset.batch(request(3, 0))
     assert batch.example_ids == (rows[3]["example_id"], rows[0]["example_id"])
     text = tokenizer.decode(batch.input_ids[0][batch.attention_mask[0].bool()])
@@ -44,16 +50,16 @@ def test_a_batch_holds_template_targets_and_features(rows, tokenizer, tiny_data)
     assert drawn in rows[3]["targets"]
 
 
-def test_evaluation_batches_carry_no_labels(rows, tokenizer):
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, **LENGTHS)
+def test_evaluation_batches_carry_no_labels(rows, codec):
+    dataset = TaskDataset(rows, get_task("vqa"), codec, **LENGTHS)
     assert dataset.batch(request(0, 1)).labels.shape == (2, 0)
 
 
-def test_targets_are_drawn_in_proportion_to_their_weights(tokenizer):
+def test_targets_are_drawn_in_proportion_to_their_weights(codec):
     rows = Dataset.from_list(
         [{"example_id": 1, "question": "what ?", "targets": ["red", "blue"], "target_weights": [0.9, 0.3]}]
     )
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, is_training=True, loss_weighting="score", **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, is_training=True, loss_weighting="score", **LENGTHS)
     weights = torch.stack([dataset.batch(request(0, step=step)).loss_weights[0] for step in range(2000)])
     share = (weights > 0.5).float().mean().item()
     assert share == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 2000))
@@ -61,63 +67,63 @@ def test_targets_are_drawn_in_proportion_to_their_weights(tokenizer):
     assert torch.equal(again, weights[:50])
 
 
-def test_best_target_is_the_heaviest(tokenizer):
+def test_best_target_is_the_heaviest(tokenizer, codec):
     rows = Dataset.from_list(
         [{"example_id": 1, "question": "what ?", "targets": ["red", "blue"], "target_weights": [0.3, 0.9]}]
     )
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, is_training=True, target_sampling="best", **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, is_training=True, target_sampling="best", **LENGTHS)
     labels = [dataset.batch(request(0, step=step)).labels[0].tolist() for step in range(20)]
     assert all(label == tokenizer("blue")["input_ids"] for label in labels)
 
 
-def test_max_length_padding_fills_to_the_source_length(rows, tokenizer):
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, padding="max_length", **LENGTHS)
+def test_max_length_padding_fills_to_the_source_length(rows, codec):
+    dataset = TaskDataset(rows, get_task("vqa"), codec, padding="max_length", **LENGTHS)
     assert dataset.batch(request(0)).input_ids.shape == (1, 16)
 
 
-def test_long_texts_are_counted_and_cut(tokenizer):
+def test_long_texts_are_counted_and_cut(codec):
     rows = Dataset.from_list([{"example_id": n, "question": "what " * n} for n in range(1, 11)])
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, max_source_length=8, max_target_length=4, seed=0)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, max_source_length=8, max_target_length=4, seed=0)
     # "vqa", ":", n words and </s>
     assert dataset.count_long() == 5
     assert dataset.source_lengths(range(10)) == [min(n + 3, 8) for n in range(1, 11)]
 
 
-def test_a_task_without_images_takes_the_same_path(tokenizer):
+def test_a_task_without_images_takes_the_same_path(tokenizer, codec):
     task = Task(
         name="color", template=lambda row: f"what color is the {row['thing']} ?", evaluators=(), primary_metric="x",
         max_source_length=16, max_target_length=4, paper="none",
     )  # fmt: skip
     rows = Dataset.from_list([{"example_id": 5, "thing": "ball", "targets": ["red"], "target_weights": [1.0]}])
-    batch = TaskDataset(rows, task, tokenizer, is_training=True, **LENGTHS).batch(request(0))
+    batch = TaskDataset(rows, task, codec, is_training=True, **LENGTHS).batch(request(0))
     assert batch.visual_features is None
     assert tokenizer.decode(batch.input_ids[0]) == "what color is the ball ? </s>"
 
 
-def test_images_without_features_are_named(rows, tokenizer, tiny_data):
+def test_images_without_features_are_named(rows, codec, tiny_data):
     class Partial(CachedFeatures):
         def missing(self, image_ids):
             return [3, 7]
 
     store = FeatureStore.open(tiny_data / "features" / "random")
     with pytest.raises(DataError, match=r"no features for 2 of the split's images \(3, 7\)"):
-        TaskDataset(rows, get_task("vqa"), tokenizer, visual=Partial(store), **LENGTHS)
+        TaskDataset(rows, get_task("vqa"), codec, visual=Partial(store), **LENGTHS)
 
 
-def test_rows_of_skipped_images_are_left_out_of_batches_but_counted(rows, tokenizer):
-    dataset = TaskDataset(rows, get_task("vqa"), tokenizer, visual=ZeroFeatures(4, 6, skipped=[2, 5]), **LENGTHS)
+def test_rows_of_skipped_images_are_left_out_of_batches_but_counted(rows, codec):
+    dataset = TaskDataset(rows, get_task("vqa"), codec, visual=ZeroFeatures(4, 6, skipped=[2, 5]), **LENGTHS)
     left_out = {index for index, image_id in enumerate(rows["image_id"]) if image_id in (2, 5)}
     assert left_out
     assert set(dataset.indices.tolist()) == set(range(60)) - left_out
     assert len(dataset.references()) == len(dataset) == 60
 
 
-def test_a_split_of_skipped_images_only_is_refused(rows, tokenizer):
+def test_a_split_of_skipped_images_only_is_refused(rows, codec):
     with pytest.raises(DataError, match=r"every image of the split was skipped"):
-        TaskDataset(rows, get_task("vqa"), tokenizer, visual=ZeroFeatures(4, 6, skipped=range(1, 11)), **LENGTHS)
+        TaskDataset(rows, get_task("vqa"), codec, visual=ZeroFeatures(4, 6, skipped=range(1, 11)), **LENGTHS)
 
 
-def test_an_empty_split_is_refused(tokenizer):
+def test_an_empty_split_is_refused(codec):
     empty = Dataset.from_dict({"example_id": [], "question": []})
     with pytest.raises(DataError, match="the split has no rows"):
-        TaskDataset(empty, get_task("vqa"), tokenizer, **LENGTHS)
+        TaskDataset(empty, get_task("vqa"), codec, **LENGTHS)

@@ -23,7 +23,7 @@ def make(folder, *, tuner=TUNER, feature_dim=FEATURE_DIM, attention="sdpa", **se
     """A model whose low-rank pair has moved from its start, and whose output matrix makes answers vary."""
     config = ModelConfig(backbone=str(folder), **settings)
     model, _ = build_model(config, tuner, max_source_length=S, feature_dim=feature_dim, seed=0)
-    model.t5.set_attn_implementation(attention)
+    model.backbone.model.set_attn_implementation(attention)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         if getattr(model.tuner, "lowrank_b", None) is not None:
@@ -44,7 +44,7 @@ def batch(lengths=(6, 3, 1), targets=(4, 2, 3)):
 
 def reference_hidden(model, text_ids, features):
     """The encoder's states of ONE unpadded example, from T5's weights, one head and one pair of tokens at a time."""
-    t5, tuner = model.t5, model.tuner
+    t5, tuner = model.backbone.model, model.tuner
     update = tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling
     tokens = [*tuner.soft_prompt, *(t5.shared.weight[token] + update[i] for i, token in enumerate(text_ids))]
     worded = len(tokens)
@@ -75,8 +75,8 @@ def reference_hidden(model, text_ids, features):
 def test_encoder_equals_a_plain_loop(folder, bias, attention, with_image):
     model = make(folder, visual_position_bias=bias, attention=attention)
     ids, mask, _, features = batch()
-    encoder_input = model.encoder_input(ids, mask, features if with_image else None)
-    hidden = model.encode(encoder_input)
+    encoder_input = model.joint_input(ids, mask, features if with_image else None)
+    hidden = model.backbone.encode(encoder_input)
     for row, length in enumerate(mask.sum(dim=1).tolist()):
         expected = reference_hidden(model, ids[row, :length], features[row] if with_image else None)
         kept = hidden[row][encoder_input.attention_mask[row].bool()]
@@ -87,17 +87,17 @@ def test_encoder_equals_a_plain_loop(folder, bias, attention, with_image):
 def test_sequential_without_padding_is_plain_t5(folder, attention):
     model = make(folder, visual_position_bias="sequential", attention=attention)
     ids, mask, _, features = batch(lengths=(4, 4), targets=(2, 2))
-    encoder_input = model.encoder_input(ids, mask, features)
-    plain = model.t5.encoder(inputs_embeds=encoder_input.inputs_embeds).last_hidden_state
-    torch.testing.assert_close(model.encode(encoder_input), plain, rtol=1e-5, atol=1e-5)
+    encoder_input = model.joint_input(ids, mask, features)
+    plain = model.backbone.model.encoder(inputs_embeds=encoder_input.inputs_embeds).last_hidden_state
+    torch.testing.assert_close(model.backbone.encode(encoder_input), plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_text_only_is_plain_t5_on_the_same_embeddings(folder, attention):
     model = make(folder, feature_dim=None, attention=attention)
     ids, mask, labels, _ = batch()
-    encoder_input = model.encoder_input(ids, mask)
-    plain = model.t5(
+    encoder_input = model.joint_input(ids, mask)
+    plain = model.backbone.model(
         inputs_embeds=encoder_input.inputs_embeds, attention_mask=encoder_input.attention_mask, labels=labels
     )
     output = model(ids, mask, labels)
@@ -152,15 +152,15 @@ def test_a_mask_is_used_even_where_padding_is_not_asked_for(t5_folder, monkeypat
     """On a GPU nobody asks whether there is padding; the numbers are those of the CPU's short cut."""
     model = make(t5_folder)
     ids, mask, _, features = batch(lengths=(4, 4), targets=(2, 2))
-    quick = model.encoder_input(ids, mask, features)
+    quick = model.joint_input(ids, mask, features)
     assert not quick.has_padding
     assert quick.position_bias.shape[0] == 1
     monkeypatch.setattr(torch.Tensor, "all", lambda *_: torch.tensor(False))
-    slow = model.encoder_input(ids, mask, features)
+    slow = model.joint_input(ids, mask, features)
     assert slow.position_bias.shape[0] == 2
     assert slow.decoder_mask().shape == (2, 1, 1, 12)
     monkeypatch.undo()
-    torch.testing.assert_close(model.encode(slow), model.encode(quick), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.backbone.encode(slow), model.backbone.encode(quick), rtol=1e-5, atol=1e-5)
 
 
 def test_visual_tokens_matter_and_their_order_only_when_sequential(t5_folder):
@@ -230,7 +230,7 @@ def test_bf16_autocast(folder, attention, bias):
     model = make(folder, attention=attention, visual_position_bias=bias)
     expected = model(*batch())
     with torch.autocast("cpu", torch.bfloat16):
-        encoder_input = model.encoder_input(*batch()[:2], batch()[3])
+        encoder_input = model.joint_input(*batch()[:2], batch()[3])
         output = model(*batch())
     assert encoder_input.position_bias.dtype == torch.bfloat16
     assert encoder_input.decoder_mask().dtype == torch.bfloat16
@@ -295,7 +295,9 @@ def test_base_model_keeps_its_methods(t5_folder):
     model = make(t5_folder)
     model(*batch())
     model.generate(*batch()[:2], max_new_tokens=2)
-    overridden = {name for name in vars(model.t5) if callable(getattr(type(model.t5), name, None))}
+    overridden = {
+        name for name in vars(model.backbone.model) if callable(getattr(type(model.backbone.model), name, None))
+    }
     assert overridden == set()
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dept_vl.models.backbone import load_t5
+from dept_vl.models.backbone import load_backbone
 from dept_vl.models.relative_bias import fold_mask, position_bias
 
 BUCKETS, FARTHEST = 8, 20  # of the tiny T5 in conftest.py
@@ -41,7 +41,7 @@ def by_loop(table, kind, prompt, lengths, longest, visual):
 
 @pytest.fixture(scope="module")
 def encoder(t5_folder):
-    return load_t5(str(t5_folder))[0].encoder
+    return load_backbone(str(t5_folder))[0].model.encoder
 
 
 def table_of(encoder):

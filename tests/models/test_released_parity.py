@@ -17,7 +17,7 @@ from tests.models.goldens.random_adapters import (
     TEXTS,
     padded,
     random_adapter,
-    random_t5,
+    random_backbone,
 )
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "released_forward.json").read_text())
@@ -34,7 +34,9 @@ def model(case):
     config = DeptConfig(
         num_virtual_tokens=case.num_virtual_tokens, rank=case.rank, allow_nearest=True, scaling="alpha/sqrt(r)"
     )
-    built = CLIPT5(random_t5(case), config.build_empty(D_MODEL, case.max_source_length), None, ModelConfig()).eval()
+    built = CLIPT5(
+        random_backbone(case), config.build_empty(D_MODEL, case.max_source_length), None, ModelConfig()
+    ).eval()
     adapter = random_adapter(case)
     with torch.no_grad():
         built.tuner.soft_prompt.copy_(adapter["prompt_embeddings"])

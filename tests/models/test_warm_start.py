@@ -100,6 +100,15 @@ def test_a_shorter_text_takes_the_first_rows(t5_folder, source):
     assert notes == ["the source was trained for max_source_length=8, this run has 5: the first 5 rows of A are taken"]
 
 
+@pytest.mark.parametrize(("s", "kept"), [(5, slice(3, None)), (11, slice(None))])
+def test_rows_counted_from_the_last_token_are_the_last_ones(t5_folder, source, s, kept):
+    theirs, folder = source(dept(row_alignment="last-token"))
+    ours = make(t5_folder, dept(row_alignment="last-token"), s=s)
+    assert "the last" in warm_start(ours, folder, "all")["notes"][0]
+    assert torch.equal(ours.tuner.lowrank_a[-min(s, S) :], theirs.tuner.lowrank_a[kept])
+    assert not ours.tuner.lowrank_a[: -min(s, S)].any()
+
+
 def test_another_scaling_keeps_the_update(t5_folder, source):
     theirs, folder = source(dept(scaling="alpha/sqrt(r)"))
     ours = make(t5_folder, dept(scaling="one"))
@@ -139,6 +148,7 @@ def test_a_source_of_another_width_is_refused(tmp_path, save_tiny_t5, source, pa
     [
         (dept(num_virtual_tokens=2), "all", "num_virtual_tokens=3, this run has 2"),
         (dept(rank=5), "all", "rank=4, this run has 5"),
+        (dept(row_alignment="last-token"), "all", "row_alignment=first-token, this run has last-token"),
         (PromptTuningConfig(num_virtual_tokens=3), "all", "trained with 'dept', this run has 'prompt-tuning'"),
         (PromptTuningConfig(num_virtual_tokens=4), "prompt", "num_virtual_tokens=3, this run's has 4"),
         (dept(num_virtual_tokens=0), "prompt", "num_virtual_tokens=3, this run's has 0"),

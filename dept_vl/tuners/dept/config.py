@@ -53,6 +53,11 @@ class DeptConfig(PromptInit):
         float, Field(gt=0, allow_inf_nan=False, description="alpha of scaling=alpha/sqrt(r) (released code: 8)")
     ] = 8.0
 
+    row_alignment: Annotated[
+        Literal["first-token", "last-token"],
+        Field(description="row of A for token i of n: i, or s - n + i as in the released code's decoder-only path"),
+    ] = "first-token"
+
     def budget(self, d_model: int, max_source_length: int) -> Budget:
         """Returns m and r for a backbone and text length.
 

@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 class Dept(Tuner):
     """Soft prompt P (m, d) before the text, and scaling * (A B)[i] added to text token i.
 
-    Shi & Lipani 2024, section 2.2: the encoder reads [P; E(x) + A B], with A (s, r) and B (r, d). Row i of A B
-    belongs to the i-th token of the text, whatever the prompt's length; prompt and visual tokens get no update. A
-    batch of L text tokens uses the first L rows alone, which equals padding to s tokens (the released code's way)
-    because masked tokens are never read, and costs less. With B = 0 at the start this is prompt tuning.
+    Shi & Lipani 2024, section 2.2: the model reads [P; E(x) + A B], with A (s, r) and B (r, d). Prompt and visual
+    tokens get no update. With B = 0 at the start this is prompt tuning. ``row_alignment`` says which row a token gets:
+
+    - ``"first-token"``: row i belongs to the i-th token of the text, whatever the prompt's length. A batch of L text
+      tokens uses the first L rows alone, which equals padding to s tokens on the right (the released code's way with
+      T5) because masked tokens are never read, and costs less.
+    - ``"last-token"``: token i of n gets row s - n + i, so that the last token has the last row. This is what the
+      released code does for decoder-only models, whose texts it pads to s tokens on the left. In its training the
+      label tokens are part of that text; here they are not, so that training and generation give a token one row.
 
     Attributes:
         soft_prompt: (num_virtual_tokens, d_model), or None for an empty prompt.
@@ -71,24 +76,36 @@ class Dept(Tuner):
             return nn.init.normal_(values, std=self.config.lowrank_init_std, generator=generator)
         return nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)  # +-1 / sqrt(rank)
 
-    def embed(self, text_embeds: Tensor) -> Tensor:
+    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
         """Returns [P; text + scaling * A B]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         if self.lowrank_a is None or self.lowrank_b is None:
             return prepend_prompt(self.soft_prompt, text_embeds)
         length = text_embeds.shape[1]
         with torch.autocast(text_embeds.device.type, enabled=False):  # a few MFLOP: not worth bf16's rounding
-            update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
+            if self.config.row_alignment == "first-token":
+                update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
+            else:
+                update = torch.mm(self.lowrank_a, self.lowrank_b)[self._rows_from_the_end(text_embeds, text_mask)]
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
+
+    def _rows_from_the_end(self, text_embeds: Tensor, text_mask: Tensor | None) -> Tensor:
+        """Returns the row of every token so that the last one has the last row, (1 or batch, text).
+
+        Padding gets the last row, and is not read.
+        """
+        index = torch.arange(text_embeds.shape[1], device=text_embeds.device)
+        num_tokens = index.new_tensor([[len(index)]]) if text_mask is None else text_mask.sum(dim=1, keepdim=True)
+        return (index + (self.max_source_length - num_tokens)).clamp(max=self.max_source_length - 1)
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor], source: TunerConfig) -> list[str]:
         """Takes another DePT tuner's prompt and pair; see `Tuner.start_from`.
 
-        m and r must be equal. Where s differs, the first rows of A are taken, as many as both have, and further rows
-        are zero: text tokens beyond the source's s start without an update. Where the scaling differs, B is rescaled
-        so that scaling * A B is the source's.
+        m, r and the row alignment must be equal. Where s differs, the rows of A that both have are taken, counted as
+        the alignment counts them, and further rows are zero: text tokens beyond the source's s start without an
+        update. Where the scaling differs, B is rescaled so that scaling * A B is the source's.
         """
         self.check_method(source)
         assert isinstance(source, DeptConfig)  # it has this method's name
@@ -96,11 +113,12 @@ class Dept(Tuner):
         sizes = {
             "num_virtual_tokens": (0 if prompt is None else prompt.shape[0], self.num_virtual_tokens),
             "rank": (0 if b is None else b.shape[0], self.rank),
+            "row_alignment": (source.row_alignment, self.config.row_alignment),
         }
         problems = [f"{name}={theirs}, this run has {ours}" for name, (theirs, ours) in sizes.items() if theirs != ours]
         if problems:
             raise CheckpointError(
-                f"the source has {'; '.join(problems)}; set tuner.num_virtual_tokens and tuner.rank to the source's "
+                f"the source has {'; '.join(problems)}; set these of tuner to the source's "
                 "(with tuner.allow_nearest where that misses the budget)"
             )
         if self.soft_prompt is not None and prompt is not None:
@@ -108,8 +126,10 @@ class Dept(Tuner):
         if self.lowrank_a is None or self.lowrank_b is None or a is None or b is None:
             return []
         shared = min(self.max_source_length, a.shape[0])
+        is_first = self.config.row_alignment == "first-token"
+        rows = slice(None, shared) if is_first else slice(-shared, None)
         self.lowrank_a.zero_()
-        self.lowrank_a[:shared] = a[:shared]
+        self.lowrank_a[rows] = a[rows]
         factor = source.scaling_factor(self.rank) / self.scaling
         self.lowrank_b.copy_(b if factor == 1 else b * factor)
         notes = []
@@ -117,7 +137,7 @@ class Dept(Tuner):
             further = "; further rows start at zero, without an update" if shared < self.max_source_length else ""
             notes.append(
                 f"the source was trained for max_source_length={a.shape[0]}, this run has {self.max_source_length}: "
-                f"the first {shared} rows of A are taken{further}"
+                f"the {'first' if is_first else 'last'} {shared} rows of A are taken{further}"
             )
         if factor != 1:
             notes.append(f"B is taken times {factor:.6g}, so that this run's scaling gives the source's update")

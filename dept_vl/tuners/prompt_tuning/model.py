@@ -32,7 +32,7 @@ class PromptTuning(Tuner):
         generator = torch.Generator().manual_seed(info.seed)
         self.soft_prompt.copy_(initial_prompt(self.config, info, self.num_virtual_tokens, generator))
 
-    def embed(self, text_embeds: Tensor) -> Tensor:
+    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
         """Returns [P; text]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         return prepend_prompt(self.soft_prompt, text_embeds)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from dept_vl.models.t5_backbone import T5Backbone
+
 D_MODEL, VOCAB_SIZE, NUM_LAYERS, NUM_HEADS = 16, 32, 2, 2
 TEXTS = ((5, 9, 1), (7, 3, 11, 20, 8, 1), (2, 30, 4, 6, 12, 13, 14, 15, 16, 17, 18, 1), (1,))
 """Token ids of 3, 6, 12 and 1 tokens; the third is as long as the adapters' s."""
@@ -69,6 +71,12 @@ def random_t5(case: Case) -> T5ForConditionalGeneration:
             values = draw(name, tuple(parameter.shape), case.seed, 0.1 if is_norm else 1.5 if is_bias else 0.4)
             parameter.copy_(values + 1 if is_norm else values)
     return t5.requires_grad_(False).eval()
+
+
+def random_backbone(case: Case) -> T5Backbone:
+    """Returns the same backbone as our assembly takes it."""
+    t5 = random_t5(case)
+    return T5Backbone(t5, T5Backbone.special_tokens(t5.config, None), None)
 
 
 def random_adapter(case: Case) -> dict[str, torch.Tensor]:

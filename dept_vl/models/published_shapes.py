@@ -1,15 +1,15 @@
-"""The published shapes of T5 checkpoints, for ``dept-vl info`` alone.
+"""The published shapes of T5 and GPT-2 checkpoints, for ``dept-vl info`` alone.
 
 Counting parameters needs a model's shape and not its weights. These are the numbers of the ``config.json`` files on
 the hub, kept here so that the budget of a T5-base run can be printed on a machine that has never downloaded T5-base.
-Nothing is ever trained or evaluated from this table: `dept_vl.models.backbone.load_t5` reads the real files.
+Nothing is ever trained or evaluated from this table: `dept_vl.models.backbone.load_backbone` reads the real files.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import T5Config
+from transformers import GPT2Config, PretrainedConfig, T5Config
 
 _V1_0 = {  # d_model, d_kv, d_ff, num_layers, num_heads
     "small": (512, 64, 2048, 6, 8),
@@ -25,14 +25,33 @@ _V1_1 = {
     "xl": (2048, 64, 5120, 24, 32),
     "xxl": (4096, 64, 10240, 24, 64),
 }
+_GPT2 = {  # n_embd, n_layer, n_head
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
+}
 
 
-def published_config(name: str) -> T5Config | None:
-    """Returns the configuration of a published T5, T5 v1.1 or Flan-T5 checkpoint by hub id, or None if unknown.
+def published_config(name: str) -> PretrainedConfig | None:
+    """Returns the configuration of a published T5, T5 v1.1, Flan-T5 or GPT-2 checkpoint, or None if unknown.
 
     Args:
-        name: ``"t5-base"``, ``"google-t5/t5-base"``, ``"google/t5-v1_1-base"``, ``"google/flan-t5-base"``, ...
+        name: Its hub id: ``"t5-base"``, ``"google-t5/t5-base"``, ``"google/t5-v1_1-base"``, ``"google/flan-t5-base"``,
+            ``"gpt2"``, ``"openai-community/gpt2-medium"``, ...
     """
+    return _published_gpt2(name) or _published_t5(name)
+
+
+def _published_gpt2(name: str) -> GPT2Config | None:
+    shape = _GPT2.get(name.removeprefix("openai-community/"))
+    if shape is None:
+        return None
+    width, layers, heads = shape
+    return GPT2Config(n_embd=width, n_layer=layers, n_head=heads)
+
+
+def _published_t5(name: str) -> T5Config | None:
     short = name.removeprefix("google-t5/").removeprefix("google/")
     for prefix, shapes in (("t5-v1_1-", _V1_1), ("flan-t5-", _V1_1), ("t5-", _V1_0)):
         size = short.removeprefix(prefix)

@@ -1,0 +1,157 @@
+"""The frozen T5: its encoder over prompt, text and visual tokens with a position bias of our own, and its decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from dept_vl.data.text_codec import TextCodec
+from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate, score_dtype
+from dept_vl.models.label_trie import LabelTrie
+from dept_vl.models.relative_bias import fold_mask, position_bias
+
+
+@dataclass(frozen=True)
+class EncoderInput(JointInput):
+    """What the frozen encoder reads.
+
+    Attributes:
+        position_bias: (1 or batch, heads, total, total), added to every block's attention scores, padding folded in.
+    """
+
+    position_bias: Tensor
+
+    def decoder_mask(self) -> Tensor | None:
+        """Returns the decoder's mask over the encoder's states, (batch, 1, 1, total) additive; None without padding.
+
+        T5 takes a 4-d additive mask as it is; given a 2-d one it would first ask whether there is padding, which
+        makes the CPU wait for the GPU at every step.
+        """
+        if not self.has_padding:
+            return None
+        is_padding = self.attention_mask[:, None, None, :] == 0
+        mask = torch.zeros(is_padding.shape, dtype=self.position_bias.dtype, device=is_padding.device)
+        return mask.masked_fill_(is_padding, torch.finfo(mask.dtype).min)
+
+
+class T5Backbone(FrozenBackbone[EncoderInput]):
+    """T5, T5 v1.1 or Flan-T5: the encoder reads [prompt; text; padding; visual], the decoder writes the target.
+
+    Attributes:
+        visual_position_bias: ``"zero"`` or ``"sequential"`` (`dept_vl.models.relative_bias`).
+    """
+
+    codec_class = TextCodec
+    visual_position_bias: VisualPositionBias
+
+    @staticmethod
+    def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        """Returns the ids in T5's own configuration."""
+        return {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+
+    @staticmethod
+    def resolve_position_bias(asked: VisualPositionBias | None) -> VisualPositionBias:
+        """Returns what is asked for; ``"zero"``, Sung et al.'s published rule, where nothing is."""
+        return asked or "zero"
+
+    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
+        """Joins prompt and text with visual tokens; see `FrozenBackbone.join`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(worded_embeds, visual_embeds, text_mask)
+        num_virtual_tokens = worded_embeds.shape[1] - text_mask.shape[1]
+        num_visual_tokens = inputs_embeds.shape[1] - worded_embeds.shape[1]
+        bias = position_bias(
+            self.model.encoder, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens
+        )
+        dtype = score_dtype(worded_embeds)
+        bias = fold_mask(bias, attention_mask, dtype) if has_padding else bias.to(dtype)
+        return EncoderInput(inputs_embeds, attention_mask, has_padding, bias)
+
+    def encode(self, joint: EncoderInput) -> Tensor:
+        """Runs T5's own encoder blocks on the given embeddings and position bias.
+
+        The bias is built once and shared by all blocks. ``T5Stack.forward`` cannot be used, because it takes no bias
+        and makes plain T5's.
+
+        Returns:
+            (batch, total, d_model): the encoder's last hidden states.
+        """
+        encoder = self.model.encoder
+        hidden = encoder.dropout(joint.inputs_embeds)  # (batch, total, d_model)
+        for block in encoder.block:
+            # Positional, as gradient checkpointing wants; no mask, because it is folded into the bias.
+            hidden = block(hidden, None, joint.position_bias)[0]
+        normed: Tensor = encoder.dropout(encoder.final_layer_norm(hidden))
+        return normed
+
+    def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:
+        """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`."""
+        logits: Tensor = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(joint)),
+            attention_mask=joint.decoder_mask(),
+            decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
+            use_cache=False,
+        ).logits
+        return logits
+
+    def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
+        """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        generated: Tensor = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(joint)),
+            attention_mask=joint.attention_mask,
+            generation_config=self.generation_config(
+                num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+            ),
+        )
+        return generated[:, 1:]
+
+    def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
+        """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
+
+        T5's own decoder blocks read the start token and the nodes as one input, with a position bias made from depths
+        in which nodes that are not ancestors are closed. Their order in the input therefore does not matter, and the
+        keys of the cross-attention are computed once.
+        """
+        decoder, config = self.model.decoder, self.model.config
+        start = trie.tokens.new_tensor([config.decoder_start_token_id])
+        embeds = nn.functional.embedding(torch.cat([start, trie.tokens]), self.word_embeddings)  # (1 + nodes, d_model)
+        bias = self._depth_bias(trie, score_dtype(embeds))
+        states, mask = self.encode(joint), joint.decoder_mask()
+        hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, 1 + nodes, d_model)
+        for block in decoder.block:
+            hidden = block(hidden, None, bias, states, mask)[0]
+        hidden = decoder.dropout(decoder.final_layer_norm(hidden))
+        if config.scale_decoder_outputs:  # T5 v1.0, whose output matrix is the word embeddings
+            hidden = hidden * config.d_model**-0.5
+        logits: Tensor = self.model.lm_head(hidden)
+        return logits
+
+    def _depth_bias(self, trie: LabelTrie, dtype: torch.dtype) -> Tensor:
+        """Returns the decoder's bias between nodes, (1, heads, 1 + nodes, 1 + nodes), [query, key]."""
+        attention: T5Attention = cast(Any, self.model.decoder).block[0].layer[0].SelfAttention
+        length = trie.longest + 1
+        table = attention.compute_bias(length, length, device=trie.depths.device)  # (1, heads, length, length)
+        bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]
+        return torch.where(trie.sees, bias.to(dtype), torch.finfo(dtype).min)
+
+    @property
+    def num_layers(self) -> tuple[int, int | None]:
+        """Encoder and decoder blocks."""
+        return self.model.config.num_layers, self.model.config.num_decoder_layers
+
+    @property
+    def final_norm(self) -> Tensor:
+        """Weight of the encoder's last norm, (d_model,)."""
+        weight: Tensor = self.model.encoder.final_layer_norm.weight
+        return weight
+
+    @property
+    def layer_norm_epsilon(self) -> float:
+        """The epsilon of T5's RMS norms."""
+        return float(self.model.config.layer_norm_epsilon)
