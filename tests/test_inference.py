@@ -149,12 +149,14 @@ def test_bad_predictions_of_a_text_task_are_one_message(text_data, t5_folder, tm
     run_dir = tmp_path / "run"
     assert run(capsys, "train", *arguments(t5_folder, run_dir, text_data))[0] == 0
     (tmp_path / "ask.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / "list.jsonl").write_text('["x"]\n')
     cases = {
         ("--image", "x.jpg"): "--image: task 'tiny-text' reads text alone",
         (): "needs a question; give --question TEXT",
         ("--column", "thing=x"): "--column thing: task 'tiny-text' takes no such column (it takes: question)",
         ("--column", "question"): "--column: expected NAME=VALUE",
         ("--input", tmp_path / "absent.jsonl"): "absent.jsonl: cannot be read",
+        ("--input", tmp_path / "list.jsonl"): "list.jsonl, line 1: expected an object of columns",
         ("--input", tmp_path / "ask.jsonl"): "input 1: task 'tiny-text' needs a question",
         ("--question", "red ?", "--sheet", tmp_path / "s.png"): "--sheet: draws images",
     }
