@@ -52,7 +52,7 @@ def choose_decoding(
     Raises:
         ConfigError: Scoring was asked for, and the task has no label set.
     """
-    asked, labels = method or config.decode.method, task.label_set(None)
+    asked, labels = method or config.decode.method, task.label_set(config.data.protocol)
     if asked == "score" and labels is None:
         raise ConfigError(
             f"decode.method: 'score' needs a label set, and task {task.name!r} answers with free text; use 'generate'"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dept_vl.config import TrainConfig
-from dept_vl.models.clip_t5 import build_meta_model
 from dept_vl.models.clip_weights import tower_feature_dim
+from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.tasks import get_task
 

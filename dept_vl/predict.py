@@ -16,7 +16,6 @@ from dept_vl.components import VisualInput, check_features
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch, Example, collate
 from dept_vl.data.images import open_image
-from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import ImagePixels
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.inference import Answerer, choose_decoding
@@ -148,7 +147,7 @@ def predict_inputs(
 
     Raises:
         CheckpointError: The adapter was trained on features of another encoder.
-        DataError: An image is missing or damaged.
+        DataError: An image is missing or damaged, or the template cannot read an input's columns.
     """
     if num_beams < 1:
         raise ConfigError(f"--beams: must be at least 1, got {num_beams}")
@@ -156,7 +155,7 @@ def predict_inputs(
         if item.image is not None:
             open_image(item.image)  # all of them before the models are loaded
     task, device = get_task(config.task), process_state().device
-    decoding = choose_decoding(config, task)
+    decoding, texts = choose_decoding(config, task), _sources(task, config.data.protocol, inputs)
     visual = _visual(config, device) if task.uses_images else None
     check_features(run_dir, visual)
     model, codec = CLIPT5.from_pretrained(
@@ -174,11 +173,12 @@ def predict_inputs(
     size = config.data.eval_batch_size
     for start in tqdm(range(0, len(inputs), size), desc="predict", disable=len(inputs) <= size):
         part = inputs[start : start + size]
-        batch = _batch(config, task, codec, visual, part).to(device)
+        ids = codec.source_ids(texts[start : start + size], config.data.max_source_length)
+        batch = _batch(part, ids, codec.pad_token_id, visual).to(device)
         columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
         for item, answers in zip(part, columns, strict=True):
-            texts = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
-            predictions.append(Prediction(item.image, item.columns, texts, answers[0].log_likelihoods))
+            by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
+            predictions.append(Prediction(item.image, item.columns, by_way, answers[0].log_likelihoods))
     return predictions
 
 
@@ -187,13 +187,25 @@ def _visual(config: TrainConfig, device: torch.device) -> VisualInput:
     return VisualInput(ImagePixels(Path(), encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
 
 
+def _sources(task: Task, protocol: str | None, inputs: Sequence[PredictionInput]) -> list[str]:
+    """Returns the source texts; a template is made for prepared rows, and inputs may hold anything."""
+    texts = []
+    for number, item in enumerate(inputs, start=1):
+        try:
+            texts.append(task.source_text({**item.columns, "image": str(item.image)}, protocol))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{item.image or f'input {number}'}: task {task.name!r} cannot read these columns "
+                f"({type(error).__name__}: {error}); given: {json.dumps(item.columns, ensure_ascii=False)[:200]}"
+            ) from error
+    return texts
+
+
 def _batch(
-    config: TrainConfig, task: Task, codec: TextCodec, visual: VisualInput | None, inputs: Sequence[PredictionInput]
+    inputs: Sequence[PredictionInput], ids: Sequence[list[int]], pad_token_id: int, visual: VisualInput | None
 ) -> Batch:
-    texts = [task.template({**item.columns, "image": str(item.image)}) for item in inputs]
-    ids = codec.source_ids(texts, config.data.max_source_length)
     pixels = visual.source.read(range(len(inputs)), [str(item.image) for item in inputs]) if visual else {}
-    return collate([Example(index, row, []) for index, row in enumerate(ids)], codec.pad_token_id, **pixels)
+    return collate([Example(index, row, []) for index, row in enumerate(ids)], pad_token_id, **pixels)
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -76,6 +76,8 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
         (["train", "--lr", "0.1", "--optim.prompt_lr", "0.2", "--data-dir", "x"], "optim.prompt_lr: given twice"),
         (["train", "--task", "vqa", "--tuner", "lora"], "no embedded demo"),
         (["info", "--data-dir", "x", "--tuner.rank", "31"], "nearest exact"),
+        (["info", "--config", "demo", "--model.backbone", "gpt2", "--model.visual_position_bias", "zero"], "T5's"),
+        (["eval", "--predictions", "p.json", "--decode-agreement"], "--decode-agreement: has no effect with"),
         (["eval", "--checkpoint", "absent"], "absent: no run here"),
         (["eval", "--task", "coco", "--predictions", "p.json"], "needs --references"),
         (["eval", "--predictions", "p.json", "--lr", "3"], "optim.prompt_lr: has no effect with --predictions"),
@@ -152,6 +154,16 @@ def test_info_prints_the_figures_of_the_papers_table_3(capsys):
     assert "1,650,432" in out
     assert "0.74 %" in out
     assert "m = 60, r = 30, s = 256" in out
+
+
+@pytest.mark.parametrize(
+    ("backbone", "frozen"), [("gpt2", "124,439,808"), ("gpt2-medium", "354,823,168"), ("gpt2-large", "774,030,080")]
+)
+def test_info_counts_a_published_gpt2_without_its_weights(capsys, backbone, frozen):
+    given = ("--config", "configs/vqa/dept.yaml", "--model.backbone", backbone, "--tuner.allow_nearest", "true")
+    code, out, _ = run(capsys, "info", *given)
+    assert code == 0
+    assert f"% of the frozen {frozen}" in out
 
 
 def test_vqa_results_file_is_scored_without_a_model(capsys, shared_data, tmp_path):

@@ -28,25 +28,17 @@ from dept_vl.models.adapter import (
     read_adapter_config,
     save_adapter,
 )
-from dept_vl.models.backbone import backbone_config, load_backbone, meta_backbone
+from dept_vl.models.backbone import load_backbone
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput
 from dept_vl.models.label_trie import LabelTrie
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
-from dept_vl.models.projection import VisualProjection, build_projection
+from dept_vl.models.projection import VisualProjection, new_projection
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import BackboneInfo, Tuner
 from dept_vl.tuners.budget import Budget
 
-__all__ = [
-    "CLIPT5",
-    "CLIPT5Output",
-    "LoadedBackbone",
-    "ParameterBudget",
-    "build_meta_model",
-    "build_model",
-    "open_backbone",
-]
+__all__ = ["CLIPT5", "CLIPT5Output", "LoadedBackbone", "ParameterBudget", "build_model", "open_backbone"]
 
 LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
@@ -407,39 +399,10 @@ def build_model(
     )
     built = tuner.build(info)
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
-    projection = _projection(model, frozen, feature_dim)
+    projection = new_projection(model, frozen, feature_dim)
     if projection is not None:
         projection.reset_parameters(seed)
     return CLIPT5(frozen, built, projection, model, codec.answer_cue), codec
-
-
-def build_meta_model(
-    model: ModelConfig, tuner: TunerConfig, *, max_source_length: int, feature_dim: int | None
-) -> CLIPT5:
-    """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
-
-    Raises:
-        ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's budget cannot be
-            met.
-    """
-    config = backbone_config(model.backbone, model.revision)
-    backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
-    with torch.device("meta"):
-        built = tuner.build_empty(backbone.d_model, max_source_length)
-        backbone.check_lengths(built.num_virtual_tokens, max_source_length)
-        return CLIPT5(backbone, built, _projection(model, backbone, feature_dim), model)
-
-
-def _projection(model: ModelConfig, backbone: FrozenBackbone[Any], feature_dim: int | None) -> VisualProjection | None:
-    if feature_dim is None:
-        return None
-    return build_projection(
-        model.visual_projection,
-        feature_dim,
-        backbone.d_model,
-        init_std=model.visual_projection_std,
-        layer_norm_epsilon=backbone.layer_norm_epsilon,
-    )
 
 
 def _loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:

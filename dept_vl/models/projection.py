@@ -1,14 +1,17 @@
-"""The trainable projections of CLIP grid features into T5's embedding space."""
+"""The trainable projections of CLIP grid features into the backbone's embedding space."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.frozen_backbone import FrozenBackbone
 
 
 class VisualProjection(nn.Module, ABC):
@@ -128,6 +131,21 @@ def build_projection(
     if kind == "linear":
         return LinearProjection(feature_dim, d_model, init_std)
     return VLT5Projection(feature_dim, d_model, init_std, layer_norm_epsilon)
+
+
+def new_projection(
+    model: ModelConfig, backbone: FrozenBackbone[Any], feature_dim: int | None
+) -> VisualProjection | None:
+    """Builds the projection onto a backbone, its values not yet set; None without visual features."""
+    if feature_dim is None:
+        return None
+    return build_projection(
+        model.visual_projection,
+        feature_dim,
+        backbone.d_model,
+        init_std=model.visual_projection_std,
+        layer_norm_epsilon=backbone.layer_norm_epsilon,
+    )
 
 
 def _uninitialised_linear(feature_dim: int, d_model: int) -> nn.Linear:

@@ -187,6 +187,26 @@ def test_settings_that_are_no_mapping(saved, content):
         load_adapter(saved)
 
 
+def test_an_adapter_of_before_other_families_loads_as_t5s(saved, t5_folder):
+    def remove(described):
+        del described["backbone"]["family"], described["answer_cue"], described["tuner"]["row_alignment"]
+
+    expected = load_adapter(saved)
+    rewrite(saved, remove)
+    assert load_adapter(saved)[1] == expected[1]
+    model, codec = CLIPT5.from_pretrained(saved, ModelConfig(backbone=str(t5_folder)))
+    assert torch.equal(model.tuner.soft_prompt, expected[0]["tuner.soft_prompt"])
+    assert codec.answer_cue == ""
+
+
+def test_the_model_card_names_an_answer_cue(t5_folder, tmp_path):
+    model = make(t5_folder)
+    model.answer_cue = " answer:"
+    model.save_pretrained(tmp_path)
+    assert "| Answer cue | ` answer:` |" in (tmp_path / CARD_FILE).read_text()
+    assert CLIPT5.from_pretrained(tmp_path, model.config)[1].answer_cue == " answer:"
+
+
 def test_other_backbone_names_both_sides(saved, save_tiny_t5, tmp_path):
     other = save_tiny_t5(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match=r"backbone\.weights_sha256: saved for '\w{64}', this run has '\w{64}'"):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dept_vl.errors import DataError
-from dept_vl.models.clip_t5 import build_meta_model, build_model
+from dept_vl.models.clip_t5 import build_model
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
 FEATURE_DIM, VISUAL, S = 10, 5, 8

@@ -190,3 +190,37 @@ def test_the_update_is_not_rounded_by_autocast():
         embeds = tuner.embed(text())
     assert embeds.dtype == torch.float32
     assert torch.equal(embeds, tuner.embed(text()))
+
+
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+
+
+def test_last_token_alignment_equals_a_plain_loop():
+    tuner = trained(exact(3, row_alignment="last-token").build(info()))
+    update = tuner.scaling * tuner.lowrank_a @ tuner.lowrank_b
+    embeds = tuner.embed(text(), MASK)
+    for example, length in enumerate(MASK.sum(dim=1).tolist()):
+        for position in range(length):
+            expected = text()[example, position] + update[S - length + position]
+            torch.testing.assert_close(embeds[example, 3 + position], expected, rtol=0, atol=1e-5)
+        assert torch.equal(embeds[example, :3], tuner.soft_prompt)
+
+
+def test_last_token_alignment_is_the_released_formula_on_a_text_padded_to_s_on_the_left():
+    """peft_model.py: ``inputs_embeds += scaling * (A @ B).repeat(batch_size, 1, 1)`` on (batch, s, d)."""
+    tuner = trained(exact(2, row_alignment="last-token", scaling="alpha/sqrt(r)").build(info()))
+    ours = tuner.embed(text(), MASK)
+    for example, length in enumerate(MASK.sum(dim=1).tolist()):
+        padded = torch.nn.functional.pad(text()[example, :length], (0, 0, S - length, 0))[None]
+        released = padded + 8 / math.sqrt(tuner.rank) * (tuner.lowrank_a @ tuner.lowrank_b).repeat(1, 1, 1)
+        torch.testing.assert_close(ours[example, 2 : 2 + length], released[0, S - length :], rtol=0, atol=1e-5)
+
+
+def test_last_token_alignment_without_a_mask_has_no_padding():
+    tuner = trained(exact(2, row_alignment="last-token").build(info()))
+    assert torch.equal(tuner.embed(text()), tuner.embed(text(), torch.ones(2, 4, dtype=torch.long)))
+
+
+def test_alignments_agree_on_a_text_of_s_tokens():
+    first, last = (trained(exact(2, row_alignment=kind).build(info())) for kind in ("first-token", "last-token"))
+    torch.testing.assert_close(first.embed(text(length=S)), last.embed(text(length=S)))

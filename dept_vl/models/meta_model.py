@@ -1,0 +1,28 @@
+"""The model without weights, to count its parameters."""
+
+from __future__ import annotations
+
+import torch
+
+from dept_vl.models.backbone import backbone_config, meta_backbone
+from dept_vl.models.clip_t5 import CLIPT5
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.projection import new_projection
+from dept_vl.tuners import TunerConfig
+
+
+def build_meta_model(
+    model: ModelConfig, tuner: TunerConfig, *, max_source_length: int, feature_dim: int | None
+) -> CLIPT5:
+    """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
+
+    Raises:
+        ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's budget cannot be
+            met.
+    """
+    config = backbone_config(model.backbone, model.revision)
+    backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
+    with torch.device("meta"):
+        built = tuner.build_empty(backbone.d_model, max_source_length)
+        backbone.check_lengths(built.num_virtual_tokens, max_source_length)
+        return CLIPT5(backbone, built, new_projection(model, backbone, feature_dim), model)

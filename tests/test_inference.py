@@ -1,0 +1,195 @@
+"""Answers by scoring labels and by generating, through training, evaluation and prediction."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dept_vl.cli import main
+from dept_vl.components import open_dataset
+from dept_vl.config import load_config
+from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
+from dept_vl.errors import ConfigError
+from dept_vl.inference import Answerer, agreement, choose_decoding, predict_split
+from dept_vl.models.clip_t5 import build_model
+from dept_vl.tasks import TASKS, Task, get_task
+from tests.conftest import tiny_vqa_rows
+from tests.models.causal_folders import save_tiny_gpt2, save_tiny_llama
+
+LABELS = ("yes", "no", "red", "two")
+TASK = Task(
+    name="tiny-text", template=lambda row: f"what : {row['question']}", evaluators=("vqa-accuracy",),
+    primary_metric="vqa_accuracy", max_source_length=16, max_target_length=4, paper="none",
+    input_columns=("question",), labels=LABELS,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def task(monkeypatch):
+    monkeypatch.setitem(TASKS, TASK.name, TASK)
+    return TASK
+
+
+@pytest.fixture(scope="module")
+def text_data(tmp_path_factory):
+    """A prepared task without images."""
+    data_dir = tmp_path_factory.mktemp("text")
+    (data_dir / TASK.name).mkdir()
+    schema = manifest_schema(images=False, text_columns=("question", "answer_type", "question_type"))
+    for seed, (split, size) in enumerate({"train": 30, "val": 10, "test": 20}.items(), start=1):
+        rows = [{k: v for k, v in row.items() if k not in ("image", "image_id")} for row in tiny_vqa_rows(size, seed)]
+        write_split(data_dir / TASK.name, SplitInfo(TASK.name, split, None), schema, rows)
+    return data_dir
+
+
+@pytest.fixture(scope="module", params=["t5", "gpt2", "llama"])
+def folder(request, t5_folder, tmp_path_factory):
+    if request.param == "t5":
+        return t5_folder
+    save = {"gpt2": save_tiny_gpt2, "llama": save_tiny_llama}[request.param]
+    return save(tmp_path_factory.mktemp(request.param))
+
+
+def settings(folder, run_dir):
+    return {
+        "task": TASK.name, "output_dir": str(run_dir), "model.backbone": str(folder), "tuner.budget_tokens": 20,
+        "tuner.num_virtual_tokens": 4, "data.batch_size": 8, "data.eval_batch_size": 8, "loop.max_steps": 2,
+        "loop.eval_every_steps": 2,
+    }  # fmt: skip
+
+
+def arguments(folder, run_dir, data_dir, task=TASK.name):
+    given = settings(folder, run_dir)
+    del given["task"], given["output_dir"]
+    named = ["--task", task, "--output-dir", str(run_dir), "--data-dir", str(data_dir)]
+    return [*named, *(text for key, value in given.items() for text in (f"--{key}", str(value)))]
+
+
+def run(capsys, *words):
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_auto_scores_where_there_are_labels_and_generates_elsewhere():
+    config = load_config(None, {"task": TASK.name})
+    assert choose_decoding(config, TASK).method == "score"
+    assert choose_decoding(config, TASK).labels == LABELS
+    assert choose_decoding(config, TASK, "generate").labels == ()
+    assert choose_decoding(config, get_task("vqa")).method == "generate"
+
+
+def test_scoring_a_task_of_free_text_is_refused():
+    config = load_config(None, {"decode.method": "score"})
+    with pytest.raises(ConfigError, match=r"decode\.method: 'score' needs a label set, and task 'vqa' answers with"):
+        choose_decoding(config, get_task("vqa"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_split_is_answered_with_the_label_of_the_least_loss(folder, text_data, tmp_path, batch_size):
+    config = load_config(None, settings(folder, tmp_path))
+    model, codec = build_model(config.model, config.tuner, max_source_length=16, feature_dim=None, seed=0)
+    model.eval()
+    dataset = open_dataset(config, text_data, "test", codec, None)
+    answerer = Answerer(model, codec, None, choose_decoding(config, TASK))
+    predictions = predict_split(answerer, dataset, batch_size=batch_size)
+    for source, prediction in zip(dataset.sources(range(20)), predictions, strict=True):
+        ids = torch.tensor(codec.source_ids([source], 16))
+        targets = [torch.tensor([label]) for label in codec.target_ids(LABELS)]
+        losses = [model(ids, torch.ones_like(ids), t).loss_per_example.item() * t.shape[1] for t in targets]
+        assert prediction == LABELS[losses.index(min(losses))]
+
+
+def test_agreement_is_the_share_of_rows_answered_alike(folder, tmp_path):
+    config = load_config(None, settings(folder, tmp_path))
+    codec = build_model(config.model, config.tuner, max_source_length=16, feature_dim=None, seed=0)[1]
+    assert agreement(["yes", "no", "red", "red"], ["yes", "no", "blue", "red cube"], codec, LABELS) == 0.5
+
+
+def test_train_evaluate_and_predict_a_text_task(folder, text_data, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    code, out, error = run(capsys, "train", *arguments(folder, run_dir, text_data))
+    assert code == 0, error
+    assert "decode: score) at step 2" in out
+    code, out, error = run(capsys, "eval", "--checkpoint", run_dir, "--decode-agreement")
+    assert code == 0, error
+    assert "decode: score" in out
+    results = json.loads((run_dir / "results-test.json").read_text())
+    assert results["decode"] == "score"
+    assert f"give the same answer in {100 * results['decode_agreement']:.1f} % of rows" in out
+    predictions = json.loads((run_dir / "predictions-test.json").read_text())
+    assert {prediction["prediction"] for prediction in predictions} <= set(LABELS)
+    code, out, error = run(capsys, "eval", "--checkpoint", run_dir, "--decode.method", "generate")
+    assert code == 0, error
+    assert "decode: generate" in out
+    assert json.loads((run_dir / "results-test.json").read_text())["decode"] == "generate"
+    output = tmp_path / "answers.jsonl"
+    code, out, error = run(
+        capsys, "predict", "--checkpoint", run_dir, "--column", "question=is the cube red ?", "--output", output
+    )
+    assert code == 0, error
+    answer = json.loads(output.read_text())
+    assert set(answer) == {"columns", "answers", "log_likelihoods"}
+    assert answer["columns"] == {"question": "is the cube red ?"}
+    best = max(answer["log_likelihoods"], key=answer["log_likelihoods"].get)
+    assert answer["answers"] == {"label": best}
+    assert f"label: {best}" in out
+    asked = tmp_path / "ask.jsonl"
+    asked.write_text('{"question": "is the cube red ?"}\n{"question": "how many ?"}\n')
+    code, out, error = run(
+        capsys, "predict", "--checkpoint", run_dir, "--input", asked, "--output", output, "--decode.method", "generate"
+    )
+    assert code == 0, error
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [set(answer["answers"]) for answer in answers] == [{"greedy", "beam 5"}] * 2
+
+
+def test_bad_predictions_of_a_text_task_are_one_message(text_data, t5_folder, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert run(capsys, "train", *arguments(t5_folder, run_dir, text_data))[0] == 0
+    (tmp_path / "ask.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / "list.jsonl").write_text('["x"]\n')
+    cases = {
+        ("--image", "x.jpg"): "--image: task 'tiny-text' reads text alone",
+        (): "needs a question; give --question TEXT",
+        ("--column", "thing=x"): "--column thing: task 'tiny-text' takes no such column (it takes: question)",
+        ("--column", "question"): "--column: expected NAME=VALUE",
+        ("--input", tmp_path / "absent.jsonl"): "absent.jsonl: cannot be read",
+        ("--input", tmp_path / "list.jsonl"): "list.jsonl, line 1: expected an object of columns",
+        ("--input", tmp_path / "ask.jsonl"): "input 1: task 'tiny-text' needs a question",
+        ("--question", "red ?", "--sheet", tmp_path / "s.png"): "--sheet: draws images",
+    }
+    for words, message in cases.items():
+        code, _, error = run(capsys, "predict", "--checkpoint", run_dir, *words)
+        assert (code, message in error) == (2, True), error
+
+
+def test_decode_agreement_of_a_task_of_free_text_is_refused(tiny_data, t5_folder, tmp_path, capsys):
+    words = arguments(t5_folder, tmp_path / "run", tiny_data, task="vqa")
+    assert run(capsys, "train", *words, "--data.max_source_length", "16")[0] == 0
+    code, _, error = run(capsys, "eval", "--checkpoint", tmp_path / "run", "--decode-agreement")
+    assert (code, "needs a label set" in error) == (2, True)
+
+
+@pytest.mark.parametrize("save", [save_tiny_gpt2, save_tiny_llama])
+def test_a_decoder_only_backbone_is_trained_and_scored_on_images(save, tiny_data, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    words = arguments(save(tmp_path / "backbone"), run_dir, tiny_data, task="vqa")
+    code, _, error = run(
+        capsys, "train", *words, "--data.max_source_length", "16", "--tuner.row_alignment", "last-token"
+    )
+    assert code == 0, error
+    code, out, error = run(capsys, "eval", "--checkpoint", run_dir)
+    assert code == 0, error
+    assert "decode: generate" in out
+    described = json.loads((run_dir / "adapter_config.json").read_text())
+    assert described["answer_cue"] == " Label : "
+    assert described["tuner"]["row_alignment"] == "last-token"
+
+
+def test_labels_are_checked_before_training(text_data, t5_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(TASKS, TASK.name, replace(TASK, labels=("yes", "yes ")))
+    code, _, error = run(capsys, "train", *arguments(t5_folder, tmp_path / "run", text_data))
+    assert (code, "cannot tell the labels 'yes' and 'yes ' apart" in error) == (2, True)
+    assert not (tmp_path / "run").exists()
