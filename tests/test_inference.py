@@ -1,7 +1,6 @@
 """Answers by scoring labels and by generating, through training, evaluation and prediction."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,15 +13,28 @@ from dept_vl.errors import ConfigError
 from dept_vl.inference import Answerer, agreement, choose_decoding, predict_split
 from dept_vl.models.clip_t5 import build_model
 from dept_vl.tasks import TASKS, Task, get_task
+from dept_vl.tasks.base import Protocol
 from tests.conftest import tiny_vqa_rows
 from tests.models.causal_folders import save_tiny_gpt2, save_tiny_llama
 
 LABELS = ("yes", "no", "red", "two")
-TASK = Task(
-    name="tiny-text", template=lambda row: f"what : {row['question']}", evaluators=("vqa-accuracy",),
-    primary_metric="vqa_accuracy", max_source_length=16, max_target_length=4, paper="none",
-    input_columns=("question",), labels=LABELS,
-)  # fmt: skip
+
+
+def template(row):
+    return f"what : {row['question']}"
+
+
+def tiny_task(labels):
+    """A text task with one protocol and these labels."""
+    protocol = Protocol(template, golds=lambda row: [], splits={}, split_sizes={}, labels=labels)
+    return Task(
+        name="tiny-text", template=template, evaluators=("vqa-accuracy",), primary_metric="vqa_accuracy",
+        max_source_length=16, max_target_length=4, paper="none", input_columns=("question",),
+        variants={"fixed": protocol},
+    )  # fmt: skip
+
+
+TASK = tiny_task(LABELS)
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +47,12 @@ def task(monkeypatch):
 def text_data(tmp_path_factory):
     """A prepared task without images."""
     data_dir = tmp_path_factory.mktemp("text")
-    (data_dir / TASK.name).mkdir()
+    folder = data_dir / f"{TASK.name}.fixed"
+    folder.mkdir()
     schema = manifest_schema(images=False, text_columns=("question", "answer_type", "question_type"))
     for seed, (split, size) in enumerate({"train": 30, "val": 10, "test": 20}.items(), start=1):
         rows = [{k: v for k, v in row.items() if k not in ("image", "image_id")} for row in tiny_vqa_rows(size, seed)]
-        write_split(data_dir / TASK.name, SplitInfo(TASK.name, split, None), schema, rows)
+        write_split(folder, SplitInfo(TASK.name, split, None, "fixed"), schema, rows)
     return data_dir
 
 
@@ -189,7 +202,7 @@ def test_a_decoder_only_backbone_is_trained_and_scored_on_images(save, tiny_data
 
 
 def test_labels_are_checked_before_training(text_data, t5_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(TASKS, TASK.name, replace(TASK, labels=("yes", "yes ")))
+    monkeypatch.setitem(TASKS, TASK.name, tiny_task(("yes", "yes ")))
     code, _, error = run(capsys, "train", *arguments(t5_folder, tmp_path / "run", text_data))
     assert (code, "cannot tell the labels 'yes' and 'yes ' apart" in error) == (2, True)
     assert not (tmp_path / "run").exists()
