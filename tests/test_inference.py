@@ -90,7 +90,7 @@ def test_auto_scores_where_there_are_labels_and_generates_elsewhere():
     assert choose_decoding(config, TASK).method == "score"
     assert choose_decoding(config, TASK).labels == LABELS
     assert choose_decoding(config, TASK, "generate").labels == ()
-    assert choose_decoding(config, get_task("vqa")).method == "generate"
+    assert choose_decoding(load_config(None, {"task": "vqa"}), get_task("vqa")).method == "generate"
 
 
 def test_scoring_a_task_of_free_text_is_refused():
