@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.experiments.runs import spread
+from dept_vl.experiments.runs import GENERATE, spread
 from dept_vl.paper import PAPER_TABLES, PaperCell
 from dept_vl.registry import lookup
 from dept_vl.report import format_spread, format_table
@@ -122,27 +122,31 @@ def read_outcome(folder: Path) -> Outcome:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             config = content["config"]
+            scores, decode = read(content)
             return Outcome(
-                path,
-                config["task"],
-                config["data"].get("few_shot"),
-                config["data"].get("protocol"),
-                str(config["decode"].get("method", "generate")),
-                read(content),
+                path, config["task"], config["data"].get("few_shot"), config["data"].get("protocol"), decode, scores
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: cannot read scores: {error!r}; score the run again") from None
     raise CheckpointError(f"{folder}: holds no test scores; make them with `dept-vl eval --checkpoint {folder}`")
 
 
-def _of_seeds(content: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(value["values"]) for name, value in content["metrics"].items()}
+_Scores = tuple[dict[str, tuple[float, ...]], str]
+"""Values by metric, and how answers were made."""
 
 
-def _of_transfer(content: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    chosen = content["starts"][content["best_source"]]["test"]
-    return {name: tuple(value["values"]) for name, value in chosen.items()}
+def _of_seeds(content: dict[str, Any]) -> _Scores:
+    return _values(content["metrics"]), content["runs"][0]["decode"]
 
 
-def _of_run(content: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    return {name: (float(value),) for name, value in content["metrics"].items()}
+def _of_transfer(content: dict[str, Any]) -> _Scores:
+    chosen = content["starts"][content["best_source"]]
+    return _values(chosen["test"]), chosen["runs"][0]["decode"]
+
+
+def _of_run(content: dict[str, Any]) -> _Scores:
+    return {name: (float(value),) for name, value in content["metrics"].items()}, content.get("decode", GENERATE)
+
+
+def _values(spreads: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(value["values"]) for name, value in spreads.items()}

@@ -10,8 +10,8 @@ from dept_vl.paper_report import compare
 
 def write_run(folder, task, metrics, *, protocol="paper", few_shot=None, method="generate"):
     folder.mkdir(parents=True)
-    config = {"task": task, "data": {"protocol": protocol, "few_shot": few_shot}, "decode": {"method": method}}
-    (folder / "results-test.json").write_text(json.dumps({"metrics": metrics, "config": config}))
+    config = {"task": task, "data": {"protocol": protocol, "few_shot": few_shot}}
+    (folder / "results-test.json").write_text(json.dumps({"metrics": metrics, "config": config, "decode": method}))
     return folder
 
 
@@ -35,9 +35,12 @@ def test_single_runs_of_one_cell_are_averaged(tmp_path):
 
 
 def test_a_folder_of_seeds_is_read_as_one(tmp_path):
-    config = {"task": "rte", "data": {"protocol": "paper"}, "decode": {}}
-    metrics = {"accuracy": {"mean": 0.8, "std": 0.1, "values": [0.7, 0.9]}}
-    (tmp_path / "seeds.json").write_text(json.dumps({"config": config, "metrics": metrics}))
+    content = {
+        "config": {"task": "rte", "data": {"protocol": "paper"}},
+        "metrics": {"accuracy": {"mean": 0.8, "std": 0.1, "values": [0.7, 0.9]}},
+        "runs": [{"decode": "score"}, {"decode": "score"}],
+    }
+    (tmp_path / "seeds.json").write_text(json.dumps(content))
     assert "80.0 +- 14.1" in line_of(compare("table1", [tmp_path]), "rte")
 
 

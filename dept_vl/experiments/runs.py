@@ -23,6 +23,8 @@ from dept_vl.tasks import get_task
 from dept_vl.train import OnEvaluation, train
 
 RESULTS_FILE = "results-test.json"
+GENERATE = "generate"
+"""How answers are made where a file of scores does not say."""
 STD = "sample standard deviation (n - 1); null for a single run"
 
 
@@ -166,8 +168,11 @@ def settings_tree(config: TrainConfig) -> dict[str, Any]:
 
 
 def run_record(run: FinishedRun) -> dict[str, Any]:
-    """Returns what an experiment's JSON says of a run."""
-    return {"run": str(run.run_dir), "seed": run.config.seed, f"val {run.metric}": run.val, "test": run.test}
+    """Returns what an experiment's JSON says of a run; for main processes, after `score` if that was called."""
+    record = {"run": str(run.run_dir), "seed": run.config.seed, f"val {run.metric}": run.val, "test": run.test}
+    if run.test is None:
+        return record
+    return {**record, "decode": read_results(run.run_dir / RESULTS_FILE).get("decode", GENERATE)}
 
 
 def spread_records(values: Mapping[str, Spread]) -> dict[str, Any]:

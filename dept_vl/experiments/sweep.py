@@ -134,7 +134,7 @@ def _next_trial(study: optuna.Study, plan: SweepPlan, folder: Path) -> Iterator[
         for left in study.get_trials(states=(TrialState.RUNNING,)):
             own = _try_lock(folder, left.number)
             if own:
-                logger.info("trial %d: its process is gone; going on with it", left.number)
+                logger.info("%s: its process is gone; going on with it", _name(left.number))
                 trial = Trial(study, left._trial_id)
                 break
         else:
@@ -170,7 +170,7 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     config = plan.config(values, folder / _name(trial.number))
     metric, every = _metric(config), config.loop.eval_every_steps
     reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-    logger.info("trial %d of %d: %s", trial.number + 1, plan.num_trials, values)
+    logger.info("%s of %d: %s", _name(trial.number), plan.num_trials, values)
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         evaluation = math.ceil(step / every)
@@ -184,7 +184,7 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     except PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except DivergenceError as error:
-        logger.warning("trial %d failed: %s", trial.number, error)
+        logger.warning("%s failed: %s", _name(trial.number), error)
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, run.val)

@@ -8,6 +8,7 @@ from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.experiments.plan import plan_transfer
 from dept_vl.experiments.transfer import transfer
+from dept_vl.paper_report import read_outcome
 from dept_vl.report import describe_transfer
 from dept_vl.train import _Trainer, train
 
@@ -55,6 +56,9 @@ def test_the_best_source_on_validation_is_tested_beside_the_control(settings, te
     run = json.loads((tmp_path / "transfer" / "from-sst2" / "seed-1" / "run.json").read_text())
     assert run["init"]["from"] == str(tmp_path / "transfer" / "source-sst2")
     assert "chosen on val" in describe_transfer(result)
+    outcome = read_outcome(tmp_path / "transfer")
+    assert (outcome.task, outcome.few_shot, outcome.protocol, outcome.decode) == ("cola", 8, "fixed", "generate")
+    assert len(outcome.scores["accuracy"]) == 2
 
 
 def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path, monkeypatch):
