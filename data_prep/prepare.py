@@ -44,6 +44,7 @@ def prepare(
         ConfigError: No such task, or an option that it does not take.
         DataError: As the converter.
     """
+    task = get_task(task).name
     if get_task(task).protocols:
         given = {"--answer-vocabulary": answer_vocabulary, "--images": images, "--no-image-check": not check_images}
         _refuse(task, given)

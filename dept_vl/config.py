@@ -210,6 +210,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     task = get_task(str(tree.get("task", TrainConfig().task)))
+    tree = {**tree, "task": task.name}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
         tree = _merge({"data": lengths}, tree)

@@ -19,7 +19,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 WORDS = (
     "what", "color", "is", "the", "small", "big", "red", "blue", "cube", "ball", "left", "of", "how", "many", "?",
-    "green", "vqa", ":", "yes", "no", "one", "two",
+    "green", "vqa", ":", "yes", "no", "one", "two", "0", "1", "2",
 )  # fmt: skip
 
 

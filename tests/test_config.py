@@ -117,7 +117,7 @@ def test_shipped_config_loads_and_comes_back_equal(path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
 def test_shipped_sweep_loads_and_says_how_to_run_it(path):
-    plan = load_plan(path, {"task": "vqa"})
+    plan = load_plan(path, {"task": "cola"})
     assert plan.num_trials > 0
     first, *_ = path.read_text().splitlines()
     assert first.startswith("# ")

@@ -61,7 +61,7 @@ def test_the_backbone_is_loaded_once_and_only_for_equal_settings(t5_folder, tiny
     first = settings(t5_folder, tiny_data, tmp_path / "a")
     other = settings(t5_folder, tiny_data, tmp_path / "b", **{"model.dropout_rate": 0.3})
     assert session.backbone(first.model)[0] is session.backbone(first.model)[0]
-    assert session.backbone(other.model)[0].config.dropout_rate == 0.3
+    assert session.backbone(other.model)[0].model.config.dropout_rate == 0.3
 
 
 def test_a_second_precision_in_one_session_is_refused(t5_folder, tiny_data, tmp_path):
@@ -77,6 +77,6 @@ def test_frozen_weights_of_a_session_stay_as_they_were(t5_folder, tiny_data, tmp
     session = Session()
     config = settings(t5_folder, tiny_data, tmp_path / "run")
     train(config, tiny_data, session=session)
-    kept = session.backbone(config.model)[0].state_dict()
+    kept = session.backbone(config.model)[0].model.state_dict()
     for name, tensor in load_file(t5_folder / "model.safetensors").items():
         assert (kept[name] == tensor).all(), name

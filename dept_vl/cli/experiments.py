@@ -33,7 +33,7 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _add_transfer(commands: Any) -> None:
     text = "Train a target task from each of several source tasks; the source is chosen on val."
     parser = add_command(commands, "transfer", _transfer, text)
-    parser.add_argument("--target", required=True, metavar="TASK", help="the task to train, as superglue-cb")
+    parser.add_argument("--target", required=True, metavar="TASK", help="the task to train, as cb")
     parser.add_argument("--sources", required=True, metavar="TASK,...", help="source tasks, as mnli,sst2,squad")
     parser.add_argument(
         "--source-runs",

@@ -93,8 +93,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Returns dotted overrides, those given through aliases among them."""
+    """Returns dotted overrides, those given through aliases among them, a task by its full name."""
     import yaml
+
+    from dept_vl.tasks import get_task
 
     given = {
         key.removeprefix("set:"): yaml.safe_load(value) if value != "" else value
@@ -104,7 +106,10 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     twice = sorted(set(given) & set(overrides))
     if twice:
         raise ConfigError(f"{twice[0]}: given twice on the command line")
-    return {**given, **overrides}
+    settings = {**given, **overrides}
+    if "task" in settings:
+        settings["task"] = get_task(str(settings["task"])).name
+    return settings
 
 
 def parse_seeds(text: str) -> list[int]:

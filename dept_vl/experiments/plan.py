@@ -9,7 +9,7 @@ from typing import Any
 from dept_vl.config import TrainConfig, load_config
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
-from dept_vl.tasks import TASKS, get_task
+from dept_vl.tasks import get_task
 
 _TARGETS_OWN = ("output_dir", "data.few_shot", "data.few_shot_rule", "init.parts")
 """Overrides that say something about the target alone."""
@@ -27,7 +27,7 @@ def plan_transfer(
     """Returns the target's settings, and of every source the settings to train it with or the run to use.
 
     Args:
-        target: Task name.
+        target: Task name, short or full.
         sources: Task names.
         path: The target's settings; None for the defaults.
         overrides: Dotted settings of target and sources; few-shot, what is taken and where to are the target's alone.
@@ -37,8 +37,7 @@ def plan_transfer(
     Raises:
         ConfigError: A task is unknown or twice a source, a run is given for no source, or settings are invalid.
     """
-    for name in (target, *sources):
-        _check_task(name)
+    target, sources = get_task(target).name, [get_task(name).name for name in sources]
     if len(set(sources)) != len(sources):
         raise ConfigError(f"--sources: a source is given twice: {', '.join(sources)}")
     runs = _parse_runs(source_runs, sources)
@@ -52,20 +51,13 @@ def plan_transfer(
     return config, planned
 
 
-def _check_task(name: str) -> None:
-    """Refuses an unknown task; ``cb`` is answered with ``superglue-cb``."""
-    longer = [task for task in TASKS if task.endswith(f"-{name}")]
-    if name not in TASKS and longer:
-        raise ConfigError(f"unknown task {name!r}; did you mean {' or '.join(repr(task) for task in longer)}?")
-    get_task(name)
-
-
 def _parse_runs(source_runs: Sequence[str], sources: Sequence[str]) -> dict[str, Path]:
     runs = {}
     for text in source_runs:
         name, equals, folder = text.partition("=")
         if not equals or not folder:
             raise ConfigError(f"--source-runs: expected TASK=RUN, got {text!r}")
+        name = get_task(name).name
         if name not in sources:
             raise ConfigError(
                 f"--source-runs: {name!r} is not among --sources {','.join(sources)}{suggest(name, sources)}"

@@ -25,10 +25,14 @@ TASKS: dict[str, Task] = {
 }
 
 
+_PREFIX = "superglue-"
+_SHORT_NAMES = {name.removeprefix(_PREFIX): name for name in TASKS if name.startswith(_PREFIX)}
+
+
 def get_task(name: str) -> Task:
-    """Returns the task called `name`.
+    """Returns the task called `name`; ``cb`` is short for ``superglue-cb``.
 
     Raises:
         ConfigError: There is no such task; the message names near ones.
     """
-    return lookup(TASKS, name, "task")
+    return lookup(TASKS, _SHORT_NAMES.get(name, name), "task")

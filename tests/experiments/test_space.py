@@ -15,7 +15,7 @@ def plan_of(tmp_path, text, **overrides):
 
 
 def test_the_papers_grid_has_48_points_and_the_parameters_of_a_100_token_prompt():
-    plan = load_plan(PAPER, {"task": "vqa"})
+    plan = load_plan(PAPER, {})
     assert plan.num_trials == 3 * 4 * 4
     for point in plan.points:
         assert plan.config(point).tuner.budget(768, 256).is_exact
