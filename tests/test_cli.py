@@ -89,7 +89,7 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
         (["train", "--seeds", "0,1", "--seed", "3", "--data-dir", "x"], "seed: has no effect beside --seeds"),
         (["train", "--seeds", "0,x", "--data-dir", "x"], "expected numbers with commas between"),
         (["sweep", "--task", "cola", "--data-dir", "x"], "--config: a sweep needs a file with a 'sweep' section"),
-        (["transfer", "--target", "superglue-cbb", "--sources", "mnli"], "unknown task 'superglue-cbb'; did you mean 'superglue-cb'"),
+        (["transfer", "--target", "superglue-cbb", "--sources", "mnli"], "did you mean 'superglue-cb'"),
         (["transfer", "--target", "cola", "--sources", "mnly"], "unknown task 'mnly'; did you mean 'mnli'"),
         (["transfer", "--target", "cola", "--sources", "mnli", "--task", "rte"], "has --target and --sources instead"),
         (["report", "--paper", "tabel1"], "unknown table 'tabel1'; did you mean 'table1'"),
