@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,10 @@ _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run, 130 when interrupted."""
+    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run, 130 when interrupted.
+
+    141 when the reader of its output is gone, as a shell reports it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
@@ -30,8 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(words)
         command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
         command(options, overrides)
+        sys.stdout.flush()
     except _USER_ERRORS as error:
         return _fail(str(error), 2)
+    except BrokenPipeError:  # who read our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
