@@ -8,15 +8,21 @@ saves: nothing is evaluated or written before. To skip a step the answer is need
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from dept_vl.config import LoopConfig
 from dept_vl.errors import DivergenceError
+from dept_vl.training_state import Progress, list_states
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,12 @@ class BadStep:
 
 
 class StepGuard:
-    """Remembers what the steps since the last look were like."""
+    """Remembers what the steps since the last look were like, and decides what becomes of a bad one."""
 
-    def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]], max_norm: float) -> None:
-        """Takes the groups by name and the gradient norm of a group that counts as exploded."""
+    def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]], loop: LoopConfig) -> None:
+        """Takes the groups by name, and the settings that say which steps are bad and whether to skip them."""
         self._groups = {name: tuple(parameters) for name, parameters in groups.items()}
-        self._max_norm = max_norm
+        self._loop = loop
         self._watched: list[tuple[int, tuple[int, ...], Tensor]] = []
 
     def watch(self, step: int, example_ids: Sequence[int], loss: Tensor) -> None:
@@ -70,7 +76,7 @@ class StepGuard:
             return None
         values = torch.stack([numbers for _, _, numbers in watched]).cpu()
         is_bad = ~values.isfinite()
-        is_bad[:, 1:] |= values[:, 1:] > self._max_norm
+        is_bad[:, 1:] |= values[:, 1:] > self._loop.exploded_norm
         where = is_bad.any(1).nonzero()
         if not len(where):
             return None
@@ -81,6 +87,40 @@ class StepGuard:
         bad = tuple(name for name, flag in zip(names, is_bad[first, 1:].tolist(), strict=True) if flag)
         return BadStep(step, example_ids, loss, dict(zip(names, norms, strict=True)), bad)
 
+    def judge(self, bad: BadStep | None, progress: Progress, rates: Mapping[str, float], checkpoints: Path) -> Progress:
+        """Counts a bad step as skipped. Every process of a launch must call this.
+
+        Args:
+            bad: What this process found; None if another one did.
+            progress: Counters before the step.
+            rates: Learning rates by group, for the message.
+            checkpoints: The run's folder of them, for the message.
+
+        Raises:
+            DivergenceError: Such steps are not to be skipped, or there were too many in a row.
+        """
+        description, in_a_row = _describe(bad), progress.skipped_in_a_row + 1
+        if self._loop.on_nan == "stop" or in_a_row > self._loop.max_skipped_steps:
+            states = list_states(checkpoints)
+            last = f"the last good checkpoint is {states[-1]}" if states else "there is no checkpoint yet"
+            skipped = f" ({progress.skipped_in_a_row} steps before it were skipped)" if in_a_row > 1 else ""
+            raise DivergenceError(
+                f"{description}{skipped}; lower optim.prompt_lr, optim.lowrank_lr or optim.projection_lr (now "
+                f"{dict(rates)}), or go on with --resume --on-nan skip; {last}"
+            )
+        logger.warning("skipped %s", description)
+        return replace(progress, skipped_steps=progress.skipped_steps + 1, skipped_in_a_row=in_a_row)
+
+    def refuse_bad_weights(self, step: int) -> None:
+        """Refuses to keep weights that are not finite.
+
+        Raises:
+            DivergenceError: Some are not; their groups are named.
+        """
+        bad = [name for name, tensors in self._groups.items() if not all(bool(t.isfinite().all()) for t in tensors)]
+        if bad:
+            raise DivergenceError(f"after step {step} the weights of {', '.join(bad)} are not finite; not saved")
+
 
 def _norm(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
     """Returns the norm of the group's gradient, 0 without one."""
@@ -90,7 +130,7 @@ def _norm(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in gradients]))
 
 
-def describe_bad(bad: BadStep | None) -> str:
+def _describe(bad: BadStep | None) -> str:
     """Returns a bad step in words, from all processes of a launch; each of them must call this.
 
     Args:
@@ -100,14 +140,3 @@ def describe_bad(bad: BadStep | None) -> str:
     everywhere: list[tuple[bool, str]] = sorted(gather_object(found))
     culprits = [text for is_finite, text in everywhere if not is_finite]
     return "; ".join(culprits or [everywhere[0][1]])
-
-
-def refuse_bad_weights(groups: Mapping[str, Sequence[nn.Parameter]], step: int) -> None:
-    """Refuses to keep weights that are not finite.
-
-    Raises:
-        DivergenceError: Some are not; their groups are named.
-    """
-    bad = [name for name, parameters in groups.items() if not all(bool(p.isfinite().all()) for p in parameters)]
-    if bad:
-        raise DivergenceError(f"after step {step} the weights of {', '.join(bad)} are not finite; nothing was saved")

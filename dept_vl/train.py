@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,17 +14,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dept_vl import stopping
-from dept_vl.atomic import naming, write_json
+from dept_vl.atomic import write_json
 from dept_vl.components import open_dataset
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
-from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
-from dept_vl.errors import ConfigError, DivergenceError
+from dept_vl.data.sampler import BatchRequest
+from dept_vl.errors import ConfigError
 from dept_vl.evaluators import evaluate
 from dept_vl.inference import Answerer, choose_decoding, predict_split, to_references
 from dept_vl.locks import OwnedLock, folder_lock
@@ -36,14 +33,15 @@ from dept_vl.processes import agree_on_largest, process_state
 from dept_vl.run_folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
-    METRICS_FILE,
     SUMMARY_FILE,
     open_run_folder,
     trim_metrics,
 )
+from dept_vl.run_log import RunLog
 from dept_vl.session import Session
-from dept_vl.step_guard import BadStep, StepGuard, describe_bad, refuse_bad_weights
+from dept_vl.step_guard import StepGuard
 from dept_vl.tasks import get_task
+from dept_vl.training_batches import check_batch_size, read_steps
 from dept_vl.training_state import Progress, list_states, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -146,14 +144,14 @@ class _Trainer:
         self.train_set = open_dataset(
             config, data_dir, "train", codec, self.visual, is_training=True, rows=rows["train"]
         )
-        self._check_batch_size()
+        check_batch_size(config, len(self.train_set.indices), self.accelerator.num_processes)
         self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
         self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
         self.answerer = Answerer(self.model, codec, visual["val"], decoding)
         self.groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, self.groups, config.optim)
-        self.guard = StepGuard(self.groups, config.loop.exploded_norm)
+        self.guard = StepGuard(self.groups, config.loop)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
@@ -163,27 +161,11 @@ class _Trainer:
             lock.acquire()
         self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
-        self.writer = (
-            SummaryWriter(self.run_dir / "tensorboard", purge_step=self.progress.step + 1) if self._is_main else None
-        )
+        self.log = RunLog(self.run_dir, self.progress.step) if self._is_main else None
 
     @property
     def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
-
-    def _check_batch_size(self) -> None:
-        parts = self.accelerator.num_processes * self.config.loop.accumulation_steps
-        if self.config.data.batch_size % parts:
-            raise ConfigError(
-                f"data.batch_size: {self.config.data.batch_size} must divide by processes x loop.accumulation_steps "
-                f"= {self.accelerator.num_processes} x {self.config.loop.accumulation_steps}"
-            )
-        rows = len(self.train_set.indices)
-        if rows < parts:
-            raise ConfigError(
-                f"loop.accumulation_steps: a split of {rows} rows cannot be cut into {parts} parts "
-                f"({self.accelerator.num_processes} processes x {self.config.loop.accumulation_steps})"
-            )
 
     def _warm_start(self, *, resume: bool) -> dict[str, Any]:
         """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
@@ -238,8 +220,8 @@ class _Trainer:
                 self._run(bar, on_evaluation)
         finally:
             bar.close()
-            if self.writer:
-                self.writer.close()
+            if self.log:
+                self.log.close()
         result = TrainResult(
             self.task.name,
             self.run_dir,
@@ -262,7 +244,9 @@ class _Trainer:
         losses: list[Tensor] = []
         if self.progress.is_evaluation_due:
             self._evaluate_or_stop(on_evaluation)
-        for step, parts in enumerate(self._steps(), start=first_step):
+        for step, parts in enumerate(
+            read_steps(self.train_set, self.config, first_step, self.accelerator), start=first_step
+        ):
             if self._is_stopped_early():
                 logger.info(
                     "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
@@ -309,33 +293,6 @@ class _Trainer:
         patience = self.config.loop.early_stop_evals
         return patience is not None and self.progress.evals_since_best >= patience
 
-    def _steps(self) -> Iterator[list[tuple[BatchRequest, Batch]]]:
-        """Yields the backward passes of each step that is left."""
-        config, accelerator = self.config, self.accelerator
-        lengths = self.train_set.source_lengths if config.data.length_grouping else None
-        requests = TrainRequests(
-            StepBatches(self.train_set.indices, config.data.batch_size, config.seed, lengths),
-            self.progress.step,
-            config.loop.max_steps,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-            accumulation_steps=config.loop.accumulation_steps,
-        )
-        loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
-            self.train_set,
-            batch_size=None,
-            sampler=requests,
-            num_workers=config.data.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-            worker_init_fn=stopping.worker_init(),
-        )
-        parts: list[tuple[BatchRequest, Batch]] = []
-        for request, batch in loader:
-            parts.append((request, batch))
-            if request.is_last_of_step:
-                yield parts
-                parts = []
-
     def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> tuple[Tensor | None, int]:
         """Does one optimiser step.
 
@@ -362,7 +319,7 @@ class _Trainer:
         bad = self.guard.find_bad() if self.checks_each_step else None
         is_bad, signal = agree_on_largest([int(bad is not None), stopping.requested() or 0])
         if is_bad:
-            self._skip_or_raise(bad)
+            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
         else:
             if self.config.optim.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
@@ -371,30 +328,12 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return None if is_bad else total, signal
 
-    def _skip_or_raise(self, bad: BadStep | None) -> None:
-        """Counts a bad step, or ends the run if such steps are not to be skipped or there were too many in a row."""
-        loop, progress = self.config.loop, self.progress
-        description = describe_bad(bad)
-        in_a_row = progress.skipped_in_a_row + 1
-        if loop.on_nan == "stop" or in_a_row > loop.max_skipped_steps:
-            skipped = f" ({progress.skipped_in_a_row} steps before it were skipped)" if in_a_row > 1 else ""
-            raise DivergenceError(
-                f"{description}{skipped}; lower optim.prompt_lr, optim.lowrank_lr or optim.projection_lr (now "
-                f"{self.rates}), or go on with --resume --on-nan skip; {self._last_checkpoint()}"
-            )
-        logger.warning("skipped %s", description)
-        self.progress = replace(progress, skipped_steps=progress.skipped_steps + 1, skipped_in_a_row=in_a_row)
-
-    def _last_checkpoint(self) -> str:
-        states = list_states(self.run_dir / CHECKPOINTS)
-        return f"the last good checkpoint is {states[-1]}" if states else "there is no checkpoint yet"
-
     def _check_steps(self) -> None:
         """Looks at the steps that were not checked one by one, and at the weights, before anything is written."""
         bad = self.guard.find_bad()
         if agree_on_largest([int(bad is not None)])[0]:
-            self._skip_or_raise(bad)
-        refuse_bad_weights(self.groups, self.progress.step)
+            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
+        self.guard.refuse_bad_weights(self.progress.step)
 
     def _log_losses(self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float) -> None:
         """Writes the mean loss since the last line, of the steps that were not skipped."""
@@ -404,7 +343,8 @@ class _Trainer:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":
             record["skipped_steps"] = self.progress.skipped_steps
-        self._record(record)
+        if self.log:
+            self.log.record(self.progress.step, record)
         shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
         bar.set_postfix({**shown, "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False)
 
@@ -431,7 +371,8 @@ class _Trainer:
                 self._save_adapter()
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
-        self._record({f"val/{name}": number for name, number in metrics.items()})
+        if self.log:
+            self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
         return metrics
 
     def _save_adapter(self) -> None:
@@ -451,16 +392,6 @@ class _Trainer:
                 keep=self.config.loop.keep_checkpoints,
             )
         self.accelerator.wait_for_everyone()
-
-    def _record(self, values: dict[str, float]) -> None:
-        """Appends to ``metrics.jsonl`` and TensorBoard."""
-        if self.writer is None:
-            return
-        step, path = self.progress.step, self.run_dir / METRICS_FILE
-        with naming(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
 
 
 def _seed(*parts: int) -> int:

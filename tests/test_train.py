@@ -16,6 +16,7 @@ from dept_vl.models.adapter import WEIGHTS_FILE
 from dept_vl.run_folder import FEW_SHOT_FILE, SUMMARY_FILE
 from dept_vl.session import Session
 from dept_vl.train import _Trainer, train
+from dept_vl.training_batches import read_steps
 from dept_vl.training_state import list_states
 
 
@@ -304,7 +305,8 @@ def test_few_shot_rows_are_recorded_and_alone_are_trained_on(config, tiny_data, 
     trainer = _Trainer(
         with_settings(config, tmp_path / "b"), tiny_data, resume=False, overwrite=False, session=Session()
     )
-    seen = {index for parts in trainer._steps() for request, _ in parts for index in request.indices}
+    steps = read_steps(trainer.train_set, trainer.config, 0, trainer.accelerator)
+    seen = {index for parts in steps for request, _ in parts for index in request.indices}
     assert seen == set(record["rows"])
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     _print_any_name()
+    threading.excepthook = _report_in_thread
     try:
         with listen():
             words, overrides = split_overrides(arguments)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _USER_ERRORS as error:
         return _fail(str(error), 2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
     except DivergenceError as error:
         return _fail(str(error), 1)
@@ -59,6 +61,12 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _report_in_thread(problem: threading.ExceptHookArgs) -> None:
+    """Leaves a failed write to the main thread, which meets it again (TensorBoard writes in a thread of its own)."""
+    if not isinstance(problem.exc_value, OSError):
+        threading.__excepthook__(problem)
 
 
 def _describe_stop(stopped: StoppedError, arguments: Sequence[str]) -> str:
