@@ -29,7 +29,7 @@ import torch
 from accelerate import Accelerator
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fault_world import Child, Ended, World, tree_hash
+from fault_world import STEPS, Child, Ended, World, tree_hash
 
 from dept_vl.locks import folder_lock
 from dept_vl.training_state import list_states
@@ -181,16 +181,17 @@ def _signal_once(world: World, number: int, processes: int) -> str | None:
     run = world.new("run")
     launch = world.launch(processes) if processes > 1 else [{}]
     children = [world.start(world.train(run), env=env) for env in launch]
-    while not (run / "metrics.jsonl").exists() and children[0].poll() is None:
-        time.sleep(0.005)
-    time.sleep(world.random.uniform(0, 0.6 * world.durations["train"]))
+    steps = world.random.randint(1, STEPS - 2)
+    while _lines(run / "metrics.jsonl") < steps and children[0].poll() is None:
+        time.sleep(0.002)
+    time.sleep(world.random.uniform(0, 0.05))
     sent = time.monotonic()
     for child in children:
         child.send(number)
     ended = [child.wait() for child in children]
     world.grace_s = max(getattr(world, "grace_s", 0.0), time.monotonic() - sent)
     text = ended[0].text
-    if all(one.code == 0 for one in ended) and "trained 12 steps" in text:
+    if all(one.code == 0 for one in ended) and f"trained {STEPS} steps" in text:
         return None
     if {one.code for one in ended} != {128 + number} or "Traceback" in text:
         return f"exit {[one.code for one in ended]}: {text[-600:]}"
@@ -209,6 +210,10 @@ def _signal_once(world: World, number: int, processes: int) -> str | None:
     if processes > 1:  # equal up to the order of additions; the step reached is what can be compared
         return differs({"step": given["step"]}, {"step": wanted["step"]})
     return differs(given, wanted)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 row("SIGINT in training: checkpoint, exit 130, resumed", 5)(lambda w, i: _signal_training(w, signal.SIGINT))

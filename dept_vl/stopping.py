@@ -82,7 +82,7 @@ def listen() -> Iterator[None]:
     try:
         yield
     finally:
-        _STATE.listener = None
+        _STATE.reset()
         for number, handler in earlier.items():
             signal.signal(number, handler)
 

@@ -12,7 +12,8 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     _print_any_name()
-    threading.excepthook = _report_in_thread
     try:
-        with listen():
+        with listen(), _quiet_threads():
             words, overrides = split_overrides(arguments)
             options = _parser().parse_args(words)
             command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
@@ -63,10 +63,20 @@ def _print_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _report_in_thread(problem: threading.ExceptHookArgs) -> None:
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
     """Leaves a failed write to the main thread, which meets it again (TensorBoard writes in a thread of its own)."""
-    if not isinstance(problem.exc_value, OSError):
-        threading.__excepthook__(problem)
+    earlier = threading.excepthook
+
+    def report(problem: threading.ExceptHookArgs) -> None:
+        if not isinstance(problem.exc_value, OSError):
+            earlier(problem)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = earlier
 
 
 def _describe_stop(stopped: StoppedError, arguments: Sequence[str]) -> str:
