@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from data_prep.common import RawFile
 from dept_vl import __version__
-from dept_vl.atomic import atomic_folder, write_json
+from dept_vl.atomic import atomic_folder, remove_leftovers, write_json
 from dept_vl.data.manifest import SplitInfo, task_folder, write_split
 from dept_vl.errors import DataError
+from dept_vl.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
 
 logger = logging.getLogger(__name__)
@@ -142,31 +143,34 @@ class Preparation:
         folder = task_folder(out, self.task.name, self.protocol)
         root = None if image_root is None else str(image_root.resolve())
         splits = {}
-        with atomic_folder(folder) as temporary:
-            for split, found in self.examples.items():
-                counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
-                info = SplitInfo(self.task.name, split, root, self.protocol)
-                rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
-                splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
-            stats = PreparedStats(
-                task=self.task.name,
-                folder=folder,
-                image_root=root,
-                is_subset=self.is_subset,
-                splits=splits,
-                expected={
-                    split: {"examples": size.rows, "images": size.images}
-                    for split, size in self.task.sizes(self.protocol).items()
-                },
-                left_out=self.left_out,
-                inputs={
-                    _relative(file.path, raw): {"bytes": file.size_bytes, "sha256": file.sha256} for file in self.inputs
-                },
-                protocol=self.protocol,
-                source=self.source,
-            )
-            content = {key: value for key, value in asdict(stats).items() if key != "folder"}
-            write_json(temporary / STATS, {**content, "dept_vl": __version__})
+        with hold(folder_lock(folder, f"prepared data {folder}")):
+            remove_leftovers(folder.parent, folder)
+            with atomic_folder(folder) as temporary:
+                for split, found in self.examples.items():
+                    counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
+                    info = SplitInfo(self.task.name, split, root, self.protocol)
+                    rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
+                    splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
+                stats = PreparedStats(
+                    task=self.task.name,
+                    folder=folder,
+                    image_root=root,
+                    is_subset=self.is_subset,
+                    splits=splits,
+                    expected={
+                        split: {"examples": size.rows, "images": size.images}
+                        for split, size in self.task.sizes(self.protocol).items()
+                    },
+                    left_out=self.left_out,
+                    inputs={
+                        _relative(file.path, raw): {"bytes": file.size_bytes, "sha256": file.sha256}
+                        for file in self.inputs
+                    },
+                    protocol=self.protocol,
+                    source=self.source,
+                )
+                content = {key: value for key, value in asdict(stats).items() if key != "folder"}
+                write_json(temporary / STATS, {**content, "dept_vl": __version__})
         for line in stats.lines():
             logger.info("%s", line)
         return stats

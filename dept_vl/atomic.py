@@ -2,11 +2,12 @@
 
 Everything is written under a temporary name beside its destination, flushed to the disk, and renamed into place; the
 folder that holds the name is flushed too. A process killed at any moment leaves the old content or the new one, plus
-at most a temporary name (``.<name>.tmp-<pid>``) that `remove_leftovers` clears.
+at most a temporary name (``.<name>.tmp-<pid>``) that `remove_leftovers` clears. Removing a folder is one step too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +18,37 @@ from typing import IO, Any
 
 from dept_vl.errors import DataError
 
+_MAX_STEM_BYTES = 200
+"""Of a name that gets something before and after it: file systems allow 255 bytes."""
+
+
+def hidden_name(path: Path, suffix: str) -> Path:
+    """Returns a hidden name beside `path`, which no reader picks up; the name of a long `path` is cut and hashed."""
+    name = os.fsencode(path.name)
+    if len(name) > _MAX_STEM_BYTES:
+        digest = hashlib.sha256(name).hexdigest()[:12]
+        name = name[: _MAX_STEM_BYTES - 16].decode(errors="ignore").encode() + f"-{digest}".encode()
+    return path.with_name(f".{os.fsdecode(name)}.{suffix}")
+
 
 def _temporary_name(path: Path) -> Path:
-    """Returns the name under which `path` is written; hidden, so that no reader picks it up."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    """Returns the name under which `path` is written."""
+    return hidden_name(path, f"tmp-{os.getpid()}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes an ``OSError`` of the block name `path`: a write on a full disk names no file, or a temporary one.
+
+    Raises:
+        OSError: The block's, of its own class and number.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and ".tmp-" not in os.fsdecode(error.filename)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -42,15 +70,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = _temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is None:  # a write that fails, on a full disk say, does not name its file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        with naming(path):
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -63,13 +88,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes UTF-8 text to `path` in one step."""
-    write_bytes(path, content.encode())
+    """Writes UTF-8 text to `path` in one step; names of files that are not UTF-8 go back to the bytes they are."""
+    write_bytes(path, content.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """Writes JSON with sorted keys and a final newline to `path` in one step."""
-    write_text(path, json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, encode_json(content, indent=indent, sort_keys=True) + "\n")
+
+
+def encode_json(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Returns JSON that is valid UTF-8: readable text, escaped where a file's name in it is not UTF-8."""
+    text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=indent, sort_keys=sort_keys)
+    return text
 
 
 @contextmanager
@@ -85,15 +120,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     try:
-        temporary.mkdir()
-        yield temporary
-        for parent, _, names in os.walk(temporary):
-            for name in names:
-                with open(os.path.join(parent, name), "rb") as file:
-                    os.fsync(file.fileno())
-            sync_folder(Path(parent))
-        refuse_existing(path)
-        os.replace(temporary, path)
+        with naming(path):
+            temporary.mkdir()
+            yield temporary
+            for parent, _, names in os.walk(temporary):
+                for name in names:
+                    with open(os.path.join(parent, name), "rb") as file:
+                        os.fsync(file.fileno())
+                sync_folder(Path(parent))
+            refuse_existing(path)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)
@@ -112,10 +148,26 @@ def refuse_existing(path: Path) -> None:
         raise DataError(f"{path}: {what}; remove it or choose another place")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files that writers killed in `folder` left behind. No writer may be at work there."""
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that no part of it is ever seen without the rest: it loses its name first."""
+    doomed = _temporary_name(folder)
+    shutil.rmtree(doomed, ignore_errors=True)  # of an earlier process with this number
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, path: Path | None = None) -> None:
+    """Removes temporary files that writers killed in `folder` left behind. No such writer may be at work.
+
+    Args:
+        folder: Where they lie; need not exist.
+        path: Only what was to become this; None: everything.
+    """
+    start = "." if path is None else hidden_name(path, "tmp-").name
     for leftover in folder.glob(".*.tmp-*"):
-        if leftover.is_dir():
+        if not leftover.name.startswith(start):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

@@ -115,6 +115,16 @@ class LoopConfig:
     precision: Annotated[
         Literal["float32", "bf16"], Field(description="'bf16': autocast, trainable tensors stay float32")
     ] = "float32"
+    on_nan: Annotated[
+        Literal["stop", "skip"],
+        Field(description="a loss or gradient that is not finite, or exploded: end the run, or skip the step's update"),
+    ] = "stop"
+    max_skipped_steps: Annotated[
+        int, Field(ge=1, description="steps in a row that on_nan=skip may skip before the run ends")
+    ] = 10
+    exploded_norm: Annotated[
+        float, Field(gt=0, description="gradient norm of a parameter group, before clipping, that counts as exploded")
+    ] = 1e8
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dept_vl import stopping
 from dept_vl.components import VisualInput
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
@@ -132,6 +133,9 @@ def predict_split(
         batch_size: Rows a process and forward.
         num_workers: Loader processes.
         limit: Only the first so many rows.
+
+    Raises:
+        StoppedError: On every process, if one was asked to stop while signals are deferred.
     """
     state, model = process_state(), answerer.model
     num_rows = min(limit or len(dataset), len(dataset))
@@ -144,7 +148,7 @@ def predict_split(
         num_processes=state.num_processes,
     )
     loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
-        dataset, batch_size=None, sampler=requests, num_workers=num_workers
+        dataset, batch_size=None, sampler=requests, num_workers=num_workers, worker_init_fn=stopping.worker_init()
     )
     mine: list[tuple[int, str]] = []
     was_training = model.training
@@ -153,13 +157,19 @@ def predict_split(
         total=len(rows), desc="predict", unit="row", leave=False, disable=not state.is_main_process, mininterval=1.0
     )
     for request, batch in loader:
+        if stopping.requested():
+            break
         answers = answerer.answer(batch.to(state.device))
         mine += zip(request.indices, (answer.text for answer in answers), strict=True)
         progress.update(len(answers) * state.num_processes)
     progress.close()
     model.train(was_training)
+    gathered: list[tuple[int, list[tuple[int, str]]]] = gather_object([(stopping.requested() or 0, mine)])
+    asked_to_stop = max(number for number, _ in gathered)
+    if asked_to_stop:
+        raise stopping.StoppedError(asked_to_stop)
     predictions = [""] * num_rows
-    for row, text in gather_object(mine):
+    for row, text in (pair for _, pairs in gathered for pair in pairs):
         predictions[row] = text
     return predictions
 

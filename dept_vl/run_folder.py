@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dept_vl.atomic import atomic_folder, write_json, write_text
+from dept_vl.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 from dept_vl.config import TrainConfig, config_from_tree, dump_config, read_yaml
 from dept_vl.errors import CheckpointError, ConfigError
 
@@ -52,7 +51,7 @@ def open_run_folder(
         if is_taken and not is_run:
             raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
         if is_run:
-            check_same_settings(folder, config)
+            _take_up(folder, config)
             return folder
     elif is_taken:
         if not (overwrite and is_run):
@@ -60,7 +59,8 @@ def open_run_folder(
                 f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
                 "--overwrite to replace that run, or choose another --output-dir"
             )
-        shutil.rmtree(folder)
+        remove_folder(folder)
+    remove_leftovers(folder.parent, folder)
     try:
         with atomic_folder(folder) as building:
             write_json(building / "run.json", {**describe_run(), **(record or {})})
@@ -68,6 +68,19 @@ def open_run_folder(
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
     return folder
+
+
+def _take_up(folder: Path, config: TrainConfig) -> None:
+    """Checks that a run may go on with `config`, and clears what a killed writer left in its folder.
+
+    ``loop.on_nan`` alone may change: a run that a bad step stopped can go on skipping such steps.
+    """
+    recorded = read_run_config(folder)
+    check_same_settings(folder, replace(config, loop=replace(config.loop, on_nan=recorded.loop.on_nan)))
+    for place in (folder, folder / CHECKPOINTS):
+        remove_leftovers(place)
+    if recorded.loop.on_nan != config.loop.on_nan:
+        write_text(folder / CONFIG_FILE, dump_config(config))
 
 
 def read_run_config(folder: Path) -> TrainConfig:
@@ -96,8 +109,14 @@ def describe_run() -> dict[str, Any]:
     }
 
 
-def trim_metrics(folder: Path, last_step: int) -> None:
-    """Drops the lines of ``metrics.jsonl`` after `last_step`, which a resumed run will write again."""
+def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = False) -> None:
+    """Drops the lines of ``metrics.jsonl`` that a resumed run will write again.
+
+    Args:
+        folder: The run's.
+        last_step: Lines after this step go.
+        is_evaluation_due: Whether the scores at that step go too.
+    """
     path = folder / METRICS_FILE
     if not path.is_file():
         return
@@ -107,7 +126,8 @@ def trim_metrics(folder: Path, last_step: int) -> None:
             record = json.loads(line)
         except json.JSONDecodeError:  # the line a kill cut short
             continue
-        if record["step"] <= last_step:
+        is_repeated = is_evaluation_due and record["step"] == last_step and any(k.startswith("val/") for k in record)
+        if record["step"] <= last_step and not is_repeated:
             kept.append(line + "\n")
     write_text(path, "".join(kept))
 

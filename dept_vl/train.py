@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,32 +14,34 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from dept_vl import stopping
 from dept_vl.atomic import write_json
 from dept_vl.components import open_dataset
 from dept_vl.config import TrainConfig
 from dept_vl.data.collator import Batch
-from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
-from dept_vl.errors import ConfigError, DivergenceError
+from dept_vl.data.sampler import BatchRequest
+from dept_vl.errors import ConfigError
 from dept_vl.evaluators import evaluate
 from dept_vl.inference import Answerer, choose_decoding, predict_split, to_references
+from dept_vl.locks import OwnedLock, folder_lock
 from dept_vl.models.clip_t5 import ParameterBudget, build_model
 from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
-from dept_vl.processes import process_state
+from dept_vl.processes import agree_on_largest, process_state
 from dept_vl.run_folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
-    METRICS_FILE,
     SUMMARY_FILE,
     open_run_folder,
     trim_metrics,
 )
+from dept_vl.run_log import RunLog
 from dept_vl.session import Session
+from dept_vl.step_guard import StepGuard
 from dept_vl.tasks import get_task
+from dept_vl.training_batches import check_batch_size, read_steps
 from dept_vl.training_state import Progress, list_states, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -93,14 +93,34 @@ def train(
             is passed on; the folder stays that of a run stopped at its last checkpoint.
 
     Raises:
-        ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known.
+        ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known; another
+            process is at work in the run folder.
+        DivergenceError: A step's loss or gradient is not finite or exploded; nothing of it is saved.
+        StoppedError: The command line listens for signals and got one; a checkpoint is written.
     """
-    trainer = _Trainer(config, data_dir, resume=resume, overwrite=overwrite, session=session or Session())
-    return trainer.fit(on_evaluation)
+    lock = folder_lock(config.run_dir, f"output_dir: {config.run_dir}")
+    if process_state().is_main_process:
+        lock.refuse_if_taken()  # before the models are loaded
+    try:
+        trainer = _Trainer(
+            config, data_dir, resume=resume, overwrite=overwrite, session=session or Session(), lock=lock
+        )
+        return trainer.fit(on_evaluation)
+    finally:
+        lock.release()
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, data_dir: Path, *, resume: bool, overwrite: bool, session: Session) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        data_dir: Path,
+        *,
+        resume: bool,
+        overwrite: bool,
+        session: Session,
+        lock: OwnedLock | None = None,
+    ) -> None:
         session.check_precision(config.loop.precision)
         self.config = config
         self.task = get_task(config.task)
@@ -124,38 +144,28 @@ class _Trainer:
         self.train_set = open_dataset(
             config, data_dir, "train", codec, self.visual, is_training=True, rows=rows["train"]
         )
-        self._check_batch_size()
+        check_batch_size(config, len(self.train_set.indices), self.accelerator.num_processes)
         self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
         self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
         self.answerer = Answerer(self.model, codec, visual["val"], decoding)
-        self.optimizer = build_optimizer(self.model, self.model.param_groups(), config.optim)
+        self.groups = self.model.param_groups()
+        self.optimizer = build_optimizer(self.model, self.groups, config.optim)
+        self.guard = StepGuard(self.groups, config.loop)
+        self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
         start = self._warm_start(resume=resume)
+        if lock is not None and self._is_main:
+            lock.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
-        self.writer = (
-            SummaryWriter(self.run_dir / "tensorboard", purge_step=self.progress.step + 1) if self._is_main else None
-        )
+        self.log = RunLog(self.run_dir, self.progress.step) if self._is_main else None
 
     @property
     def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
-
-    def _check_batch_size(self) -> None:
-        parts = self.accelerator.num_processes * self.config.loop.accumulation_steps
-        if self.config.data.batch_size % parts:
-            raise ConfigError(
-                f"data.batch_size: {self.config.data.batch_size} must divide by processes x loop.accumulation_steps "
-                f"= {self.accelerator.num_processes} x {self.config.loop.accumulation_steps}"
-            )
-        rows = len(self.train_set.indices)
-        if rows < parts:
-            raise ConfigError(
-                f"loop.accumulation_steps: a split of {rows} rows cannot be cut into {parts} parts "
-                f"({self.accelerator.num_processes} processes x {self.config.loop.accumulation_steps})"
-            )
 
     def _warm_start(self, *, resume: bool) -> dict[str, Any]:
         """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
@@ -177,6 +187,7 @@ class _Trainer:
             if self.config.data.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self._few_shot_record())
         self.accelerator.wait_for_everyone()
+        stopping.mark_resumable()
         return self.config.run_dir
 
     def _few_shot_record(self) -> dict[str, Any]:
@@ -196,7 +207,7 @@ class _Trainer:
             self.progress = load_state(states[-1], self.trainable, self.optimizer)
             logger.info("resuming from %s", states[-1])
         if self._is_main:
-            trim_metrics(self.run_dir, self.progress.step)
+            trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
 
     def fit(self, on_evaluation: OnEvaluation | None = None) -> TrainResult:
         """Runs the steps that are left, and writes what came of them."""
@@ -205,11 +216,12 @@ class _Trainer:
             disable=not self._is_main, mininterval=1.0,
         )  # fmt: skip
         try:
-            self._run(bar, on_evaluation)
+            with stopping.deferring():
+                self._run(bar, on_evaluation)
         finally:
             bar.close()
-            if self.writer:
-                self.writer.close()
+            if self.log:
+                self.log.close()
         result = TrainResult(
             self.task.name,
             self.run_dir,
@@ -221,6 +233,8 @@ class _Trainer:
         if self._is_main:
             write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
         self.accelerator.wait_for_everyone()
+        if signal := stopping.requested():
+            raise stopping.StoppedError(signal, f"the run had ended: {self.run_dir}")
         return result
 
     def _run(self, bar: tqdm[NoReturn], on_evaluation: OnEvaluation | None) -> None:
@@ -228,60 +242,64 @@ class _Trainer:
         started, first_step = time.perf_counter(), self.progress.step
         seconds_before = self.progress.train_seconds
         losses: list[Tensor] = []
-        for step, parts in enumerate(self._steps(), start=first_step):
+        if self.progress.is_evaluation_due:
+            self._evaluate_or_stop(on_evaluation)
+        for step, parts in enumerate(
+            read_steps(self.train_set, self.config, first_step, self.accelerator), start=first_step
+        ):
             if self._is_stopped_early():
                 logger.info(
                     "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
                 )
                 break
-            losses.append(self._step(step, parts))
+            loss, signal = self._step(step, parts)
+            losses += [] if loss is None else [loss]
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
             done, is_last = self.progress.step, self.progress.step == loop.max_steps
             bar.update()
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
-            if due or is_last:  # checked before every checkpoint: a loss that is no number must not get into one
+            if due or is_last or signal:  # checked before every checkpoint: nothing that is no number gets into one
+                self._check_steps()
                 self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
                 losses = []
-            if loop.eval_every_steps in due or is_last:
-                metrics = self._evaluate()
-                if on_evaluation:
-                    on_evaluation(done, metrics)
+            is_evaluation_due = loop.eval_every_steps in due or is_last
+            if signal:
+                self._stop(signal, is_evaluation_due=is_evaluation_due)
+            if is_evaluation_due:
+                self._evaluate_or_stop(on_evaluation)
             if loop.save_every_steps in due or is_last:
                 self._save_checkpoint()
+
+    def _evaluate_or_stop(self, on_evaluation: OnEvaluation | None) -> None:
+        """Evaluates; asked to stop meanwhile, leaves the evaluation to the run that goes on."""
+        try:
+            metrics = self._evaluate()
+        except stopping.StoppedError as stopped:
+            self._stop(stopped.number, is_evaluation_due=True)
+        self.progress = replace(self.progress, is_evaluation_due=False)
+        if on_evaluation:
+            on_evaluation(self.progress.step, metrics)
+
+    def _stop(self, signal: int, *, is_evaluation_due: bool) -> NoReturn:
+        """Writes a checkpoint, unless it is there, and ends the run."""
+        self.progress = replace(self.progress, is_evaluation_due=is_evaluation_due)
+        step = self.progress.step
+        if not any(path.name.endswith(f"{step:08d}") for path in list_states(self.run_dir / CHECKPOINTS)):
+            self._save_checkpoint()
+        raise stopping.StoppedError(signal, f"a checkpoint was written after step {step:,}")
 
     def _is_stopped_early(self) -> bool:
         patience = self.config.loop.early_stop_evals
         return patience is not None and self.progress.evals_since_best >= patience
 
-    def _steps(self) -> Iterator[list[tuple[BatchRequest, Batch]]]:
-        """Yields the backward passes of each step that is left."""
-        config, accelerator = self.config, self.accelerator
-        lengths = self.train_set.source_lengths if config.data.length_grouping else None
-        requests = TrainRequests(
-            StepBatches(self.train_set.indices, config.data.batch_size, config.seed, lengths),
-            self.progress.step,
-            config.loop.max_steps,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-            accumulation_steps=config.loop.accumulation_steps,
-        )
-        loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
-            self.train_set,
-            batch_size=None,
-            sampler=requests,
-            num_workers=config.data.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
-        parts: list[tuple[BatchRequest, Batch]] = []
-        for request, batch in loader:
-            parts.append((request, batch))
-            if request.is_last_of_step:
-                yield parts
-                parts = []
+    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> tuple[Tensor | None, int]:
+        """Does one optimiser step.
 
-    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor:
-        """Does one optimiser step and returns the mean loss of this process's examples, on the device."""
+        Returns:
+            The mean loss of this process's examples, on the device, None for a step that was skipped; and the signal
+            that asked any process to stop, or 0.
+        """
         self.model.train()
         factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
         self.rates = set_learning_rates(self.optimizer, factor)
@@ -297,25 +315,38 @@ class _Trainer:
                 # DDP averages gradients over processes; the shares of a step are to be added up.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
-        if self.config.optim.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
-        self.optimizer.step()
+        self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
+        bad = self.guard.find_bad() if self.checks_each_step else None
+        is_bad, signal = agree_on_largest([int(bad is not None), stopping.requested() or 0])
+        if is_bad:
+            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
+        else:
+            if self.config.optim.max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
+            self.optimizer.step()
+            self.progress = replace(self.progress, skipped_in_a_row=0)
         self.optimizer.zero_grad(set_to_none=True)
-        return total
+        return None if is_bad else total, signal
+
+    def _check_steps(self) -> None:
+        """Looks at the steps that were not checked one by one, and at the weights, before anything is written."""
+        bad = self.guard.find_bad()
+        if agree_on_largest([int(bad is not None)])[0]:
+            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
+        self.guard.refuse_bad_weights(self.progress.step)
 
     def _log_losses(self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float) -> None:
-        """Writes the mean loss since the last line; refuses to go on from a loss that is no number."""
-        mean = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
-        if not math.isfinite(mean):
-            raise DivergenceError(
-                f"the loss became {mean} by step {self.progress.step}; lower optim.prompt_lr, optim.lowrank_lr or "
-                f"optim.projection_lr (now {self.rates}); the last good checkpoint is in {self.run_dir / CHECKPOINTS}"
-            )
+        """Writes the mean loss since the last line, of the steps that were not skipped."""
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
-        self._record({"loss": mean, "samples_per_s": samples_per_s, **rates})
-        bar.set_postfix(
-            {"loss": f"{mean:.3f}", "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False
-        )
+        record = {"samples_per_s": samples_per_s, **rates}
+        if losses:
+            record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
+        if self.config.loop.on_nan == "skip":
+            record["skipped_steps"] = self.progress.skipped_steps
+        if self.log:
+            self.log.record(self.progress.step, record)
+        shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
+        bar.set_postfix({**shown, "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False)
 
     def _best_text(self) -> dict[str, str]:
         best = self.progress.best_metric
@@ -340,7 +371,8 @@ class _Trainer:
                 self._save_adapter()
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
-        self._record({f"val/{name}": number for name, number in metrics.items()})
+        if self.log:
+            self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
         return metrics
 
     def _save_adapter(self) -> None:
@@ -360,16 +392,6 @@ class _Trainer:
                 keep=self.config.loop.keep_checkpoints,
             )
         self.accelerator.wait_for_everyone()
-
-    def _record(self, values: dict[str, float]) -> None:
-        """Appends to ``metrics.jsonl`` and TensorBoard."""
-        if self.writer is None:
-            return
-        step = self.progress.step
-        with open(self.run_dir / METRICS_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
 
 
 def _seed(*parts: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dept_vl.atomic import atomic_folder, write_bytes
+from dept_vl.atomic import atomic_folder, remove_folder, write_bytes
 from dept_vl.errors import CheckpointError
 
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -33,6 +32,9 @@ class Progress:
         best_step: The step it was reached at.
         evals_since_best: Evaluations since then, for early stopping.
         train_seconds: Time spent in the loop so far.
+        skipped_steps: Steps without an update, because loss or gradient were not finite or exploded.
+        skipped_in_a_row: How many of them come last.
+        is_evaluation_due: Whether the evaluation after `step` was cut off and is to be made first.
     """
 
     step: int = 0
@@ -40,6 +42,9 @@ class Progress:
     best_step: int = 0
     evals_since_best: int = 0
     train_seconds: float = 0.0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    is_evaluation_due: bool = False
 
 
 def save_state(
@@ -61,7 +66,7 @@ def save_state(
         write_bytes(temporary / "optimizer.safetensors", save(_moments(trainable, optimizer)))
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return target
 
 

@@ -6,50 +6,92 @@ A command is a function that adds its parser, listed in the ``COMMANDS`` of its 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
 from dept_vl.cli import data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from dept_vl.stopping import StoppedError, listen
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run, 130 when interrupted.
+    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run.
 
-    141 when the reader of its output is gone, as a shell reports it.
+    Stopped by a signal, 130 (SIGINT) or 143 (SIGTERM); 141 when the reader of its output is gone, as a shell reports it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    _print_any_name()
     try:
-        words, overrides = split_overrides(arguments)
-        options = _parser().parse_args(words)
-        command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
-        command(options, overrides)
-        sys.stdout.flush()
+        with listen(), _quiet_threads():
+            words, overrides = split_overrides(arguments)
+            options = _parser().parse_args(words)
+            command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
+            command(options, overrides)
+            sys.stdout.flush()
     except _USER_ERRORS as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # who read our output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
     except DivergenceError as error:
         return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail(
-            "interrupted; `dept-vl train --resume` with the same settings goes on from the last checkpoint", 130
-        )
+    except StoppedError as stopped:
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"dept-vl: {_describe_stop(stopped, arguments)}", file=sys.stderr)
+        return stopped.exit_code
     return 0
+
+
+def _print_any_name() -> None:
+    """Lets names of files be printed that the terminal's encoding lacks, escaped, instead of failing over them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leaves a failed write to the main thread, which meets it again (TensorBoard writes in a thread of its own)."""
+    earlier = threading.excepthook
+
+    def report(problem: threading.ExceptHookArgs) -> None:
+        if not isinstance(problem.exc_value, OSError):
+            earlier(problem)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = earlier
+
+
+def _describe_stop(stopped: StoppedError, arguments: Sequence[str]) -> str:
+    """Returns what a stopped command leaves, and the command that goes on with it."""
+    if stopped.is_resumable:
+        arguments = [*(word for word in arguments if word not in ("--overwrite", "--resume")), "--resume"]
+    program = Path(sys.argv[0]).name
+    words = [*(["python", "-m", "dept_vl"] if program == "__main__.py" else [program]), *arguments]
+    launch = " (under the same launcher)" if "WORLD_SIZE" in os.environ else ""
+    done = f"{stopped.done}; " if stopped.done else ""
+    return f"stopped by {stopped}; {done}go on with{launch}: {shlex.join(words)}"
 
 
 def _fail(message: str, code: int) -> int:

@@ -26,6 +26,7 @@ ALIASES = {
     "on-long": "data.on_long",
     "few-shot": "data.few_shot",
     "init-from": "init.from",
+    "on-nan": "loop.on_nan",
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
 

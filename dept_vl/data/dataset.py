@@ -136,6 +136,10 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         """Returns the ids of the rows of `indices`, in their order."""
         return [int(number) for number in _column(self._rows, "example_id")[self.indices]]
 
+    def ids_of(self, rows: Sequence[int]) -> list[int]:
+        """Returns the example ids of some rows, by their numbers in the split."""
+        return [int(number) for number in _column(self._rows, "example_id")[list(rows)]]
+
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, types and group."""
         wanted = ("example_id", "references", "answer_type", "question_type", "group")

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,6 +24,7 @@ from dept_vl.atomic import remove_leftovers, write_bytes, write_text
 from dept_vl.data import feature_format as files
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import DataError
+from dept_vl.locks import OwnedLock
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ SHARD_BYTES = 128 * 2**20
 
 MAX_SHARD_ROWS = 4096
 LOCK = ".lock"
-LOCK_TIMEOUT_S = 15.0
-"""Loader workers of a killed build hold its lock until they notice, a few seconds later."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class FeatureWriter:
         rows_per_shard: int | None = None,
         allow_skipped: bool = False,
         is_owner: bool = True,
-        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         """Says what is to be built; touches no file yet.
 
@@ -83,7 +80,6 @@ class FeatureWriter:
             allow_skipped: Whether finished shards of an earlier, interrupted run may lack images it could not read; if
                 not, those shards are written again.
             is_owner: Whether this process locks the store and finishes it.
-            lock_timeout_s: How long to wait for another builder.
         """
         self.folder = folder
         self.fingerprint = dict(fingerprint)
@@ -94,8 +90,7 @@ class FeatureWriter:
         self._wanted = sorted(set(image_ids))
         self._allow_skipped = allow_skipped
         self._is_owner = is_owner
-        self._lock_timeout_s = lock_timeout_s
-        self._lock = FileLock(folder / LOCK)
+        self._lock = OwnedLock(folder / LOCK, f"feature store {folder}")
         self._finished: tuple[files.ShardEntry, ...] = ()
         self._plans: tuple[ShardPlan, ...] = ()
 
@@ -103,14 +98,12 @@ class FeatureWriter:
         """Locks the store, reads what it has, and plans the missing shards.
 
         Raises:
-            DataError: Another process is building this store, or what lies there is damaged or of another encoder.
+            ConfigError: Another process is building this store.
+            DataError: What lies there is damaged or of another encoder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._is_owner:
-            try:
-                self._lock.acquire(timeout=self._lock_timeout_s)
-            except Timeout as error:
-                raise DataError(f"{self.folder}: another process is building this store; wait for it") from error
+            self._lock.acquire()
         try:
             if self._is_owner:
                 remove_leftovers(self.folder)
@@ -263,7 +256,7 @@ class FeatureWriter:
         if not path.exists():
             return []
         try:
-            ledger = [SkippedImage(**json.loads(line)) for line in path.read_text().splitlines()]
+            ledger = [SkippedImage(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged ledger ({error}); {files.REBUILD}") from error
         return [image for image in ledger if image.image_id not in wanted]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,13 +11,15 @@ from typing import Any
 
 import yaml
 
-from dept_vl.atomic import atomic_folder, write_text
+from dept_vl.atomic import atomic_folder, remove_folder, write_text
 from dept_vl.config import TrainConfig, read_yaml
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.evaluate import evaluate_run
+from dept_vl.locks import refuse_if_used_inside
 from dept_vl.processes import process_state
 from dept_vl.run_folder import SUMMARY_FILE, check_same_settings, describe_differences
 from dept_vl.session import Session
+from dept_vl.stopping import mark_resumable
 from dept_vl.tasks import get_task
 from dept_vl.train import OnEvaluation, train
 
@@ -134,6 +135,7 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
     """
     if not process_state().is_main_process:
         return
+    mark_resumable()
     marker = folder / f"{name}.yaml"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
@@ -153,7 +155,8 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
                 f"output_dir: {folder} is not empty; add --resume to go on with the {name} in it, --overwrite to "
                 "replace it, or choose another --output-dir"
             )
-        shutil.rmtree(folder)
+        refuse_if_used_inside(folder)
+        remove_folder(folder)
     with atomic_folder(folder) as building:
         write_text(building / marker.name, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 

@@ -18,9 +18,10 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dept_vl.atomic import write_bytes
 from dept_vl.config import TrainConfig
 from dept_vl.errors import ConfigError, DivergenceError, PrunedError
 from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
@@ -91,7 +92,10 @@ def _recorded(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
     """Opens the storage; a grid is queued there whole, in order, so that any process takes the next point."""
-    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    journal = folder / "optuna.journal"
+    with FileLock(folder / ".lock"), _JournalLock(folder):
+        _drop_cut_line(journal)
+    storage = JournalStorage(JournalFileBackend(str(journal), _JournalLock(folder)))
     with FileLock(folder / ".lock"):
         study = optuna.create_study(
             study_name=_STUDY,
@@ -105,6 +109,38 @@ def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
             for point in plan.points[len(study.get_trials(deepcopy=False)) :]:
                 study.enqueue_trial(dict(point))
     return study
+
+
+class _JournalLock(JournalFileOpenLock):
+    """Guards Optuna's journal by a lock that dies with its process; Optuna's own outlives a killed one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder / "optuna.journal"))
+        self._lock = FileLock(folder / ".journal.lock")
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _drop_cut_line(journal: Path) -> None:
+    """Removes a last line that a full disk or a crash cut short: Optuna could not read what comes after it."""
+    if not journal.is_file():
+        return
+    content = journal.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        logger.warning("%s: dropped a line that was cut short", journal)
+        write_bytes(journal, whole)
 
 
 def _sampler(sweep: SweepConfig, number: int) -> optuna.samplers.BaseSampler:

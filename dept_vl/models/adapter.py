@@ -137,8 +137,18 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CARD_FILE, card)
-    write_bytes(folder / WEIGHTS_FILE, save(content, metadata))
+    write_bytes(folder / WEIGHTS_FILE, _sort_metadata(save(content, metadata)))
     write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _sort_metadata(content: bytes) -> bytes:
+    """Returns a safetensors file with its metadata in order: safetensors writes several keys in no fixed one."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format's alignment
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:

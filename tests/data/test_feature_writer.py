@@ -12,7 +12,7 @@ import torch
 
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
-from dept_vl.errors import DataError
+from dept_vl.errors import ConfigError, DataError
 from tests.data.feature_stores import FINGERPRINT, IDS, build, contents, features_of
 
 # Each system call that changes the disk is a place to die. The child counts them and kills itself at the n-th, before
@@ -140,12 +140,12 @@ def test_a_run_that_may_not_skip_writes_incomplete_shards_again(tmp_path):
 
 def test_two_builders_of_one_store(tmp_path):
     with FeatureWriter(tmp_path, FINGERPRINT, IDS):
-        with pytest.raises(DataError, match="another process is building this store"):
-            FeatureWriter(tmp_path, FINGERPRINT, IDS, lock_timeout_s=0).__enter__()
+        with pytest.raises(ConfigError, match=rf"store .*: in use by process {os.getpid()} on .* for \d seconds"):
+            FeatureWriter(tmp_path, FINGERPRINT, IDS).__enter__()
         beside = FeatureWriter(tmp_path, FINGERPRINT, IDS, is_owner=False)
         with beside:
             assert beside.pending()
-    with FeatureWriter(tmp_path, FINGERPRINT, IDS, lock_timeout_s=0):
+    with FeatureWriter(tmp_path, FINGERPRINT, IDS):
         pass
 
 
