@@ -23,6 +23,7 @@ from dept_vl.models.clip_encoder import ClipEncoder
 from dept_vl.models.clip_t5 import CLIPT5
 from dept_vl.processes import process_state
 from dept_vl.tasks import Task, get_task
+from dept_vl.untrusted import parse_json, read_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -109,17 +110,17 @@ def _given(task: Task, *, image: Path | None, file: Path | None) -> list[Predict
 def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
     inputs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
+            record: Any = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: expected an object of columns, got {line[:80]}")

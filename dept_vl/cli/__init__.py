@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
+        if any("\0" in word for word in arguments):
+            raise ConfigError(f"an argument holds a NUL character: {next(w for w in arguments if chr(0) in w)!r}")
         words, overrides = split_overrides(arguments)
         options = _parser().parse_args(words)
         command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command

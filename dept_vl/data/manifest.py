@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from dept_vl.atomic import atomic_file
 from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
 from dept_vl.errors import DataError
+from dept_vl.untrusted import parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -160,7 +161,7 @@ def split_info(data_dir: Path, task: str, split: str, protocol: str | None = Non
     path = split_path(data_dir, task, split, protocol)
     metadata = _open_parquet(path, task, protocol).schema_arrow.metadata or {}
     try:
-        return SplitInfo(**json.loads(metadata[METADATA_KEY]))
+        return SplitInfo(**parse_json(metadata[METADATA_KEY]))
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{path}: has no dept_vl metadata, so it was not written by `dept-vl prepare`; prepare the task again"
