@@ -46,7 +46,9 @@ class DataConfig:
         Literal["cache", "encode", "zero"],
         Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
     ] = "cache"
-    batch_size: Annotated[int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")] = 16
+    batch_size: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
+    ] = 16
     eval_batch_size: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="examples per process and forward at evaluation")
     ] = 64
@@ -160,9 +162,7 @@ class TrainConfig:
 
     task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
     output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
-    seed: Annotated[
-        int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")
-    ] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
     tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
         default_factory=DeptConfig
     )

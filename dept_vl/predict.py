@@ -76,13 +76,29 @@ def read_inputs(
         raise ConfigError(f"--column {unknown[0]}: task {task.name!r} takes no such column (it takes: {takes})")
     inputs = [PredictionInput(item.image, {**columns, **item.columns}) for item in _given(task, image=image, file=file)]
     for number, item in enumerate(inputs, start=1):
-        lacking = [name for name in task.input_columns if not str(item.columns.get(name, "")).strip()]
-        if lacking:
-            hint = "--question TEXT" if lacking[0] == "question" else f"--column {lacking[0]}=TEXT"
-            raise ConfigError(
-                f"{item.image or f'input {number}'}: task {task.name!r} needs a {lacking[0]}; give {hint}"
-            )
+        where = str(item.image or f"input {number}")
+        for name in task.input_columns:
+            _check_column(task, name, item.columns.get(name), where)
     return inputs
+
+
+def _check_column(task: Task, name: str, value: Any, where: str) -> None:
+    """Refuses a column that the task's template would not read as what it is.
+
+    Raises:
+        ConfigError: It is missing or empty.
+        DataError: It is of another kind, or holds bytes that are no text.
+    """
+    if value is None or not str(value).strip():
+        hint = "--question TEXT" if name == "question" else f"--column {name}=TEXT"
+        raise ConfigError(f"{where}: task {task.name!r} needs a {name}; give {hint}")
+    kind = task.columns.get(name, "text")
+    if kind in ("text", "text or empty") and not isinstance(value, str):
+        raise DataError(f"{where}: column {name!r} should be a text, found {type(value).__name__} {str(value)[:80]!r}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: column {name!r} is no UTF-8 text: {str(value)[:80]!a} ({error.reason})") from None
 
 
 def _given(task: Task, *, image: Path | None, file: Path | None) -> list[PredictionInput]:

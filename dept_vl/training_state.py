@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class Progress:
         evals_since_best: Evaluations since then, for early stopping.
         train_seconds: Time spent in the loop so far.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)  # of what is read back
 
     step: int = 0
     best_metric: float | None = None
@@ -88,15 +90,17 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
     try:
         tensors = load_file(checkpoint / "trainable.safetensors")
         moments = load_file(checkpoint / "optimizer.safetensors")
-        progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES), strict=True)
+        progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
         raise CheckpointError(f"{checkpoint / 'progress.json'}: {where}: {problem['msg']}; {_OLDER}") from None
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint}: cannot read the checkpoint: {error}; {_OLDER}") from None
+    if f"step-{progress.step:08d}" != checkpoint.name:
         raise CheckpointError(
-            f"{checkpoint}: cannot read the checkpoint: {error}; {_OLDER}"
-        ) from None
+            f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
+        )
     _check_tensors(checkpoint, trainable, tensors, moments)
     with torch.no_grad():
         for name, parameter in trainable.items():
@@ -129,6 +133,11 @@ def _check_tensors(
                 f"{checkpoint / 'optimizer.safetensors'}: holds {key} {tuple(moment.shape)}, no moment of this run's "
                 f"tensors {', '.join(wanted)}"
             )
+    without = sorted(trainable.keys() - {key.split("::", 1)[0] for key in moments})
+    if without:
+        raise CheckpointError(
+            f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"
+        )
     check_finite({**tensors, **moments}, str(checkpoint))
 
 

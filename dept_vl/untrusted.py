@@ -92,7 +92,8 @@ def parse_yaml(text: str) -> Any:
     """Returns the value of a YAML text of plain types, aliases allowed as long as they stay small.
 
     Raises:
-        yaml.YAMLError: It is not YAML, names types to build, gives a key twice, refers to itself, or stands for too much.
+        yaml.YAMLError: It is not YAML, names types to build, gives a key twice, refers to itself, or stands for too
+            much.
     """
     loader = yaml.SafeLoader(text)
     try:

@@ -122,7 +122,9 @@ def parse_seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between, such as 0,1,2, got {text[:80]!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between, such as 0,1,2, got {text[:80]!r}"
+        ) from None
 
 
 def load_settings(

@@ -148,7 +148,7 @@ def read_index(folder: Path) -> StoreIndex:
         if raw["format"] != FORMAT:
             raise DataError(f"{path}: feature store of format {raw['format']}, this version reads {FORMAT}; {REBUILD}")
         shards = tuple(
-            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(int, s["image_ids"])))
+            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(_image_id, s["image_ids"])))
             for s in raw["shards"]
         )
         index = StoreIndex(
@@ -174,6 +174,13 @@ def read_index(folder: Path) -> StoreIndex:
             f"shape a store can have; {REBUILD}"
         )
     return index
+
+
+def _image_id(value: Any) -> int:
+    """Returns an image id; whatever is none, or does not fit 64 bits, is a ValueError."""
+    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise ValueError(f"image id {value!r}")
+    return value
 
 
 def _plain_name(name: str) -> str:

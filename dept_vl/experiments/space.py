@@ -90,8 +90,7 @@ class SweepPlan:
         """The combinations of a grid, the last setting varying fastest, cut to `trials`."""
         lists = [values for values in self.sweep.space.values() if isinstance(values, list)]
         chosen = itertools.islice(itertools.product(*lists), self.sweep.trials)
-        points = [dict(zip(self.sweep.space, values, strict=True)) for values in chosen]
-        return points
+        return [dict(zip(self.sweep.space, values, strict=True)) for values in chosen]
 
     @property
     def num_trials(self) -> int:
@@ -177,7 +176,9 @@ def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -
             raise ConfigError(f"{where}: expected low < high, and low > 0 with log, got {values.low} to {values.high}")
     combinations = math.prod(len(values) for values in sweep.space.values() if isinstance(values, list))
     if sweep.sampler == "grid" and (sweep.trials or combinations) > MAX_TRIALS:
-        raise ConfigError(f"{path}: sweep.space: has {combinations:,} combinations; set sweep.trials, at most {MAX_TRIALS:,}")
+        raise ConfigError(
+            f"{path}: sweep.space: has {combinations:,} combinations; set sweep.trials, at most {MAX_TRIALS:,}"
+        )
     if sweep.sampler != "grid" and sweep.trials is None:
         raise ConfigError(f"{path}: sweep.trials: sampler {sweep.sampler!r} needs the number of runs")
 

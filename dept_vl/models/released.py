@@ -329,8 +329,9 @@ def _check_tensors(
         tensor = tensors[name]
         if tuple(tensor.shape) != shapes[name]:
             problems.append(f"{name} is {tuple(tensor.shape)}, {CONFIG_FILE} says {shapes[name]} ({_SIZES[name]})")
-        elif tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
-            problems.append(f"{name} is {tensor.dtype} {tensor.layout}, expected dense float32, bfloat16 or float16")
+        elif tensor.dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            found = f"{tensor.dtype} {tensor.layout} {tensor.device}"
+            problems.append(f"{name} is {found}, expected dense float32, bfloat16 or float16 with its values")
     if problems:
         raise CheckpointError(f"{path}: does not agree with {CONFIG_FILE}: {'; '.join(problems)}")
     if not config.has_lowrank:

@@ -113,7 +113,13 @@ _LINES = {
     "few-shot-text": (("train", "--task", "cola", "--data-dir", "x", "--few-shot", "many"), ("data.few_shot", "many")),
     "task-path": (("train", "--task", "../../etc/passwd", "--data-dir", "x"), ("unknown task '../../etc/passwd'",)),
     "task-absolute": (("prepare", "--task", "/etc", "--raw", "x", "--out", "y"), ("unknown task '/etc'",)),
-    "task-nul": (("tasks", "co\0la"), ("'co\\x00la'", "NUL",)),
+    "task-nul": (
+        ("tasks", "co\0la"),
+        (
+            "'co\\x00la'",
+            "NUL",
+        ),
+    ),
     "target-path": (("transfer", "--target", "../x", "--sources", "cola"), ("unknown task '../x'",)),
     "source-path": (("transfer", "--target", "cb", "--sources", "/etc/cola"), ("unknown task '/etc/cola'",)),
     "source-run-path": (

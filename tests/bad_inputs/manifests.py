@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dept_vl.data.manifest import METADATA_KEY
-from tests.bad_inputs.case import Case, copied, cut, flipped
+from tests.bad_inputs.case import Case, copied, cut, edited, flipped
 
 _LEAVES = (".arrow",)
 """The Arrow copies beside a split are a cache; a damaged split may leave the folder, empty."""
@@ -134,6 +134,29 @@ _CASES = {
 }
 
 
+def _text_data(spoil):
+    def make(folder, base):
+        spoil(copied(base.text_data, folder, "data") / "cola.fixed")
+        return [
+            "train", "--task", "cola", "--data-dir", "data", "--output-dir", "run", "--model.backbone", base.t5,
+            "--data.max_source_length", "16", "--tuner.budget_tokens", "20", "--tuner.num_virtual_tokens", "4",
+        ]  # fmt: skip
+
+    return make
+
+
+def _flip(seed):
+    return _text_data(lambda prepared: flipped(prepared / "train.parquet", seed, 4))
+
+
+def _stats(spoil):
+    return _text_data(lambda prepared: spoil(prepared / "stats.json"))
+
+
+def _other_digest(path):
+    edited(path, lambda stats: {**stats, "files": {"train": "0" * 64}})
+
+
 def _other_store(folder, base):
     copied(base.data, folder, "data")
     return _train(folder, base, "--data.feature_dir", "data/vqa")
@@ -150,9 +173,8 @@ CASES = [
         )
         for share in (0.1, 0.5, 0.9, 0.999)
     ),
-    *(
-        Case(f"manifest/bit-{seed}", _spoil(lambda path, seed=seed: flipped(path, seed, 4)), (_NAME,), _LEAVES)
-        for seed in range(4)
-    ),
+    *(Case(f"manifest/bit-{seed}", _flip(seed), ("cola.fixed/train.parquet",), _LEAVES) for seed in range(6)),
+    Case("manifest/stats-damaged", _stats(lambda path: cut(path, 0.5)), ("cola.fixed/stats.json: damaged",)),
+    Case("manifest/stats-of-another", _stats(_other_digest), ("train.parquet: sha256 is ", "says 00000000")),
     Case("manifest/no-store-there", _other_store, ("data/vqa/index.json", "no feature store here")),
 ]

@@ -50,9 +50,7 @@ def base(tmp_path_factory, t5_folder, tiny_data) -> Base:
         ["train", "--task", "cola", "--data-dir", root / "text", "--output-dir", root / "text_run", *common],
     ):
         assert main([str(word) for word in command]) == 0
-    return Base(
-        root / "raw", tiny_data, t5_folder, root / "vqa_run", root / "cola", root / "text", root / "text_run"
-    )
+    return Base(root / "raw", tiny_data, t5_folder, root / "vqa_run", root / "cola", root / "text", root / "text_run")
 
 
 def snapshot(folder: Path, may_leave: tuple[str, ...] = ()) -> dict[str, tuple]:

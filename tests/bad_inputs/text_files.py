@@ -132,6 +132,7 @@ _OTHERS = {
     ),
 }
 
+
 def _pipe_for_a_split(folder, base):
     words = _rows(_JSONL, spoil=_pipe)(folder, base)
     return [word for word in words if word != "--subset"]
