@@ -94,7 +94,9 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
-        raise CheckpointError(f"{checkpoint / 'progress.json'}: {where}: {problem['msg']}; {_OLDER}") from None
+        raise CheckpointError(
+            f"{checkpoint / 'progress.json'}: cannot read the checkpoint: {where}: {problem['msg']}; {_OLDER}"
+        ) from None
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{checkpoint}: cannot read the checkpoint: {error}; {_OLDER}") from None
     if f"step-{progress.step:08d}" != checkpoint.name:

@@ -14,13 +14,16 @@ from typing import Any
 from dept_vl import __version__
 from dept_vl.cli import data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
-from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run, 130 when interrupted."""
+    """Runs one command and returns its exit code.
+
+    0; 2 for bad input; 1 for a diverged run, or a result that comes out otherwise; 130 when interrupted.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
-    except DivergenceError as error:
+    except (DivergenceError, MismatchError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail(
