@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 RUN ?= runs/demo-vqa
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint audit install clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The floors against the table in .ci/check_floors.py, then what is installed against the public vulnerability service.
+audit: install
+	$(BIN)/python .ci/check_floors.py
+	$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dept_vl.errors import DataError
+from dept_vl.untrusted import parse_json, read_file
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
@@ -72,13 +73,13 @@ def read_json(path: Path) -> RawFile:
         DataError: It is missing, packed, cut short or otherwise no JSON; the message says where it breaks off.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if data.startswith((_GZIP, _ZIP)):
         raise DataError(f"{path}: is a packed file; unpack it first")
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except json.JSONDecodeError as error:
         rest = len(error.doc) - error.pos
         hint = "the file ends there: cut short, download it again" if rest <= 1 else "download it again"
@@ -89,8 +90,8 @@ def read_json(path: Path) -> RawFile:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: JSON nested too deeply to be one of the official files") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON of one of the official files: {error}") from error
     return RawFile(path, content, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -138,6 +139,8 @@ def take(record: Record, name: str, kind: type[T], place: Place) -> T:
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise place.error(f'"{name}" should be {_NAMES[kind]}, found {_kind(value)}')
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise place.error(f'"{name}" should fit 64 bits, found {_kind(value)}')
     return value
 
 

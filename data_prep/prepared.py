@@ -14,14 +14,13 @@ import pyarrow as pa
 from data_prep.common import RawFile
 from dept_vl import __version__
 from dept_vl.atomic import atomic_folder, remove_leftovers, write_json
-from dept_vl.data.manifest import SplitInfo, task_folder, write_split
+from dept_vl.data.feature_format import hash_file
+from dept_vl.data.manifest import STATS, SplitInfo, task_folder, write_split
 from dept_vl.errors import DataError
 from dept_vl.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
 
 logger = logging.getLogger(__name__)
-
-STATS = "stats.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class PreparedStats:
         inputs: Raw files by path relative to the raw folder, with size and sha256.
         protocol: The protocol of a text task.
         source: The hub's data set, where the rows came from there.
+        files: sha256 of each split's Parquet file, which whoever opens it compares.
     """
 
     task: str
@@ -68,6 +68,7 @@ class PreparedStats:
     inputs: dict[str, dict[str, Any]]
     protocol: str | None = None
     source: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Returns the counts in words, a line a split and a line for each kind of row left out."""
@@ -168,6 +169,7 @@ class Preparation:
                     },
                     protocol=self.protocol,
                     source=self.source,
+                    files={split: hash_file(temporary / f"{split}.parquet") for split in splits},
                 )
                 content = {key: value for key, value in asdict(stats).items() if key != "folder"}
                 write_json(temporary / STATS, {**content, "dept_vl": __version__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from data_prep.common import Record
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row
 from dept_vl.tasks.base import ColumnKind
+from dept_vl.untrusted import parse_json
 
 
 def read_row(record: Record, columns: Mapping[str, ColumnKind]) -> Row:
@@ -77,8 +77,8 @@ def _decoded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return parse_json(value)
+    except ValueError:
         return value
 
 

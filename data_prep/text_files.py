@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from data_prep.common import RawFile, Record
 from dept_vl.errors import DataError
 from dept_vl.tasks import Source
+from dept_vl.untrusted import parse_json
 
 Placed = tuple[str, Record]
 """Where a row stands, and the row."""
 
 _ROWS_PER_BATCH = 1024
+_MAX_LINE_CHARACTERS = 1 << 24  # of a JSON line: a small packed file may hold a line of gigabytes
 _MAX_FIELD_CHARACTERS = 1 << 24  # of a CSV field; the module's own limit of 128 Ki is less than a long web page
 
 
@@ -68,7 +70,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
         yield from _READERS[suffix](path, columns)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: not a complete gzip file ({error}); download it again") from error
 
 
@@ -101,13 +103,15 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
     with _open_text(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_CHARACTERS), ""), start=1):
             place = f"{path}, line {number}"
+            if len(line) == _MAX_LINE_CHARACTERS:
+                raise DataError(f"{place}: longer than {_MAX_LINE_CHARACTERS:,} characters, so no row of a data set")
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise DataError(f"{place}: not valid JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{place}: expected an object, found {line.strip()[:40]!r}")
@@ -135,7 +139,12 @@ def _read_separated(path: Path, columns: Sequence[str], delimiter: str) -> Itera
                 if header is None:
                     header = fields
                     check_columns(header, columns, place)
+                    twice = [name for name in columns if header.count(name) > 1]
+                    if twice:
+                        raise DataError(f"{place}: column {twice[0]!r} is there twice")
                 elif fields:
+                    if any("\0" in field for field in fields):
+                        raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
                     if len(fields) != len(header):
                         raise DataError(f"{place}: {len(fields)} fields, the header has {len(header)}")
                     yield place, dict(zip(header, fields, strict=True))

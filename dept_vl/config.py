@@ -20,8 +20,13 @@ from dept_vl.models.config import DEMO, FROZEN, ModelConfig
 from dept_vl.registry import suggest
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, TunerConfig
+from dept_vl.tuners.prompt_config import MAX_SIZE
+from dept_vl.untrusted import MAX_SETTINGS_BYTES, parse_yaml, read_file
 
 Tree = dict[str, Any]
+
+MAX_STEPS = 10**9
+MAX_SEED = 2**63 - 1  # what every generator used here takes
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -41,12 +46,18 @@ class DataConfig:
         Literal["cache", "encode", "zero"],
         Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
     ] = "cache"
-    batch_size: Annotated[int, Field(ge=1, description="examples per optimiser step, over all processes")] = 16
-    eval_batch_size: Annotated[int, Field(ge=1, description="examples per process and forward at evaluation")] = 64
+    batch_size: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
+    ] = 16
+    eval_batch_size: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="examples per process and forward at evaluation")
+    ] = 64
     max_source_length: Annotated[
-        int, Field(ge=1, description="text tokens kept (s), without prompt and visual tokens")
+        int, Field(ge=1, le=MAX_SIZE, description="text tokens kept (s), without prompt and visual tokens")
     ] = 256
-    max_target_length: Annotated[int, Field(ge=1, description="target tokens kept and generated at most")] = 32
+    max_target_length: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="target tokens kept and generated at most")
+    ] = 32
     answer_cue: Annotated[
         str | None,
         Field(description="ends every source text; null: ' Label : ' for a decoder-only backbone, nothing for T5"),
@@ -67,7 +78,7 @@ class DataConfig:
     loss_weighting: Annotated[
         Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
     ] = "none"
-    num_workers: Annotated[int, Field(ge=0, description="loader processes per training process")] = 0
+    num_workers: Annotated[int, Field(ge=0, le=1024, description="loader processes per training process")] = 0
     few_shot: Annotated[
         int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
     ] = None
@@ -100,7 +111,7 @@ class OptimConfig:
 class LoopConfig:
     """How long to train, when to evaluate and to save."""
 
-    max_steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 30_000
+    max_steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="optimiser steps")] = 30_000
     eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
     save_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between checkpoints")] = 1_000
     keep_checkpoints: Annotated[int, Field(ge=1, description="how many of the newest checkpoints stay")] = 2
@@ -135,7 +146,7 @@ class DecodeConfig:
         Literal["auto", "generate", "score"],
         Field(description="'score': the task's most likely label, exactly; 'auto': that where there are labels"),
     ] = "auto"
-    num_beams: Annotated[int, Field(ge=1, description="beams of decode.method=generate; 1: greedy")] = 1
+    num_beams: Annotated[int, Field(ge=1, le=1024, description="beams of decode.method=generate; 1: greedy")] = 1
 
 
 @dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
@@ -161,7 +172,7 @@ class TrainConfig:
 
     task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
     output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
-    seed: Annotated[int, Field(ge=0, description="initialisation, data order, drawn answers, dropout")] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
     tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
         default_factory=DeptConfig
     )
@@ -219,6 +230,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     Raises:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
+    _refuse_nul(tree)
     task = get_task(str(tree.get("task", TrainConfig().task)))
     tree = {**tree, "task": task.name}
     if isinstance(tree.get("data", {}), dict):
@@ -237,6 +249,15 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     return config
 
 
+def _refuse_nul(tree: Tree, prefix: str = "") -> None:
+    """Refuses text with a NUL character: no path or name has one, and the system's own error names no setting."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _refuse_nul(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{prefix}{key}: holds a NUL character: {value!r}")
+
+
 def read_yaml(path: Path) -> Tree:
     """Reads one YAML mapping without checking its keys.
 
@@ -244,9 +265,10 @@ def read_yaml(path: Path) -> Tree:
         ConfigError: No such file, not YAML, or not a mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(read_file(path, MAX_SETTINGS_BYTES).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if tree is None:
@@ -361,19 +383,25 @@ def _check_same_tuner(tree: Tree, overlay: Tree) -> None:
         )
 
 
+def _shown(value: Any) -> str:
+    """Returns a given value, the long ones cut: a message is read by people."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def _describe(detail: Mapping[str, Any]) -> str:
     location = _dotted(detail["loc"])
-    given = detail.get("input")
+    given = _shown(detail.get("input"))
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = setting_names()
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
-        return f"{location}: unknown setting, given {given!r}{near}"
+        return f"{location}: unknown setting, given {given}{near}"
     if detail["type"] == "union_tag_invalid":
         expected = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
         tag = str(detail["ctx"]["tag"])
         return f"{location}.name: unknown tuner {tag!r}{suggest(tag, expected)} (known: {', '.join(expected)})"
     message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{location}: {message[0].lower()}{message[1:]}, got {given!r}" if location else message
+    return f"{location}: {message[0].lower()}{message[1:]}, got {given}" if location else message
 
 
 def _dotted(location: Sequence[int | str]) -> str:

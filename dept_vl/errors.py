@@ -17,5 +17,9 @@ class DivergenceError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+class MismatchError(RuntimeError):
+    """A result, made again, is not what was recorded. The command line exits with code 1, as ``diff`` does."""
+
+
 class PrunedError(Exception):
     """Raised by a caller's ``on_evaluation`` to end a run that is not worth its remaining steps."""

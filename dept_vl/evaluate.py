@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dept_vl.atomic import write_json
 from dept_vl.config import TrainConfig
+from dept_vl.data.feature_format import hash_file
+from dept_vl.data.manifest import split_path
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
 from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
@@ -17,6 +19,7 @@ from dept_vl.run_folder import describe_run
 from dept_vl.tasks import Task, get_task
 
 if TYPE_CHECKING:
+    from dept_vl.inference import Decoding
     from dept_vl.session import Session
 
 REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
@@ -71,6 +74,7 @@ def evaluate_run(
     output: Path | None = None,
     with_agreement: bool = False,
     session: Session | None = None,
+    folder: Path | None = None,
 ) -> EvaluationResult:
     """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
 
@@ -84,12 +88,14 @@ def evaluate_run(
         output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
+        folder: Where predictions and scores go; None for `run_dir`.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     from dept_vl.components import check_features, open_dataset
     from dept_vl.inference import Answerer, agreement, choose_decoding, predict_split, to_references
+    from dept_vl.models.adapter import WEIGHTS_FILE
     from dept_vl.models.clip_t5 import CLIPT5
     from dept_vl.processes import process_state
     from dept_vl.session import Session
@@ -130,9 +136,10 @@ def evaluate_run(
     protocol = config.data.protocol
     labels = task.label_set(protocol)
     scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer, label_set=labels)
+    folder = folder or run_dir
     files = {
-        "predictions": run_dir / f"predictions-{split}.json",
-        "scores": output or run_dir / f"results-{split}.json",
+        "predictions": folder / f"predictions-{split}.json",
+        "scores": output or folder / f"results-{split}.json",
     }
     seconds = time.perf_counter() - started
     budget = model.parameter_budget()
@@ -142,7 +149,15 @@ def evaluate_run(
     if state.is_main_process:
         by_id = {row["example_id"]: text for row, text in zip(references, predictions, strict=True)}
         write_results(files["predictions"], by_id, *task.result_keys)
-        _write_scores(result, names, tokenizer, run=str(run_dir), config=asdict(config))
+        hashes = {
+            "predictions": hash_file(files["predictions"]),
+            "data": hash_file(split_path(data_dir, task.name, split, protocol)),
+            "adapter": hash_file(run_dir / WEIGHTS_FILE),
+        }
+        _write_scores(
+            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=_described(decoding),
+            config=asdict(config), sha256=hashes,
+        )  # fmt: skip
     return result
 
 
@@ -188,8 +203,18 @@ def evaluate_file(
         task.name, scores, len(aligned), {"scores": output} if output else {}, time.perf_counter() - started
     )
     if output:
-        _write_scores(result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing)
+        scored = {"predictions": predictions, **references}
+        _write_scores(
+            result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
+            references={name: str(path) for name, path in references.items()},
+            sha256={name: hash_file(path) for name, path in scored.items()},
+        )  # fmt: skip
     return result
+
+
+def _described(decoding: Decoding) -> dict[str, Any]:
+    """Returns how answers were made, without the labels, which are the task's."""
+    return {key: value for key, value in asdict(decoding).items() if key != "labels"}
 
 
 def _check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
@@ -204,7 +229,7 @@ def _check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: Tokeniz
 def _write_scores(
     result: EvaluationResult, evaluators: Sequence[str], tokenizer: TokenizerName, **details: Any
 ) -> None:
-    """Writes scores with what is needed to re-make them."""
+    """Writes scores with what is needed to re-make them (`dept_vl.verify`)."""
     content = {
         "task": result.task,
         "split": result.split,

@@ -23,6 +23,7 @@ from dept_vl.models.clip_encoder import ClipEncoder
 from dept_vl.models.clip_t5 import CLIPT5
 from dept_vl.processes import process_state
 from dept_vl.tasks import Task, get_task
+from dept_vl.untrusted import parse_json, read_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -75,13 +76,29 @@ def read_inputs(
         raise ConfigError(f"--column {unknown[0]}: task {task.name!r} takes no such column (it takes: {takes})")
     inputs = [PredictionInput(item.image, {**columns, **item.columns}) for item in _given(task, image=image, file=file)]
     for number, item in enumerate(inputs, start=1):
-        lacking = [name for name in task.input_columns if not str(item.columns.get(name, "")).strip()]
-        if lacking:
-            hint = "--question TEXT" if lacking[0] == "question" else f"--column {lacking[0]}=TEXT"
-            raise ConfigError(
-                f"{item.image or f'input {number}'}: task {task.name!r} needs a {lacking[0]}; give {hint}"
-            )
+        where = str(item.image or f"input {number}")
+        for name in task.input_columns:
+            _check_column(task, name, item.columns.get(name), where)
     return inputs
+
+
+def _check_column(task: Task, name: str, value: Any, where: str) -> None:
+    """Refuses a column that the task's template would not read as what it is.
+
+    Raises:
+        ConfigError: It is missing or empty.
+        DataError: It is of another kind, or holds bytes that are no text.
+    """
+    if value is None or not str(value).strip():
+        hint = "--question TEXT" if name == "question" else f"--column {name}=TEXT"
+        raise ConfigError(f"{where}: task {task.name!r} needs a {name}; give {hint}")
+    kind = task.columns.get(name, "text")
+    if kind in ("text", "text or empty") and not isinstance(value, str):
+        raise DataError(f"{where}: column {name!r} should be a text, found {type(value).__name__} {str(value)[:80]!r}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: column {name!r} is no UTF-8 text: {str(value)[:80]!a} ({error.reason})") from None
 
 
 def _given(task: Task, *, image: Path | None, file: Path | None) -> list[PredictionInput]:
@@ -109,17 +126,17 @@ def _given(task: Task, *, image: Path | None, file: Path | None) -> list[Predict
 def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
     inputs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
+            record: Any = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: expected an object of columns, got {line[:80]}")

@@ -12,13 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dept_vl.atomic import atomic_folder, remove_folder, write_bytes
 from dept_vl.errors import CheckpointError
+from dept_vl.models.adapter import check_finite
+from dept_vl.untrusted import MAX_SETTINGS_BYTES, read_file
 
+_OLDER = "remove the folder to resume from an older one"
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -37,6 +41,8 @@ class Progress:
         is_evaluation_due: Whether the evaluation after `step` was cut off and is to be made first.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)  # of what is read back
+
     step: int = 0
     best_metric: float | None = None
     best_step: int = 0
@@ -45,6 +51,9 @@ class Progress:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     is_evaluation_due: bool = False
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 def save_state(
@@ -86,15 +95,20 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
     try:
         tensors = load_file(checkpoint / "trainable.safetensors")
         moments = load_file(checkpoint / "optimizer.safetensors")
-        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
         raise CheckpointError(
-            f"{checkpoint}: cannot read the checkpoint: {error}; remove the folder to resume from an older one"
+            f"{checkpoint / 'progress.json'}: cannot read the checkpoint: {where}: {problem['msg']}; {_OLDER}"
         ) from None
-    wanted = {name: tuple(p.shape) for name, p in trainable.items()}
-    given = {name: tuple(t.shape) for name, t in tensors.items()}
-    if wanted != given:
-        raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint}: cannot read the checkpoint: {error}; {_OLDER}") from None
+    if f"step-{progress.step:08d}" != checkpoint.name:
+        raise CheckpointError(
+            f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
+        )
+    _check_tensors(checkpoint, trainable, tensors, moments)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(tensors[name])
@@ -105,6 +119,33 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
             }
     return progress
+
+
+def _check_tensors(
+    checkpoint: Path, trainable: dict[str, nn.Parameter], tensors: dict[str, Tensor], moments: dict[str, Tensor]
+) -> None:
+    """Refuses a checkpoint that is not this run's, before anything of it is used.
+
+    Raises:
+        CheckpointError: A tensor or a moment is missing, not known, of another shape or dtype, or not finite.
+    """
+    wanted = {name: (tuple(p.shape), p.dtype) for name, p in trainable.items()}
+    given = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
+    if wanted != given:
+        raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
+    for key, moment in moments.items():
+        name = key.split("::", 1)[0]
+        if name not in trainable or moment.shape not in ((), trainable[name].shape):
+            raise CheckpointError(
+                f"{checkpoint / 'optimizer.safetensors'}: holds {key} {tuple(moment.shape)}, no moment of this run's "
+                f"tensors {', '.join(wanted)}"
+            )
+    without = sorted(trainable.keys() - {key.split("::", 1)[0] for key in moments})
+    if without:
+        raise CheckpointError(
+            f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"
+        )
+    check_finite({**tensors, **moments}, str(checkpoint))
 
 
 def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def test_predictions_and_a_sheet_of_drawn_scenes(demo, tmp_path, capsys):
         assert sheet.width > 3 * 224
     (tmp_path / "ask.jsonl").write_text(json.dumps({"image": str(images[0]), "question": 5}))
     assert main(["predict", "--checkpoint", str(run_dir), "--image", str(tmp_path / "ask.jsonl")]) == 2
-    assert "task 'vqa' cannot read these columns" in capsys.readouterr().err
+    assert "column 'question' should be a text, found int '5'" in capsys.readouterr().err
     assert main(["predict", "--checkpoint", str(run_dir), "--image", str(images[0])]) == 2
     assert "needs a question; give --question TEXT" in capsys.readouterr().err
 

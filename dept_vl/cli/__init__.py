@@ -20,16 +20,17 @@ from typing import Any
 from dept_vl import __version__
 from dept_vl.cli import data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
-from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
 from dept_vl.stopping import StoppedError, listen
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run.
+    """Runs one command and returns its exit code.
 
-    Stopped by a signal, 130 (SIGINT) or 143 (SIGTERM); 141 when the reader of its output is gone, as a shell reports it.
+    0; 2 for bad input; 1 for a diverged run, or a result that comes out otherwise; 130 (SIGINT) or 143 (SIGTERM) when
+    stopped by a signal; 141 when the reader of its output is gone, as a shell reports it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     _print_any_name()
     try:
+        if any("\0" in word for word in arguments):
+            raise ConfigError(f"an argument holds a NUL character: {next(w for w in arguments if chr(0) in w)!r}")
         with listen(), _quiet_threads():
             words, overrides = split_overrides(arguments)
             options = _parser().parse_args(words)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
-    except DivergenceError as error:
+    except (DivergenceError, MismatchError) as error:
         return _fail(str(error), 1)
     except StoppedError as stopped:
         if int(os.environ.get("RANK", "0")) == 0:

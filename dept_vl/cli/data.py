@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, load_settings, open_data_dir, refuse_settings
+from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, refuse_settings
 from dept_vl.errors import ConfigError
 
 
@@ -52,9 +52,15 @@ def _add_cache(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
     parser.add_argument("--on-error", default="stop", choices=("stop", "skip"), help="at an image that cannot be read")
+    parser.add_argument(
+        "--verify", type=Path, metavar="STORE", help="encode nothing: read this store in full and compare its checksums"
+    )
 
 
 def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if options.verify is not None:
+        _verify_store(options, overrides)
+        return
     from dept_vl.tasks import get_task
 
     config = load_settings(options, overrides)
@@ -72,6 +78,17 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         on_error=options.on_error,
     )
     print(f"features: {folder}")
+
+
+def _verify_store(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    given = [*config_overrides(options, overrides), *(["--config"] if options.config else [])]
+    if given:
+        raise ConfigError(f"{given[0]}: has no effect with --verify")
+    from dept_vl.data.features import FeatureStore
+
+    store = FeatureStore.open(options.verify)
+    store.verify()
+    print(f"verified: {options.verify}: {len(store):,} images, every shard's sha256 is the index's")
 
 
 def _add_scenes(commands: Any) -> None:

@@ -66,10 +66,17 @@ def _add_eval(commands: Any) -> None:
         "--decode-agreement", action="store_true",
         help="answer by scoring labels and by generating, and report the share of equal answers",
     )  # fmt: skip
+    parser.add_argument(
+        "--verify", type=Path, metavar="RESULTS",
+        help="make the scores in this results file again and compare; exit code 1 if they differ",
+    )  # fmt: skip
     parser.add_argument("--question-types", action="store_true", help="also print VQA accuracy per question type")
 
 
 def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if options.verify:
+        _verify(options, overrides)
+        return
     from dept_vl.report import describe_evaluation
 
     metrics = options.metric.split(",") if options.metric else None
@@ -106,6 +113,30 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             with_agreement=options.decode_agreement,
         )
     say(describe_evaluation(result, question_types=options.question_types))
+
+
+def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.verify import MOVABLE, read_record, verify_file, verify_run
+
+    settings = config_overrides(options, overrides)
+    names = ("checkpoint", "metric", "predictions", "questions", "annotations", "references", "output", "config")
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    given += sorted(set(settings) - set(MOVABLE))
+    if given:
+        raise ConfigError(
+            f"{given[0]}: has no effect with --verify (only what moved may be given: {', '.join(MOVABLE)})"
+        )
+    record = read_record(options.verify)
+    if record.config is None:
+        if settings:
+            raise ConfigError(f"{next(iter(settings))}: has no effect on scores of a predictions file")
+        notes = verify_file(record)
+    else:
+        config = record.settings(settings)
+        notes = verify_run(record, config, open_data_dir(config))
+    for note in notes:
+        say(f"note: {note}")
+    say(f"verified: {options.verify}: made again, equal")
 
 
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:

@@ -33,8 +33,6 @@ ALIASES = {
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Takes ``--dotted.key value`` and ``--dotted.key=value`` out of the arguments; values are read as YAML."""
-    import yaml
-
     words: list[str] = []
     overrides: dict[str, Any] = {}
     rest = iter(arguments)
@@ -48,11 +46,20 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
             if following is None:
                 raise ConfigError(f"--{key}: expected a value after it")
             value = following
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            overrides[key] = value
+        overrides[key] = _value(value)
     return words, overrides
+
+
+def _value(text: str) -> Any:
+    """Returns a setting's value as YAML reads it; text that is no YAML is taken as it is."""
+    import yaml
+
+    from dept_vl.untrusted import parse_yaml
+
+    try:
+        return parse_yaml(text) if text else text
+    except yaml.YAMLError:
+        return text
 
 
 def add_command(
@@ -95,12 +102,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
     """Returns dotted overrides, those given through aliases among them, a task by its full name."""
-    import yaml
-
     from dept_vl.tasks import get_task
 
     given = {
-        key.removeprefix("set:"): yaml.safe_load(value) if value != "" else value
+        key.removeprefix("set:"): _value(value)
         for key, value in vars(options).items()
         if key.startswith("set:") and value is not None
     }
@@ -118,7 +123,9 @@ def parse_seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between, such as 0,1,2, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between, such as 0,1,2, got {text[:80]!r}"
+        ) from None
 
 
 def load_settings(

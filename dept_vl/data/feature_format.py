@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import DataError
+from dept_vl.untrusted import check_regular, parse_json, read_file
 
 FORMAT = 1
 INDEX = "index.json"
@@ -73,17 +74,18 @@ def read_header(path: Path) -> tuple[dict[str, Region], dict[str, Any]]:
         DataError: The file is missing, is no safetensors file, or is shorter or longer than its header says.
     """
     try:
+        check_regular(path)
         size = path.stat().st_size
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 2 <= header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
                 raise DataError(f"{path}: not a complete safetensors file of {size} bytes; {REBUILD}")
-            header = json.loads(file.read(header_bytes))
-        metadata = json.loads(header.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
+            header = parse_json(file.read(header_bytes))
+        metadata = parse_json(header.pop("__metadata__", {}).get(METADATA_KEY, "{}"))
         regions = {name: _region(entry, 8 + header_bytes) for name, entry in header.items()}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such feature shard; {REBUILD}") from error
-    except (OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: the safetensors header is damaged ({error!r}); {REBUILD}") from error
@@ -142,11 +144,11 @@ def read_index(folder: Path) -> StoreIndex:
     """
     path = folder / INDEX
     try:
-        raw = json.loads(path.read_bytes())
+        raw = parse_json(read_file(path))
         if raw["format"] != FORMAT:
             raise DataError(f"{path}: feature store of format {raw['format']}, this version reads {FORMAT}; {REBUILD}")
         shards = tuple(
-            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(int, s["image_ids"])))
+            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(_image_id, s["image_ids"])))
             for s in raw["shards"]
         )
         index = StoreIndex(
@@ -162,7 +164,7 @@ def read_index(folder: Path) -> StoreIndex:
             f"{path}: no such file: there is no feature store here, or its build was stopped; "
             "run `dept-vl cache-features` to make or finish it"
         ) from error
-    except (OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: damaged index ({error!r}); {REBUILD}") from error
@@ -172,6 +174,13 @@ def read_index(folder: Path) -> StoreIndex:
             f"shape a store can have; {REBUILD}"
         )
     return index
+
+
+def _image_id(value: Any) -> int:
+    """Returns an image id; whatever is none, or does not fit 64 bits, is a ValueError."""
+    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise ValueError(f"image id {value!r}")
+    return value
 
 
 def _plain_name(name: str) -> str:

@@ -7,7 +7,6 @@ last, is what makes it count. A new run keeps every shard that is the one it wou
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from dept_vl.data import feature_format as files
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import DataError
 from dept_vl.locks import OwnedLock
+from dept_vl.untrusted import parse_json, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ class FeatureWriter:
         if not path.exists():
             return []
         try:
-            ledger = [SkippedImage(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            ledger = [SkippedImage(**parse_json(line)) for line in read_file(path).splitlines()]
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged ledger ({error}); {files.REBUILD}") from error
         return [image for image in ledger if image.image_id not in wanted]

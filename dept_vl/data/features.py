@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dept_vl.data import feature_format as files
@@ -137,16 +138,36 @@ class FeatureStore:
         return {**self.__dict__, "_maps": {}}
 
     def verify(self) -> None:
-        """Reads every shard in full and compares its sha256 with the index.
+        """Reads every shard in full: its sha256 and its image ids must be the index's, its values finite.
+
+        The sha256 finds what time and disks do to a file; the rest, an index written to fit another shard.
 
         Raises:
-            DataError: A shard's content was altered; the message names it.
+            DataError: A shard was altered; the message names it, and the first image or value that differs.
         """
         for shard in self._index.shards:
             path = self.folder / shard.file
             found = files.hash_file(path)
             if found != shard.sha256:
                 raise DataError(f"{path}: sha256 is {found}, the index says {shard.sha256}: altered; {files.REBUILD}")
+            self._check_content(path, shard)
+
+    def _check_content(self, path: Path, shard: files.ShardEntry) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                image_ids, features = file.get_tensor("image_ids").tolist(), file.get_tensor("features")
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: not a complete feature shard ({error}); {files.REBUILD}") from None
+        pairs = zip(image_ids, shard.image_ids, strict=False)
+        differing = next(
+            (f"row {n} is image {a}, the index says image {b}" for n, (a, b) in enumerate(pairs) if a != b), ""
+        )
+        if differing or len(image_ids) != len(shard.image_ids):
+            raise DataError(f"{path}: {differing or f'has {len(image_ids)} image ids'}; {files.REBUILD}")
+        is_finite = features.isfinite().flatten(1).all(1)
+        if not is_finite.all():
+            bad = image_ids[int((~is_finite).nonzero()[0])]
+            raise DataError(f"{path}: a feature of image {bad} is not finite; {files.REBUILD}")
 
 
 def find_store(data_dir: Path, wanted: Mapping[str, Any]) -> FeatureStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dept_vl.errors import DataError
@@ -39,7 +40,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
                         "are accepted; scale it down"
                     )
                 image.load()
-                return image.convert("RGB")
+                return _to_8_bits(image).convert("RGB")
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image; expected one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -48,3 +49,10 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: damaged or truncated image ({error}); fetch it again") from error
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Returns a 16-bit greyscale image with the high byte of each value; Pillow's own conversion clips at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))

@@ -29,12 +29,17 @@ import pyarrow.parquet as pq
 from dept_vl.atomic import atomic_file
 from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
+from dept_vl.untrusted import parse_json, read_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 METADATA_KEY = b"dept_vl"
 ROWS_PER_BATCH = 8192
+STATS = "stats.json"
+"""What `dept-vl prepare` counted, and the sha256 of each split it wrote."""
+
 _ARROW_FOLDER = ".arrow"
 
 
@@ -122,7 +127,7 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
     cache.mkdir(exist_ok=True)
     for stale in cache.glob(f"{info.split}-*.arrow"):
         stale.unlink()
-    _write_arrow(path, cache / _arrow_name(path))
+    _write_arrow(path, cache / _arrow_name(path, hash_split(path)))
     return count
 
 
@@ -136,19 +141,47 @@ def open_split(data_dir: Path, task: str, split: str, protocol: str | None = Non
         protocol: The text task's protocol.
 
     Raises:
-        DataError: The file is missing, is no Parquet file, is for another task, split or protocol, lacks a column, has
-            a row that breaks a rule, or holds no rows.
+        DataError: The file is missing, is no Parquet file, is for another task, split or protocol, lacks a column, was
+            altered since it was prepared, has a row that breaks a rule, or holds no rows.
     """
     path = split_path(data_dir, task, split, protocol)
     parquet = _open_parquet(path, task, protocol)
     info, wanted = split_info(data_dir, task, split, protocol), SplitInfo(task, split, protocol=protocol)
     if (info.task, info.split, info.protocol) != (task, split, protocol):
         raise DataError(f"{path}: holds {info}, expected {wanted}; the file was renamed or moved")
-    check_columns(parquet.schema_arrow, path)
+    check_columns(parquet.schema_arrow, path, get_task(task).input_columns)
     rows = parquet.metadata.num_rows
     if rows == 0:
         raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
-    return _map_arrow(path, rows)
+    digest = hash_split(path)
+    _check_digest(path, digest)
+    return _map_arrow(path, rows, digest)
+
+
+def hash_split(path: Path) -> str:
+    """Returns the sha256 of a split's Parquet file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_digest(path: Path, digest: str) -> None:
+    """Compares a split with what `dept-vl prepare` recorded beside it; files that came without a record pass.
+
+    Raises:
+        DataError: They differ, or the record cannot be read.
+    """
+    stats = path.parent / STATS
+    if not stats.exists():
+        return
+    try:
+        recorded = parse_json(read_file(stats)).get("files", {}).get(path.stem, digest)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{stats}: damaged ({error}); prepare the task again") from None
+    if recorded != digest:
+        raise DataError(
+            f"{path}: sha256 is {digest}, {STATS} beside it says {recorded}: altered or damaged since it was prepared; "
+            "prepare the task again"
+        )
 
 
 def split_info(data_dir: Path, task: str, split: str, protocol: str | None = None) -> SplitInfo:
@@ -160,7 +193,7 @@ def split_info(data_dir: Path, task: str, split: str, protocol: str | None = Non
     path = split_path(data_dir, task, split, protocol)
     metadata = _open_parquet(path, task, protocol).schema_arrow.metadata or {}
     try:
-        return SplitInfo(**json.loads(metadata[METADATA_KEY]))
+        return SplitInfo(**parse_json(metadata[METADATA_KEY]))
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
             f"{path}: has no dept_vl metadata, so it was not written by `dept-vl prepare`; prepare the task again"
@@ -220,9 +253,7 @@ def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
-def _arrow_name(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _arrow_name(path: Path, digest: str) -> str:
     return f"{path.stem}-{digest[:24]}.arrow"
 
 
@@ -240,11 +271,11 @@ def _write_arrow(path: Path, arrow: Path) -> None:
             raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
 
 
-def _map_arrow(path: Path, rows: int) -> Dataset:
+def _map_arrow(path: Path, rows: int, digest: str) -> Dataset:
     """Opens the Arrow copy of `path`, after making it where it is absent or unreadable."""
     from datasets import Dataset  # costs a second to import; the command line's help must not pay it
 
-    name = _arrow_name(path)
+    name = _arrow_name(path, digest)
     arrow = path.parent / _ARROW_FOLDER / name
     if arrow.is_file():
         try:

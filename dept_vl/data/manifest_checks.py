@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,8 +20,13 @@ _ITEMS = {"targets": pa.types.is_string, "target_weights": pa.types.is_float32, 
 _WEIGHT_TOLERANCE = 1e-6  # float32 rounding of 1.0
 
 
-def check_columns(schema: pa.Schema, path: Path) -> None:
+def check_columns(schema: pa.Schema, path: Path, inputs: Sequence[str] = ()) -> None:
     """Checks that the columns every task needs are there with their types, and images come with ids.
+
+    Args:
+        schema: The file's columns.
+        path: The file, for the message.
+        inputs: The columns that the task's template reads.
 
     Raises:
         DataError: A column is missing or has another type.
@@ -31,6 +37,9 @@ def check_columns(schema: pa.Schema, path: Path) -> None:
         found = schema.field(name).type
         if not is_expected(found) or (name in _ITEMS and not _ITEMS[name](found.value_type)):
             raise DataError(f"{path}: column {name!r} has type {found}, not a manifest's; prepare it again")
+    for name in inputs:
+        if name not in schema.names:
+            raise DataError(f"{path}: missing column {name!r}, which the task reads; it has {', '.join(schema.names)}")
     if ("image_id" in schema.names) != ("image" in schema.names):
         raise DataError(f"{path}: columns 'image_id' and 'image' come together; it has {', '.join(schema.names)}")
 

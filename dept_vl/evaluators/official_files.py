@@ -7,7 +7,6 @@ Results are a JSON list: ``[{"question_id": 42, "answer": "yes"}, ...]`` for VQA
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import zlib
@@ -18,6 +17,7 @@ from typing import Any
 from dept_vl.atomic import write_text
 from dept_vl.errors import DataError
 from dept_vl.evaluators.base import Reference
+from dept_vl.untrusted import parse_json, read_file, unpack_gzip
 
 logger = logging.getLogger(__name__)
 
@@ -189,10 +189,10 @@ def _read_json(path: Path) -> Any:
         DataError: The file is missing or unreadable, is cut short, or is no JSON.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
         if raw.startswith(_GZIP_MAGIC):
-            raw = gzip.decompress(raw)
-        return json.loads(raw.decode("utf-8-sig"))
+            raw = unpack_gzip(raw)
+        return parse_json(raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); is the file "
@@ -200,9 +200,9 @@ def _read_json(path: Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; expected a JSON file") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: JSON nested too deeply; expected a file of the official format") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON of the official format: {error}") from error
+    except (EOFError, zlib.error) as error:
         raise DataError(f"{path}: the compressed file is cut short or damaged; get it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from dept_vl.session import Session
 from dept_vl.stopping import mark_resumable
 from dept_vl.tasks import get_task
 from dept_vl.train import OnEvaluation, train
+from dept_vl.untrusted import parse_json, read_file
 
 RESULTS_FILE = "results-test.json"
 GENERATE = "generate"
@@ -85,8 +85,8 @@ def finish(
     if summary.is_file():
         check_same_settings(config.run_dir, config)
         try:
-            return FinishedRun(config, float(json.loads(summary.read_text(encoding="utf-8"))["best_metric"]))
-        except (ValueError, KeyError, TypeError) as error:
+            return FinishedRun(config, float(parse_json(read_file(summary))["best_metric"]))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{summary}: not what a finished run writes ({error}); remove it to resume") from None
     result = train(config, data_dir, resume=True, session=session, on_evaluation=on_evaluation)
     assert result.progress.best_metric is not None  # the last step evaluates
@@ -112,7 +112,7 @@ def read_results(path: Path) -> dict[str, Any]:
         CheckpointError: It cannot be read, or holds no scores.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path))
         if isinstance(content["metrics"], dict):
             return dict(content)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from dept_vl.registry import suggest
 _STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.protocol")
 """Settings a sweep cannot vary: their runs would not be compared on one validation split, or not fit one process."""
+
+MAX_TRIALS = 100_000
 
 Value = bool | int | float | str | None
 
@@ -45,7 +48,7 @@ class SweepConfig:
 
     space: dict[str, list[Value] | Range]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    trials: Annotated[int | None, Field(ge=1)] = None
+    trials: Annotated[int | None, Field(ge=1, le=MAX_TRIALS)] = None
     pruner: Literal["none", "median", "hyperband"] = "none"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -86,8 +89,8 @@ class SweepPlan:
     def points(self) -> list[dict[str, Value]]:
         """The combinations of a grid, the last setting varying fastest, cut to `trials`."""
         lists = [values for values in self.sweep.space.values() if isinstance(values, list)]
-        points = [dict(zip(self.sweep.space, values, strict=True)) for values in itertools.product(*lists)]
-        return points[: self.sweep.trials]
+        chosen = itertools.islice(itertools.product(*lists), self.sweep.trials)
+        return [dict(zip(self.sweep.space, values, strict=True)) for values in chosen]
 
     @property
     def num_trials(self) -> int:
@@ -171,6 +174,11 @@ def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -
             raise ConfigError(f"{where}: a grid needs a list of values; ranges are for sampler random or tpe")
         elif values.low >= values.high or (values.log and values.low <= 0):
             raise ConfigError(f"{where}: expected low < high, and low > 0 with log, got {values.low} to {values.high}")
+    combinations = math.prod(len(values) for values in sweep.space.values() if isinstance(values, list))
+    if sweep.sampler == "grid" and (sweep.trials or combinations) > MAX_TRIALS:
+        raise ConfigError(
+            f"{path}: sweep.space: has {combinations:,} combinations; set sweep.trials, at most {MAX_TRIALS:,}"
+        )
     if sweep.sampler != "grid" and sweep.trials is None:
         raise ConfigError(f"{path}: sweep.trials: sampler {sweep.sampler!r} needs the number of runs")
 

@@ -25,6 +25,7 @@ from dept_vl.atomic import write_bytes, write_text
 from dept_vl.errors import CheckpointError
 from dept_vl.models.config import FROZEN, VisualPositionBias
 from dept_vl.tuners import TunerConfig
+from dept_vl.untrusted import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     version = described.get("format_version") if isinstance(described, dict) else None
@@ -309,7 +310,7 @@ def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
 def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> None:
     """Refuses tensors and settings that were not written together."""
     try:
-        inside = json.loads(header.get(_HEADER_KEY, "null"))
+        inside = parse_json(header.get(_HEADER_KEY, "null"))
     except ValueError:
         inside = None
     if not isinstance(inside, dict):

@@ -6,7 +6,6 @@ weights it builds the wrong activation function with a warning only. Here the pi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from torch import nn
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import DEMO, ClipConfig
 from dept_vl.registry import suggest
+from dept_vl.untrusted import MAX_SETTINGS_BYTES, parse_json, read_file
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo" / "clip"
 CONFIG_FILE = "open_clip_config.json"
@@ -162,7 +162,7 @@ def _read_folder_config(folder: Path) -> dict[str, Any]:
     """Reads ``open_clip_config.json`` as far as that it describes an image tower."""
     path = folder / CONFIG_FILE
     try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
+        config: dict[str, Any] = parse_json(read_file(path, MAX_SETTINGS_BYTES))
         config["model_cfg"]["vision_cfg"]["layers"]
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; a local CLIP folder needs it and the weights beside it") from error

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from dept_vl.atomic import write_bytes, write_text
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter import AdapterConfig, Origin, check_finite
 from dept_vl.tuners.prompt_config import MAX_SIZE
+from dept_vl.untrusted import parse_json, read_file
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.bin"
@@ -145,7 +147,7 @@ def read_released(folder: Path, *, prompt_only: bool = False) -> ReleasedAdapter
             f"{folder}: {WEIGHTS_FILE} is missing; the authors published the weights of some tasks only, and the "
             f"{CONFIG_FILE} here describes an adapter without holding it"
         )
-    content = path.read_bytes()
+    content = _read_weights(path, config)
     tensors = _unpickle(path, content)
     lowrank = _check_tensors(path, tensors, config, prompt_only=prompt_only)
     kept = {name: tensors[name] for name in NAMES if name in tensors and (name == PROMPT or lowrank == "imported")}
@@ -239,7 +241,7 @@ def _read_config(folder: Path) -> ReleasedConfig:
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     try:
@@ -250,6 +252,32 @@ def _read_config(folder: Path) -> ReleasedConfig:
             for detail in error.errors(include_url=False)
         ]
         raise CheckpointError(f"{path}: not a released T5 adapter: {'; '.join(sorted(lines))}") from None
+
+
+def _read_weights(path: Path, config: ReleasedConfig) -> bytes:
+    """Returns the bytes of a weights file, once it is clear that it unpacks to no more than its settings announce.
+
+    Raises:
+        CheckpointError: It is larger, packed or unpacked.
+    """
+    numbers = sum(math.prod(shape) for shape in config.shapes().values())
+    limit = 8 * numbers + _MAX_CONFIG_BYTES  # twice float32, and what a pickle says around it
+    try:
+        content = read_file(path, limit)
+        unpacked = sum(record.file_size for record in zipfile.ZipFile(io.BytesIO(content)).infolist())
+    except zipfile.BadZipFile:  # the older format of torch.save, or damaged: torch says which
+        return content
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: {error.strerror or error}; {CONFIG_FILE} announces {numbers:,} numbers"
+        ) from None
+    except Exception as error:  # a damaged zip directory makes zipfile raise errors of several types
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error}); fetch it again") from None
+    if unpacked > limit:
+        raise CheckpointError(
+            f"{path}: unpacks to {unpacked:,} bytes, {CONFIG_FILE} announces {numbers:,} numbers; refused"
+        )
+    return content
 
 
 def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
@@ -301,8 +329,9 @@ def _check_tensors(
         tensor = tensors[name]
         if tuple(tensor.shape) != shapes[name]:
             problems.append(f"{name} is {tuple(tensor.shape)}, {CONFIG_FILE} says {shapes[name]} ({_SIZES[name]})")
-        elif tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
-            problems.append(f"{name} is {tensor.dtype} {tensor.layout}, expected dense float32, bfloat16 or float16")
+        elif tensor.dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            found = f"{tensor.dtype} {tensor.layout} {tensor.device}"
+            problems.append(f"{name} is {found}, expected dense float32, bfloat16 or float16 with its values")
     if problems:
         raise CheckpointError(f"{path}: does not agree with {CONFIG_FILE}: {'; '.join(problems)}")
     if not config.has_lowrank:

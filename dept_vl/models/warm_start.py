@@ -81,7 +81,7 @@ def _tuner_tensors(folder: Path, tensors: Mapping[str, Tensor], source: AdapterC
     own = {key.removeprefix(_TUNER): value for key, value in tensors.items() if key.startswith(_TUNER)}
     with torch.device("meta"):
         announced = source.tuner.build_empty(source.backbone.d_model, source.max_source_length).trainable_state()
-    shapes = [{key: tuple(tensor.shape) for key, tensor in side.items()} for side in (own, announced)]
+    shapes = [{key: (tuple(tensor.shape), tensor.dtype) for key, tensor in side.items()} for side in (own, announced)]
     if shapes[0] != shapes[1]:
         raise CheckpointError(f"{folder}: holds the tuner {shapes[0]}, its settings say {shapes[1]}")
     return own
@@ -103,7 +103,7 @@ def _take_projection(model: CLIPT5, tensors: Mapping[str, Tensor]) -> list[str]:
     """Copies the visual projection where both have one of equal shape; returns what to say otherwise."""
     ours = {name: tensor for name, tensor in model.trainable_state().items() if not name.startswith(_TUNER)}
     theirs = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TUNER)}
-    shapes = [{name: tuple(tensor.shape) for name, tensor in side.items()} for side in (theirs, ours)]
+    shapes = [{name: (tuple(t.shape), t.dtype) for name, t in side.items()} for side in (theirs, ours)]
     if shapes[0] != shapes[1]:
         theirs_text, ours_text = (side or "none" for side in shapes)
         return [f"the visual projection starts fresh: the source has {theirs_text}, this run has {ours_text}"]

@@ -1,0 +1,75 @@
+"""Compares the floors of pyproject.toml with the first releases that fix what is known. No network.
+
+    python .ci/check_floors.py
+
+Exit code 0 when every floor, and every installed version, is at least the fixed release; 1 with a line each otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+FIXED = {
+    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701: a link planted at the lock's path is followed"),
+    "pillow": (
+        "12.3.0",
+        "CVE-2023-4863 (WebP), CVE-2026-25990, CVE-2026-40192, CVE-2026-54059, CVE-2026-54060, CVE-2026-55379, "
+        "CVE-2026-55380, CVE-2026-55798",
+    ),
+    "pyarrow": ("23.0.1", "CVE-2023-47248: code from Parquet and IPC files; CVE-2026-25087: use after free, IPC files"),
+    "pydantic": ("2.4.0", "CVE-2024-3772: slow pattern"),
+    "pyyaml": ("5.4", "CVE-2020-14343: code through full_load"),
+    "scikit-learn": ("1.5.0", "CVE-2024-5206"),
+    "sentencepiece": ("0.2.1", "CVE-2026-1260: memory access with a crafted model"),
+    "torch": ("2.10.0", "CVE-2025-32434 and CVE-2026-24747: the weights-only unpickler"),
+    "tqdm": ("4.66.3", "CVE-2024-34062"),
+    "transformers": (
+        "5.10.0",
+        "CVE-2026-1839, CVE-2026-4372 (code through config.json), CVE-2026-5241 (trust_remote_code from a file), "
+        "CVE-2026-9856 (paths from a chat template)",
+    ),
+}
+"""Package -> the first release without the flaws named."""
+
+
+def floors(pyproject: Path) -> dict[str, Version | None]:
+    """Returns the lowest release each dependency of a project allows."""
+    listed = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
+    found: dict[str, Version | None] = {}
+    for requirement in map(Requirement, listed):
+        lowest = [Version(part.version) for part in requirement.specifier if part.operator in (">=", "==", "~=")]
+        found[requirement.name.lower()] = max(lowest, default=None)
+    return found
+
+
+def problems(declared: dict[str, Version | None]) -> list[str]:
+    """Returns a line for each floor or installed version below the fixed release."""
+    lines = []
+    for name, (fixed, why) in FIXED.items():
+        floor = declared.get(name)
+        if floor is None or floor < Version(fixed):
+            lines.append(f"{name}: the floor is {floor}, should be {fixed} ({why})")
+        try:
+            installed = Version(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+        if installed < max(Version(fixed), floor or Version(fixed)):
+            lines.append(f"{name}: {installed} is installed, should be {max(Version(fixed), floor or Version(fixed))}")
+    return lines
+
+
+def main() -> int:
+    """Prints what is wrong and returns the exit code."""
+    found = problems(floors(Path(__file__).resolve().parents[1] / "pyproject.toml"))
+    sys.stdout.write("".join(f"{line}\n" for line in found) or f"floors: {len(FIXED)} packages checked, none too low\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
