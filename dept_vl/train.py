@@ -228,7 +228,8 @@ class _Trainer:
         started, first_step = time.perf_counter(), self.progress.step
         seconds_before = self.progress.train_seconds
         losses: list[Tensor] = []
-        for step, parts in enumerate(self._steps(), start=first_step):
+        steps = _Timed(self._steps())
+        for step, parts in enumerate(steps, start=first_step):
             if self._is_stopped_early():
                 logger.info(
                     "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
@@ -241,7 +242,8 @@ class _Trainer:
             bar.update()
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
             if due or is_last:  # checked before every checkpoint: a loss that is no number must not get into one
-                self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
+                samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
+                self._log_losses(losses, bar, samples_per_s, steps.waited_s / seconds)
                 losses = []
             if loop.eval_every_steps in due or is_last:
                 metrics = self._evaluate()
@@ -303,7 +305,9 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _log_losses(self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float) -> None:
+    def _log_losses(
+        self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float, data_wait_share: float
+    ) -> None:
         """Writes the mean loss since the last line; refuses to go on from a loss that is no number."""
         mean = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if not math.isfinite(mean):
@@ -312,7 +316,7 @@ class _Trainer:
                 f"optim.projection_lr (now {self.rates}); the last good checkpoint is in {self.run_dir / CHECKPOINTS}"
             )
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
-        self._record({"loss": mean, "samples_per_s": samples_per_s, **rates})
+        self._record({"loss": mean, "samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates})
         bar.set_postfix(
             {"loss": f"{mean:.3f}", "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False
         )
@@ -370,6 +374,24 @@ class _Trainer:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+
+
+class _Timed:
+    """An iterator that adds up how long it was waited for, `waited_s` seconds."""
+
+    def __init__(self, steps: Iterator[list[tuple[BatchRequest, Batch]]]) -> None:
+        self._steps = steps
+        self.waited_s = 0.0
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> list[tuple[BatchRequest, Batch]]:
+        started = time.perf_counter()
+        try:
+            return next(self._steps)
+        finally:
+            self.waited_s += time.perf_counter() - started
 
 
 def _seed(*parts: int) -> int:
