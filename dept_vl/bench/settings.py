@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class BenchSettings:
     def wants(self, name: str) -> bool:
         """Returns whether a contestant takes part."""
         return not self.only or any(part in name for part in self.only)
+
+    @property
+    def threads(self) -> int:
+        """Threads a contestant computes with: the cores this process may use."""
+        return len(os.sched_getaffinity(0))
 
     @property
     def has_gpu(self) -> bool:

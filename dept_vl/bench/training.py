@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dept_vl.bench.harness import Contestant, Floor, Result, Round, Values, run_rounds
+from dept_vl.bench.competition import Entry, compete
+from dept_vl.bench.harness import Floor, Result
 from dept_vl.bench.settings import BenchSettings
-from dept_vl.bench.worker import Worker
 from dept_vl.bench.workload import TextWork, glue_lengths, shape, write_backbone, write_text_work
 
 OURS = "dept-vl"
@@ -24,14 +20,6 @@ PEFT_LORA = "PEFT LoRA"
 LIMIT = "backbone alone (limit)"
 
 _MODULE = "dept_vl.bench.training_jobs"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    job: str
-    arguments: dict[str, Any]
-    is_padded: bool = False
 
 
 def measure_training(settings: BenchSettings) -> list[Result]:
@@ -48,12 +36,12 @@ def measure_training(settings: BenchSettings) -> list[Result]:
         for name in settings.data_sets
     }
     entries = _entries(settings, backbone, {name: work.save() for name, work in works.items()})
-    rounds = _compete(entries, settings)
+    rounds = compete(entries, settings.data_sets, settings)
     return [
         Result(
             f"training, {name} lengths, T5-{settings.shape}",
             "samples",
-            [{one: _of(values, name) for one, values in each.items()} for each in rounds],
+            rounds[name],
             _floors(),
             _notes(work, settings),
         )
@@ -61,54 +49,32 @@ def measure_training(settings: BenchSettings) -> list[Result]:
     ]
 
 
-def _compete(entries: Sequence[_Entry], settings: BenchSettings) -> list[Round]:
-    with ExitStack() as stack:
-        workers = []
-        for number, entry in enumerate(entries):
-            workers.append(Worker(f"{_MODULE}:{entry.job}", entry.arguments, settings.work_dir / f"{number}.log"))
-            stack.callback(workers[-1].close)
-        contestants = []
-        for worker, entry in zip(workers, entries, strict=True):
-            worker.wait()
-            names = settings.data_sets[:1] if entry.is_padded else settings.data_sets
-            contestants.append(Contestant(entry.name, partial(_measure, worker, names)))
-            if not entry.is_padded:
-                worker.measure(names[0])  # warms up
-        return run_rounds(contestants, settings.rounds, settings.report_round)
-
-
-def _measure(worker: Worker, names: Sequence[str]) -> dict[str, float]:
-    """Returns the values of every workload, ``key:workload``."""
-    return {f"{key}:{name}": value for name in names for key, value in worker.measure(name).items()}
-
-
-def _of(values: Values, name: str) -> dict[str, float]:
-    """Returns the values of one workload; of a contestant that padded, those of the only one it did."""
-    own = {key.partition(":")[0]: value for key, value in values.items() if key.endswith(f":{name}")}
-    return own or {key.partition(":")[0]: value for key, value in values.items()}
-
-
-def _entries(settings: BenchSettings, backbone: Path, works: dict[str, Any]) -> list[_Entry]:
+def _entries(settings: BenchSettings, backbone: Path, works: dict[str, Any]) -> list[Entry]:
     shared = {"backbone": str(backbone), "works": works, "shape_name": settings.shape, "steps": settings.steps}
     one = {**shared, "steps": 1}
     faithful = {"data": {"padding": "max_length", "length_grouping": False}}
     folder = settings.work_dir
     prompt = {"method": "prompt-tuning", "run_dir": str(folder / "trainer")}
     entries = [
-        _Entry(OURS, "Ours", {**shared, "run_dir": str(folder / "ours"), "settings": {}}),
-        _Entry(LIMIT, "Limit", shared),
-        _Entry(PEFT_PROMPT, "Peft", {**shared, **prompt, "is_grouped": False}),
-        _Entry(PEFT_GROUPED, "Peft", {**shared, **prompt, "is_grouped": True}),
-        _Entry(PEFT_LORA, "Peft", {**shared, **prompt, "method": "lora", "is_grouped": False}),
-        _Entry(PADDED, "Ours", {**one, "run_dir": str(folder / "padded"), "settings": faithful}, is_padded=True),
+        Entry(OURS, f"{_MODULE}:Ours", {**shared, "run_dir": str(folder / "ours"), "settings": {}}),
+        Entry(LIMIT, f"{_MODULE}:Limit", shared),
+        Entry(PEFT_PROMPT, f"{_MODULE}:Peft", {**shared, **prompt, "is_grouped": False}),
+        Entry(PEFT_GROUPED, f"{_MODULE}:Peft", {**shared, **prompt, "is_grouped": True}),
+        Entry(PEFT_LORA, f"{_MODULE}:Peft", {**shared, **prompt, "method": "lora", "is_grouped": False}),
+        Entry(
+            PADDED,
+            f"{_MODULE}:Ours",
+            {**one, "run_dir": str(folder / "padded"), "settings": faithful},
+            is_constant=True,
+        ),
     ]
     if settings.released is not None:
         released = {**one, "checkout": str(settings.released)}
         entries += [
-            _Entry(RELEASED, "Released", {**released, "tuner": "dept"}, is_padded=True),
-            _Entry(RELEASED_PROMPT, "Released", {**released, "tuner": "prompt-tuning"}, is_padded=True),
+            Entry(RELEASED, f"{_MODULE}:Released", {**released, "tuner": "dept"}, is_constant=True),
+            Entry(RELEASED_PROMPT, f"{_MODULE}:Released", {**released, "tuner": "prompt-tuning"}, is_constant=True),
         ]
-    return [entry for entry in entries if settings.wants(entry.name)]
+    return entries
 
 
 def _floors() -> list[Floor]:

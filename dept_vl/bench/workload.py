@@ -154,6 +154,27 @@ def write_text_work(data_dir: Path, backbone: Path, lengths: np.ndarray, *, batc
     return TextWork(data_dir, seed, batches)
 
 
+def write_colour_work(data_dir: Path, rows: int = 2_000) -> None:
+    """Writes splits a small model can learn: the label is 1 for texts with "red" in them, 0 for those with "blue"."""
+    tokenizer = AutoTokenizer.from_pretrained(str(resources.files("dept_vl").joinpath("assets", "demo", "t5")))
+    words = [word for word in _one_token_words(tokenizer) if word not in ("red", "blue")][:50]
+    rng = np.random.default_rng(0)
+    folder = data_dir / f"{TASK}.fixed"
+    folder.mkdir(parents=True)
+    schema = manifest_schema(images=False, text_columns=("sentence",))
+    for split, size in (("train", rows), ("val", 64), ("test", 256)):
+        labels = rng.integers(0, 2, size).tolist()
+        texts = [[*rng.choice(words, rng.integers(1, 6)), ("blue", "red")[label]] for label in labels]
+        sentences = [" ".join(rng.permutation(text)) for text in texts]
+        info = SplitInfo(TASK, split, protocol="fixed")
+        write_split(
+            folder,
+            info,
+            schema,
+            [_row(n, *pair) for n, pair in enumerate(zip(sentences, map(str, labels), strict=True))],
+        )
+
+
 def make_texts(tokenizer: PreTrainedTokenizerBase, lengths: Sequence[int] | np.ndarray, seed: int) -> list[str]:
     """Returns texts that have `lengths` tokens with the template before and the end of sequence after them."""
     words = _one_token_words(tokenizer)
