@@ -41,7 +41,7 @@ from dept_vl.run_log import RunLog
 from dept_vl.session import Session
 from dept_vl.step_guard import StepGuard
 from dept_vl.tasks import get_task
-from dept_vl.training_batches import check_batch_size, read_steps
+from dept_vl.training_batches import Timed, check_batch_size, read_steps
 from dept_vl.training_state import Progress, list_states, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -244,9 +244,8 @@ class _Trainer:
         losses: list[Tensor] = []
         if self.progress.is_evaluation_due:
             self._evaluate_or_stop(on_evaluation)
-        for step, parts in enumerate(
-            read_steps(self.train_set, self.config, first_step, self.accelerator), start=first_step
-        ):
+        steps = Timed(read_steps(self.train_set, self.config, first_step, self.accelerator))
+        for step, parts in enumerate(steps, start=first_step):
             if self._is_stopped_early():
                 logger.info(
                     "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
@@ -261,7 +260,8 @@ class _Trainer:
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
             if due or is_last or signal:  # checked before every checkpoint: nothing that is no number gets into one
                 self._check_steps()
-                self._log_losses(losses, bar, (done - first_step) * self.config.data.batch_size / seconds)
+                samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
+                self._log_losses(losses, bar, samples_per_s, steps.waited_s / seconds)
                 losses = []
             is_evaluation_due = loop.eval_every_steps in due or is_last
             if signal:
@@ -335,10 +335,12 @@ class _Trainer:
             self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
         self.guard.refuse_bad_weights(self.progress.step)
 
-    def _log_losses(self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float) -> None:
+    def _log_losses(
+        self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float, data_wait_share: float
+    ) -> None:
         """Writes the mean loss since the last line, of the steps that were not skipped."""
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
-        record = {"samples_per_s": samples_per_s, **rates}
+        record = {"samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates}
         if losses:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from accelerate import Accelerator
@@ -62,3 +63,21 @@ def read_steps(
         if request.is_last_of_step:
             yield parts
             parts = []
+
+
+class Timed:
+    """An iterator that adds up how long it was waited for, `waited_s` seconds."""
+
+    def __init__(self, steps: Iterator[list[tuple[BatchRequest, Batch]]]) -> None:
+        self._steps = steps
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Timed:
+        return self
+
+    def __next__(self) -> list[tuple[BatchRequest, Batch]]:
+        started = time.perf_counter()
+        try:
+            return next(self._steps)
+        finally:
+            self.waited_s += time.perf_counter() - started

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
-from dept_vl.cli import data, experiments, released, runs, tasks
+from dept_vl.cli import bench, data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
 from dept_vl.stopping import StoppedError, listen
@@ -110,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dept-vl {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (*runs.COMMANDS, *experiments.COMMANDS, *data.COMMANDS, *tasks.COMMANDS, *released.COMMANDS):
+    for add in (
+        *runs.COMMANDS,
+        *experiments.COMMANDS,
+        *data.COMMANDS,
+        *tasks.COMMANDS,
+        *released.COMMANDS,
+        *bench.COMMANDS,
+    ):
         add(commands)
     return parser

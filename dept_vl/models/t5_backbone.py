@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import DynamicCache, EncoderDecoderCache, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -39,6 +39,18 @@ class EncoderInput(JointInput):
         is_padding = self.attention_mask[:, None, None, :] == 0
         mask = torch.zeros(is_padding.shape, dtype=self.position_bias.dtype, device=is_padding.device)
         return mask.masked_fill_(is_padding, torch.finfo(mask.dtype).min)
+
+
+class _BeamCache(EncoderDecoderCache):
+    """Leaves the cross-attention's part as it is when beams change places.
+
+    Beams change places within one example, and its beams all have the same keys and values there; moving those, as
+    transformers does at every step, copies many times what the step itself writes.
+    """
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Moves the self-attention's keys and values."""
+        self.self_attention_cache.reorder_cache(beam_idx)
 
 
 class T5Backbone(FrozenBackbone[EncoderInput]):
@@ -102,14 +114,31 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
 
     def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
         """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        states = self.encode(joint)
         generated: Tensor = self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(joint)),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=joint.attention_mask,
+            past_key_values=self._beam_cache(states, num_beams) if num_beams > 1 else None,
             generation_config=self.generation_config(
                 num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
             ),
         )
         return generated[:, 1:]
+
+    def _beam_cache(self, states: Tensor, num_beams: int) -> EncoderDecoderCache:
+        """Returns a cache that holds the cross-attention's keys and values of every beam.
+
+        They are computed once an example; transformers would compute them once a beam.
+        """
+        cross = DynamicCache()
+        for layer, block in enumerate(self.model.decoder.block):
+            attention = block.layer[1].EncDecAttention
+            keys, values = (
+                projection(states).unflatten(-1, (-1, attention.key_value_proj_dim)).transpose(1, 2)
+                for projection in (attention.k, attention.v)
+            )  # (batch, heads, total, d_kv)
+            cross.update(keys.repeat_interleave(num_beams, dim=0), values.repeat_interleave(num_beams, dim=0), layer)
+        return _BeamCache(DynamicCache(), cross)
 
     def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
         """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.

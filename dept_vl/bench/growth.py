@@ -1,0 +1,200 @@
+"""How time and memory grow: with text length, prompt, batch, model, cached images and processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dept_vl.bench.competition import Entry, compete
+from dept_vl.bench.harness import Result
+from dept_vl.bench.settings import BenchSettings
+from dept_vl.bench.workload import glue_lengths, shape, train_config, write_backbone, write_text_work
+from dept_vl.config import TrainConfig, dump_config
+from dept_vl.data.feature_writer import FeatureWriter
+from dept_vl.data.features import FeatureStore
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one quantity.
+
+    Attributes:
+        name: What grows.
+        axis: What the x values count.
+        quantity: What is measured, with its unit.
+        points: (x, y).
+        expected: The slope expected on log-log axes, in words.
+    """
+
+    name: str
+    axis: str
+    quantity: str
+    points: Sequence[tuple[float, float]]
+    expected: str
+
+    @property
+    def slope(self) -> float:
+        """Least-squares slope on log-log axes: y grows as x to this power."""
+        x, y = np.log(np.array(self.points)).T
+        return float(np.polyfit(x, y, 1)[0])
+
+
+def measure_growth(settings: BenchSettings) -> list[Result]:
+    """Measures every curve; with an output folder, ``growth.csv`` and ``growth.png`` are written."""
+    curves = [*_model_curves(settings), *_cache_curves(settings), *_process_curve(settings)]
+    notes = [
+        f"{curve.name}: {curve.quantity} grows as {curve.axis} to the power {curve.slope:.2f} (expected: "
+        f"{curve.expected}); " + ", ".join(f"{x:,.0f}: {y:.3g}" for x, y in curve.points)
+        for curve in curves
+    ]
+    if settings.output_dir is not None:
+        settings.output_dir.mkdir(parents=True, exist_ok=True)
+        write_curves(settings.output_dir, curves)
+    return [Result(f"growth, T5-{settings.shape}", "points", [], (), notes)]
+
+
+def _model_curves(settings: BenchSettings) -> list[Curve]:
+    """Step time and memory against s, m, batch and model; medians over the rounds."""
+    small = settings.shape == "tiny"
+    shapes = ("tiny", "small") if small else ("small", "base", "large")
+    backbones = {name: str(write_backbone(settings.work_dir / name, shape(name))) for name in shapes}
+    base: dict[str, Any] = {"shape": settings.shape if settings.shape in shapes else shapes[0]}
+    fixed = {"m": 40, "length": 64, "batch": 8}
+    axes: dict[str, tuple[str, Sequence[int]]] = {
+        "text length": ("length", (32, 64, 128, 256)),
+        "prompt length": ("m", (20, 40, 60, 80)),
+        "batch": ("batch", (4, 8, 16, 32)),
+    }
+    asked: dict[str, list[tuple[float, str]]] = {}
+    for name, (key, values) in axes.items():
+        points = [{**base, **fixed, key: value} for value in values]
+        asked[name] = [(_tokens(point) if key != "batch" else point["batch"], _workload(point)) for point in points]
+    asked["model"] = [
+        (_parameters(name), _workload({"shape": name, **fixed, "batch": 4, "length": 32})) for name in shapes
+    ]
+    workloads = list(dict.fromkeys(workload for points in asked.values() for _, workload in points))
+    workloads.sort(key=lambda workload: json.loads(workload)["shape"])
+    entries = [Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbones": backbones})]
+    rounds = compete(entries, workloads, settings)
+    axis_of = {"batch": "rows", "model": "parameters"}
+    expected = {"time": "1, a little more where attention's square shows; less where fixed costs do", "memory": "1"}
+    curves = []
+    for name, points in asked.items():
+        axis = axis_of.get(name, "encoder tokens")
+        for kind, key in (("time", "step_s"), ("memory", "over_loaded_gib")):
+            if name == "model" and kind == "memory":
+                continue  # what is resident differs between models
+            values = [(x, float(np.median([one["step"][key] for one in rounds[workload]]))) for x, workload in points]
+            unit = "s a step" if kind == "time" else "GiB over the loaded model"
+            curves.append(Curve(f"{name}, {kind}", axis, unit, values, expected[kind]))
+    return curves
+
+
+def _cache_curves(settings: BenchSettings) -> list[Curve]:
+    """Opening a feature store and reading from it, against the number of (tiny) images in it."""
+    opening, reading = [], []
+    sizes = (1_000, 10_000) if settings.shape == "tiny" else (1_000, 10_000, 100_000, 1_000_000)
+    for size in sizes:
+        folder = settings.work_dir / f"store-{size}"
+        fingerprint = {"num_visual_tokens": 1, "feature_dim": 8, "dtype": "float16"}
+        with FeatureWriter(folder, fingerprint, range(size), rows_per_shard=min(size, 50_000)) as writer:
+            for plan in writer.pending():
+                rows = len(plan.image_ids)
+                writer.write(plan, torch.zeros(rows, 1, 8, dtype=torch.float16), [0] * rows)
+            writer.finish()
+        started = time.perf_counter()
+        store = FeatureStore.open(folder)
+        opening.append((float(size), time.perf_counter() - started))
+        wanted = np.random.default_rng(0).integers(0, size, (50, 64)).tolist()
+        store.read(wanted[0])
+        started = time.perf_counter()
+        for ids in wanted:
+            store.read(ids)
+        reading.append((float(size), (time.perf_counter() - started) / len(wanted)))
+    return [
+        Curve("cached images, opening", "images", "s", opening, "1: the index is read once"),
+        Curve("cached images, reading 64", "images", "s a batch", reading, "0 (a binary search; more shards)"),
+    ]
+
+
+def _process_curve(settings: BenchSettings) -> list[Curve]:
+    """Samples/s of ``dept-vl train`` in one process and in two (gloo), a thread each."""
+    backbone = settings.work_dir / settings.shape
+    if not backbone.is_dir():
+        write_backbone(backbone, shape(settings.shape))
+    work = write_text_work(
+        settings.work_dir / "processes", backbone, glue_lengths("cola"), batch_size=settings.batch_size, steps=4
+    )
+    points = []
+    for processes in (1, 2):
+        run_dir = settings.work_dir / f"run-{processes}"
+        config = train_config(str(backbone), work, shape(settings.shape), str(run_dir), 4)
+        points.append((float(processes), launch(config, settings.work_dir, processes)))
+    return [Curve("processes", "processes", "samples/s", points, "1 with a core each; less where memory is shared")]
+
+
+def launch(config: TrainConfig, folder: Path, processes: int) -> float:
+    """Runs ``dept-vl train`` under torchrun and returns the samples/s it recorded."""
+    file = folder / f"launch-{processes}.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone", "-m", "dept_vl"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, *command, "train", "--config", str(file)], check=True, env=environment, capture_output=True
+    )
+    lines = (config.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    record = next(row for row in map(json.loads, lines) if "samples_per_s" in row)
+    return float(record["samples_per_s"])
+
+
+def write_curves(folder: Path, curves: Sequence[Curve]) -> None:
+    """Writes ``growth.csv`` and ``growth.png``."""
+    with open(folder / "growth.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["curve", "axis", "x", "quantity", "y", "slope"])
+        for curve in curves:
+            writer.writerows(
+                [curve.name, curve.axis, x, curve.quantity, y, f"{curve.slope:.3f}"] for x, y in curve.points
+            )
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = 3
+    figure, axes = pyplot.subplots(-(-len(curves) // columns), columns, figsize=(12, 3 * -(-len(curves) // columns)))
+    for plot, curve in zip(np.ravel(axes), curves, strict=False):
+        plot.loglog(*zip(*curve.points, strict=True), "o-")
+        plot.set_title(f"{curve.name}: slope {curve.slope:.2f}", fontsize=9)
+        plot.set_xlabel(curve.axis, fontsize=8)
+        plot.set_ylabel(curve.quantity, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / "growth.png", dpi=120)
+    pyplot.close(figure)
+
+
+def _workload(point: dict[str, Any]) -> str:
+    tuner = {"name": "dept", "num_virtual_tokens": point["m"], "allow_nearest": True}
+    asked = {"shape": point["shape"], "tuner": tuner, "length": point["length"], "batch": point["batch"]}
+    return json.dumps(asked)
+
+
+def _tokens(point: dict[str, Any]) -> int:
+    return int(point["m"] + point["length"])
+
+
+def _parameters(name: str) -> int:
+    """Weights of the encoder's blocks: what every token passes."""
+    config = shape(name).config
+    return int(config.num_layers * config.d_model * (4 * config.num_heads * config.d_kv + 2 * config.d_ff))
