@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dept_vl.atomic import atomic_folder, remove_folder, write_bytes
@@ -84,8 +84,8 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
         CheckpointError: A file is missing or damaged, or the tensors are not the model's.
     """
     try:
-        tensors = load_file(checkpoint / "trainable.safetensors")
-        moments = load_file(checkpoint / "optimizer.safetensors")
+        tensors = load((checkpoint / "trainable.safetensors").read_bytes())
+        moments = load((checkpoint / "optimizer.safetensors").read_bytes())
         progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(

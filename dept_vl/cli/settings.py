@@ -30,11 +30,12 @@ ALIASES = {
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
 
+_NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
+"""Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
+
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Takes ``--dotted.key value`` and ``--dotted.key=value`` out of the arguments; values are read as YAML."""
-    import yaml
-
     words: list[str] = []
     overrides: dict[str, Any] = {}
     rest = iter(arguments)
@@ -48,11 +49,18 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
             if following is None:
                 raise ConfigError(f"--{key}: expected a value after it")
             value = following
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            overrides[key] = value
+        overrides[key] = _read_value(value)
     return words, overrides
+
+
+def _read_value(text: str) -> Any:
+    """Returns a value read as YAML; text that is none, such as a file's name that is not UTF-8, as it is."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def add_command(
@@ -95,14 +103,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
     """Returns dotted overrides, those given through aliases among them, a task by its full name."""
-    import yaml
-
     from dept_vl.tasks import get_task
 
+    flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
     given = {
-        key.removeprefix("set:"): yaml.safe_load(value) if value != "" else value
-        for key, value in vars(options).items()
-        if key.startswith("set:") and value is not None
+        key: text if key in _NAMES or text == "" else _read_value(text)
+        for key, text in flags.items()
+        if text is not None
     }
     twice = sorted(set(given) & set(overrides))
     if twice:
