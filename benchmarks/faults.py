@@ -38,7 +38,6 @@ Row = Callable[[World, int], str]
 """Does fault number N and returns what was lost, "" for nothing."""
 
 ROWS: dict[str, tuple[int, Row]] = {}
-NOBODY = 65534
 
 
 def row(name: str, times: int) -> Callable[[Row], Row]:
@@ -288,11 +287,13 @@ def diverge(world: World, index: int) -> str:
 
 @row("NaN loss with --on-nan skip: counted, gone on", 5)
 def skip(world: World, index: int) -> str:
-    """Skips one to five bad steps; killed and resumed, the same."""
+    """Skips one to five bad steps, twice with the same result."""
     bad, results = index % 5 + 1, []
     for _ in range(2):
         run = world.new("run")
-        world.must(world.train(run, "--on-nan", "skip"), before=_poison(3, float("nan"), bad))
+        ended = world.must(world.train(run, "--on-nan", "skip"), before=_poison(3, float("nan"), bad))
+        if f"({bad} of them skipped: loss or gradient bad)" not in ended.text:
+            return f"the summary does not count them: {ended.text[-600:]}"
         results.append(world.result(run))
     counted = json.loads((run / "training.json").read_text())["skipped_steps"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -331,8 +332,6 @@ def _small_disk(folder: Path) -> Iterator[None]:
 def full_disk(world: World, index: int) -> str:
     """Leaves a command 0 to 400 KB of a small disk."""
     kind, place = COMMANDS[index % 6], world.new("disk")
-    if os.geteuid() != 0:
-        return ""
     with _small_disk(place):
         earlier = place / "earlier.txt"
         earlier.write_text("mine")
@@ -357,23 +356,13 @@ def full_disk(world: World, index: int) -> str:
 
 @row("read-only folder, each command", 6)
 def read_only(world: World, index: int) -> str:
-    """Runs a command as a user who may not write where it writes."""
+    """Runs a command that is to write to a file system mounted read-only."""
     kind, place = COMMANDS[index % 6], world.new("read-only")
-    place.mkdir()
-    work = _command(world, kind, place)
-    before = tree_hash(place)
-    for path in [place, *place.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-
-    def become_nobody() -> None:
-        log = os.environ.get("HOME")
-        if os.geteuid() == 0:
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        os.environ["HOME"] = log or "/"
-
-    ended = world.do(work, before=become_nobody)
-    return one_message(ended) or differs(tree_hash(place), before)
+    with _small_disk(place):
+        work = _command(world, kind, place)
+        before = tree_hash(place)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        return one_message(world.do(work)) or differs(tree_hash(place), before)
 
 
 @row("folder deleted under a command, each command", 6)
@@ -469,12 +458,32 @@ def _train_elsewhere(world: World, data: Path, run: Path, **options) -> str:
 NAMES = ["with spaces and 'quotes\" $x; *", "caf\u00e9 \u4e2d\u6587", os.fsdecode(b"not-utf8-\xff\xfe"), "n" * 255]
 
 
-@row("odd names of data and run folders", 4)
+@row("odd names of folders and images: train, eval, prepare, cache-features, predict", 4)
 def odd_names(world: World, index: int) -> str:
-    """Trains on data in, and to a run in, a folder with an odd name."""
+    """Runs every command on data in, and to, a folder with an odd name."""
     place = world.new("names") / NAMES[index % 4]
     shutil.copytree(world.data, place / "data")
-    return _train_elsewhere(world, place / "data", place / NAMES[index % 4])
+    run = place / NAMES[index % 4]
+    lost = _train_elsewhere(world, place / "data", run)
+    if lost:
+        return lost
+    images = place / "images"
+    images.mkdir()
+    shutil.copy(next(world.raw.rglob("*.jpg")), images / f"{NAMES[index % 4][:200]}.jpg")
+    prepared, out = place / "prepared", place / "answers.jsonl"
+    scored = ["eval", "--checkpoint", str(run), "--data-dir", str(place / "data")]
+    question = ["--question", "what color is the circle?", "--output", str(out)]
+    for work in (
+        scored,
+        world.prepare(prepared),
+        lambda: world.cache(prepared),
+        ["predict", "--checkpoint", str(run), "--image", str(images), *question],
+    ):
+        ended = world.do(work)
+        if ended.code:
+            return f"exit {ended.code}: {ended.text[-900:]}"
+    lost = differs(tree_hash(prepared / "vqa"), tree_hash(world.data / "vqa"))
+    return lost or differs(_store(prepared), _store(world.data)) or ("" if out.exists() else "no answers")
 
 
 @row("very long paths", 1)
@@ -538,6 +547,9 @@ def main() -> int:
         for name, (times, fault) in ROWS.items()
         if not options.only or any(word in name for word in options.only)
     ]
+    if os.geteuid() != 0:
+        print("not root, so no small disk can be mounted: the rows 'disk full' and 'read-only folder' are left out")
+        rows = [entry for entry in rows if not entry[0].startswith(("disk full", "read-only"))]
     with tempfile.TemporaryDirectory(prefix="dept-vl-faults-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # the read-only row reads it as another user
         world = World(Path(folder), options.seed)

@@ -104,9 +104,10 @@ def describe_training(result: TrainResult) -> str:
         score, scale = format_score(result.metric_name, progress.best_metric)
         how = f"{scale}; decode: {result.decode}"
         best = f"best {result.metric_name} on val {score} ({how}) at step {progress.best_step:,}"
+    skipped = f" ({progress.skipped_steps:,} of them skipped: loss or gradient bad)" if progress.skipped_steps else ""
     return "\n".join(
         [
-            f"trained {progress.step:,} steps in {progress.train_seconds:.0f} s: {best}",
+            f"trained {progress.step:,} steps{skipped} in {progress.train_seconds:.0f} s: {best}",
             "trainable parameters:",
             format_budget(result.budget),
             f"run folder: {result.run_dir}",

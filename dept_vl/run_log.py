@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from dept_vl.atomic import naming
+from dept_vl.file_names import is_utf8
 from dept_vl.run_folder import METRICS_FILE
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -19,6 +23,10 @@ class RunLog:
         """Opens the log of a run that has done `last_step` steps; what TensorBoard has after them is hidden."""
         self._path = run_dir / METRICS_FILE
         self._folder = run_dir / "tensorboard"
+        self._board: SummaryWriter | None = None
+        if not is_utf8(run_dir):
+            logger.warning("%r: TensorBoard cannot write to a folder whose name is not UTF-8", str(run_dir))
+            return
         with naming(self._folder):
             self._board = SummaryWriter(self._folder, purge_step=last_step + 1)
 
@@ -30,6 +38,8 @@ class RunLog:
         """
         with naming(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._board is None:
+            return
         with naming(self._folder):
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -40,5 +50,7 @@ class RunLog:
         Raises:
             OSError: As `record`.
         """
+        if self._board is None:
+            return
         with naming(self._folder):
             self._board.close()

@@ -251,15 +251,17 @@ class _Trainer:
                     "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
                 )
                 break
-            loss, signal = self._step(step, parts)
+            loss = self._step(step, parts)
             losses += [] if loss is None else [loss]
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
             done, is_last = self.progress.step, self.progress.step == loop.max_steps
             bar.update()
+            (signal,) = agree_on_largest([stopping.requested() or 0])
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
             if due or is_last or signal:  # checked before every checkpoint: nothing that is no number gets into one
-                self._check_steps()
+                self._judge_steps()
+                self.guard.refuse_bad_weights(self.progress.step)
                 samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
                 self._log_losses(losses, bar, samples_per_s, steps.waited_s / seconds)
                 losses = []
@@ -293,12 +295,11 @@ class _Trainer:
         patience = self.config.loop.early_stop_evals
         return patience is not None and self.progress.evals_since_best >= patience
 
-    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> tuple[Tensor | None, int]:
+    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor | None:
         """Does one optimiser step.
 
         Returns:
-            The mean loss of this process's examples, on the device, None for a step that was skipped; and the signal
-            that asked any process to stop, or 0.
+            The mean loss of this process's examples, on the device; None for a step that was skipped.
         """
         self.model.train()
         factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
@@ -316,24 +317,22 @@ class _Trainer:
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
         self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
-        bad = self.guard.find_bad() if self.checks_each_step else None
-        is_bad, signal = agree_on_largest([int(bad is not None), stopping.requested() or 0])
-        if is_bad:
-            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
-        else:
+        is_bad = self.checks_each_step and self._judge_steps()
+        if not is_bad:
             if self.config.optim.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
             self.optimizer.step()
             self.progress = replace(self.progress, skipped_in_a_row=0)
         self.optimizer.zero_grad(set_to_none=True)
-        return None if is_bad else total, signal
+        return None if is_bad else total
 
-    def _check_steps(self) -> None:
-        """Looks at the steps that were not checked one by one, and at the weights, before anything is written."""
+    def _judge_steps(self) -> bool:
+        """Returns whether a step since the last look was bad, for any process, and is to be skipped."""
         bad = self.guard.find_bad()
-        if agree_on_largest([int(bad is not None)])[0]:
+        (is_bad,) = agree_on_largest([int(bad is not None)])
+        if is_bad:
             self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
-        self.guard.refuse_bad_weights(self.progress.step)
+        return bool(is_bad)
 
     def _log_losses(
         self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float, data_wait_share: float

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dept_vl.atomic import atomic_folder, remove_folder, write_bytes
@@ -93,8 +93,8 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
         CheckpointError: A file is missing or damaged, or the tensors are not the model's.
     """
     try:
-        tensors = load_file(checkpoint / "trainable.safetensors")
-        moments = load_file(checkpoint / "optimizer.safetensors")
+        tensors = load(read_file(checkpoint / "trainable.safetensors"))
+        moments = load(read_file(checkpoint / "optimizer.safetensors"))
         progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]

@@ -1,8 +1,13 @@
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
 from dept_vl.cli import main
 
@@ -191,3 +196,80 @@ def test_vqa_results_file_is_scored_without_a_model(capsys, shared_data, tmp_pat
     assert code == 2
     assert f"missing for 2 of {len(answers)} questions" in error
     assert run(capsys, *arguments, "--allow-missing")[0] == 0
+
+
+def stop_at_step(monkeypatch, number):
+    """Sends this process SIGTERM before its `number`-th update."""
+    step, count = torch.optim.AdamW.step, [0]
+
+    def counted(self, *arguments, **options):
+        count[0] += 1
+        if count[0] == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+
+
+def test_a_stopped_training_exits_143_and_says_how_to_go_on(capsys, monkeypatch, train_arguments):
+    stop_at_step(monkeypatch, 1)
+    code, _, err = run(capsys, *train_arguments, "--overwrite")
+    monkeypatch.undo()
+    assert code == 143
+    said, _, command = err.splitlines()[-1].partition("; go on with: ")
+    assert said == "dept-vl: stopped by SIGTERM; a checkpoint was written after step 1"
+    words = shlex.split(command)
+    words = words[words.index("train") :]
+    assert words == [str(word) for word in (*train_arguments, "--resume")]
+    assert run(capsys, *words)[0] == 0
+
+
+def test_a_command_stopped_with_nothing_to_save_says_to_run_it_again(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("data_prep.prepare.prepare", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    code, _, err = run(capsys, "prepare", "--task", "vqa", "--raw", tmp_path, "--out", tmp_path / "a b")
+    assert code == 130
+    words = shlex.split(err.splitlines()[-1].partition("; go on with: ")[2])
+    assert words[words.index("prepare") :] == [
+        "prepare",
+        "--task",
+        "vqa",
+        "--raw",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "a b"),
+    ]
+
+
+def test_a_folder_s_name_is_taken_as_it_is(capsys, monkeypatch, train_arguments, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run: 2", "2024", "[a"):
+        place = train_arguments.index("--output-dir") + 1
+        code, _, err = run(capsys, *train_arguments[:place], name, *train_arguments[place + 1 :])
+        assert code == 0, err
+        assert (tmp_path / name / "config.yaml").is_file()
+
+
+def launch(arguments, *, processes=1):
+    """Starts the command line in a process group of its own, under torchrun for several processes."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29873"]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dept_vl", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2], ids=["loader workers", "torchrun"])
+def test_a_signal_to_every_process_of_a_job_saves_a_checkpoint(train_arguments, tmp_path, processes):
+    place = train_arguments.index("--loop.max_steps") + 1
+    arguments = [*train_arguments[:place], "100000", *train_arguments[place + 1 :], "--data.num_workers", "2"]
+    arguments[arguments.index("--loop.eval_every_steps") + 1] = "100000"
+    child = launch([*arguments, "--loop.log_every_steps", "1"], processes=processes)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "metrics.jsonl").is_file():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode in (143, 1, -signal.SIGTERM), err  # torchrun reports a failure of its own
+    assert err.count("dept-vl: stopped by SIGTERM; a checkpoint was written after step") == 1, err
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))

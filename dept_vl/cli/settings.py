@@ -30,6 +30,9 @@ ALIASES = {
 }
 """Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
 
+_NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
+"""Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
+
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Takes ``--dotted.key value`` and ``--dotted.key=value`` out of the arguments; values are read as YAML."""
@@ -46,12 +49,12 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
             if following is None:
                 raise ConfigError(f"--{key}: expected a value after it")
             value = following
-        overrides[key] = _value(value)
+        overrides[key] = _read_value(value)
     return words, overrides
 
 
-def _value(text: str) -> Any:
-    """Returns a setting's value as YAML reads it; text that is no YAML is taken as it is."""
+def _read_value(text: str) -> Any:
+    """Returns a value read as YAML; text that is none, such as a file's name that is not UTF-8, as it is."""
     import yaml
 
     from dept_vl.untrusted import parse_yaml
@@ -104,10 +107,11 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     """Returns dotted overrides, those given through aliases among them, a task by its full name."""
     from dept_vl.tasks import get_task
 
+    flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
     given = {
-        key.removeprefix("set:"): _value(value)
-        for key, value in vars(options).items()
-        if key.startswith("set:") and value is not None
+        key: text if key in _NAMES or text == "" else _read_value(text)
+        for key, text in flags.items()
+        if text is not None
     }
     twice = sorted(set(given) & set(overrides))
     if twice:

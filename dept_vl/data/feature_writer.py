@@ -23,6 +23,7 @@ from dept_vl.atomic import remove_leftovers, write_bytes, write_text
 from dept_vl.data import feature_format as files
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import DataError
+from dept_vl.file_names import utf8_name
 from dept_vl.locks import OwnedLock
 from dept_vl.untrusted import parse_json, read_file
 
@@ -265,7 +266,7 @@ class FeatureWriter:
 def _load_column(path: Path, name: str) -> list[int]:
     """Reads ``image_ids`` or ``image_bytes`` of a shard."""
     try:
-        with safe_open(path, "pt") as shard:
+        with utf8_name(path) as opened, safe_open(opened, "pt") as shard:
             column: list[int] = shard.get_tensor(name).tolist()
     except (KeyError, OSError, SafetensorError) as error:
         raise DataError(f"{path}: not a complete feature shard ({error!r})") from error

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from dept_vl.atomic import atomic_file
 from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
 from dept_vl.errors import DataError
+from dept_vl.file_names import arrow_name
 from dept_vl.tasks import get_task
 from dept_vl.untrusted import parse_json, read_file
 
@@ -232,7 +233,7 @@ def _open_parquet(path: Path, task: str, protocol: str | None = None) -> pq.Parq
             f"{path}: no such prepared split{there}; run: dept-vl prepare --task {task}{option} --raw RAW --out DATA"
         )
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(pa.OSFile(arrow_name(path)), page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a complete Parquet file ({error}); prepare the task again") from error
 
@@ -259,7 +260,7 @@ def _arrow_name(path: Path, digest: str) -> str:
 
 def _write_arrow(path: Path, arrow: Path) -> None:
     """Copies a Parquet file to an Arrow stream batch by batch, checking every row on the way."""
-    parquet = pq.ParquetFile(path, page_checksum_verification=True)
+    parquet = pq.ParquetFile(pa.OSFile(arrow_name(path)), page_checksum_verification=True)
     with atomic_file(arrow) as file, pa.ipc.new_stream(file, parquet.schema_arrow) as writer:
         first = 0
         try:
@@ -279,14 +280,14 @@ def _map_arrow(path: Path, rows: int, digest: str) -> Dataset:
     arrow = path.parent / _ARROW_FOLDER / name
     if arrow.is_file():
         try:
-            dataset = Dataset.from_file(str(arrow))
+            dataset = Dataset.from_file(arrow_name(arrow))
             if len(dataset) == rows:
                 return dataset
         except (pa.ArrowInvalid, OSError):
             pass  # a copy that cannot be read is made again below
     arrow = _writable_cache(path.parent) / name
     _write_arrow(path, arrow)
-    return Dataset.from_file(str(arrow))
+    return Dataset.from_file(arrow_name(arrow))
 
 
 def _writable_cache(folder: Path) -> Path:

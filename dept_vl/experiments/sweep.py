@@ -7,6 +7,7 @@ processes may work in one folder.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dept_vl.atomic import write_bytes
 from dept_vl.config import TrainConfig
-from dept_vl.errors import ConfigError, DivergenceError, PrunedError
+from dept_vl.errors import CheckpointError, ConfigError, DivergenceError, PrunedError
 from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
@@ -34,6 +35,7 @@ from dept_vl.tasks import get_task
 logger = logging.getLogger(__name__)
 
 _STUDY = "sweep"
+_JOURNAL = "optuna.journal"
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,17 @@ def run_sweep(plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrit
     folder = plan.folder
     settings = {"sweep": asdict(plan.sweep), "settings": plan.tree, "overrides": _recorded(plan.overrides)}
     open_experiment(folder, "sweep", settings, resume=resume, overwrite=overwrite)
-    study = _open_study(plan, folder)
     session = Session()
-    while True:
-        with _next_trial(study, plan, folder) as trial:
-            if trial is None:
-                break
-            _run_trial(trial, plan, folder, data_dir, session)
-    return _conclude(study, plan, folder, data_dir, session)
+    try:
+        study = _open_study(plan, folder)
+        while True:
+            with _next_trial(study, plan, folder) as trial:
+                if trial is None:
+                    break
+                _run_trial(trial, plan, folder, data_dir, session)
+        return _conclude(study, plan, folder, data_dir, session)
+    except json.JSONDecodeError as error:  # what Optuna says of its journal
+        raise CheckpointError(f"{folder / _JOURNAL}: damaged, or replaced while the sweep ran: {error}") from None
 
 
 def _recorded(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _recorded(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
     """Opens the storage; a grid is queued there whole, in order, so that any process takes the next point."""
-    journal = folder / "optuna.journal"
+    journal = folder / _JOURNAL
     with FileLock(folder / ".lock"), _JournalLock(folder):
         _drop_cut_line(journal)
     storage = JournalStorage(JournalFileBackend(str(journal), _JournalLock(folder)))
@@ -115,7 +120,7 @@ class _JournalLock(JournalFileOpenLock):
     """Guards Optuna's journal by a lock that dies with its process; Optuna's own outlives a killed one."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder / "optuna.journal"))
+        super().__init__(str(folder / _JOURNAL))
         self._lock = FileLock(folder / ".journal.lock")
 
     def acquire(self) -> bool:

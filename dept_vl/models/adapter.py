@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dept_vl.atomic import write_bytes, write_text
 from dept_vl.errors import CheckpointError
+from dept_vl.file_names import utf8_name
 from dept_vl.models.config import FROZEN, VisualPositionBias
 from dept_vl.tuners import TunerConfig
 from dept_vl.untrusted import parse_json
@@ -164,7 +165,7 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no adapter here ({WEIGHTS_FILE} is missing)")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             names = list(file.keys())
             if len(names) > _MAX_TENSORS:

@@ -1,0 +1,88 @@
+"""The same settings give the same adapter, however the work is cut up."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_prep.cache_features import cache_features
+from data_prep.prepare import prepare
+from data_prep.scenes import write_scenes
+from dept_vl.components import open_dataset, open_visual
+from dept_vl.config import TrainConfig, load_config
+from dept_vl.data.sampler import BatchRequest
+from dept_vl.models.adapter import WEIGHTS_FILE
+from dept_vl.models.clip_t5 import build_model
+from dept_vl.train import train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Drawn scenes with features stored in float32 by the packaged CLIP."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root / "raw", seed=1, num_train=8, num_restval=2, num_val=4, num_test=2)
+    prepare("vqa", root / "raw", root)
+    cache_features(load_config(None, CLIP).model.clip, root, "vqa", batch_size=4, num_workers=0)
+    return root
+
+
+CLIP = {"model.clip.model": "demo", "model.clip.pooled_grid": None, "model.clip.dtype": "float32"}
+
+
+@pytest.fixture
+def config(t5_folder, data, tmp_path) -> TrainConfig:
+    settings = {
+        "output_dir": str(tmp_path / "run"), "model.backbone": str(t5_folder), "data.max_source_length": 16,
+        "data.max_target_length": 4, "tuner.budget_tokens": 20, "tuner.num_virtual_tokens": 4, "data.batch_size": 8,
+        "loop.max_steps": 4, "loop.eval_every_steps": 2, "loop.save_every_steps": 2, "loop.log_every_steps": 1,
+    }  # fmt: skip
+    return load_config(None, {**CLIP, **settings})
+
+
+def adapter_after(config: TrainConfig, data: Path, run_dir: Path, **changes) -> dict[str, torch.Tensor]:
+    config = replace(config, output_dir=str(run_dir), data=replace(config.data, **changes))
+    train(config, data)
+    return load_file(run_dir / WEIGHTS_FILE)
+
+
+def test_four_loader_workers_give_the_bits_of_none(config, data, tmp_path):
+    adapter_after(config, data, tmp_path / "none")
+    adapter_after(config, data, tmp_path / "four", num_workers=4)
+    assert (tmp_path / "none" / WEIGHTS_FILE).read_bytes() == (tmp_path / "four" / WEIGHTS_FILE).read_bytes()
+
+
+def test_features_encoded_on_the_fly_give_the_adapter_of_cached_ones(config, data, tmp_path):
+    cached = adapter_after(config, data, tmp_path / "cached")
+    fresh = adapter_after(config, data, tmp_path / "fresh", visual_features="encode")
+    for name, tensor in cached.items():
+        torch.testing.assert_close(fresh[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_an_example_has_one_loss_whatever_it_is_batched_with(config, data):
+    visual = open_visual(config, data, ("train",), torch.device("cpu"))["train"]
+    model, codec = build_model(config.model, config.tuner, max_source_length=16, feature_dim=visual.feature_dim, seed=0)
+    dataset = open_dataset(config, data, "train", codec, visual, is_training=True)
+    rows = dataset.indices[:16].tolist()
+    model.eval()
+
+    def losses(size: int) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(rows), size):
+            batch = dataset.batch(BatchRequest(0, tuple(rows[start : start + size]), True, len(rows)))
+            parts.append(model(batch.input_ids, batch.attention_mask, batch.labels, visual.features(batch)))
+        return torch.cat([part.loss_per_example for part in parts]).detach()
+
+    for size in (1, 5, 16):
+        torch.testing.assert_close(losses(size), losses(16), rtol=0, atol=1e-5)
+
+
+def test_a_file_of_metrics_is_the_same_for_the_same_seed(config, data, tmp_path):
+    lines = []
+    for name in ("one", "two"):
+        adapter_after(config, data, tmp_path / name)
+        records = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        lines.append([{key: value for key, value in record.items() if key != "samples_per_s"} for record in records])
+    assert lines[0] == lines[1]
