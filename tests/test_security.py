@@ -24,7 +24,8 @@ FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv",
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open", "dill.load",
     "dill.loads", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
-    "subprocess.getoutput", "tarfile.open", "shutil.unpack_archive", "urllib.request.urlopen", "torch.jit.load", "torch.hub.load",
+    "subprocess.getoutput", "tarfile.open", "shutil.unpack_archive", "urllib.request.urlopen",
+    "torch.jit.load", "torch.hub.load",
 }  # fmt: skip
 """Calls that run what a file or an argument says, or open an archive or a URL."""
 
