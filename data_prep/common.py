@@ -91,7 +91,7 @@ def read_json(path: Path) -> RawFile:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
     except ValueError as error:
-        raise DataError(f"{path}: not JSON of one of the official files: {error}") from error
+        raise DataError(f"{path}: JSON {error}; not one of the official files") from error
     return RawFile(path, content, hashlib.sha256(data).hexdigest(), len(data))
 
 

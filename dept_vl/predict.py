@@ -201,7 +201,7 @@ def predict_inputs(
 
 def _visual(config: TrainConfig, device: torch.device) -> VisualInput:
     encoder = ClipEncoder.load(config.model.clip, device)
-    return VisualInput(ImagePixels(Path(), encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
+    return VisualInput(ImagePixels(None, encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
 
 
 def _sources(task: Task, protocol: str | None, inputs: Sequence[PredictionInput]) -> list[str]:

@@ -42,7 +42,7 @@ def test_help_is_instant_because_torch_is_not_imported():
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = f"{sys.executable} -m dept_vl tasks | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m dept_vl tasks | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (141, "")
 

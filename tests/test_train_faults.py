@@ -42,7 +42,7 @@ def outcome(config: TrainConfig):
     """Returns what must be equal at the end: adapter bytes, last checkpoint, metrics without speed."""
     state = list_states(config.run_dir / "checkpoints")[-1]
     lines = map(json.loads, (config.run_dir / "metrics.jsonl").read_text().splitlines())
-    metrics = [{k: v for k, v in line.items() if k != "samples_per_s"} for line in lines]
+    metrics = [{k: v for k, v in line.items() if k not in ("samples_per_s", "data_wait_share")} for line in lines]
     files = (
         config.run_dir / "adapter_model.safetensors",
         state / "trainable.safetensors",

@@ -13,6 +13,7 @@ from torch import Tensor
 from dept_vl.data.collator import VisualTensors
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
+from dept_vl.errors import DataError
 
 
 class VisualSource(Protocol):
@@ -75,8 +76,8 @@ class ImagePixels:
 
     skipped: Collection[int] = ()
 
-    def __init__(self, image_root: Path, preprocess: Callable[[Image.Image], Tensor]) -> None:
-        """Takes the folder image paths start from, and the encoder's preprocessing."""
+    def __init__(self, image_root: Path | None, preprocess: Callable[[Image.Image], Tensor]) -> None:
+        """Takes the folder image paths start from (None: they are the user's own paths), and the preprocessing."""
         self._image_root = image_root
         self._preprocess = preprocess
 
@@ -88,7 +89,15 @@ class ImagePixels:
         """Returns ``pixel_values`` (batch, 3, height, width) float32.
 
         Raises:
-            DataError: An image is missing, damaged or too large.
+            DataError: An image is missing, damaged or too large, or its path leaves the image root.
         """
-        pixels = [self._preprocess(open_image(self._image_root / image)) for image in images]
+        pixels = [self._preprocess(open_image(self._place(image))) for image in images]
         return {"pixel_values": torch.stack(pixels)}
+
+    def _place(self, image: str) -> Path:
+        """Returns an image's file. Rows may come from an altered Arrow copy, which the manifest's check did not see."""
+        if self._image_root is None:
+            return Path(image)
+        if Path(image).is_absolute() or ".." in Path(image).parts:
+            raise DataError(f"{image}: leads out of the image root {self._image_root}; prepare the task again")
+        return self._image_root / image

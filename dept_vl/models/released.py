@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
@@ -287,7 +288,9 @@ def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
         CheckpointError: It names anything but tensors, is damaged, or holds another structure.
     """
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about opcodes of a damaged file; what matters is raised
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle makes the restricted unpickler raise errors of any type
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
