@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from dept_vl.bench.workload import shape, write_backbone
 from dept_vl.errors import DataError
 from dept_vl.models.clip_t5 import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.t5_backbone import EncoderInput, T5Backbone
 from dept_vl.tuners import DeptConfig
 
 OURS = "dept-vl"
@@ -69,8 +71,8 @@ def measure_captions(settings: BenchSettings) -> list[Result]:
 @torch.no_grad()
 def plain_generate(model: CLIPT5, ids: Tensor, mask: Tensor, features: Tensor) -> Tensor:
     """Generates with transformers' generate from the same encoder states, with nothing of ours in the decoder."""
-    joint = model.joint_input(ids, mask, features)
-    states = model.backbone.encode(joint)
+    joint = cast(EncoderInput, model.joint_input(ids, mask, features))
+    states = cast(T5Backbone, model.backbone).encode(joint)
     settings = {"num_beams": _BEAMS, "max_new_tokens": _CAPTION_TOKENS, "do_sample": False}
     generated: Tensor = model.backbone.model.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=states),

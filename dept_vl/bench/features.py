@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ CACHE = "dept-vl cache-features"
 ENCODE = "CLIP's own encode, tensors in memory"
 
 Read = Callable[[Sequence[int]], object]
+Opener = Callable[[], Read]
 
 _BATCH = 64
 _TOKENS, _FEATURE_DIM = 36, 2048
@@ -53,15 +55,9 @@ def _measure_reads(settings: BenchSettings) -> list[Result]:
     _sync()
     results = []
     for kind in ("warm", "cold"):
+        one = _measure_cold if kind == "cold" else _measure_warm
         rng = np.random.default_rng(0)
-
-        def measure(name: str, kind: str = kind, rng: np.random.Generator = rng) -> dict[str, float]:
-            if kind == "cold":
-                evict(files[name])
-                return {"rate": read_once(openers[name](), rng.permutation(images))}
-            return {"rate": read_often(openers[name](), images, rng)}
-
-        contestants = [Contestant(name, lambda name=name, measure=measure: measure(name)) for name in openers]  # type: ignore[misc]  # defaults bind the loop's values
+        contestants = [Contestant(name, partial(one, openers[name], files[name], images, rng)) for name in openers]
         rounds = run_rounds(contestants, settings.rounds, settings.report_round)
         floors = [
             Floor(f"reads/s over one HDF5 file an image, {kind}", STORE, HDF5, 10),
@@ -75,7 +71,16 @@ def _measure_reads(settings: BenchSettings) -> list[Result]:
     return results
 
 
-def _write_store(folder: Path, features: torch.Tensor) -> Callable[[], Read]:
+def _measure_cold(opener: Opener, files: Path, images: int, rng: np.random.Generator) -> dict[str, float]:
+    evict(files)
+    return {"rate": read_once(opener(), rng.permutation(images))}
+
+
+def _measure_warm(opener: Opener, files: Path, images: int, rng: np.random.Generator) -> dict[str, float]:
+    return {"rate": read_often(opener(), images, rng)}
+
+
+def _write_store(folder: Path, features: torch.Tensor) -> Opener:
     tokens, dim = features.shape[1:]
     fingerprint = {"num_visual_tokens": tokens, "feature_dim": dim, "dtype": "float16"}
     with FeatureWriter(folder, fingerprint, range(len(features))) as writer:
@@ -86,7 +91,7 @@ def _write_store(folder: Path, features: torch.Tensor) -> Callable[[], Read]:
     return lambda: FeatureStore.open(folder).read
 
 
-def _write_hdf5(folder: Path, features: torch.Tensor) -> Callable[[], Read]:
+def _write_hdf5(folder: Path, features: torch.Tensor) -> Opener:
     """A file an image, as VL-adapter's extractor writes them."""
     import h5py
 
@@ -105,7 +110,7 @@ def _write_hdf5(folder: Path, features: torch.Tensor) -> Callable[[], Read]:
     return lambda: read
 
 
-def _write_memory_map(path: Path, features: torch.Tensor) -> Callable[[], Read]:
+def _write_memory_map(path: Path, features: torch.Tensor) -> Opener:
     """One bare array, gathered from: the least there is to do."""
     features.numpy().tofile(path)
 

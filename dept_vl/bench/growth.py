@@ -78,8 +78,8 @@ def _model_curves(settings: BenchSettings) -> list[Curve]:
     }
     asked: dict[str, list[tuple[float, str]]] = {}
     for name, (key, values) in axes.items():
-        points = [{**base, **fixed, key: value} for value in values]
-        asked[name] = [(_tokens(point) if key != "batch" else point["batch"], _workload(point)) for point in points]
+        settled = [{**base, **fixed, key: value} for value in values]
+        asked[name] = [(_tokens(point) if key != "batch" else point["batch"], _workload(point)) for point in settled]
     asked["model"] = [
         (_parameters(name), _workload({"shape": name, **fixed, "batch": 4, "length": 32})) for name in shapes
     ]

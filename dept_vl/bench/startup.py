@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from dept_vl.bench.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.bench.settings import BenchSettings
@@ -18,20 +20,19 @@ def measure_startup(settings: BenchSettings) -> list[Result]:
     """Measures whole processes."""
     commands = {OURS: ["-m", "dept_vl", "--help"], BARE: ["-c", "pass"], TORCH: ["-c", "import torch"]}
 
-    def timed(arguments: list[str]) -> dict[str, float]:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - started
-        return {"rate": 1 / seconds, "seconds": seconds}
-
-    contestants = [
-        Contestant(name, lambda arguments=arguments: timed(arguments)) for name, arguments in commands.items()
-    ]  # type: ignore[misc]  # a default binds the loop's value
+    contestants = [Contestant(name, partial(_timed, arguments)) for name, arguments in commands.items()]
     for one in contestants:
         one.measure()  # fills the page cache
     rounds = run_rounds(contestants, settings.rounds, settings.report_round)
     floors = [Floor("seconds of `dept-vl --help`", OURS, None, 0.3, "seconds", "at most")]
     return [Result("startup", "starts", rounds, floors, [f"torch imported: {'yes' if imports_torch() else 'no'}"])]
+
+
+def _timed(arguments: Sequence[str]) -> dict[str, float]:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    return {"rate": 1 / seconds, "seconds": seconds}
 
 
 def imports_torch() -> bool:

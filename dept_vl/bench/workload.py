@@ -53,10 +53,8 @@ class Shape:
 def shape(name: str) -> Shape:
     """Returns ``tiny`` (for trying out), or the published T5 ``small``, ``base`` or ``large``."""
     if name == "tiny":
-        tiny = T5Config(
-            vocab_size=32128, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
-        return Shape(tiny)
+        sizes = {"vocab_size": 32128, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+        return Shape(T5Config.from_dict({**sizes, "decoder_start_token_id": 0}))
     config = published_config(f"t5-{name}")
     assert isinstance(config, T5Config)
     return Shape(config)

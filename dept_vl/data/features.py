@@ -104,12 +104,10 @@ class FeatureStore:
         if is_missing.any():
             raise self._missing(wanted[is_missing])
         out = np.empty((len(wanted), self.num_visual_tokens, self.feature_dim), _BITS[self._index.dtype])
-        shard_of, row_of = self._shard_of[position], self._row_of[position]
-        for number in np.unique(shard_of):
-            chosen = np.flatnonzero(shard_of == number)
-            shard = self._map(int(number))
-            for at in chosen:
-                out[at] = shard[row_of[at]]
+        # Plain integers and rows: at 64 images a batch, sorting them by shard costs a tenth of the copying.
+        places = zip(self._shard_of[position].tolist(), self._row_of[position].tolist(), strict=True)
+        for target, (number, row) in zip(out, places, strict=True):
+            target[:] = self._map(number)[row]
         return torch.from_numpy(out).view(self.dtype)
 
     def _missing(self, image_ids: np.ndarray) -> DataError:

@@ -48,7 +48,7 @@ class _BeamCache(EncoderDecoderCache):
     transformers does at every step, copies many times what the step itself writes.
     """
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Any) -> None:
         """Moves the self-attention's keys and values."""
         self.self_attention_cache.reorder_cache(beam_idx)
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 from dept_vl.errors import DataError
 from dept_vl.models.clip_t5 import build_model
@@ -280,6 +281,23 @@ def test_beam_search_finds_the_best_of_all_short_answers(t5_v1_1_folder):
         losses = model(*repeated, labels, features[row : row + 1].expand(len(candidates), -1, -1)).loss_per_example
         best = candidates[int(losses.argmin())]  # the mean log-probability is beam search's score
         assert generated[row, : len(best)].tolist() == list(best)
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_beams_that_share_their_source_end_where_plain_generate_does(folder, with_image, attention):
+    model = make(folder, attention=attention, visual_position_bias="sequential")
+    ids, mask, _, features = batch(lengths=(8, 6, 3, 1), targets=(1, 1, 1, 1))  # padding in three of four rows
+    joint = model.joint_input(ids, mask, features if with_image else None)
+    with torch.no_grad():
+        states = BaseModelOutput(last_hidden_state=model.backbone.encode(joint))
+        plain = model.backbone.model.generate(
+            encoder_outputs=states,
+            attention_mask=joint.attention_mask,
+            generation_config=model.backbone.generation_config(num_beams=5, max_new_tokens=12, do_sample=False),
+        )
+    ours = model.generate(ids, mask, features if with_image else None, num_beams=5, max_new_tokens=12)
+    assert torch.equal(ours, plain[:, 1:])
 
 
 def test_generation_is_quiet_without_dropout_and_restores_the_mode(t5_folder, capfd, caplog, recwarn):
