@@ -155,7 +155,7 @@ def test_packed_and_binary_files(raw, tmp_path):
     (raw / QUESTIONS).write_bytes(b'{"questions": "\xff\xfe"}')
     fails(raw, tmp_path, f"{QUESTIONS}: not a text file in UTF-8 at byte 15")
     (raw / QUESTIONS).write_text("[" * 100_000)
-    fails(raw, tmp_path, f"{QUESTIONS}: not JSON of one of the official files: nested too deeply")
+    fails(raw, tmp_path, f"{QUESTIONS}: JSON nested too deeply; not one of the official files")
 
 
 @pytest.mark.parametrize(
