@@ -80,19 +80,22 @@ def import_official(
 def imported_settings(released: ReleasedAdapter, *, task: str, backbone: str, run_dir: Path) -> dict[str, Any]:
     """Returns the settings tree of an imported run: what the adapter's numbers depend on, the rest by default.
 
-    The one place to say how a released adapter is evaluated: with the protocol it was trained under. How it was
-    trained otherwise is not in its files, so ``optim`` and ``loop`` are this package's defaults.
+    The one place to say how a released adapter is evaluated: with the protocol it was trained under, by generation.
+    How it was trained otherwise is not in its files, so ``optim`` and ``loop`` are this package's defaults.
     """
     data: dict[str, Any] = {}
+    decode = {}
     if released.config.max_length is not None:
         data["max_source_length"] = released.config.max_length
     if PAPER in get_task(task).protocols:
         data["protocol"] = PAPER
+        decode["method"] = "generate"
     return {
         "task": task,
         "output_dir": str(run_dir),
         "model": {"backbone": backbone},
         "data": data,
+        "decode": decode,
         "tuner": released.tuner_settings(),
     }
 

@@ -41,6 +41,12 @@ def test_help_is_instant_because_torch_is_not_imported():
     assert "cache-features" in done.stdout
 
 
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m dept_vl tasks | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_help_of_a_command_lists_the_settings_without_torch():
     script = (
         "import sys\nfrom dept_vl.cli import main\n"

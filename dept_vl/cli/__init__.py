@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for bad input, 1 for a diverged run.
 
     Stopped by a signal, 130 (SIGINT) or 143 (SIGTERM).
+    141 when the reader of its output is gone, as a shell reports it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -42,8 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = _parser().parse_args(words)
             command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
             command(options, overrides)
+            sys.stdout.flush()
     except _USER_ERRORS as error:
         return _fail(str(error), 2)
+    except BrokenPipeError:  # who read our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)

@@ -1,6 +1,7 @@
 """Every config of the paper trains two steps on a small model, on real rows where ``shared/data`` has them."""
 
 import gzip
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ROWS = {
     "stsb": ("glue_stsb", "train", 60),
     "qnli": ("glue_qnli", "validation", 1_060),
     "winogrande": ("winogrande", "validation", 1_060),
+    "rte": ("super_glue_rte", "train", 60),
     "superglue-boolq": ("super_glue_boolq", "validation", 200),
     "superglue-cb": ("super_glue_cb", "train", 250),
     "superglue-multirc": ("super_glue_multirc", "validation", 60),
@@ -27,6 +29,9 @@ ROWS = {
     "superglue-wsc": ("super_glue_wsc", "train", 60),
 }
 """Task -> folder in ``nlp/hf``, the file whose rows stand for the training split, and how many of them."""
+
+RENAMED = {"rte": {"premise": "sentence1", "hypothesis": "sentence2"}}
+"""Task -> columns of its file that have other names in the task's own data set."""
 
 CONFIGS = [
     path for path in sorted(PAPER.rglob("*.yaml")) if path.parent.name != "table3" and path.stem.split("-k")[0] in ROWS
@@ -42,7 +47,10 @@ def data_dir(shared_data, tmp_path_factory):
         raw.mkdir(parents=True)
         for split, source, rows in (("train", train_file, count), ("validation", "validation", 60)):
             with gzip.open(shared_data / "nlp" / "hf" / folder / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
-                (raw / f"{split}.jsonl").write_text("".join(islice(file, rows)), encoding="utf-8")
+                records = [json.loads(line) for line in islice(file, rows)]
+            names = RENAMED.get(task, {})
+            renamed = ({names.get(name, name): value for name, value in record.items()} for record in records)
+            (raw / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in renamed))
         prepare(task, raw, root / "data", protocol="paper", subset=True)
     return root / "data"
 
