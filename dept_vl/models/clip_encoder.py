@@ -114,7 +114,7 @@ class ClipEncoder(nn.Module):
             if self.pooled_grid is not None:
                 grid = nn.functional.adaptive_max_pool2d(grid, self.pooled_grid)
             tokens = grid.flatten(2).transpose(1, 2)  # (batch, visual, feature_dim)
-            return tokens.to(self.dtype).float()
+            return tokens.to(self.dtype).float().contiguous()  # laid out as stored ones: products round alike
 
 
 def _describe_tower(tower: nn.Module, name: str) -> tuple[tuple[int, int], int, str]:
