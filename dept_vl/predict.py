@@ -126,7 +126,7 @@ def _given(task: Task, *, image: Path | None, file: Path | None) -> list[Predict
 def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
     inputs = []
     try:
-        lines = read_file(path).decode("utf-8-sig").splitlines()
+        lines = read_file(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
     except OSError as error:
