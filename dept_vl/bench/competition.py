@@ -66,7 +66,7 @@ def _measure(worker: Worker, workloads: Sequence[str]) -> dict[str, float]:
 
 def _of(values: Values, name: str, workloads: Sequence[str]) -> dict[str, float]:
     """Returns the values of one workload; of a constant entry, those of the one it did."""
-    parts = {tuple(key.rsplit(":", 1)): value for key, value in values.items()}
+    parts = {tuple(key.split(":", 1)): value for key, value in values.items()}
     done = {part[1] for part in parts}
     chosen = name if name in done else workloads[0]
     return {part[0]: value for part, value in parts.items() if part[1] == chosen}

@@ -83,21 +83,21 @@ def _model_curves(settings: BenchSettings) -> list[Curve]:
     asked["model"] = [
         (_parameters(name), _workload({"shape": name, **fixed, "batch": 4, "length": 32})) for name in shapes
     ]
-    workloads = list(dict.fromkeys(workload for points in asked.values() for _, workload in points))
+    workloads = list(dict.fromkeys(workload for some in asked.values() for _, workload in some))
     workloads.sort(key=lambda workload: json.loads(workload)["shape"])
     entries = [Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbones": backbones})]
     rounds = compete(entries, workloads, settings)
     axis_of = {"batch": "rows", "model": "parameters"}
     expected = {"time": "1, a little more where attention's square shows; less where fixed costs do", "memory": "1"}
     curves = []
-    for name, points in asked.items():
+    for name, placed in asked.items():
         axis = axis_of.get(name, "encoder tokens")
         for kind, key in (("time", "step_s"), ("memory", "over_loaded_gib")):
             if name == "model" and kind == "memory":
                 continue  # what is resident differs between models
-            values = [(x, float(np.median([one["step"][key] for one in rounds[workload]]))) for x, workload in points]
+            found = [(x, float(np.median([one["step"][key] for one in rounds[workload]]))) for x, workload in placed]
             unit = "s a step" if kind == "time" else "GiB over the loaded model"
-            curves.append(Curve(f"{name}, {kind}", axis, unit, values, expected[kind]))
+            curves.append(Curve(f"{name}, {kind}", axis, unit, found, expected[kind]))
     return curves
 
 

@@ -28,7 +28,7 @@ class BenchSettings:
         steps: Optimiser steps a round.
         data_sets: Whose lengths training and evaluation use.
         released: Folder with the released code's ``peft`` package, or None to leave it out.
-        only: Contestants to run (part of the name); empty for all.
+        skip: Contestants to leave out, each by a part of its name.
     """
 
     work_dir: Path
@@ -39,11 +39,11 @@ class BenchSettings:
     steps: int = 2
     data_sets: tuple[str, ...] = DATA_SETS
     released: Path | None = None
-    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:
         """Returns whether a contestant takes part."""
-        return not self.only or any(part in name for part in self.only)
+        return not any(part in name for part in self.skip)
 
     @property
     def threads(self) -> int:

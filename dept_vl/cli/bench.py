@@ -29,7 +29,7 @@ def _add_bench(commands: Any) -> None:
     )
     parser.add_argument("--released", type=Path, metavar="DIR", help="folder with the released code's `peft` package")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="TEXT", help="contestants with TEXT in their name; repeatable"
+        "--skip", action="append", default=[], metavar="TEXT", help="leave out contestants with TEXT in their name"
     )
 
 
@@ -53,7 +53,7 @@ def _bench(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
                     steps=options.steps,
                     data_sets=tuple(options.data_sets.split(",")),
                     released=options.released.resolve() if options.released else None,
-                    only=tuple(options.only),
+                    skip=tuple(options.skip),
                 )
             )
 
