@@ -102,8 +102,12 @@ def test_a_stopped_run_saves_and_goes_on_to_the_same_bits(
 
 def test_a_library_caller_s_ctrl_c_is_an_ordinary_interrupt(config, tiny_data, monkeypatch):
     before_call(monkeypatch, torch.optim.AdamW, "step", 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt) as interrupt:
-        train(config, tiny_data)
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with SIGINT ignored
+    try:
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            train(config, tiny_data)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     assert not isinstance(interrupt.value, stopping.StoppedError)
     assert folder_lock(config.run_dir, "").owner() is None
 
