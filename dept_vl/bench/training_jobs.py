@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -50,15 +51,15 @@ class Ours:
         return {"rate": record["samples_per_s"], "data_wait_share": record["data_wait_share"]}
 
 
-class _Loop:
+class _Loop(ABC):
     """A plain loop over given batches: the least a peer needs."""
 
     def __init__(self, works: dict[str, Any], steps: int) -> None:
         self._batches = {name: TextWork.load(work).batches[:steps] for name, work in works.items()}
 
+    @abstractmethod
     def step(self, batch: TokenRows) -> None:
         """Does one optimiser step."""
-        raise NotImplementedError
 
     def run(self, workload: str) -> dict[str, float]:
         """Trains on every batch."""
