@@ -99,6 +99,7 @@ def evaluate_run(
     from dept_vl.models.clip_t5 import CLIPT5
     from dept_vl.processes import process_state
     from dept_vl.session import Session
+    from dept_vl.sharding import place_model
 
     session = session or Session()
     started = time.perf_counter()
@@ -114,7 +115,7 @@ def evaluate_run(
         answer_cue=config.data.answer_cue,
         backbone=session.backbone(config.model),
     )
-    model.to(state.device)
+    place_model(model, state.device)
     visual = session.visual(config, data_dir, (split,), state.device)[split]
     check_features(run_dir, visual)
     rows = session.rows(config, data_dir, split)

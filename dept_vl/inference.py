@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
@@ -22,7 +23,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference
 from dept_vl.models.clip_t5 import CLIPT5
 from dept_vl.models.label_trie import LabelTrie
-from dept_vl.processes import process_state
+from dept_vl.processes import agree_on_largest, process_state
 from dept_vl.tasks import Row, Task
 
 
@@ -80,7 +81,7 @@ class Answerer:
     """Answers batches in one way.
 
     Attributes:
-        model: The unwrapped model.
+        model: The model.
         decoding: The way.
     """
 
@@ -148,7 +149,11 @@ def predict_split(
         num_processes=state.num_processes,
     )
     loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
-        dataset, batch_size=None, sampler=requests, num_workers=num_workers, worker_init_fn=stopping.worker_init()
+        dataset,
+        batch_size=None,
+        sampler=_as_many_everywhere(requests, rows),
+        num_workers=num_workers,
+        worker_init_fn=stopping.worker_init(),
     )
     mine: list[tuple[int, str]] = []
     was_training = model.training
@@ -157,7 +162,8 @@ def predict_split(
         total=len(rows), desc="predict", unit="row", leave=False, disable=not state.is_main_process, mininterval=1.0
     )
     for request, batch in loader:
-        if stopping.requested():
+        (asked_to_stop,) = agree_on_largest([stopping.requested() or 0])
+        if asked_to_stop:
             break
         answers = answerer.answer(batch.to(state.device))
         mine += zip(request.indices, (answer.text for answer in answers), strict=True)
@@ -172,6 +178,19 @@ def predict_split(
     for row, text in (pair for _, pairs in gathered for pair in pairs):
         predictions[row] = text
     return predictions
+
+
+def _as_many_everywhere(requests: list[BatchRequest], rows: np.ndarray) -> list[BatchRequest]:
+    """Returns as many batches as the process with most has, the last one again, or one row.
+
+    All processes must run the model equally often: a sharded backbone is gathered from all of them whenever one runs
+    it. Answers are kept by row, so one that is given twice counts once.
+    """
+    (most,) = agree_on_largest([len(requests)])
+    if len(requests) == most:
+        return requests
+    filler = requests[-1] if requests else BatchRequest(0, (int(rows[0]),), is_last_of_step=True, global_rows=len(rows))
+    return requests + [filler] * (most - len(requests))
 
 
 def agreement(scored: Sequence[str], generated: Sequence[str], codec: TextCodec, labels: Sequence[str]) -> float:

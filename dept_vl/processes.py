@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import distributed
+from torch import distributed, nn
 
 
 def process_state() -> PartialState:
@@ -30,6 +30,22 @@ def agree_on_largest(values: Sequence[int]) -> list[int]:
     agreed = torch.tensor(values)
     distributed.all_reduce(agreed, distributed.ReduceOp.MAX, group=_cpu_group())
     return [int(value) for value in agreed]
+
+
+def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Gives every process of the launch the sum of all processes' gradients; alone, changes nothing.
+
+    The trainable tensors are few, so one exchange at the end of a step, after every accumulated pass, is all there is;
+    a backbone without gradients has nothing that could be exchanged earlier.
+    """
+    if process_state().num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    parts = together.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 @cache

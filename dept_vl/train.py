@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +28,7 @@ from dept_vl.locks import OwnedLock, folder_lock
 from dept_vl.models.clip_t5 import ParameterBudget, build_model
 from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
-from dept_vl.processes import agree_on_largest, process_state
+from dept_vl.processes import add_up_gradients, agree_on_largest, process_state
 from dept_vl.run_folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
@@ -39,6 +38,7 @@ from dept_vl.run_folder import (
 )
 from dept_vl.run_log import RunLog
 from dept_vl.session import Session
+from dept_vl.sharding import place_model
 from dept_vl.step_guard import StepGuard
 from dept_vl.tasks import get_task
 from dept_vl.training_batches import Timed, check_batch_size, read_steps
@@ -147,7 +147,7 @@ class _Trainer:
         check_batch_size(config, len(self.train_set.indices), self.accelerator.num_processes)
         self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
         self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
-        self.wrapped: torch.nn.Module = self.accelerator.prepare(self.model)
+        place_model(self.model, self.accelerator.device)
         self.answerer = Answerer(self.model, codec, visual["val"], decoding)
         self.groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, self.groups, config.optim)
@@ -307,15 +307,14 @@ class _Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for part, (request, batch) in enumerate(parts):
             torch.manual_seed(_seed(self.config.seed, step, part, self.accelerator.process_index))
-            is_synced = request.is_last_of_step or self.accelerator.num_processes == 1
-            with nullcontext() if is_synced else self.accelerator.no_sync(self.wrapped):
-                batch = batch.to(self.accelerator.device)
-                features = self.visual.features(batch) if self.visual else None
-                output = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, features)
-                loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
-                # DDP averages gradients over processes; the shares of a step are to be added up.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
+            batch = batch.to(self.accelerator.device)
+            features = self.visual.features(batch) if self.visual else None
+            with self.accelerator.autocast():
+                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features)
+            loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
+            self.accelerator.backward(loss)
             total += loss.detach()
+        add_up_gradients(self.trainable.values())
         self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
         is_bad = self.checks_each_step and self._judge_steps()
         if not is_bad:

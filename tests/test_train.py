@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -243,23 +244,44 @@ def test_features_of_another_encoder_are_refused(config, tiny_data):
     assert not config.run_dir.exists()
 
 
-def test_two_processes_train_as_one(config, tiny_data, tmp_path):
-    """The same global batches, so the same weights up to the order of float additions; every val row counted once."""
-    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0})
-    train(config, tiny_data)
-    two = with_settings(config, tmp_path / "two")
-    path = tmp_path / "two.yaml"
-    path.write_text(dump_config(replace(two, data=replace(two.data, dir=str(tiny_data)))))
+def train_in_two_processes(config, data_dir, **environment):
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump_config(replace(config, data=replace(config.data, dir=str(data_dir)))))
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29871",
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         "-m", "dept_vl", "train", "--config", str(path),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr[-3000:]
-    torch.testing.assert_close(losses(tmp_path / "two"), losses(config.run_dir), atol=1e-5, rtol=1e-5)
-    one, other = final_weights(config.run_dir), final_weights(tmp_path / "two")
+
+
+def test_two_processes_train_as_one(config, tiny_data, tmp_path):
+    """The same global batches, so the same weights up to the order of float additions; every val row counted once.
+
+    Two processes add their halves of a gradient as one process adds two accumulated passes over the same rows: then
+    nothing is left to differ. A single pass over the batch adds in another order.
+    """
+    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0})
+    halves = with_settings(config, tmp_path / "halves", loop={"accumulation_steps": 2})
+    train(config, tiny_data)
+    train(halves, tiny_data)
+    train_in_two_processes(with_settings(config, tmp_path / "two"), tiny_data)
+    one, half, two = (final_weights(tmp_path / name) for name in ("one", "halves", "two"))
     for name in one:
-        torch.testing.assert_close(other[name], one[name], atol=5e-6, rtol=0)
+        torch.testing.assert_close(two[name], half[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(two[name], one[name], atol=5e-6, rtol=0)
+    for name, tolerance in (("halves", 1e-6), ("one", 1e-5)):
+        torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / name), atol=tolerance, rtol=tolerance)
+
+
+def test_a_sharded_backbone_trains_and_evaluates_to_the_same_weights(config, tiny_data, tmp_path):
+    """``accelerate launch`` with FSDP in its configuration sets these variables."""
+    config = with_settings(config, tmp_path / "whole")
+    train_in_two_processes(config, tiny_data)
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+    train_in_two_processes(with_settings(config, tmp_path / "sharded"), tiny_data, **fsdp)
+    assert_same(final_weights(tmp_path / "sharded"), final_weights(tmp_path / "whole"))
+    assert losses(tmp_path / "sharded") == losses(tmp_path / "whole")
 
 
 def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):

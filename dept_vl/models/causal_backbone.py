@@ -111,6 +111,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
             generation_config=self.generation_config(
                 num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
             ),
+            synced_gpus=self.is_sharded,
         )
         return generated
 
@@ -174,6 +175,11 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
                 f"({self.family}'s max_position_embeddings); shorten data.max_source_length, data.max_target_length "
                 "or the prompt"
             )
+
+    def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
+        """Returns the blocks; see `FrozenBackbone.shardable`."""
+        stack = self.model.base_model
+        return list(stack.h if self.family == "gpt2" else stack.layers), set()
 
     @property
     def num_layers(self) -> tuple[int, int | None]:

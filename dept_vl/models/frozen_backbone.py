@@ -46,12 +46,15 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         model: The transformers model.
         codec_class: How the family reads and writes text.
         visual_position_bias: T5's rule for pairs with a visual token; None where there is no such choice.
+        is_sharded: Whether each process has a share of the weights only (`dept_vl.sharding`); every process must then
+            run the model as often as the others.
         max_positions: Tokens the model was made for, source and target together; None where there is no limit.
     """
 
     codec_class: ClassVar[type[TextCodec]]
     model: Any
     visual_position_bias: VisualPositionBias | None
+    is_sharded = False
     max_positions: int | None = None
 
     def __init__(
@@ -128,6 +131,13 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
 
         Raises:
             DataError: Source and longest label together are longer than `max_positions`.
+        """
+
+    @abstractmethod
+    def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
+        """Returns modules that are only ever run by calling them, and those of their weights that are read otherwise.
+
+        What is not in them is used in other ways too and must be whole in every process.
         """
 
     @property

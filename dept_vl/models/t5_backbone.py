@@ -13,6 +13,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.cross_attention import cross_attend
 from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate, score_dtype
 from dept_vl.models.label_trie import LabelTrie
 from dept_vl.models.relative_bias import fold_mask, position_bias
@@ -104,13 +105,10 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
 
     def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:
         """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`."""
-        logits: Tensor = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.encode(joint)),
-            attention_mask=joint.decoder_mask(),
-            decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
-            use_cache=False,
-        ).logits
-        return logits
+        target = labels.shape[1]
+        bias = self._self_attention.compute_bias(target, target, device=labels.device)  # (1, heads, target, target)
+        is_ahead = torch.ones(target, target, dtype=torch.bool, device=labels.device).triu(1)
+        return self._decode(joint, self.model.prepare_decoder_input_ids_from_labels(labels), bias, is_ahead)
 
     def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
         """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
@@ -122,6 +120,7 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
             generation_config=self.generation_config(
                 num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
             ),
+            synced_gpus=self.is_sharded,
         )
         return generated[:, 1:]
 
@@ -143,31 +142,54 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
     def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
         """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
 
-        T5's own decoder blocks read the start token and the nodes as one input, with a position bias made from depths
-        in which nodes that are not ancestors are closed. Their order in the input therefore does not matter, and the
-        keys of the cross-attention are computed once.
+        The decoder reads the start token and the nodes as one input, with a position bias made from depths in which
+        nodes that are not ancestors are closed. Their order in the input therefore does not matter.
+        """
+        start = trie.tokens.new_tensor([self.model.config.decoder_start_token_id])
+        length = trie.longest + 1
+        table = self._self_attention.compute_bias(length, length, device=trie.depths.device)
+        bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]  # (1, heads, 1 + nodes, 1 + nodes)
+        return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.sees)
+
+    @property
+    def _self_attention(self) -> T5Attention:
+        """The decoder's first, which has the table of relative positions."""
+        return cast(T5Attention, self.model.decoder.block[0].layer[0].SelfAttention)
+
+    def _decode(self, joint: EncoderInput, input_ids: Tensor, bias: Tensor, is_closed: Tensor) -> Tensor:
+        """Runs T5's own decoder blocks, with `cross_attend` for their cross-attention.
+
+        Args:
+            joint: The source.
+            input_ids: (batch or 1, target) what the decoder reads.
+            bias: (1, heads, target, target), [query, key].
+            is_closed: (target, target), true where the query does not see the key.
+
+        Returns:
+            (batch, target, vocabulary).
         """
         decoder, config = self.model.decoder, self.model.config
-        start = trie.tokens.new_tensor([config.decoder_start_token_id])
-        embeds = nn.functional.embedding(torch.cat([start, trie.tokens]), self.word_embeddings)  # (1 + nodes, d_model)
-        bias = self._depth_bias(trie, score_dtype(embeds))
         states, mask = self.encode(joint), joint.decoder_mask()
-        hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, 1 + nodes, d_model)
+        embeds = nn.functional.embedding(input_ids, self.word_embeddings)  # (batch or 1, target, d_model)
+        dtype = score_dtype(embeds)
+        bias = bias.to(dtype).masked_fill(is_closed, torch.finfo(dtype).min)
+        hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, target, d_model)
         for block in decoder.block:
-            hidden = block(hidden, None, bias, states, mask)[0]
+            hidden = block.layer[0](hidden, None, bias)[0]
+            hidden = cross_attend(block.layer[1], hidden, states, mask)
+            hidden = block.layer[2](hidden)
         hidden = decoder.dropout(decoder.final_layer_norm(hidden))
         if config.scale_decoder_outputs:  # T5 v1.0, whose output matrix is the word embeddings
             hidden = hidden * config.d_model**-0.5
         logits: Tensor = self.model.lm_head(hidden)
         return logits
 
-    def _depth_bias(self, trie: LabelTrie, dtype: torch.dtype) -> Tensor:
-        """Returns the decoder's bias between nodes, (1, heads, 1 + nodes, 1 + nodes), [query, key]."""
-        attention: T5Attention = cast(Any, self.model.decoder).block[0].layer[0].SelfAttention
-        length = trie.longest + 1
-        table = attention.compute_bias(length, length, device=trie.depths.device)  # (1, heads, length, length)
-        bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]
-        return torch.where(trie.sees, bias.to(dtype), torch.finfo(dtype).min)
+    def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
+        """Returns all but the cross-attentions, and the relative positions; see `FrozenBackbone.shardable`."""
+        encoder, decoder = self.model.encoder, self.model.decoder
+        parts = [block.layer[place] for block in decoder.block for place in (0, 2)]
+        tables = {stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight for stack in (encoder, decoder)}
+        return [*encoder.block, *parts], tables
 
     @property
     def num_layers(self) -> tuple[int, int | None]:

@@ -81,12 +81,13 @@ def test_one_source_pass_and_one_target_pass_a_batch(folders, kind):
     model, _ = make(folders[kind])
     language_model = model.backbone.model
     calls = []
-    stacks = (language_model.encoder, language_model.decoder) if kind == "t5" else (language_model.base_model,)
-    for stack in stacks:
-        block = next(module for name, module in stack.named_modules() if name in ("block.0", "h.0", "layers.0"))
-        block.register_forward_hook(lambda *_: calls.append(1))
+    first = {"t5": ("encoder.block.0", "decoder.block.0.layer.0"), "gpt2": ("h.0",), "llama": ("layers.0",)}[kind]
+    for name in first:
+        (language_model if kind == "t5" else language_model.base_model).get_submodule(name).register_forward_hook(
+            lambda *_: calls.append(1)
+        )
     model.score_labels(*batch(), labels=LabelTrie.build(IDS))
-    assert len(calls) == len(stacks)
+    assert len(calls) == len(first)
 
 
 def test_shared_prefixes_are_read_once():
