@@ -13,7 +13,7 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate, score_dtype
+from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate
 from dept_vl.models.label_trie import LabelTrie
 
 
@@ -84,7 +84,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
             inputs_embeds = inputs_embeds.gather(1, order[:, :, None].expand_as(inputs_embeds))
             attention_mask = attention_mask.gather(1, order)
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        return CausalInput(inputs_embeds, attention_mask, has_padding, position_ids)
+        return CausalInput(inputs_embeds.to(self.word_embeddings.dtype), attention_mask, has_padding, position_ids)
 
     def logits(self, joint: CausalInput, labels: Tensor) -> Tensor:
         """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`.
@@ -145,7 +145,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         embeds = nn.functional.embedding(tokens, self.word_embeddings)
         after = joint.position_ids[:, -1:] + offsets  # (batch, more)
         logits: Tensor = self.model(
-            inputs_embeds=torch.cat([joint.inputs_embeds, embeds.to(joint.inputs_embeds.dtype)], dim=1),
+            inputs_embeds=torch.cat([joint.inputs_embeds, embeds], dim=1),
             attention_mask=mask,
             position_ids=torch.cat([joint.position_ids, after], dim=1),
             use_cache=False,
@@ -161,7 +161,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         more = sees.shape[0] - joint.attention_mask.shape[1]
         keys = nn.functional.pad(joint.attention_mask, (0, more), value=1).bool()
         is_open = sees[None, None] & keys[:, None, None, :]
-        dtype = score_dtype(joint.inputs_embeds)
+        dtype = self.score_dtype
         mask = torch.zeros(is_open.shape, dtype=dtype, device=is_open.device)
         return mask.masked_fill_(~is_open, torch.finfo(dtype).min)
 

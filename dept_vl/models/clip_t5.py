@@ -111,7 +111,7 @@ class CLIPT5(nn.Module):
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
         table = self.backbone.word_embeddings
-        text_embeds = nn.functional.embedding(input_ids, table)  # (batch, text, d_model)
+        text_embeds = nn.functional.embedding(input_ids, table).float()  # (batch, text, d_model)
         worded_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
         visual_embeds = None
         if visual_features is not None:
@@ -358,6 +358,7 @@ def open_backbone(model: ModelConfig) -> LoadedBackbone:
         dropout_rate=model.dropout_rate,
         gradient_checkpointing=model.gradient_checkpointing,
         visual_position_bias=model.visual_position_bias,
+        dtype=getattr(torch, model.dtype),
     )
 
 

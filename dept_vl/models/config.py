@@ -51,6 +51,10 @@ class ModelConfig:
         str, Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5")
     ] = "t5-base"
     revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="precision its frozen weights are kept and multiplied in; trainable tensors stay float32"),
+    ] = "float32"
     clip: Annotated[ClipConfig, Field(description="frozen image tower")] = Field(default_factory=ClipConfig)
     visual_projection: Annotated[
         Literal["linear", "vl-t5"],

@@ -171,6 +171,14 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         table: Tensor = self.model.get_input_embeddings().weight
         return table
 
+    @property
+    def score_dtype(self) -> torch.dtype:
+        """The precision attention scores will have: autocast's where it is on, else the weights'."""
+        weights = self.word_embeddings
+        if torch.is_autocast_enabled(weights.device.type):
+            return torch.get_autocast_dtype(weights.device.type)
+        return weights.dtype
+
     def check_lengths(self, num_virtual_tokens: int, max_source_length: int) -> None:
         """Refuses a prompt and text length that leave no position for a target, before any training.
 
@@ -210,13 +218,6 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
     def generation_config(self, **settings: Any) -> GenerationConfig:
         """Returns generation settings with the special tokens and nothing else of the checkpoint's own."""
         return GenerationConfig.from_dict({**self._special_tokens, **settings})
-
-
-def score_dtype(embeds: Tensor) -> torch.dtype:
-    """Returns the precision attention scores will have: autocast's where it is on, else the embeddings'."""
-    if torch.is_autocast_enabled(embeds.device.type):
-        return torch.get_autocast_dtype(embeds.device.type)
-    return embeds.dtype
 
 
 def concatenate(worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> tuple[Tensor, Tensor, bool]:

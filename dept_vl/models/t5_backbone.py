@@ -14,7 +14,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.cross_attention import cross_attend
-from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate, score_dtype
+from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate
 from dept_vl.models.label_trie import LabelTrie
 from dept_vl.models.relative_bias import fold_mask, position_bias
 
@@ -82,7 +82,7 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         bias = position_bias(
             self.model.encoder, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens
         )
-        dtype = score_dtype(worded_embeds)
+        dtype = self.score_dtype
         bias = fold_mask(bias, attention_mask, dtype) if has_padding else bias.to(dtype)
         return EncoderInput(inputs_embeds, attention_mask, has_padding, bias)
 
@@ -170,9 +170,8 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         """
         decoder, config = self.model.decoder, self.model.config
         states, mask = self.encode(joint), joint.decoder_mask()
-        embeds = nn.functional.embedding(input_ids, self.word_embeddings)  # (batch or 1, target, d_model)
-        dtype = score_dtype(embeds)
-        bias = bias.to(dtype).masked_fill(is_closed, torch.finfo(dtype).min)
+        embeds = nn.functional.embedding(input_ids, self.word_embeddings).float()  # (batch or 1, target, d_model)
+        bias = bias.to(self.score_dtype).masked_fill(is_closed, torch.finfo(self.score_dtype).min)
         hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, target, d_model)
         for block in decoder.block:
             hidden = block.layer[0](hidden, None, bias)[0]

@@ -205,7 +205,7 @@ def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
 # --- kills and processes ----------------------------------------------------------------------------------------
 
 BUILD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
@@ -218,8 +218,28 @@ def slow(self, *args):
 FeatureWriter.write = slow
 clip = ClipConfig(model=model, pooled_grid=2)
 if __name__ == "__main__":
+    data.with_name("pid-" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
     cache_features(clip, data, "vqa", batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)
 """
+
+
+def launch_two(clip, data, seconds_a_shard: float) -> subprocess.Popen:
+    """Starts the build in two processes."""
+    script = data.with_name("build.py")
+    script.write_text(BUILD)
+    # `accelerate launch` starts several processes on GPUs only (or by MPI); these set the same variables
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*launch, str(script), str(data), clip.model, str(seconds_a_shard)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_shards(child: subprocess.Popen, data: Path, shards: int) -> None:
+    deadline = time.monotonic() + 600
+    while len(list(data.glob("features/*/*.safetensors"))) < shards or not list(data.glob("features/*")):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -228,11 +248,7 @@ def test_killed_mid_build_and_resumed_gives_the_bytes_of_an_unbroken_run(clip, d
     whole = contents(cache(clip, data).folder)
     os.replace(data / "features", tmp_path / "unbroken")
     child = subprocess.Popen([sys.executable, "-c", BUILD, str(data), clip.model, "0.4"], cwd=ROOT)
-    deadline = time.monotonic() + 600
-    while len(list(data.glob("features/*/*.safetensors"))) < shards or not list(data.glob("features/*")):
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_shards(child, data, shards)
     child.send_signal(signal.SIGKILL)
     child.wait()
     (folder,) = (data / "features").iterdir()
@@ -244,14 +260,27 @@ def test_killed_mid_build_and_resumed_gives_the_bytes_of_an_unbroken_run(clip, d
 def test_two_processes_share_the_work(clip, data, tmp_path):
     whole = contents(cache(clip, data).folder)
     os.replace(data / "features", tmp_path / "one-process")
-    script = tmp_path / "build.py"
-    script.write_text(BUILD)
-    # `accelerate launch` starts several processes on GPUs only (or by MPI); these set the same variables
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch += [str(script), str(data), clip.model, "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = launch_two(clip, data, 0)
+    _, printed = done.communicate(timeout=600)
+    assert done.returncode == 0, printed
     (folder,) = (data / "features").iterdir()
     assert contents(folder) == whole
-    assert "13/13" in done.stderr, "the main process wrote shards 0, 2 and 4: 5 + 5 + 3 images"
+    assert "13/13" in printed, "the main process wrote shards 0, 2 and 4: 5 + 5 + 3 images"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_ends_the_launch_and_the_next_one_finishes_its_work(clip, data, tmp_path, rank):
+    whole = contents(cache(clip, data).folder)
+    os.replace(data / "features", tmp_path / "one-process")
+    broken = launch_two(clip, data, 0.5)
+    wait_for_shards(broken, data, 1)
+    os.kill(int((tmp_path / f"pid-{rank}").read_text()), signal.SIGKILL)
+    _, printed = broken.communicate(timeout=600)
+    assert broken.returncode != 0, printed
+    (folder,) = (data / "features").iterdir()
+    assert not (folder / "index.json").exists()
+    done = launch_two(clip, data, 0)
+    _, printed = done.communicate(timeout=600)
+    assert done.returncode == 0, printed
+    assert contents(folder) == whole
