@@ -47,8 +47,8 @@ def run_benchmark(name: str, *, cache_features: Callable[..., Path], **settings:
     """Measures, writes ``bench-<name>.json`` and returns the tables.
 
     Args:
-        name: ``training``, ``evaluation``, ``captions``, ``vision``, ``features``, ``startup``, ``growth`` or
-            ``paper-efficiency``.
+        name: ``training``, ``evaluation``, ``captions``, ``vision``, ``features``, ``startup``, ``means``,
+            ``growth`` or ``paper-efficiency``.
         cache_features: ``data_prep.cache_features.cache_features``.
         settings: Fields of `BenchSettings`.
     """
@@ -88,6 +88,10 @@ def _measure(name: str, settings: BenchSettings, cache_features: Callable[..., P
         from dept_vl.bench.startup import measure_startup
 
         return measure_startup(settings)
+    if name == "means":
+        from dept_vl.bench.means import measure_means
+
+        return measure_means(settings)
     if name == "growth":
         from dept_vl.bench.growth import measure_growth
 

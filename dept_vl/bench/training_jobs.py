@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration, TrainerCallback
 
-from dept_vl.bench.workload import TextWork, TokenRows, shape, train_config
+from dept_vl.bench.workload import TextWork, TokenRows, pad_rows, shape, train_config
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.session import Session
 from dept_vl.train import train
@@ -175,7 +175,7 @@ class Limit(_Loop):
         lengths = [len(ids) for ids in batch["input_ids"]]
         total = self._prompt + round(sum(lengths) / len(lengths))
         leaf = torch.randn(len(lengths), total, self._model.config.d_model, requires_grad=True)
-        self._model(inputs_embeds=leaf, labels=_pad(batch["labels"], IGNORE_INDEX)).loss.backward()
+        self._model(inputs_embeds=leaf, labels=pad_rows(batch["labels"], IGNORE_INDEX)).loss.backward()
 
 
 class _Clock(TrainerCallback):
@@ -218,8 +218,8 @@ def released_model(checkout: str, backbone: str, shape_name: str, tuner: str) ->
 
 def padded(batch: TokenRows, length: int) -> dict[str, Tensor]:
     """Returns ids, mask and labels, every text padded to `length`."""
-    ids = _pad(batch["input_ids"], 0, length)
-    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": _pad(batch["labels"], IGNORE_INDEX)}
+    ids = pad_rows(batch["input_ids"], 0, length)
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": pad_rows(batch["labels"], IGNORE_INDEX)}
 
 
 def _peft_model(t5: T5ForConditionalGeneration, budget_tokens: int, method: str) -> nn.Module:
@@ -237,8 +237,3 @@ def _peft_model(t5: T5ForConditionalGeneration, budget_tokens: int, method: str)
         )
     model: nn.Module = peft.get_peft_model(t5, config)
     return model
-
-
-def _pad(rows: list[list[int]], value: int, length: int | None = None) -> Tensor:
-    longest = length or max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from dept_vl.atomic import write_json
@@ -72,8 +73,6 @@ def glue_lengths(data_set: str) -> np.ndarray:
 
 def write_backbone(folder: Path, kind: Shape, seed: int = 0) -> Path:
     """Saves a T5 of random weights with the demo's tokenizer, to which the template's one word is added."""
-    import torch
-
     torch.manual_seed(seed)
     T5ForConditionalGeneration(kind.config).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(resources.files("dept_vl").joinpath("assets", "demo", "t5")))
@@ -217,6 +216,12 @@ def train_config(
             "loop": {**every, **settings.get("loop", {})},
         }
     )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, length: int | None = None) -> torch.Tensor:
+    """Returns rows padded on the right to `length`, or to the longest: (rows, length) int64."""
+    longest = length or max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
 def _quantiles(lengths: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dept_vl.cli.settings import add_command, refuse_settings
 
-_NAMES = ("training", "evaluation", "captions", "vision", "features", "startup", "growth", "paper-efficiency")
+_NAMES = ("training", "evaluation", "captions", "vision", "features", "startup", "means", "growth", "paper-efficiency")
 
 
 def _add_bench(commands: Any) -> None:

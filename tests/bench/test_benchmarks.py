@@ -34,7 +34,7 @@ def test_vision_trains_with_cached_features_and_on_the_fly(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["training", "evaluation", "features", "growth", "paper-efficiency"])
+@pytest.mark.parametrize("name", ["training", "evaluation", "features", "means", "growth", "paper-efficiency"])
 def test_every_other_benchmark_runs(tmp_path, name):
     work_dir = tmp_path / "work"
     work_dir.mkdir()
