@@ -6,15 +6,15 @@ imports no torch.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import ConfigDict, Field, RootModel, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from dept_vl.config_help import settings_of
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import DEMO, FROZEN, ModelConfig
 from dept_vl.registry import suggest
@@ -286,68 +286,12 @@ def dump_config(config: TrainConfig) -> str:
 
 def setting_names() -> list[str]:
     """Returns the dotted key of every setting."""
-    return [key for key, _ in _settings(TrainConfig)]
+    return [key for key, _ in settings_of(TrainConfig)]
 
 
 def describe_settings() -> str:
     """Returns one line a setting (dotted key, type, default, meaning), for ``--help``."""
-    lines = []
-    for key, setting in _settings(TrainConfig):
-        default = "null" if setting.default is None else setting.default
-        only = f" [{', '.join(setting.tuners)}]" if setting.tuners else ""
-        lines.append(f"  --{key:<32} {setting.kind:<28} {default!s:<16} {setting.text}{only}")
-    return "\n".join(lines)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Setting:
-    """One line of help; `tuners` names the methods that have the setting, empty for all."""
-
-    kind: str
-    default: object
-    text: str
-    tuners: tuple[str, ...] = ()
-
-
-def _settings(cls: type, prefix: str = "") -> Iterable[tuple[str, _Setting]]:
-    """Yields every setting under `cls` with its dotted key."""
-    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
-        groups = _groups(info.annotation)
-        if name == "tuner":
-            yield from _tuner_settings(groups)
-        elif groups:
-            yield from _settings(groups[0], f"{prefix}{name}.")
-        else:
-            default = info.get_default(call_default_factory=True)
-            yield f"{prefix}{info.alias or name}", _Setting(_kind(info.annotation), default, info.description or "")
-
-
-def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, _Setting]]:
-    """Yields the settings of every method, one that several share once."""
-    names = [member().name for member in members]
-    yield "tuner.name", _Setting(" | ".join(names), DeptConfig().name, "the method")
-    merged: dict[str, _Setting] = {}
-    for member, name in zip(members, names, strict=True):
-        for key, setting in _settings(member, "tuner."):
-            if key != "tuner.name":
-                first = merged.get(key, setting)
-                merged[key] = dataclasses.replace(first, tuners=(*first.tuners, name))
-    for key, setting in merged.items():
-        yield key, dataclasses.replace(setting, tuners=() if len(setting.tuners) == len(names) else setting.tuners)
-
-
-def _groups(annotation: Any) -> list[type]:
-    """Returns the dataclasses an annotation names, through ``Annotated`` and unions."""
-    if isinstance(annotation, type):
-        return [annotation] if dataclasses.is_dataclass(annotation) else []
-    return [group for argument in getattr(annotation, "__args__", ()) for group in _groups(argument)]
-
-
-def _kind(annotation: Any) -> str:
-    schema = RootModel[annotation].model_json_schema()
-    options = schema.get("anyOf", [schema])
-    names = [str(value) for option in options for value in option.get("enum", [option.get("type", "value")])]
-    return " | ".join(names)
+    return "\n".join(setting.line(key) for key, setting in settings_of(TrainConfig))
 
 
 def _set(tree: Tree, key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from dept_vl.components import VisualInput, open_rows, open_visual
 from dept_vl.config import TrainConfig
 from dept_vl.errors import ConfigError
-from dept_vl.models.clip_t5 import LoadedBackbone, open_backbone
+from dept_vl.models.backbone import LoadedBackbone, open_backbone
 from dept_vl.models.config import ModelConfig
 
 

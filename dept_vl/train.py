@@ -25,7 +25,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.evaluators import evaluate
 from dept_vl.inference import Answerer, choose_decoding, predict_split, to_references
 from dept_vl.locks import OwnedLock, folder_lock
-from dept_vl.models.clip_t5 import ParameterBudget, build_model
+from dept_vl.models.clip_t5 import build_model
+from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.models.warm_start import warm_start
 from dept_vl.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.processes import add_up_gradients, agree_on_largest, process_state

@@ -8,7 +8,8 @@ import time
 import torch
 
 from dept_vl.config import config_from_tree
-from dept_vl.models.clip_t5 import CLIPT5, LoadedBackbone, build_model, open_backbone
+from dept_vl.models.backbone import LoadedBackbone, open_backbone
+from dept_vl.models.clip_t5 import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.optim import build_optimizer
 

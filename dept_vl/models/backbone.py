@@ -25,10 +25,13 @@ from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.causal_backbone import CausalBackbone
-from dept_vl.models.config import DEMO, VisualPositionBias
+from dept_vl.models.config import DEMO, ModelConfig, VisualPositionBias
 from dept_vl.models.frozen_backbone import FrozenBackbone
 from dept_vl.models.published_shapes import published_config
 from dept_vl.models.t5_backbone import T5Backbone
+
+LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
+"""A frozen backbone with its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ FAMILIES = {
 """``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
 
 
+def open_backbone(model: ModelConfig) -> LoadedBackbone:
+    """Loads the frozen backbone and its tokenizer.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    return load_backbone(
+        model.backbone,
+        model.revision,
+        dropout_rate=model.dropout_rate,
+        gradient_checkpointing=model.gradient_checkpointing,
+        visual_position_bias=model.visual_position_bias,
+        dtype=getattr(torch, model.dtype),
+    )
+
+
 def load_backbone(
     name: str,
     revision: str | None = None,
@@ -62,7 +81,7 @@ def load_backbone(
     gradient_checkpointing: bool = False,
     visual_position_bias: VisualPositionBias | None = None,
     dtype: torch.dtype = torch.float32,
-) -> tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]:
+) -> LoadedBackbone:
     """Loads a backbone of one of the `FAMILIES` with its tokenizer, every weight frozen.
 
     Only safetensors weights are read, and no code from the checkpoint is run.

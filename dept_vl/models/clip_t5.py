@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from dept_vl import __version__
 from dept_vl.data.collator import IGNORE_INDEX
@@ -28,7 +27,7 @@ from dept_vl.models.adapter import (
     read_adapter_config,
     save_adapter,
 )
-from dept_vl.models.backbone import load_backbone
+from dept_vl.models.backbone import LoadedBackbone, open_backbone
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput
 from dept_vl.models.label_trie import LabelTrie
@@ -37,11 +36,6 @@ from dept_vl.models.projection import VisualProjection, new_projection
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import BackboneInfo, Tuner
 from dept_vl.tuners.budget import Budget
-
-__all__ = ["CLIPT5", "CLIPT5Output", "LoadedBackbone", "ParameterBudget", "build_model", "open_backbone"]
-
-LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
-"""A frozen backbone with its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -344,22 +338,6 @@ class CLIPT5(nn.Module):
             )
         projected: Tensor = self.visual_projection(visual_features.float(), table)
         return projected
-
-
-def open_backbone(model: ModelConfig) -> LoadedBackbone:
-    """Loads the frozen backbone and its tokenizer.
-
-    Raises:
-        ConfigError: It cannot be loaded.
-    """
-    return load_backbone(
-        model.backbone,
-        model.revision,
-        dropout_rate=model.dropout_rate,
-        gradient_checkpointing=model.gradient_checkpointing,
-        visual_position_bias=model.visual_position_bias,
-        dtype=getattr(torch, model.dtype),
-    )
 
 
 def build_model(
