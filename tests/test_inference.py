@@ -1,6 +1,8 @@
 """Answers by scoring labels and by generating, through training, evaluation and prediction."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -112,6 +114,53 @@ def test_a_split_is_answered_with_the_label_of_the_least_loss(folder, text_data,
         targets = [torch.tensor([label]) for label in codec.target_ids(LABELS)]
         losses = [model(ids, torch.ones_like(ids), t).loss_per_example.item() * t.shape[1] for t in targets]
         assert prediction == LABELS[losses.index(min(losses))]
+
+
+ECHO = """
+import sys
+from pathlib import Path
+import torch
+from accelerate.utils import gather_object
+from dept_vl.bench.workload import write_colour_work
+from dept_vl.components import open_dataset
+from dept_vl.config import load_config
+from dept_vl.inference import Answer, predict_split
+from dept_vl.models.backbone import open_backbone
+from dept_vl.models.config import ModelConfig
+from dept_vl.processes import process_state
+
+data = Path(sys.argv[1])
+state = process_state()
+if state.is_main_process:
+    write_colour_work(data, rows=4)
+state.wait_for_everyone()
+
+class Echo:
+    model, calls = torch.nn.Module(), 0
+
+    def answer(self, batch):
+        self.calls += 1
+        return [Answer(f"row {number}") for number in batch.example_ids]
+
+backbone, tokenizer = open_backbone(ModelConfig(backbone="demo"))
+codec = backbone.codec_class(tokenizer, None)
+dataset = open_dataset(load_config(None, {"task": "cola"}), data, "test", codec, None)
+for limit in (1, 2, 5, 7, None):
+    echo = Echo()
+    answers = predict_split(echo, dataset, batch_size=2, limit=limit)
+    assert answers == [f"row {number}" for number in range(limit or 256)], (limit, answers)
+    calls = gather_object([echo.calls])
+    assert calls[0] == calls[1] >= 1, (limit, calls)
+"""
+
+
+def test_two_processes_answer_every_row_once_in_as_many_batches_each(tmp_path):
+    """Five rows in batches of two are two batches for the first process and one for the second; one row is none."""
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+    done = subprocess.run([*command, str(tmp_path / "data")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_agreement_is_the_share_of_rows_answered_alike(folder, tmp_path):
