@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from dept_vl.config import TrainConfig, dump_config, load_config
@@ -274,11 +276,15 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
         torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / name), atol=tolerance, rtol=tolerance)
 
 
-def test_a_sharded_backbone_trains_and_evaluates_to_the_same_weights(config, tiny_data, tmp_path):
-    """``accelerate launch`` with FSDP in its configuration sets these variables."""
+def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same_weights(config, tiny_data, tmp_path):
+    """The launcher's variables are accelerate's own; it would itself start two processes only on GPUs."""
     config = with_settings(config, tmp_path / "whole")
     train_in_two_processes(config, tiny_data)
-    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+    shipped = Path(__file__).parents[1] / "configs" / "accelerate" / "fsdp.yaml"
+    arguments = launch_command_parser().parse_args(["--config_file", str(shipped), "-m", "dept_vl"])
+    environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    fsdp = {key: value for key, value in environment.items() if key.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    assert fsdp["ACCELERATE_USE_FSDP"] == "true"
     train_in_two_processes(with_settings(config, tmp_path / "sharded"), tiny_data, **fsdp)
     assert_same(final_weights(tmp_path / "sharded"), final_weights(tmp_path / "whole"))
     assert losses(tmp_path / "sharded") == losses(tmp_path / "whole")

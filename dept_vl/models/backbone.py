@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def load_backbone(
         for field in family.dropout_fields:
             setattr(config, field, dropout_rate)
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), _weights_in_every_process():
             model, report = family.model_class.from_pretrained(
                 source,
                 config=config,
@@ -206,6 +207,23 @@ def _freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrain
         old: Callable[..., None] = cast(Any, model).gradient_checkpointing_enable
         getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
     return model
+
+
+@contextmanager
+def _weights_in_every_process() -> Iterator[None]:
+    """Keeps transformers from reading weights in the first process only.
+
+    Launched with FSDP it would leave them to accelerate to send on, by default; `dept_vl.sharding` has no need of that.
+    """
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

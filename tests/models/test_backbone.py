@@ -2,12 +2,13 @@
 
 import json
 import logging
+import os
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig
+from transformers import BertConfig, T5ForConditionalGeneration
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.backbone import backbone_config, load_backbone, meta_backbone
@@ -137,3 +138,21 @@ def test_published_shapes_have_the_published_sizes(name, parameters):
 
 def test_shape_of_a_local_folder(t5_folder):
     assert backbone_config(str(t5_folder)).d_model == 16
+
+
+@pytest.mark.parametrize("before", ["true", None])
+def test_every_process_of_an_fsdp_launch_reads_the_weights(t5_folder, monkeypatch, before):
+    name, seen = "FSDP_CPU_RAM_EFFICIENT_LOADING", []
+    monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv(name, before)
+    original = T5ForConditionalGeneration.from_pretrained
+
+    def watched(*arguments, **options):
+        seen.append(os.environ[name])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(T5ForConditionalGeneration, "from_pretrained", watched)
+    load_backbone(str(t5_folder))
+    assert seen == ["false"]
+    assert os.environ.get(name) == before
