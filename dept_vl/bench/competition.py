@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 from dept_vl.bench.harness import Contestant, Round, Values, run_rounds
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.worker import Worker
+from dept_vl.bench.workload import glue_lengths
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,36 @@ def compete(entries: Sequence[Entry], workloads: Sequence[str], settings: BenchS
         name: [{one: _of(values, name, workloads) for one, values in each.items()} for each in rounds]
         for name in workloads
     }
+
+
+def mix(rounds: Mapping[str, Sequence[Round]], rows: Mapping[str, int]) -> list[Round]:
+    """Returns what the rounds come to over all rows of all workloads: times add up, and memory is the largest.
+
+    Args:
+        rounds: Workload to its rounds, the same contestants in each.
+        rows: Workload to its number of rows.
+    """
+    mixed: list[Round] = []
+    for together in zip(*rounds.values(), strict=True):
+        by_workload = dict(zip(rounds, together, strict=True))
+        mixed.append(
+            {name: _mix_values({w: one[name] for w, one in by_workload.items()}, rows) for name in together[0]}
+        )
+    return mixed
+
+
+def mix_all(rounds: Mapping[str, Sequence[Round]]) -> tuple[str, list[Round], str]:
+    """Mixes data sets by their train rows (`glue_lengths`); returns a name for it, the rounds, and a note."""
+    rows = {name: len(glue_lengths(name)) for name in rounds}
+    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    return "all rows together", mix(rounds, rows), f"the figures above over {counts} rows: times added up"
+
+
+def _mix_values(values: Mapping[str, Values], rows: Mapping[str, int]) -> dict[str, float]:
+    seconds = sum(rows[workload] / one["rate"] for workload, one in values.items())
+    memory = [key for key in ("peak_gib", "over_loaded_gib") if all(key in one for one in values.values())]
+    largest = {key: max(one[key] for one in values.values()) for key in memory}
+    return {"rate": sum(rows[workload] for workload in values) / seconds, **largest}
 
 
 def _measure(worker: Worker, workloads: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dept_vl.bench.competition import Entry, compete
+from dept_vl.bench.competition import Entry, compete, mix_all
 from dept_vl.bench.evaluation_jobs import decode_agreement
 from dept_vl.bench.harness import Floor, Result
 from dept_vl.bench.settings import BenchSettings
@@ -49,7 +49,11 @@ def measure_evaluation(settings: BenchSettings) -> list[Result]:
         Floor("samples/s over released-style evaluation", OURS, RELEASED, 10),
         Floor("samples/s over ours made to evaluate like it", OURS, PADDED, 10),
     ]
-    return [
+    results = [
         Result(f"evaluation, {name} lengths, T5-{settings.shape}", "samples", rounds[name], floors, notes)
         for name in settings.data_sets
     ]
+    if len(settings.data_sets) > 1:
+        name, mixed, note = mix_all(rounds)
+        results.append(Result(f"evaluation, {name}, T5-{settings.shape}", "samples", mixed, floors, [note]))
+    return results

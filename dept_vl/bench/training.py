@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dept_vl.bench.competition import Entry, compete
+from dept_vl.bench.competition import Entry, compete, mix_all
 from dept_vl.bench.harness import Floor, Result
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import TextWork, glue_lengths, shape, write_backbone, write_text_work
@@ -37,7 +37,7 @@ def measure_training(settings: BenchSettings) -> list[Result]:
     }
     entries = _entries(settings, backbone, {name: work.save() for name, work in works.items()})
     rounds = compete(entries, settings.data_sets, settings)
-    return [
+    results = [
         Result(
             f"training, {name} lengths, T5-{settings.shape}",
             "samples",
@@ -47,6 +47,10 @@ def measure_training(settings: BenchSettings) -> list[Result]:
         )
         for name, work in works.items()
     ]
+    if len(works) > 1:
+        name, mixed, note = mix_all(rounds)
+        results.append(Result(f"training, {name}, T5-{settings.shape}", "samples", mixed, _floors(), [note]))
+    return results
 
 
 def _entries(settings: BenchSettings, backbone: Path, works: dict[str, Any]) -> list[Entry]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dept_vl.bench.competition import mix
 from dept_vl.bench.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.bench.table import format_result, to_json
 
@@ -62,3 +63,12 @@ def test_the_json_holds_every_round_and_the_environment():
 @pytest.mark.parametrize("rounds", [[], [{"peer": {"rate": 1.0}}]])
 def test_a_value_nobody_measured_has_no_spread(rounds):
     assert Result("none", "samples", rounds).spread("ours") is None
+
+
+def test_a_mixture_adds_up_the_times_of_its_rows_and_takes_the_largest_memory():
+    rounds = {
+        "short": [{"ours": {"rate": 10.0, "peak_gib": 1.0}, "peer": {"rate": 2.0}}],
+        "long": [{"ours": {"rate": 5.0, "peak_gib": 3.0}, "peer": {"rate": 2.0}}],
+    }
+    (mixed,) = mix(rounds, {"short": 30, "long": 10})  # ours: 3 s and 2 s; the peer: 15 s and 5 s
+    assert mixed == {"ours": {"rate": 8.0, "peak_gib": 3.0}, "peer": {"rate": 2.0}}
