@@ -23,6 +23,7 @@ from dept_vl.models.clip_encoder import ClipEncoder
 STORE = "dept-vl feature store"
 HDF5 = "one HDF5 file an image"
 MAP = "raw memory map"
+DISK = "the raw file read in order (the disk's own speed)"
 CACHE = "dept-vl cache-features"
 ENCODE = "CLIP's own encode, tensors in memory"
 
@@ -33,6 +34,8 @@ _BATCH = 64
 _TOKENS, _FEATURE_DIM = 36, 2048
 _SECONDS = 1.0
 """Of a warm measurement."""
+_CHUNK = 8 * 2**20
+"""Bytes a read in order, far more than the kernel reads ahead."""
 
 
 def measure_features(settings: BenchSettings, cache_features: CacheFeatures) -> list[Result]:
@@ -58,6 +61,8 @@ def _measure_reads(settings: BenchSettings) -> list[Result]:
         one = _measure_cold if kind == "cold" else _measure_warm
         rng = np.random.default_rng(0)
         contestants = [Contestant(name, partial(one, openers[name], files[name], images, rng)) for name in openers]
+        if kind == "cold":
+            contestants.append(Contestant(DISK, partial(_measure_disk, files[MAP], images)))
         rounds = run_rounds(contestants, settings.rounds, settings.report_round)
         floors = [
             Floor(f"reads/s over one HDF5 file an image, {kind}", STORE, HDF5, 10),
@@ -74,6 +79,16 @@ def _measure_reads(settings: BenchSettings) -> list[Result]:
 def _measure_cold(opener: Opener, files: Path, images: int, rng: np.random.Generator) -> dict[str, float]:
     evict(files)
     return {"rate": read_once(opener(), rng.permutation(images))}
+
+
+def _measure_disk(file: Path, images: int) -> dict[str, float]:
+    evict(file)
+    buffer = bytearray(_CHUNK)
+    with open(file, "rb", buffering=0) as opened:
+        started = time.perf_counter()
+        while opened.readinto(buffer):
+            pass
+        return {"rate": images / (time.perf_counter() - started)}
 
 
 def _measure_warm(opener: Opener, files: Path, images: int, rng: np.random.Generator) -> dict[str, float]:
