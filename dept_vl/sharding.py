@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.clip_t5 import CLIPT5
@@ -26,7 +26,7 @@ def place_model(model: CLIPT5, device: torch.device) -> None:
     Read from the variables that the launcher sets, because accelerate itself leaves FSDP out on a CPU.
 
     Raises:
-        ConfigError: It asks for FSDP 1.
+        ConfigError: It asks for FSDP 1, or for weights offloaded to the CPU.
     """
     is_asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if is_asked and process_state().num_processes > 1 and not model.backbone.is_sharded:
@@ -37,14 +37,19 @@ def place_model(model: CLIPT5, device: torch.device) -> None:
 def _shard(backbone: FrozenBackbone[Any], device: torch.device) -> None:
     """Leaves each process its share of the blocks' weights.
 
-    ``fsdp_reshard_after_forward`` and ``fsdp_offload_params`` of accelerate's configuration are followed; what is one
-    unit is `FrozenBackbone.shardable`'s choice and not the configuration's.
+    ``fsdp_reshard_after_forward`` of accelerate's configuration is followed; what is one unit is
+    `FrozenBackbone.shardable`'s choice and not the configuration's.
     """
     plugin = FullyShardedDataParallelPlugin()  # from the launcher's variables
     if plugin.fsdp_version != 2:
         raise ConfigError(
             f"accelerate's configuration: fsdp_version is {plugin.fsdp_version}, and frozen backbones are sharded by "
             "FSDP 2 only; set fsdp_version: 2"
+        )
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise ConfigError(
+            "accelerate's configuration: fsdp_offload_params is true, and shards stay on their device here; set "
+            "fsdp_offload_params: false, and model.dtype: bfloat16 for half the memory"
         )
     mesh = init_device_mesh(device.type, (process_state().num_processes,))
     blocks, whole = backbone.shardable()
@@ -53,7 +58,6 @@ def _shard(backbone: FrozenBackbone[Any], device: torch.device) -> None:
             block,
             mesh=mesh,
             reshard_after_forward=plugin.reshard_after_forward,
-            offload_policy=plugin.cpu_offload,
             ignored_params=whole,
         )
     backbone.is_sharded = True

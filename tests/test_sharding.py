@@ -40,11 +40,15 @@ for beams in (1, 3):
     told = [m.generate(*inputs, num_beams=beams, max_new_tokens=4 + 2 * rank) for m in (sharded, whole)]
     assert torch.equal(*told)
 assert torch.equal(*(m.score_labels(*inputs, labels=tries) for m in (sharded, whole)))
-grads = []
-for m in (sharded, whole):
-    m(*inputs, ids).loss_per_example.sum().backward()
-    grads.append(m.tuner.soft_prompt.grad)
-assert torch.equal(*grads)
+for is_checkpointing in (False, True):
+    grads = []
+    for m in (sharded, whole):
+        if is_checkpointing:
+            m.train().backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(rank)
+        m(*inputs, ids).loss_per_example.sum().backward()
+        grads.append(m.tuner.soft_prompt.grad)
+    assert torch.equal(*grads)
 """
 
 
@@ -69,7 +73,14 @@ def test_a_sharded_backbone_answers_as_a_whole_one_and_each_process_holds_half(f
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_fsdp_1_is_refused(script, t5_folder):
-    done = launch(script, t5_folder, ACCELERATE_USE_FSDP="true", FSDP_VERSION="1")
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FSDP_VERSION": "1"}, "fsdp_version is 1, and frozen backbones are sharded by FSDP 2 only"),
+        ({"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params is true, and shards stay on"),
+    ],
+)
+def test_what_is_not_followed_of_the_configuration_is_refused(script, t5_folder, variables, message):
+    done = launch(script, t5_folder, ACCELERATE_USE_FSDP="true", **variables)
     assert done.returncode != 0
-    assert "fsdp_version is 1, and frozen backbones are sharded by FSDP 2 only; set fsdp_version: 2" in done.stderr
+    assert message in done.stderr

@@ -13,6 +13,7 @@ from dept_vl.bench.workload import glue_lengths, shape, write_backbone, write_te
 OURS = "dept-vl, labels scored"
 PADDED = "dept-vl, padded to s, generate + forward"
 RELEASED = "released DePT, generate + forward"
+ROOF = "the encoder's matrix products alone (roof)"
 
 _MODULE = "dept_vl.bench.evaluation_jobs"
 _LABEL_TOKENS = 2
@@ -32,6 +33,7 @@ def measure_evaluation(settings: BenchSettings) -> list[Result]:
     released = {**shared, "label_tokens": _LABEL_TOKENS}
     entries = [
         Entry(OURS, f"{_MODULE}:Ours", shared),
+        Entry(ROOF, f"{_MODULE}:Products", shared),
         Entry(PADDED, f"{_MODULE}:Padded", released, is_constant=True),
     ]
     if settings.released is not None:
@@ -48,6 +50,7 @@ def measure_evaluation(settings: BenchSettings) -> list[Result]:
     floors = [
         Floor("samples/s over released-style evaluation", OURS, RELEASED, 10),
         Floor("samples/s over ours made to evaluate like it", OURS, PADDED, 10),
+        Floor("what the roof has over released-style evaluation", ROOF, RELEASED, 10),
     ]
     results = [
         Result(f"evaluation, {name} lengths, T5-{settings.shape}", "samples", rounds[name], floors, notes)

@@ -19,7 +19,11 @@ from dept_vl.train import train
 
 
 class Ours:
-    """This package: batches sorted by length, every label's likelihood from one pass."""
+    """This package: batches sorted by length, every label's likelihood from one pass.
+
+    Attributes:
+        sets: Workload to its test split.
+    """
 
     def __init__(self, backbone: str, works: dict[str, Any], shape_name: str) -> None:
         """Builds a fresh model; an answer takes as long whatever was learned."""
@@ -29,13 +33,50 @@ class Ours:
         model, codec = build_model(config.model, config.tuner, max_source_length=length, feature_dim=None, seed=0)
         self._answerer = Answerer(model, codec, None, choose_decoding(config, get_task(TASK), "score"))
         self._batch_size = config.data.eval_batch_size
-        self._sets = {name: open_dataset(config, work.data_dir, "test", codec, None) for name, work in loaded.items()}
+        self.sets = {name: open_dataset(config, work.data_dir, "test", codec, None) for name, work in loaded.items()}
 
     def run(self, workload: str) -> dict[str, float]:
         """Answers the test split."""
         started = time.perf_counter()
-        predictions = predict_split(self._answerer, self._sets[workload], batch_size=self._batch_size)
+        predictions = predict_split(self._answerer, self.sets[workload], batch_size=self._batch_size)
         return {"rate": len(predictions) / (time.perf_counter() - started)}
+
+
+class Products:
+    """The roof: the matrix products that reading the test split's own tokens takes, and nothing else."""
+
+    def __init__(self, backbone: str, works: dict[str, Any], shape_name: str) -> None:
+        """Makes one block's frozen matrices, and input for every batch of like length, without padding.
+
+        Args:
+            backbone: T5 folder.
+            works: Workload to its `TextWork` as a dictionary.
+            shape_name: Shape of backbone and tuner.
+        """
+        kind = shape(shape_name)
+        config = kind.config
+        inner, width = config.num_heads * config.d_kv, config.d_model
+        shapes = [(inner, width)] * 3 + [(width, inner), (config.d_ff, width), (width, config.d_ff)]
+        self._matrices = [torch.randn(rows, columns) for rows, columns in shapes]
+        self._blocks = config.num_layers
+        self._prompt = kind.num_virtual_tokens
+        sets = Ours(backbone, works, shape_name).sets
+        self._lengths = {name: dataset.source_lengths(range(len(dataset))) for name, dataset in sets.items()}
+        self._batch_size = len(TextWork.load(next(iter(works.values()))).batches[0]["input_ids"])
+
+    @torch.no_grad()
+    def run(self, workload: str) -> dict[str, float]:
+        """Multiplies."""
+        lengths = sorted(self._lengths[workload])
+        batches = [lengths[start : start + self._batch_size] for start in range(0, len(lengths), self._batch_size)]
+        started = time.perf_counter()
+        for batch in batches:
+            tokens = sum(batch) + self._prompt * len(batch)
+            inputs = {width: torch.randn(tokens, width) for width in {matrix.shape[1] for matrix in self._matrices}}
+            for _ in range(self._blocks):
+                for matrix in self._matrices:
+                    torch.nn.functional.linear(inputs[matrix.shape[1]], matrix)
+        return {"rate": len(lengths) / (time.perf_counter() - started)}
 
 
 class Released:
