@@ -11,13 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from dept_vl.bench.competition import Entry, compete
-from dept_vl.bench.harness import Result
+from dept_vl.bench.harness import Result, Values
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import glue_lengths, shape, train_config, write_backbone, write_text_work
 from dept_vl.config import TrainConfig, dump_config
@@ -50,6 +49,15 @@ class Curve:
         return float(np.polyfit(x, y, 1)[0])
 
 
+Point = dict[str, int]
+"""``m``, ``length`` of the texts in tokens, and ``batch``."""
+
+_MEMORY_GROWS = {
+    **dict.fromkeys(("text length", "prompt length", "batch"), "1"),
+    "model": "about 0.75: activations grow as layers x width, weights as layers x width squared",
+}
+
+
 def measure_growth(settings: BenchSettings) -> list[Result]:
     """Measures every curve; with an output folder, ``growth.csv`` and ``growth.png`` are written."""
     curves = [*_model_curves(settings), *_cache_curves(settings), *_process_curve(settings)]
@@ -66,38 +74,42 @@ def measure_growth(settings: BenchSettings) -> list[Result]:
 
 def _model_curves(settings: BenchSettings) -> list[Curve]:
     """Step time and memory against s, m, batch and model; medians over the rounds."""
-    small = settings.shape == "tiny"
-    shapes = ("tiny", "small") if small else ("small", "base", "large")
-    backbones = {name: str(write_backbone(settings.work_dir / name, shape(name))) for name in shapes}
-    base: dict[str, Any] = {"shape": settings.shape if settings.shape in shapes else shapes[0]}
     fixed = {"m": 40, "length": 64, "batch": 8}
     axes: dict[str, tuple[str, Sequence[int]]] = {
         "text length": ("length", (32, 64, 128, 256)),
         "prompt length": ("m", (20, 40, 60, 80)),
         "batch": ("batch", (4, 8, 16, 32)),
     }
-    asked: dict[str, list[tuple[float, str]]] = {}
-    for name, (key, values) in axes.items():
-        settled = [{**base, **fixed, key: value} for value in values]
-        asked[name] = [(_tokens(point) if key != "batch" else point["batch"], _workload(point)) for point in settled]
-    asked["model"] = [
-        (_parameters(name), _workload({"shape": name, **fixed, "batch": 4, "length": 32})) for name in shapes
-    ]
-    workloads = list(dict.fromkeys(workload for some in asked.values() for _, workload in some))
-    workloads.sort(key=lambda workload: json.loads(workload)["shape"])
-    entries = [Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbones": backbones})]
-    rounds = compete(entries, workloads, settings)
-    axis_of = {"batch": "rows", "model": "parameters"}
-    expected = {"time": "1, a little more where attention's square shows; less where fixed costs do", "memory": "1"}
+    asked = {name: [{**fixed, key: value} for value in values] for name, (key, values) in axes.items()}
+    measured = _measure(settings, settings.shape, [point for points in asked.values() for point in points])
     curves = []
-    for name, placed in asked.items():
-        axis = axis_of.get(name, "encoder tokens")
-        for kind, key in (("time", "step_s"), ("memory", "over_loaded_gib")):
-            if name == "model" and kind == "memory":
-                continue  # what is resident differs between models
-            found = [(x, float(np.median([one["step"][key] for one in rounds[workload]]))) for x, workload in placed]
-            unit = "s a step" if kind == "time" else "GiB over the loaded model"
-            curves.append(Curve(f"{name}, {kind}", axis, unit, found, expected[kind]))
+    for name, points in asked.items():
+        axis, count = ("rows", _rows) if name == "batch" else ("encoder tokens", _tokens)
+        curves += _both(name, axis, [(count(point), measured[_workload(point)]) for point in points])
+    small = {**fixed, "batch": 4, "length": 32}
+    shapes = ("tiny", "small") if settings.shape == "tiny" else ("small", "base", "large")
+    models = [(_parameters(name), _measure(settings, name, [small])[_workload(small)]) for name in shapes]
+    return [*curves, *_both("model", "encoder weights", models)]
+
+
+def _measure(settings: BenchSettings, shape_name: str, points: Sequence[Point]) -> dict[str, list[Values]]:
+    """Returns what a step measured in every round, by workload."""
+    folder = settings.work_dir / shape_name
+    backbone = str(folder if folder.is_dir() else write_backbone(folder, shape(shape_name)))
+    workloads = list(dict.fromkeys(map(_workload, points)))
+    rounds = compete([Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbone": backbone})], workloads, settings)
+    return {workload: [one["step"] for one in rounds[workload]] for workload in workloads}
+
+
+def _both(name: str, axis: str, measured: Sequence[tuple[int, list[Values]]]) -> list[Curve]:
+    """Returns the curves of time and memory."""
+    curves = []
+    for kind, key, unit, expected in (
+        ("time", "step_s", "s a step", "1, a little more where attention's square shows; less where fixed costs do"),
+        ("memory", "over_loaded_gib", "GiB over the loaded model", _MEMORY_GROWS[name]),
+    ):
+        points = [(float(x), float(np.median([one[key] for one in values]))) for x, values in measured]
+        curves.append(Curve(f"{name}, {kind}", axis, unit, points, expected))
     return curves
 
 
@@ -174,8 +186,11 @@ def write_curves(folder: Path, curves: Sequence[Curve]) -> None:
 
     columns = 3
     figure, axes = pyplot.subplots(-(-len(curves) // columns), columns, figsize=(12, 3 * -(-len(curves) // columns)))
+    for plot in np.ravel(axes)[len(curves) :]:
+        plot.set_axis_off()
     for plot, curve in zip(np.ravel(axes), curves, strict=False):
         plot.loglog(*zip(*curve.points, strict=True), "o-")
+        plot.minorticks_off()
         plot.set_title(f"{curve.name}: slope {curve.slope:.2f}", fontsize=9)
         plot.set_xlabel(curve.axis, fontsize=8)
         plot.set_ylabel(curve.quantity, fontsize=8)
@@ -184,14 +199,17 @@ def write_curves(folder: Path, curves: Sequence[Curve]) -> None:
     pyplot.close(figure)
 
 
-def _workload(point: dict[str, Any]) -> str:
+def _workload(point: Point) -> str:
     tuner = {"name": "dept", "num_virtual_tokens": point["m"], "allow_nearest": True}
-    asked = {"shape": point["shape"], "tuner": tuner, "length": point["length"], "batch": point["batch"]}
-    return json.dumps(asked)
+    return json.dumps({"tuner": tuner, "length": point["length"], "batch": point["batch"]})
 
 
-def _tokens(point: dict[str, Any]) -> int:
-    return int(point["m"] + point["length"])
+def _tokens(point: Point) -> int:
+    return point["m"] + point["length"]
+
+
+def _rows(point: Point) -> int:
+    return point["batch"]
 
 
 def _parameters(name: str) -> int:

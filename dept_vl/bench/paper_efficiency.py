@@ -29,14 +29,14 @@ def measure_paper_efficiency(settings: BenchSettings) -> list[Result]:
     With an output folder, ``paper-efficiency.csv`` and ``paper-efficiency.png`` are written.
     """
     kind = shape(settings.shape)
-    backbones = {settings.shape: str(write_backbone(settings.work_dir / "backbone", kind))}
-    entries, results = [Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbones": backbones})], []
+    backbone = str(write_backbone(settings.work_dir / "backbone", kind))
+    entries, results = [Entry("step", "dept_vl.bench.step_jobs:Steps", {"backbone": backbone})], []
     own_length = round(float(glue_lengths("cola").mean()))
     tuners: dict[str, dict[str, Any]] = {PROMPT_TUNING: {"name": "prompt-tuning", "num_virtual_tokens": 100}}
     for m in (80, 60, 40, 20, 0):
         tuners[f"DePT, m = {m}"] = {"name": "dept", "num_virtual_tokens": m, "allow_nearest": True}
     for what, length in (("padded to 256 as in the paper", kind.max_source_length), ("CoLA's mean length", own_length)):
-        shared = {"shape": settings.shape, "length": length, "batch": settings.batch_size}
+        shared = {"length": length, "batch": settings.batch_size}
         asked = {name: json.dumps({**shared, "tuner": tuner}) for name, tuner in tuners.items()}
         measured = compete(entries, list(asked.values()), settings)
         rounds = [
