@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data_prep.karpathy import SPLITS
+from dept_vl.allocator import reused_memory
 from dept_vl.data.feature_format import fingerprint_key
 from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.images import open_image
@@ -89,7 +90,8 @@ def cache_features(
         plans = writer.pending(state.process_index, state.num_processes)
         state.wait_for_everyone()  # every process has planned before anything changes
         job = _Job(encoder, target, writer, images, batch_size, num_workers, on_error)
-        job.run(plans, show_progress=state.is_main_process)
+        with reused_memory():
+            job.run(plans, show_progress=state.is_main_process)
         state.wait_for_everyone()
         if state.is_main_process:
             store = writer.finish()
