@@ -72,5 +72,6 @@ class ModelConfig:
         float | None, Field(ge=0.0, lt=1.0, description="dropout in the frozen backbone while training; null: its own")
     ] = None
     gradient_checkpointing: Annotated[
-        bool, Field(description="recompute its activations in the backward pass: less memory, more time")
+        bool,
+        Field(description="recompute the (first) stack's activations in the backward pass: less memory, more time"),
     ] = False
