@@ -48,6 +48,16 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def leave_launch() -> None:
+    """Ends this process's part in a launch of several; alone, does nothing.
+
+    Threads of gloo that outlive the interpreter now and then abort a process whose work is done (SIGABRT), and the
+    launcher then reports a failure.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 @cache
 def _cpu_group() -> Any:
     """Returns a group for tensors of the CPU: the default one if it takes them, else one of its own."""

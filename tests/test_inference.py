@@ -127,7 +127,7 @@ from dept_vl.config import load_config
 from dept_vl.inference import Answer, predict_split
 from dept_vl.models.backbone import open_backbone
 from dept_vl.models.config import ModelConfig
-from dept_vl.processes import process_state
+from dept_vl.processes import leave_launch, process_state
 
 data = Path(sys.argv[1])
 state = process_state()
@@ -151,6 +151,7 @@ for limit in (1, 2, 5, 7, None):
     assert answers == [f"row {number}" for number in range(limit or 256)], (limit, answers)
     calls = gather_object([echo.calls])
     assert calls[0] == calls[1] >= 1, (limit, calls)
+leave_launch()
 """
 
 

@@ -14,7 +14,7 @@ import torch
 from dept_vl.models.clip_t5 import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.label_trie import LabelTrie
-from dept_vl.processes import process_state
+from dept_vl.processes import leave_launch, process_state
 from dept_vl.sharding import place_model
 from dept_vl.tuners import DeptConfig
 
@@ -49,6 +49,7 @@ for is_checkpointing in (False, True):
         m(*inputs, ids).loss_per_example.sum().backward()
         grads.append(m.tuner.soft_prompt.grad)
     assert torch.equal(*grads)
+leave_launch()
 """
 
 

@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"dept-vl: {_describe_stop(stopped, arguments)}", file=sys.stderr)
         return stopped.exit_code
+    finally:
+        if "dept_vl.processes" in sys.modules:  # else no command has joined a launch, and torch need not be imported
+            sys.modules["dept_vl.processes"].leave_launch()
     return 0
 
 

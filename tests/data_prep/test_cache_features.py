@@ -210,6 +210,7 @@ from pathlib import Path
 from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write
 def slow(self, *args):
@@ -220,6 +221,7 @@ clip = ClipConfig(model=model, pooled_grid=2)
 if __name__ == "__main__":
     data.with_name("pid-" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
     cache_features(clip, data, "vqa", batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)
+    leave_launch()
 """
 
 
