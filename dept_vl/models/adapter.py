@@ -328,11 +328,18 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Refuses tensors that hold a NaN or an infinite value.
 
     Raises:
-        CheckpointError: Some do; they are named after `where`.
+        CheckpointError: Some do, or are of an 8-bit type, for which torch cannot tell; they are named after `where`.
     """
+    narrow = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if _is_narrow_float(tensor.dtype)]
+    if narrow:
+        raise CheckpointError(f"{where}: of a type that no trained tensor has: {', '.join(sorted(narrow))}")
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(f"{where}: not finite (NaN or infinite): {', '.join(sorted(bad))}")
+
+
+def _is_narrow_float(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize < 2
 
 
 def _comparable(config: AdapterConfig) -> dict[str, Any]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    T5ForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -17,6 +24,11 @@ from dept_vl.models.cross_attention import cross_attend
 from dept_vl.models.frozen_backbone import FrozenBackbone, JointInput, concatenate
 from dept_vl.models.label_trie import LabelTrie
 from dept_vl.models.relative_bias import fold_mask, position_bias
+
+_CACHE_ARGUMENT = (
+    "cache" if "cache" in inspect.signature(T5ForConditionalGeneration.forward).parameters else "past_key_values"
+)
+"""What ``generate`` calls the cache: transformers 5.24 renamed the argument and warns about the old name."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +125,11 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
     def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
         """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
         states = self.encode(joint)
+        cache = {_CACHE_ARGUMENT: self._beam_cache(states, num_beams)} if num_beams > 1 else {}
         generated: Tensor = self.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=joint.attention_mask,
-            past_key_values=self._beam_cache(states, num_beams) if num_beams > 1 else None,
+            **cache,
             generation_config=self.generation_config(
                 num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
             ),
