@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from fault_rows import copy_of_prepared, differs, one_message, reference, row, store_hashes
 from fault_world import STEPS, World, tree_hash
 
-from dept_vl.training_state import list_states
+from dept_vl.training.checkpoints import list_states
 
 
 @row("SIGKILL in training, resumed", 30)

@@ -16,7 +16,7 @@ from pathlib import Path
 from fault_rows import copy_of_prepared, differs, one_message, reference, row, store_hashes
 from fault_world import Child, World, tree_hash
 
-from dept_vl.locks import folder_lock
+from dept_vl.system.locks import folder_lock
 
 COMMANDS = ("train", "sweep", "prepare", "cache-features", "predict", "eval")
 

@@ -25,11 +25,11 @@ from safetensors.torch import load_file
 
 from data_prep.cache_features import cache_features
 from dept_vl import cli
-from dept_vl.config import load_config
 from dept_vl.experiments import sweep as _sweep  # noqa: F401  # imported once, before any fork
-from dept_vl.models.clip_t5 import CLIPT5
-from dept_vl.report import describe_training as _describe  # noqa: F401
-from dept_vl.training_state import Progress, list_states
+from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.reports.text import describe_training as _describe  # noqa: F401
+from dept_vl.settings.load import load_config
+from dept_vl.training.checkpoints import Progress, list_states
 
 TIMEOUT_S = 120.0
 STEPS = 12

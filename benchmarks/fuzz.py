@@ -30,10 +30,10 @@ from dept_vl.data import feature_format
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import CheckpointError, ConfigError, DataError
-from dept_vl.models.adapter import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
-from dept_vl.models.released import read_released
+from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
+from dept_vl.models.adapter.released_format import read_released
+from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tuners import DeptConfig
-from dept_vl.untrusted import parse_json
 
 OURS = (ConfigError, DataError, CheckpointError)
 _PARSERS = (

@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data_prep.karpathy import SPLITS
-from dept_vl.allocator import reused_memory
+from data_prep.raw.karpathy import SPLITS
 from dept_vl.data.feature_format import fingerprint_key
 from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
 from dept_vl.errors import DataError
-from dept_vl.models.clip_encoder import ClipEncoder
 from dept_vl.models.config import ClipConfig
-from dept_vl.processes import process_state
+from dept_vl.models.vision.clip_encoder import ClipEncoder
+from dept_vl.system.memory import reused_memory
+from dept_vl.system.processes import process_state
 from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.coco_captions import prepare_coco
+from data_prep.converters.coco_captions import prepare_coco
+from data_prep.converters.text_tasks import prepare_text
+from data_prep.converters.vqa import prepare_vqa
 from data_prep.prepared import PreparedStats
-from data_prep.text_tasks import prepare_text
-from data_prep.vqa import prepare_vqa
 from dept_vl.errors import ConfigError
 from dept_vl.tasks import get_task
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from data_prep.text_columns import read_row
-from data_prep.text_files import file_names, find_split_file, read_rows
+from data_prep.raw.text_columns import read_row
+from data_prep.raw.text_files import file_names, find_split_file, read_rows
 from dept_vl.data.manifest import open_split, split_path
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import RenderedExample, Task

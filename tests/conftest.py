@@ -119,8 +119,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared VQA task, 60 / 20 / 20 rows on ten images, with a store of random features (4 x 6)."""
     from dept_vl.data.feature_writer import FeatureWriter
     from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
-    from dept_vl.models.clip_weights import read_settings
     from dept_vl.models.config import ClipConfig
+    from dept_vl.models.vision.clip_weights import read_settings
 
     data_dir = tmp_path_factory.mktemp("data")
     (data_dir / "vqa").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.scenes import write_scenes
+from data_prep.demo_world.files import write_scenes
 from dept_vl.cli import main
 from dept_vl.data.manifest import open_split
 from tests.data_prep.raw_files import write_json

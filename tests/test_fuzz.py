@@ -13,18 +13,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.common import read_json, records
-from data_prep.karpathy import read_karpathy
-from data_prep.text_columns import read_row
-from data_prep.vqa import read_questions, read_vocabulary
-from dept_vl.config import dump_config, load_config, setting_names
+from data_prep.converters.vqa import read_questions, read_vocabulary
+from data_prep.raw.json_files import read_json, records
+from data_prep.raw.karpathy import read_karpathy
+from data_prep.raw.text_columns import read_row
 from dept_vl.data.feature_format import read_index
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references
 from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
-from dept_vl.models.adapter import read_adapter_config
+from dept_vl.models.adapter.files import read_adapter_config
+from dept_vl.settings.load import dump_config, load_config, setting_names
+from dept_vl.system.bounded_reading import parse_yaml
 from dept_vl.tasks.vqa_answers import normalise_answer, soft_scores
-from dept_vl.untrusted import parse_yaml
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("ci", max_examples=40, deadline=None, suppress_health_check=_QUIET, derandomize=True)

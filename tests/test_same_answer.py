@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from data_prep.cache_features import cache_features
+from data_prep.demo_world.files import write_scenes
 from data_prep.prepare import prepare
-from data_prep.scenes import write_scenes
-from dept_vl.components import open_dataset, open_visual
-from dept_vl.config import TrainConfig, load_config
 from dept_vl.data.sampler import BatchRequest
-from dept_vl.models.adapter import WEIGHTS_FILE
-from dept_vl.models.clip_t5 import build_model
-from dept_vl.train import train
+from dept_vl.models.adapted_model import build_model
+from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.runs.open import open_dataset, open_visual
+from dept_vl.settings.load import TrainConfig, load_config
+from dept_vl.training.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from dept_vl.cli import main
 from dept_vl.errors import ConfigError
-from dept_vl.models.backbone import load_backbone
+from dept_vl.models.language.load import load_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for folder in ("dept_vl", "data_prep") for path in (ROOT / folder).rglob("*.py"))

@@ -14,9 +14,9 @@ from dept_vl.bench.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import shape, write_backbone
 from dept_vl.errors import DataError
-from dept_vl.models.clip_t5 import CLIPT5, build_model
+from dept_vl.models.adapted_model import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.t5_backbone import EncoderInput, T5Backbone
+from dept_vl.models.language.t5 import EncoderInput, T5Backbone
 from dept_vl.tuners import DeptConfig
 
 OURS = "dept-vl"

@@ -18,7 +18,7 @@ from dept_vl.bench.visual_work import write_clip, write_visual_work
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
-from dept_vl.models.clip_encoder import ClipEncoder
+from dept_vl.models.vision.clip_encoder import ClipEncoder
 
 STORE = "dept-vl feature store"
 HDF5 = "one HDF5 file an image"

@@ -19,9 +19,9 @@ from dept_vl.bench.competition import Entry, compete
 from dept_vl.bench.harness import Result, Values
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import glue_lengths, shape, train_config, write_backbone, write_text_work
-from dept_vl.config import TrainConfig, dump_config
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
+from dept_vl.settings.load import TrainConfig, dump_config
 
 
 @dataclass(frozen=True)

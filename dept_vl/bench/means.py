@@ -23,11 +23,11 @@ from dept_vl.bench.workload import (
     write_backbone,
     write_text_work,
 )
-from dept_vl.config import OptimConfig
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.models import cross_attention
-from dept_vl.models.clip_t5 import CLIPT5, build_model
-from dept_vl.optim import build_optimizer
+from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.language import cross_attention
+from dept_vl.settings.load import OptimConfig
+from dept_vl.training.optim import build_optimizer
 
 SHIPPED = "as shipped"
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dept_vl.atomic import write_json
 from dept_vl.bench.harness import Result
 from dept_vl.bench.settings import DATA_SETS, BenchSettings
 from dept_vl.bench.table import format_result, to_json
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
+from dept_vl.system.atomic import write_json
 
 _NEEDS = {"training": "peft", "features": "h5py"}
 """Packages of the extra ``bench`` that a benchmark's peers need."""

@@ -7,11 +7,11 @@ import time
 
 import torch
 
-from dept_vl.config import OptimConfig, config_from_tree
-from dept_vl.models.backbone import open_backbone
-from dept_vl.models.clip_t5 import CLIPT5, build_model
+from dept_vl.models.adapted_model import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.optim import build_optimizer
+from dept_vl.models.language.load import open_backbone
+from dept_vl.settings.load import OptimConfig, config_from_tree
+from dept_vl.training.optim import build_optimizer
 
 
 class Steps:

@@ -14,8 +14,8 @@ from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from dept_vl.bench.workload import TextWork, TokenRows, pad_rows, shape, train_config
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.session import Session
-from dept_vl.train import train
+from dept_vl.runs.session import Session
+from dept_vl.training.trainer import train
 
 
 class Ours:

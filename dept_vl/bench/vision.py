@@ -14,9 +14,9 @@ from dept_vl.bench.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.visual_work import write_clip, write_visual_work
 from dept_vl.bench.workload import shape, write_backbone
-from dept_vl.config import TrainConfig, config_from_tree
-from dept_vl.session import Session
-from dept_vl.train import train
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import TrainConfig, config_from_tree
+from dept_vl.training.trainer import train
 
 CACHED = "cached features"
 ENCODED = "CLIP RN101 on the fly"

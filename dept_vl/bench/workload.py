@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
-from dept_vl.atomic import write_json
-from dept_vl.config import TrainConfig, config_from_tree
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.data.sampler import POOL_BATCHES, StepBatches
 from dept_vl.data.text_codec import TextCodec
-from dept_vl.models.published_shapes import published_config
+from dept_vl.models.language.published_shapes import published_config
+from dept_vl.settings.load import TrainConfig, config_from_tree
+from dept_vl.system.atomic import write_json
 
 TASK = "cola"
 """The text task whose rows carry the texts: one column, two labels. What differs between data sets is the lengths."""

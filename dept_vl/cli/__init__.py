@@ -21,7 +21,7 @@ from dept_vl import __version__
 from dept_vl.cli import bench, data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
-from dept_vl.stopping import StoppedError, listen
+from dept_vl.system.signals import StoppedError, listen
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 
@@ -61,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"dept-vl: {_describe_stop(stopped, arguments)}", file=sys.stderr)
         return stopped.exit_code
     finally:
-        if "dept_vl.processes" in sys.modules:  # else no command has joined a launch, and torch need not be imported
-            sys.modules["dept_vl.processes"].leave_launch()
+        processes = sys.modules.get("dept_vl.system.processes")  # None: no command has joined a launch
+        if processes is not None:
+            processes.leave_launch()
     return 0
 
 

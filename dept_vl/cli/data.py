@@ -103,7 +103,7 @@ def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     refuse_settings("draw-scenes", overrides)
     if options.images < 10:
         raise ConfigError(f"--images: must be at least 10, so that every split has one, got {options.images}")
-    from data_prep.scenes import write_scenes
+    from data_prep.demo_world.files import write_scenes
 
     tenth = options.images // 10
     write_scenes(

@@ -25,7 +25,7 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     plan = load_plan(options.config, config_overrides(options, overrides))
     data_dir = open_data_dir(plan.config({}))
     from dept_vl.experiments.sweep import run_sweep
-    from dept_vl.report import describe_sweep
+    from dept_vl.reports.text import describe_sweep
 
     say(describe_sweep(run_sweep(plan, data_dir, resume=options.resume, overwrite=options.overwrite)))
 
@@ -74,7 +74,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         if not isinstance(source, Path):
             open_data_dir(source)  # makes what is made on first use, in the same folder
     from dept_vl.experiments.transfer import transfer
-    from dept_vl.report import describe_transfer
+    from dept_vl.reports.text import describe_transfer
 
     result = transfer(
         target, sources, data_dir, seeds=options.seeds, resume=options.resume, overwrite=options.overwrite
@@ -92,7 +92,7 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("report", overrides)
-    from dept_vl.paper_report import compare
+    from dept_vl.reports.paper_tables import compare
 
     print(compare(options.paper, options.runs, mixed=options.mixed))
 

@@ -25,7 +25,7 @@ def _add_import(commands: Any) -> None:
 
 def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("import-official", overrides)
-    from dept_vl.released import import_official
+    from dept_vl.runs.released import import_official
 
     adapter = import_official(
         options.folder,
@@ -50,7 +50,7 @@ def _add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("export-official", overrides)
-    from dept_vl.released import export_official
+    from dept_vl.runs.released import export_official
 
     export_official(options.run, options.out)
     print(f"exported: {options.out} (the released code needs every text padded to max_length tokens)")

@@ -10,7 +10,7 @@ from dept_vl.cli.settings import add_command, config_overrides, load_settings, o
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dept_vl.config import TrainConfig
+    from dept_vl.settings.load import TrainConfig
 
 
 def _add_train(commands: Any) -> None:
@@ -29,8 +29,8 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     config = load_settings(options, overrides)
     data_dir = open_data_dir(config)
-    from dept_vl.report import describe_training
-    from dept_vl.train import train
+    from dept_vl.reports.text import describe_training
+    from dept_vl.training.trainer import train
 
     result = train(config, data_dir, resume=options.resume, overwrite=options.overwrite)
     say(describe_training(result))
@@ -42,7 +42,7 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     config = load_settings(options, overrides, resume_from="seeds.yaml")
     data_dir = open_data_dir(config)
     from dept_vl.experiments.seeds import train_seeds
-    from dept_vl.report import describe_seeds
+    from dept_vl.reports.text import describe_seeds
 
     result = train_seeds(config, data_dir, options.seeds, resume=options.resume, overwrite=options.overwrite)
     say(describe_seeds(result))
@@ -77,11 +77,11 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify:
         _verify(options, overrides)
         return
-    from dept_vl.report import describe_evaluation
+    from dept_vl.reports.text import describe_evaluation
 
     metrics = options.metric.split(",") if options.metric else None
     if options.predictions:
-        from dept_vl.evaluate import evaluate_file
+        from dept_vl.inference.evaluate import evaluate_file
 
         files = {name: getattr(options, name) for name in ("questions", "annotations", "references")}
         settings = config_overrides(options, overrides)
@@ -99,7 +99,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             output=options.output,
         )
     else:
-        from dept_vl.evaluate import evaluate_run
+        from dept_vl.inference.evaluate import evaluate_run
 
         config, run_dir = _run_config(options, overrides)
         result = evaluate_run(
@@ -116,7 +116,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from dept_vl.verify import MOVABLE, read_record, verify_file, verify_run
+    from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
 
     settings = config_overrides(options, overrides)
     names = ("checkpoint", "metric", "predictions", "questions", "annotations", "references", "output", "config")
@@ -141,8 +141,8 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """Returns a run's settings with overrides laid over them, and its folder."""
-    from dept_vl.config import load_config
-    from dept_vl.run_folder import read_run_config
+    from dept_vl.runs.folder import read_run_config
+    from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
     if options.config:
@@ -180,8 +180,8 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from dept_vl.predict import predict_inputs, read_inputs, write_predictions
-    from dept_vl.report import describe_predictions
+    from dept_vl.inference.predict import predict_inputs, read_inputs, write_predictions
+    from dept_vl.reports.text import describe_predictions
 
     config, run_dir = _run_config(options, overrides)
     columns = _columns(options.column)
@@ -195,7 +195,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.output:
         write_predictions(options.output, predictions)
     if options.sheet:
-        from dept_vl.sheet import write_sheet
+        from dept_vl.reports.sheet import write_sheet
 
         write_sheet(options.sheet, predictions)
         print(f"sheet: {options.sheet}")
@@ -218,8 +218,8 @@ def _add_info(commands: Any) -> None:
 
 def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     config = load_settings(options, overrides)
-    from dept_vl.info import count_budget
-    from dept_vl.report import format_budget
+    from dept_vl.reports.text import format_budget
+    from dept_vl.runs.info import count_budget
 
     print(f"{config.task}, {config.tuner.name} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
 

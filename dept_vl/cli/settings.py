@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dept_vl.config import TrainConfig
+    from dept_vl.settings.load import TrainConfig
 
 ALIASES = {
     "task": "task",
@@ -57,7 +57,7 @@ def _read_value(text: str) -> Any:
     """Returns a value read as YAML; text that is none, such as a file's name that is not UTF-8, as it is."""
     import yaml
 
-    from dept_vl.untrusted import parse_yaml
+    from dept_vl.system.bounded_reading import parse_yaml
 
     try:
         return parse_yaml(text) if text else text
@@ -87,7 +87,7 @@ class _HelpWithSettings(argparse.Action):
     """Prints the options and then every setting; the settings are only looked up when help is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from dept_vl.config import describe_settings
+        from dept_vl.settings.load import describe_settings
 
         print(parser.format_help())
         print("settings (--dotted.key value; also keys of a --config file): type, default, meaning")
@@ -142,8 +142,8 @@ def load_settings(
         overrides: Dotted settings.
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
-    from dept_vl.config import load_config
-    from dept_vl.demo import demo_config
+    from dept_vl.settings.demo import demo_config
+    from dept_vl.settings.load import load_config
     from dept_vl.tasks import get_task
 
     settings = config_overrides(options, overrides)
@@ -164,11 +164,11 @@ def open_data_dir(config: TrainConfig) -> Path:
     from dept_vl.tasks import get_task
 
     if config.is_demo_data:
-        from data_prep.demo_data import demo_data_dir
+        from data_prep.first_use.demo import demo_data_dir
 
         return demo_data_dir()
     if config.data.dir is None and get_task(config.task).protocols:
-        from data_prep.hub_data import text_data_dir
+        from data_prep.first_use.hub import text_data_dir
 
         return text_data_dir(config.task, config.data.protocol)
     if config.data.dir is None:

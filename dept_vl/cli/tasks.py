@@ -19,7 +19,7 @@ def _add_tasks(commands: Any) -> None:
 
 def _tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("tasks", overrides)
-    from dept_vl.report import describe_examples, describe_tasks
+    from dept_vl.reports.text import describe_examples, describe_tasks
     from dept_vl.tasks import TASKS, get_task
 
     if options.name is None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import DataError
-from dept_vl.untrusted import check_regular, parse_json, read_file
+from dept_vl.system.bounded_reading import check_regular, parse_json, read_file
 
 FORMAT = 1
 INDEX = "index.json"

@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dept_vl.atomic import remove_leftovers, write_bytes, write_text
 from dept_vl.data import feature_format as files
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import DataError
-from dept_vl.file_names import utf8_name
-from dept_vl.locks import OwnedLock
-from dept_vl.untrusted import parse_json, read_file
+from dept_vl.system.atomic import remove_leftovers, write_bytes, write_text
+from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.file_names import utf8_name
+from dept_vl.system.locks import OwnedLock
 
 logger = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dept_vl.atomic import atomic_file
 from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
 from dept_vl.errors import DataError
-from dept_vl.file_names import arrow_name
+from dept_vl.system.atomic import atomic_file
+from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.file_names import arrow_name
 from dept_vl.tasks import get_task
-from dept_vl.untrusted import parse_json, read_file
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dept_vl.atomic import write_text
 from dept_vl.errors import DataError
 from dept_vl.evaluators.base import Reference
-from dept_vl.untrusted import parse_json, read_file, unpack_gzip
+from dept_vl.system.atomic import write_text
+from dept_vl.system.bounded_reading import parse_json, read_file, unpack_gzip
 
 logger = logging.getLogger(__name__)
 

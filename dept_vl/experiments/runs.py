@@ -10,18 +10,18 @@ from typing import Any
 
 import yaml
 
-from dept_vl.atomic import atomic_folder, remove_folder, write_text
-from dept_vl.config import TrainConfig, read_yaml
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.evaluate import evaluate_run
-from dept_vl.locks import refuse_if_used_inside
-from dept_vl.processes import process_state
-from dept_vl.run_folder import SUMMARY_FILE, check_same_settings, describe_differences
-from dept_vl.session import Session
-from dept_vl.stopping import mark_resumable
+from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings, describe_differences
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import TrainConfig, read_yaml
+from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
+from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.locks import refuse_if_used_inside
+from dept_vl.system.processes import process_state
+from dept_vl.system.signals import mark_resumable
 from dept_vl.tasks import get_task
-from dept_vl.train import OnEvaluation, train
-from dept_vl.untrusted import parse_json, read_file
+from dept_vl.training.trainer import OnEvaluation, train
 
 RESULTS_FILE = "results-test.json"
 GENERATE = "generate"
@@ -163,7 +163,7 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
 
 def settings_tree(config: TrainConfig) -> dict[str, Any]:
     """Returns settings as an experiment records them: without where they go, which a moved folder changes."""
-    from dept_vl.config import dump_config
+    from dept_vl.settings.load import dump_config
 
     tree: dict[str, Any] = yaml.safe_load(dump_config(config))
     del tree["output_dir"]

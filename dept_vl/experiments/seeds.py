@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dept_vl.atomic import write_json
-from dept_vl.config import TrainConfig
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.runs import (
     STD,
@@ -22,9 +20,11 @@ from dept_vl.experiments.runs import (
     spread_records,
     spreads,
 )
-from dept_vl.processes import process_state
-from dept_vl.run_folder import describe_run
-from dept_vl.session import Session
+from dept_vl.runs.folder import describe_run
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import TrainConfig
+from dept_vl.system.atomic import write_json
+from dept_vl.system.processes import process_state
 
 SEEDS_FILE = "seeds.json"
 

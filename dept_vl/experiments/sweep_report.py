@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from dept_vl.atomic import write_bytes, write_json, write_text
 from dept_vl.experiments.runs import FinishedRun, run_record
-from dept_vl.run_folder import describe_run
+from dept_vl.runs.folder import describe_run
+from dept_vl.system.atomic import write_bytes, write_json, write_text
 
 
 def write_outcome(

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dept_vl.atomic import write_json
-from dept_vl.config import InitConfig, TrainConfig
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.experiments.runs import (
     STD,
@@ -26,10 +24,12 @@ from dept_vl.experiments.runs import (
     spreads,
 )
 from dept_vl.experiments.seeds import check_seeds, seed_configs
-from dept_vl.models.adapter import WEIGHTS_FILE
-from dept_vl.processes import process_state
-from dept_vl.run_folder import describe_run
-from dept_vl.session import Session
+from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.runs.folder import describe_run
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import InitConfig, TrainConfig
+from dept_vl.system.atomic import write_json
+from dept_vl.system.processes import process_state
 
 SCRATCH = "scratch"
 TRANSFER_FILE = "transfer.json"

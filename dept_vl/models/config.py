@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 FROZEN = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 VisualPositionBias = Literal["zero", "sequential"]
-"""T5's relative position bias of pairs with a visual token (``dept_vl.models.relative_bias``)."""
+"""T5's relative position bias of pairs with a visual token (``dept_vl.models.language.relative_bias``)."""
 
 DEMO = "demo"
 """The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""

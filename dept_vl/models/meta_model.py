@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from dept_vl.models.backbone import backbone_config, meta_backbone
-from dept_vl.models.clip_t5 import CLIPT5
+from dept_vl.models.adapted_model import CLIPT5
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.projection import new_projection
+from dept_vl.models.language.load import backbone_config, meta_backbone
+from dept_vl.models.vision.projection import new_projection
 from dept_vl.tuners import TunerConfig
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dept_vl.tuners.budget import Budget
+from dept_vl.tuners.dept.budget import Budget
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import resource
 import sys
 from pathlib import Path
 
-from data_prep.text_files import read_rows
+from data_prep.raw.text_files import read_rows
 from dept_vl.data.images import open_image
 from dept_vl.evaluators.official_files import load_results
-from dept_vl.models.released import read_released
+from dept_vl.models.adapter.released_format import read_released
 from tests.bad_inputs import images, predictions, released, text_files
 from tests.bad_inputs.case import Base
 

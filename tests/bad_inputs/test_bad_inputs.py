@@ -61,7 +61,7 @@ def snapshot(folder: Path, may_leave: tuple[str, ...] = ()) -> dict[str, tuple]:
         for name in [*folders, *names]:
             status = os.lstat(os.path.join(parent, name))
             is_folder = os.path.isdir(os.path.join(parent, name))
-            if name not in may_leave and not name.endswith(".in-use"):  # an empty lock file stays; see dept_vl.locks
+            if name not in may_leave and not name.endswith(".in-use"):  # an empty lock file stays, see system.locks
                 path = os.path.relpath(os.path.join(parent, name), folder)
                 found[path] = (status.st_mode, 0 if is_folder else (status.st_size, status.st_mtime_ns))
     return found

@@ -14,9 +14,9 @@ from dept_vl.bench.workload import (
     write_backbone,
     write_text_work,
 )
-from dept_vl.components import open_dataset
 from dept_vl.data.sampler import StepBatches
-from dept_vl.models.clip_t5 import build_model
+from dept_vl.models.adapted_model import build_model
+from dept_vl.runs.open import open_dataset
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from data_prep.cache_features import cache_features, collect_images
-from data_prep.coco_captions import prepare_coco
-from data_prep.scenes import write_scenes
-from data_prep.vqa import prepare_vqa
+from data_prep.converters.coco_captions import prepare_coco
+from data_prep.converters.vqa import prepare_vqa
+from data_prep.demo_world.files import write_scenes
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
-from dept_vl.models.clip_encoder import ClipEncoder
-from dept_vl.models.clip_weights import read_settings
 from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.vision.clip_encoder import ClipEncoder
+from dept_vl.models.vision.clip_weights import read_settings
 from tests.data.feature_stores import contents
 from tests.data_prep.raw_files import official_path, write_raw
-from tests.models.clip_folders import VIT, save_clip
+from tests.models.vision.clip_folders import VIT, save_clip
 
 ROOT = Path(__file__).parents[2]
 SPLIT_OF = {i: ("train", "restval", "val", "test")[i % 4] for i in range(1, 24)}
@@ -210,7 +210,7 @@ from pathlib import Path
 from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.models.config import DEMO, ClipConfig
-from dept_vl.processes import leave_launch
+from dept_vl.system.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write
 def slow(self, *args):

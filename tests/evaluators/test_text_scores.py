@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from dept_vl.errors import DataError
 from dept_vl.evaluators import EVALUATORS, Reference, evaluate
-from dept_vl.report import format_score
+from dept_vl.reports.text import format_score
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "data" / "evaluators" / "text_goldens.json").read_text())
 NAMES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.prepare import prepare
-from dept_vl.config import load_config
-from dept_vl.session import Session
-from dept_vl.train import train
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import load_config
+from dept_vl.training.trainer import train
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 

@@ -3,12 +3,12 @@ import statistics
 
 import pytest
 
-from dept_vl.config import load_config
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.runs import spread
 from dept_vl.experiments.seeds import train_seeds
-from dept_vl.report import describe_seeds
-from dept_vl.train import _Trainer
+from dept_vl.reports.text import describe_seeds
+from dept_vl.settings.load import load_config
+from dept_vl.training.trainer import _Trainer
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from PIL import Image
 from dept_vl.errors import CheckpointError, ConfigError, DivergenceError
 from dept_vl.experiments.space import SweepPlan, load_plan
 from dept_vl.experiments.sweep import run_sweep
-from dept_vl.models.adapter import WEIGHTS_FILE
-from dept_vl.report import describe_sweep
-from dept_vl.train import _Trainer
+from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.reports.text import describe_sweep
+from dept_vl.training.trainer import _Trainer
 
 GRID = {"space": {"optim.prompt_lr": [0.05, 0.3], "tuner.num_virtual_tokens": [4, 8]}}
 
@@ -135,7 +135,7 @@ def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
 
 def test_a_pruned_trial_ends_early_and_is_not_chosen(base, tiny_data, tmp_path, monkeypatch):
     values = iter([50.0] * 5 * 4 + [10.0] * 9)  # five trials of four evaluations, then a worse one
-    monkeypatch.setattr("dept_vl.train.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
     space = {"space": {"optim.prompt_lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}, "pruner": "median"}
     plan = plan_of(tmp_path, {**base, "loop.eval_every_steps": 1}, space)
     run_sweep(plan, tiny_data)

@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from dept_vl.config import load_config
 from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write_split
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.experiments.plan import plan_transfer
 from dept_vl.experiments.transfer import transfer
-from dept_vl.paper_report import read_outcome
-from dept_vl.report import describe_transfer
-from dept_vl.train import _Trainer, train
+from dept_vl.reports.paper_tables import read_outcome
+from dept_vl.reports.text import describe_transfer
+from dept_vl.settings.load import load_config
+from dept_vl.training.trainer import _Trainer, train
 
 WORDS = ("red", "blue", "big", "small", "cube", "ball", "left", "green")
 

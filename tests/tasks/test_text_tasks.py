@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.text_columns import read_row
+from data_prep.raw.text_columns import read_row
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import TASKS, get_task
 from dept_vl.tasks.examples import example_rows

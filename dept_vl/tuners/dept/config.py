@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.tuners.budget import Budget, solve
+from dept_vl.tuners.dept.budget import Budget, solve
 from dept_vl.tuners.prompt_config import FROZEN, MAX_SIZE, PromptInit
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class DeptConfig(PromptInit):
     """A short soft prompt and a low-rank update of the text's word embeddings, together l * d parameters.
 
     Give `num_virtual_tokens` or `rank`; the other follows from the budget. With neither, see
-    `dept_vl.tuners.budget.solve`. The released code's recipe is ``lowrank_init="kaiming-uniform"`` with
+    `dept_vl.tuners.dept.budget.solve`. The released code's recipe is ``lowrank_init="kaiming-uniform"`` with
     ``scaling="alpha/sqrt(r)"``.
     """
 

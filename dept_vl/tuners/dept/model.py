@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
 from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
-from dept_vl.tuners.budget import Budget
+from dept_vl.tuners.dept.budget import Budget
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.tuners.budget import Budget
+from dept_vl.tuners.dept.budget import Budget
 from dept_vl.tuners.prompt_config import FROZEN, MAX_SIZE, PromptInit
 
 if TYPE_CHECKING:

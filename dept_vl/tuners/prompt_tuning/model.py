@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
-from dept_vl.tuners.budget import Budget
+from dept_vl.tuners.dept.budget import Budget
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 

@@ -1,0 +1,231 @@
+"""A text data set in its own columns -> prepared splits of a text task under one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from data_prep.prepared import Preparation, PreparedStats
+from data_prep.raw.json_files import RawFile, Record
+from data_prep.raw.text_columns import read_row
+from data_prep.raw.text_files import Placed, describe_file, file_names, find_split_file, read_hub, read_rows
+from dept_vl.data.manifest import ROWS_PER_BATCH, manifest_schema, task_folder
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.system.atomic import refuse_existing
+from dept_vl.tasks import Row, Source, SplitRule, SplitSize, Task, get_task
+from dept_vl.tasks.base import Protocol
+from dept_vl.tasks.splits import SPLIT_SEED
+
+_GOLDS = "__golds__"
+_GOLDS_FIELD = pa.field(
+    _GOLDS,
+    pa.list_(pa.struct([("targets", pa.list_(pa.string())), ("references", pa.list_(pa.string()))])),
+)
+_TEXT_KINDS = ("text", "text or empty", "label", "number", "integer")
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One hub split, read and checked.
+
+    Attributes:
+        name: The hub split.
+        table: Its rows: the kept columns, and the golds of each row as a list of {targets, references}.
+        file: The file it came from; None for the hub.
+    """
+
+    name: str
+    table: pa.Table
+    file: RawFile | None
+
+
+def prepare_text(
+    task_name: str, raw: Path | None, out: Path, *, protocol: str | None = None, subset: bool = False
+) -> PreparedStats:
+    """Writes ``out/<task>.<protocol>/{train,val,test}.parquet`` and ``stats.json``, all or nothing.
+
+    Args:
+        task_name: A text task.
+        raw: Folder with ``<hub split>.{parquet,jsonl,jsonl.gz,csv,tsv}`` in the data set's own columns; None: the hub.
+        out: The data folder.
+        protocol: ``"fixed"`` or ``"paper"``; None: the task's default.
+        subset: Take files that are not complete; a split whose file is not there is not made.
+
+    Returns:
+        Counts by split, also logged.
+
+    Raises:
+        ConfigError: The task has no such protocol.
+        DataError: A file is missing, damaged, incomplete or of another data set, a row breaks a rule, or the output
+            folder is not empty.
+    """
+    task = get_task(task_name)
+    name = protocol or task.protocols[0]
+    variant = task.variant(name)
+    refuse_existing(task_folder(out, task.name, name))
+    splits = _read_splits(task, variant, raw, subset=subset)
+    return build(task, name, splits).write(out, raw)
+
+
+def build(task: Task, protocol: str, raw_splits: Mapping[str, RawSplit]) -> Preparation:
+    """Cuts what was read into our splits and counts; reads and writes nothing.
+
+    Raises:
+        DataError: A split would have no rows.
+    """
+    variant, source = task.variant(protocol), _source(task)
+    rules = {split: rule for split, rule in variant.splits.items() if rule.hub_split in raw_splits}
+    rows: dict[str, Iterable[Row]] = {}
+    examples: dict[str, SplitSize] = {}
+    left_out: dict[str, int] = {}
+    for split, rule in rules.items():
+        table = raw_splits[rule.hub_split].table
+        indices = split_indices(table, rule)
+        if len(indices) == 0:
+            raise DataError(
+                f"task {task.name!r}: {split} would be empty: {rule.hub_split!r} has {table.num_rows:,} rows, of which "
+                f"{'half' if rule.cut is None else format(rule.cut, ',')} validate"
+            )
+        taken = table[_GOLDS].take(pa.array(indices))
+        examples[split] = SplitSize(int(pc.sum(pc.list_value_length(taken)).as_py()))
+        left_out[f"{split} rows left out: they have no answer"] = _count_unanswered(taken)
+        rows[split] = convert(table, indices)
+    needed = {rule.hub_split for rule in variant.splits.values()}
+    found = {name: split.table.num_rows for name, split in raw_splits.items()}
+    is_subset = any(found.get(name) != source.rows[name] for name in needed)
+    files = [split.file for split in raw_splits.values() if split.file is not None]
+    return Preparation(
+        task=task,
+        schema=_manifest_schema(task, variant),
+        rows=rows,
+        examples=examples,
+        is_subset=is_subset,
+        complete=f"the raw files have as many rows as {source}",
+        left_out=left_out,
+        inputs=files,
+        protocol=protocol,
+        source=None if files else str(source),
+    )
+
+
+def split_indices(table: pa.Table, rule: SplitRule) -> np.ndarray:
+    """Returns the rows of one of our splits, in its order, (rows,) int64: `SplitRule` says which."""
+    if rule.part == "all":
+        indices = np.arange(table.num_rows)
+    elif rule.by_group:
+        groups: dict[str, list[int]] = {}
+        for row, group in enumerate(table["group"].to_pylist()):
+            groups.setdefault(group, []).append(row)
+        members = list(groups.values())
+        indices = np.array([row for group in _part(len(members), rule) for row in members[group]], dtype=np.int64)
+    else:
+        indices = _part(table.num_rows, rule)
+    return indices[: rule.limit]
+
+
+def _part(count: int, rule: SplitRule) -> np.ndarray:
+    """Returns the first part, or the rest, of ``range(count)`` in the released code's order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    cut = count // 2 if rule.cut is None else rule.cut
+    return order[:cut] if rule.part == "first" else order[cut:]
+
+
+def convert(table: pa.Table, indices: np.ndarray) -> Iterator[Row]:
+    """Yields manifest rows: one for each gold of the table's rows, in the order of `indices`.
+
+    ``example_id`` counts the examples of the hub split, so it is the row's number there unless rows make several.
+    """
+    first_ids = np.concatenate([[0], np.cumsum(pc.list_value_length(table[_GOLDS]).to_numpy())])
+    for start in range(0, len(indices), ROWS_PER_BATCH):
+        part = indices[start : start + ROWS_PER_BATCH]
+        for index, row in zip(part, table.take(pa.array(part)).to_pylist(), strict=True):
+            golds = row.pop(_GOLDS)
+            for number, gold in enumerate(golds):
+                if gold["references"]:
+                    weights = [1.0] * len(gold["targets"])
+                    yield {**row, **gold, "target_weights": weights, "example_id": int(first_ids[index]) + number}
+
+
+def _count_unanswered(golds: pa.ChunkedArray) -> int:
+    references = pc.struct_field(pc.list_flatten(golds), "references")
+    return int(pc.sum(pc.equal(pc.list_value_length(references), 0)).as_py() or 0)
+
+
+def _read_splits(task: Task, variant: Protocol, raw: Path | None, *, subset: bool) -> dict[str, RawSplit]:
+    """Reads every hub split the protocol uses, from files or from the hub.
+
+    Raises:
+        DataError: A file is missing or incomplete and `subset` is false, or none is there.
+    """
+    names = list(dict.fromkeys(rule.hub_split for rule in variant.splits.values()))
+    if raw is None:
+        return {name: _read_split(task, variant, name, None, subset=subset) for name in names}
+    paths = {name: path for name in names if (path := find_split_file(raw, name)) is not None}
+    absent = [file_names(name) for name in names if name not in paths]
+    if absent and not (subset and paths):
+        hint = "" if subset else "; --subset prepares the splits whose files are there"
+        raise DataError(f"{raw}: task {task.name!r} needs {' and '.join(absent)}, as in {task.source}{hint}")
+    return {name: _read_split(task, variant, name, path, subset=subset) for name, path in paths.items()}
+
+
+def _read_split(task: Task, variant: Protocol, name: str, path: Path | None, *, subset: bool) -> RawSplit:
+    source, columns = _source(task), list(task.columns)
+    placed = read_hub(source, name, columns) if path is None else read_rows(path, columns)
+    table, expected = read_table(placed, task, variant), source.rows[name]
+    if table.num_rows != expected and not subset:
+        raise DataError(
+            f"{path or source}: {table.num_rows:,} rows of {name!r}, the complete {source} has {expected:,}: "
+            "it is cut or of another version; --subset prepares it as it is"
+        )
+    return RawSplit(name, table, None if path is None else describe_file(path))
+
+
+def read_table(placed: Iterable[Placed], task: Task, variant: Protocol) -> pa.Table:
+    """Reads and checks every row; see `RawSplit` for the result.
+
+    Raises:
+        DataError: A value is missing or of another kind, or a label is none of the task's; the message names the place.
+    """
+    schema = _kept_columns(task, variant).append(_GOLDS_FIELD)
+    rows = (_checked(place, record, task, variant) for place, record in placed)
+    batches = []
+    while chunk := list(islice(rows, ROWS_PER_BATCH)):
+        batches.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _checked(place: str, record: Record, task: Task, variant: Protocol) -> Row:
+    """Returns a row with its golds; columns that are not kept are dropped by the schema."""
+    try:
+        row = read_row(record, task.columns)
+        golds = variant.golds(row)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
+    group = next((row[name] for name, kind in task.columns.items() if kind == "group"), None)
+    return {**row, "group": group, _GOLDS: [asdict(gold) for gold in golds]}
+
+
+def _manifest_schema(task: Task, variant: Protocol) -> pa.Schema:
+    texts = [name for name, kind in task.columns.items() if kind in _TEXT_KINDS]
+    lists = [name for name, kind in task.columns.items() if kind == "texts"]
+    groups = ["group"] if variant.groups else []
+    return manifest_schema(images=False, text_columns=[*texts, *groups], list_columns=lists)
+
+
+def _kept_columns(task: Task, variant: Protocol) -> pa.Schema:
+    """Returns the columns of the manifest that come from the raw row as they are."""
+    made = ("example_id", "targets", "target_weights", "references")
+    return pa.schema([field for field in _manifest_schema(task, variant) if field.name not in made])
+
+
+def _source(task: Task) -> Source:
+    if task.source is None:
+        raise ConfigError(f"task {task.name!r} is no text task: it has no source")
+    return task.source

@@ -1,0 +1,225 @@
+"""VQA v2 as downloaded -> prepared splits of the task ``vqa`` on the Karpathy images."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.prepared import Preparation, PreparedStats
+from data_prep.raw.image_files import locate_images
+from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
+from data_prep.raw.karpathy import SPLITS, KarpathySplits, read_karpathy
+from dept_vl.data.manifest import manifest_schema
+from dept_vl.errors import DataError
+from dept_vl.system.atomic import refuse_existing
+from dept_vl.tasks import Row, SplitSize, get_task
+from dept_vl.tasks.vqa_answers import soft_scores
+
+logger = logging.getLogger(__name__)
+
+YEARS = ("train2014", "val2014")
+SCHEMA = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with its human answers, as the official files give them."""
+
+    question_id: int
+    image_id: int
+    question: str
+    answers: tuple[str, ...]
+    answer_type: str
+    question_type: str
+
+
+def prepare_vqa(
+    raw: Path,
+    out: Path,
+    *,
+    answer_vocabulary: Path | None = None,
+    images: Path | None = None,
+    check_images: bool = True,
+) -> PreparedStats:
+    """Writes ``out/vqa/{train,val,test}.parquet`` and ``stats.json`` from the official files, all or nothing.
+
+    Args:
+        raw: Folder with ``v2_OpenEnded_mscoco_{train,val}2014_questions.json``,
+            ``v2_mscoco_{train,val}2014_annotations.json`` and ``dataset_coco.json``.
+        out: The data folder.
+        answer_vocabulary: JSON list of answers (or object with answers as keys, such as ``trainval_ans2label.json``);
+            targets outside it are dropped. None: every answer is a target.
+        images: Root of the image folders; None: `raw`.
+        check_images: Whether each image's file is looked for. If not, rows carry the official path.
+
+    Returns:
+        Counts by split, also logged.
+
+    Raises:
+        DataError: A raw file is missing, damaged or of another shape, questions and annotations do not belong
+            together, image files are missing, counts of complete data differ, or ``out/vqa`` is not empty.
+    """
+    refuse_existing(out / "vqa")
+    karpathy = read_karpathy(raw)
+    vocabulary = None if answer_vocabulary is None else read_vocabulary(answer_vocabulary)
+    questions: list[Question] = []
+    inputs = [karpathy.file]
+    for year in YEARS:
+        found, files = read_questions(raw, year)
+        questions += found
+        inputs += files
+    _refuse_twice(questions, raw)
+    used = {q.image_id: karpathy.path_of[q.image_id] for q in questions if q.image_id in karpathy.split_of}
+    root = images if images is not None else raw
+    paths = locate_images(root, used) if check_images else used
+    return build(questions, karpathy, paths, vocabulary, inputs).write(out, raw, root)
+
+
+def build(
+    questions: Sequence[Question],
+    karpathy: KarpathySplits,
+    paths: Mapping[int, str],
+    vocabulary: Collection[str] | None,
+    inputs: Sequence[RawFile],
+) -> Preparation:
+    """Sorts questions into splits and counts them; reads and writes nothing.
+
+    Training questions without a target are left out and counted; validation and test keep every question.
+    """
+    by_split: dict[str, list[Question]] = {split: [] for split in SPLITS}
+    unlisted = 0
+    for question in questions:
+        if question.image_id in karpathy.split_of:
+            by_split[karpathy.split_of[question.image_id]].append(question)
+        else:
+            unlisted += 1
+    trainable = [q for q in by_split["train"] if targets(q, vocabulary)]
+    return karpathy.preparation(
+        task=get_task("vqa"),
+        schema=SCHEMA,
+        rows={
+            split: convert(trainable if split == "train" else by_split[split], paths, vocabulary) for split in SPLITS
+        },
+        examples={
+            split: SplitSize(len(by_split[split]), len({q.image_id for q in by_split[split]})) for split in SPLITS
+        },
+        left_out={
+            f"questions left out: their image is not in {karpathy.file.path.name}": unlisted,
+            "training questions left out: no answer is a target": len(by_split["train"]) - len(trainable),
+        },
+        inputs=inputs,
+    )
+
+
+def convert(
+    questions: Sequence[Question], paths: Mapping[int, str], vocabulary: Collection[str] | None = None
+) -> Iterator[Row]:
+    """Yields the manifest row of each question, in order.
+
+    Args:
+        questions: Questions whose image is in `paths`.
+        paths: Image id to path.
+        vocabulary: Answers that may be targets; None: all.
+    """
+    for question in questions:
+        scores = targets(question, vocabulary)
+        yield {
+            "example_id": question.question_id,
+            "image_id": question.image_id,
+            "image": paths[question.image_id],
+            "question": question.question,
+            "answer_type": question.answer_type,
+            "question_type": question.question_type,
+            "targets": list(scores),
+            "target_weights": list(scores.values()),
+            "references": list(question.answers),
+        }
+
+
+def targets(question: Question, vocabulary: Collection[str] | None) -> dict[str, float]:
+    """Returns the normalised answers training may draw and their soft scores in (0, 1]."""
+    scores = soft_scores(question.answers)
+    return {answer: score for answer, score in scores.items() if vocabulary is None or answer in vocabulary}
+
+
+def read_questions(raw: Path, year: str) -> tuple[list[Question], tuple[RawFile, RawFile]]:
+    """Reads the questions of ``"train2014"`` or ``"val2014"`` and joins them with their annotations.
+
+    Raises:
+        DataError: A file is missing or damaged, a record lacks a key, a question has no annotation or the reverse, or
+            they name different images.
+    """
+    folders = ("annotations", "vqa", "questions")
+    question_file = read_json(find_raw(raw, f"v2_OpenEnded_mscoco_{year}_questions.json", *folders))
+    asked: dict[int, tuple[int, str]] = {}
+    for number, record in enumerate(records(question_file, "questions")):
+        place = Place(question_file.path, "questions", number)
+        question_id = take(record, "question_id", int, place)
+        if question_id in asked:
+            raise place.error(f'"question_id" {question_id} is there twice')
+        text = take(record, "question", str, place)
+        if not text.strip():
+            raise place.error('"question" is empty')
+        asked[question_id] = (take(record, "image_id", int, place), text)
+    annotation_file = read_json(find_raw(raw, f"v2_mscoco_{year}_annotations.json", *folders))
+    annotated: dict[int, Question] = {}
+    for number, record in enumerate(records(annotation_file, "annotations")):
+        place = Place(annotation_file.path, "annotations", number)
+        question = _join(record, asked, place, question_file.path)
+        if question.question_id in annotated:
+            raise place.error(f'"question_id" {question.question_id} is there twice')
+        annotated[question.question_id] = question
+    without = [question_id for question_id in asked if question_id not in annotated]
+    if without:
+        raise DataError(
+            f"{question_file.path}: {len(without):,} of {len(asked):,} questions have no annotation in "
+            f"{annotation_file.path.name}: {', '.join(map(str, without[:5]))}{', ...' if len(without) > 5 else ''}"
+        )
+    return [annotated[question_id] for question_id in asked], (
+        question_file.without_content(),
+        annotation_file.without_content(),
+    )
+
+
+def _join(record: Record, asked: Mapping[int, tuple[int, str]], place: Place, question_path: Path) -> Question:
+    """Checks one annotation and joins it with its question."""
+    question_id = take(record, "question_id", int, place)
+    if question_id not in asked:
+        raise place.error(f"annotates question {question_id}, which {question_path.name} does not have")
+    image_id, text = asked[question_id]
+    if take(record, "image_id", int, place) != image_id:
+        raise place.error(
+            f'"image_id" is {record["image_id"]}, but question {question_id} in {question_path.name} is on {image_id}'
+        )
+    listed = take(record, "answers", list, place)
+    answers = tuple(sys.intern(a["answer"]) for a in listed if isinstance(a, dict) and type(a.get("answer")) is str)
+    if not answers or len(answers) < len(listed):
+        raise place.error('"answers" should be a list of objects with a text "answer" each')
+    kinds = [sys.intern(take(record, key, str, place)) for key in ("answer_type", "question_type")]
+    return Question(question_id, image_id, text, answers, *kinds)
+
+
+def _refuse_twice(questions: Sequence[Question], raw: Path) -> None:
+    """Raises if the two years share a question id."""
+    twice = [i for i, n in Counter(q.question_id for q in questions).items() if n > 1]
+    if twice:
+        raise DataError(f"{raw}: question {twice[0]} is in both the train2014 and the val2014 file ({len(twice)} are)")
+
+
+def read_vocabulary(path: Path) -> frozenset[str]:
+    """Reads the answers that may be targets: a JSON list, or the keys of an object. The empty string is none.
+
+    Raises:
+        DataError: The file is missing, damaged or of another shape, or holds no answer.
+    """
+    content = read_json(path).content
+    if not isinstance(content, list | dict) or not all(isinstance(answer, str) for answer in content):
+        raise DataError(f"{path}: expected a JSON list of answers, or an object with answers as keys")
+    vocabulary = frozenset(answer for answer in content if answer)
+    if not vocabulary:
+        raise DataError(f"{path}: holds no answer")
+    return vocabulary

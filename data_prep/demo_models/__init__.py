@@ -1,0 +1,1 @@
+"""The recipe that trained the packaged CLIP and T5; maintainers alone run it."""

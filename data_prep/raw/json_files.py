@@ -1,0 +1,150 @@
+"""Reading raw files from somewhere else: every defect is reported with file, place and what was expected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dept_vl.errors import DataError
+from dept_vl.system.bounded_reading import parse_json, read_file
+
+T = TypeVar("T")
+Record = Mapping[str, Any]
+
+CACHE_VARIABLE = "DEPT_VL_CACHE"
+"""Environment variable that names the folder for data made on first use."""
+
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+_NAMES = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A JSON file that was read.
+
+    Attributes:
+        path: Where it lies.
+        content: Its decoded content.
+        sha256: Of its bytes, hexadecimal.
+        size_bytes: Of its bytes.
+    """
+
+    path: Path
+    content: Any
+    sha256: str
+    size_bytes: int
+
+    def without_content(self) -> RawFile:
+        """Returns the same without the content, which may be gigabytes."""
+        return replace(self, content=None)
+
+
+def cache_root() -> Path:
+    """Returns the folder for data made on first use: ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dept_vl")
+
+
+def find_raw(raw: Path, name: str, *subfolders: str) -> Path:
+    """Returns where the raw file `name` lies: in `raw` or one of its `subfolders`.
+
+    Raises:
+        DataError: It is in none of them.
+    """
+    if not raw.is_dir():
+        raise DataError(f"{raw}: no such folder of raw files")
+    places = [raw / name, *(raw / folder / name for folder in subfolders)]
+    for place in places:
+        if place.is_file():
+            return place
+    others = "".join(f" or {place}" for place in places[1:])
+    raise DataError(f"{places[0]}{others}: no such raw file; docs/data.md says where to download it (unpacked)")
+
+
+def read_json(path: Path) -> RawFile:
+    """Reads a whole JSON file.
+
+    Raises:
+        DataError: It is missing, packed, cut short or otherwise no JSON; the message says where it breaks off.
+    """
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if data.startswith((_GZIP, _ZIP)):
+        raise DataError(f"{path}: is a packed file; unpack it first")
+    try:
+        content = parse_json(data)
+    except json.JSONDecodeError as error:
+        rest = len(error.doc) - error.pos
+        hint = "the file ends there: cut short, download it again" if rest <= 1 else "download it again"
+        offset = len(error.doc[: error.pos].encode())
+        raise DataError(
+            f"{path}: not valid JSON at byte {offset:,} of {len(data):,} (line {error.lineno}, column {error.colno}): "
+            f"{error.msg}; {hint}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: JSON {error}; not one of the official files") from error
+    return RawFile(path, content, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def records(file: RawFile, key: str) -> list[Record]:
+    """Returns the list of objects under `key` at the top of a file.
+
+    Raises:
+        DataError: The file is no object, has no such key, or the value is no list of objects.
+    """
+    if not isinstance(file.content, dict):
+        raise DataError(f'{file.path}: expected an object with "{key}" at the top, found {_kind(file.content)}')
+    if key not in file.content:
+        keys = ", ".join(f'"{k}"' for k in list(file.content)[:8]) or "nothing"
+        raise DataError(f'{file.path}: missing "{key}" at the top; it has {keys}; is this another file, renamed?')
+    listed = file.content[key]
+    if not isinstance(listed, list):
+        raise DataError(f'{file.path}: "{key}" should be a list, found {_kind(listed)}')
+    for number, record in enumerate(listed):
+        if not isinstance(record, dict):
+            raise DataError(f"{file.path}, {key}, record {number}: expected an object, found {_kind(record)}")
+    return listed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands, for messages: file, list and number from 0."""
+
+    path: Path
+    key: str
+    number: int
+
+    def error(self, problem: str) -> DataError:
+        """Returns an error that names this place."""
+        return DataError(f"{self.path}, {self.key}, record {self.number}: {problem}")
+
+
+def take(record: Record, name: str, kind: type[T], place: Place) -> T:
+    """Returns ``record[name]`` after checking that it is there and of the right kind.
+
+    Raises:
+        DataError: It is missing or of another kind; the message names the place.
+    """
+    if name not in record:
+        raise place.error(f'missing "{name}"; it has {", ".join(map(repr, record)) or "nothing"}')
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise place.error(f'"{name}" should be {_NAMES[kind]}, found {_kind(value)}')
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise place.error(f'"{name}" should fit 64 bits, found {_kind(value)}')
+    return value
+
+
+def _kind(value: Any) -> str:
+    """Returns a few words for a JSON value."""
+    text = json.dumps(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

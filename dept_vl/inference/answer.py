@@ -1,0 +1,205 @@
+"""A model and a split to one prediction a row, shared over processes, each row counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dept_vl.data.collator import Batch
+from dept_vl.data.dataset import TaskDataset
+from dept_vl.data.sampler import BatchRequest, evaluation_requests
+from dept_vl.data.text_codec import TextCodec
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators import Reference
+from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.runs.open import VisualInput
+from dept_vl.settings.load import TrainConfig
+from dept_vl.system import signals
+from dept_vl.system.processes import agree_on_largest, process_state
+from dept_vl.tasks import Row, Task
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are made.
+
+    Attributes:
+        method: ``"generate"``, or ``"score"``: the most likely of `labels`.
+        labels: The label strings of ``"score"``; empty for ``"generate"``.
+        num_beams: Of ``"generate"``; 1 for greedy.
+        max_new_tokens: Generated tokens at most, and tokens of a label at most, the end of sequence included.
+        precision: ``"bf16"`` for autocast.
+    """
+
+    method: Literal["generate", "score"]
+    labels: tuple[str, ...]
+    num_beams: int
+    max_new_tokens: int
+    precision: str = "float32"
+
+
+def choose_decoding(
+    config: TrainConfig, task: Task, method: Literal["auto", "generate", "score"] | None = None
+) -> Decoding:
+    """Returns how a run's answers are made: the settings' method, or another one that is asked for.
+
+    Raises:
+        ConfigError: Scoring was asked for, and the task has no label set.
+    """
+    asked, labels = method or config.decode.method, task.label_set(config.data.protocol)
+    if asked == "score" and labels is None:
+        raise ConfigError(
+            f"decode.method: 'score' needs a label set, and task {task.name!r} answers with free text; use 'generate'"
+        )
+    is_scored = asked == "score" or (asked == "auto" and labels is not None)
+    return Decoding(
+        method="score" if is_scored else "generate",
+        labels=labels if is_scored and labels else (),
+        num_beams=config.decode.num_beams,
+        max_new_tokens=config.data.max_target_length,
+        precision=config.loop.precision,
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one example; `log_likelihoods` are the labels', in nats, when it was scored."""
+
+    text: str
+    log_likelihoods: dict[str, float] | None = None
+
+
+class Answerer:
+    """Answers batches in one way.
+
+    Attributes:
+        model: The model.
+        decoding: The way.
+    """
+
+    def __init__(self, model: CLIPT5, codec: TextCodec, visual: VisualInput | None, decoding: Decoding) -> None:
+        """Packs the labels, on the model's device.
+
+        Raises:
+            ConfigError: The labels cannot be scored (``TextCodec.label_ids``).
+        """
+        self.model = model
+        self.decoding = decoding
+        self._codec = codec
+        self._visual = visual
+        self._trie: LabelTrie | None = None
+        if decoding.method == "score":
+            ids = codec.label_ids(decoding.labels, decoding.max_new_tokens)
+            self._trie = LabelTrie.build(ids, model.backbone.word_embeddings.device)
+
+    @torch.no_grad()
+    def answer(self, batch: Batch) -> list[Answer]:
+        """Returns the answer to every example of a batch on the model's device."""
+        features = self._visual.features(batch) if self._visual else None
+        inputs = (batch.input_ids, batch.attention_mask, features)
+        decoding, device = self.decoding, batch.input_ids.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=decoding.precision == "bf16"):
+            if self._trie is not None:
+                scores = self.model.score_labels(*inputs, labels=self._trie).tolist()
+                return [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
+            tokens = self.model.generate(*inputs, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
+        return [Answer(text) for text in self._codec.decode(tokens)]
+
+
+def _most_likely(log_likelihoods: dict[str, float]) -> Answer:
+    return Answer(max(log_likelihoods, key=log_likelihoods.__getitem__), log_likelihoods)
+
+
+def predict_split(
+    answerer: Answerer,
+    dataset: TaskDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    limit: int | None = None,
+) -> list[str]:
+    """Returns one prediction a row, in row order; ``""`` for rows whose image could not be read.
+
+    Args:
+        answerer: Its model is left in the mode it was in.
+        dataset: A split opened for evaluation.
+        batch_size: Rows a process and forward.
+        num_workers: Loader processes.
+        limit: Only the first so many rows.
+
+    Raises:
+        StoppedError: On every process, if one was asked to stop while signals are deferred.
+    """
+    state, model = process_state(), answerer.model
+    num_rows = min(limit or len(dataset), len(dataset))
+    rows = dataset.indices[dataset.indices < num_rows]
+    requests = evaluation_requests(
+        rows,
+        dataset.source_lengths(rows.tolist()),
+        batch_size,
+        process_index=state.process_index,
+        num_processes=state.num_processes,
+    )
+    loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=_as_many_everywhere(requests, rows),
+        num_workers=num_workers,
+        worker_init_fn=signals.worker_init(),
+    )
+    mine: list[tuple[int, str]] = []
+    was_training = model.training
+    model.eval()
+    progress = tqdm(
+        total=len(rows), desc="predict", unit="row", leave=False, disable=not state.is_main_process, mininterval=1.0
+    )
+    for request, batch in loader:
+        (asked_to_stop,) = agree_on_largest([signals.requested() or 0])
+        if asked_to_stop:
+            break
+        answers = answerer.answer(batch.to(state.device))
+        mine += zip(request.indices, (answer.text for answer in answers), strict=True)
+        progress.update(len(answers) * state.num_processes)
+    progress.close()
+    model.train(was_training)
+    gathered: list[tuple[int, list[tuple[int, str]]]] = gather_object([(signals.requested() or 0, mine)])
+    asked_to_stop = max(number for number, _ in gathered)
+    if asked_to_stop:
+        raise signals.StoppedError(asked_to_stop)
+    predictions = [""] * num_rows
+    for row, text in (pair for _, pairs in gathered for pair in pairs):
+        predictions[row] = text
+    return predictions
+
+
+def _as_many_everywhere(requests: list[BatchRequest], rows: np.ndarray) -> list[BatchRequest]:
+    """Returns as many batches as the process with most has, the last one again, or one row.
+
+    All processes must run the model equally often: a sharded backbone is gathered from all of them whenever one runs
+    it. Answers are kept by row, so one that is given twice counts once.
+    """
+    (most,) = agree_on_largest([len(requests)])
+    if len(requests) == most:
+        return requests
+    filler = requests[-1] if requests else BatchRequest(0, (int(rows[0]),), is_last_of_step=True, global_rows=len(rows))
+    return requests + [filler] * (most - len(requests))
+
+
+def agreement(scored: Sequence[str], generated: Sequence[str], codec: TextCodec, labels: Sequence[str]) -> float:
+    """Returns the share of rows, 0 to 1, whose generated text is the scored label as the tokenizer writes it."""
+    written = dict(zip(labels, (codec.decode(torch.tensor([ids]))[0] for ids in codec.target_ids(labels)), strict=True))
+    same = sum(written.get(label, label) == text for label, text in zip(scored, generated, strict=True))
+    return same / len(scored)
+
+
+def to_references(rows: Sequence[Row]) -> list[Reference]:
+    """Returns what evaluators compare with, from rows of a split."""
+    return [Reference(**row) for row in rows]

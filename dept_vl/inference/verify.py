@@ -1,0 +1,158 @@
+"""Makes the scores in a results file again, from what the file records, and compares."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dept_vl.errors import DataError, MismatchError
+from dept_vl.inference.evaluate import EvaluationResult, evaluate_file, evaluate_run
+from dept_vl.runs.folder import describe_run
+from dept_vl.settings.load import TrainConfig, config_from_tree, overlay_config
+from dept_vl.system.bounded_reading import parse_json, read_file
+
+MOVABLE = (
+    "data.dir",
+    "data.image_dir",
+    "data.feature_dir",
+    "model.backbone",
+    "model.clip.model",
+    "data.eval_batch_size",
+)
+"""Settings that say where things lie or how fast they go: they may be others than those the results were made with."""
+
+_TOLERANCE = 1e-9
+"""Of scores, relative: sums of floating-point numbers in another order; everything else must be equal."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A results file, read.
+
+    Attributes:
+        path: The file.
+        content: What it holds.
+        config: The run's settings as recorded; None for scores of a predictions file.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    config: dict[str, Any] | None
+
+    def settings(self, overrides: Mapping[str, Any]) -> TrainConfig:
+        """Returns the recorded settings with some of the `MOVABLE` ones replaced.
+
+        Raises:
+            ConfigError: They are not valid.
+        """
+        recorded = config_from_tree(self.config or {}, where=str(self.path))
+        return overlay_config(asdict(recorded), overrides, where=str(self.path))
+
+
+def read_record(path: Path) -> Record:
+    """Reads a results file.
+
+    Raises:
+        DataError: It cannot be read, or lacks what is needed to make it again, as files of earlier versions do.
+    """
+    try:
+        content = parse_json(read_file(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read the results: {getattr(error, 'strerror', None) or error}") from None
+    kinds: dict[str, type] = {"task": str, "metrics": dict, "evaluators": list, "sha256": dict, "made_by": dict}
+    if isinstance(content, dict):
+        kinds |= {"config": dict, "run": str, "split": str} if "config" in content else {"references": dict}
+    lacking = [
+        key for key, kind in kinds.items() if not isinstance(content, dict) or not isinstance(content.get(key), kind)
+    ]
+    if lacking:
+        raise DataError(f"{path}: is no results file that can be made again: no {', '.join(lacking)}; score it anew")
+    return Record(path, content, content.get("config"))
+
+
+def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]:
+    """Evaluates the recorded run again; nothing of it is overwritten.
+
+    Args:
+        record: From `read_record`.
+        config: From `Record.settings`.
+        data_dir: Prepared data.
+
+    Returns:
+        What differs without touching the result: versions, commit, machine.
+
+    Raises:
+        MismatchError: Scores, predictions, data or adapter differ; every difference is named.
+        ConfigError, DataError, CheckpointError: It cannot be evaluated.
+    """
+    content, run_dir = record.content, Path(record.content["run"])
+    if not run_dir.is_dir():
+        run_dir = record.path.parent  # a run folder that was moved brings its results along
+    with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
+        result = evaluate_run(
+            config, data_dir, run_dir, split=content["split"], metrics=content["evaluators"],
+            tokenizer=content.get("caption_tokenizer", "ptb"), with_agreement="decode_agreement" in content,
+            folder=Path(folder),
+        )  # fmt: skip
+        return _compare(record, result)
+
+
+def verify_file(record: Record) -> list[str]:
+    """Scores the recorded predictions file again; see `verify_run`."""
+    content = record.content
+    if not isinstance(content.get("predictions"), str):
+        raise DataError(f"{record.path}: does not say which predictions were scored")
+    with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
+        result = evaluate_file(
+            content["task"],
+            Path(content["predictions"]),
+            {str(name): Path(str(path)) for name, path in content["references"].items()},
+            metrics=content["evaluators"],
+            tokenizer=content.get("caption_tokenizer", "ptb"),
+            allow_missing=bool(content.get("allow_missing")),
+            output=Path(folder) / "results.json",
+        )
+        return _compare(record, result)
+
+
+def _compare(record: Record, result: EvaluationResult) -> list[str]:
+    before, now = record.content, read_record(result.files["scores"]).content
+    problems = []
+    for name in ("task", "split", "protocol", "num_scored", "decode", "decoding", "evaluators", "caption_tokenizer"):
+        if before.get(name) != now.get(name):
+            problems.append(f"{name}: recorded {before.get(name)!r}, now {now.get(name)!r}")
+    for name in sorted({*before["sha256"], *now["sha256"]}):
+        a, b = before["sha256"].get(name), now["sha256"].get(name)
+        if a != b:
+            problems.append(f"sha256 of {name}: recorded {a}, now {b}")
+    for name in sorted({*before["metrics"], *now["metrics"]}):
+        a, b = before["metrics"].get(name), now["metrics"].get(name)
+        if not _is_same_score(a, b):
+            problems.append(f"{name}: recorded {a!r}, now {b!r}")
+    ours = describe_run()
+    notes = [
+        f"{name} was {was}, is {ours['versions'].get(name)}"
+        for name, was in dict(before["made_by"].get("versions") or {}).items()
+        if was != ours["versions"].get(name)
+    ]
+    notes += [
+        f"{name} was {before['made_by'].get(name)}, is {ours[name]}"
+        for name in ("commit", "machine", "python")
+        if before["made_by"].get(name) != ours[name]
+    ]
+    if problems:
+        why = f"\n  (beside that, {'; '.join(notes)})" if notes else ""
+        raise MismatchError(f"{record.path}: made again, it differs:\n  " + "\n  ".join(problems) + why)
+    return notes
+
+
+def _is_same_score(before: object, now: object) -> bool:
+    if isinstance(before, int | float) and isinstance(now, int | float):
+        return math.isclose(before, now, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE) or (
+            math.isnan(before) and math.isnan(now)
+        )
+    return before == now

@@ -1,0 +1,392 @@
+"""CLIP-T5 with a tuner: frozen backbone, trainable tuner and projection, and the one input of all their uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl import __version__
+from dept_vl.data.collator import IGNORE_INDEX
+from dept_vl.data.text_codec import TextCodec
+from dept_vl.errors import DataError
+from dept_vl.models.adapter.files import (
+    AdapterConfig,
+    BackboneIdentity,
+    VisualSettings,
+    check_equal,
+    check_fits,
+    copy_tensors,
+    load_adapter,
+    model_card,
+    read_adapter_config,
+    save_adapter,
+)
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.language.base import FrozenBackbone, JointInput
+from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.load import LoadedBackbone, open_backbone
+from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
+from dept_vl.models.vision.projection import VisualProjection, new_projection
+from dept_vl.tuners import TunerConfig
+from dept_vl.tuners.base import BackboneInfo, Tuner
+from dept_vl.tuners.dept.budget import Budget
+
+
+@dataclass(frozen=True)
+class CLIPT5Output:
+    """The result of a training forward.
+
+    Attributes:
+        loss_per_example: (batch,) float32, mean cross-entropy over the example's own label tokens, in nats.
+        logits: (batch, target, vocabulary).
+    """
+
+    loss_per_example: Tensor
+    logits: Tensor
+
+
+class CLIPT5(nn.Module):
+    """A frozen language model that reads [soft prompt; text; visual tokens]: T5, or a decoder-only one in its place.
+
+    Positions. The prompt comes first, the text after it, the image last. Padding is neutral: an example's logits do
+    not depend on its batch mates. T5's encoder has it between text and image (`dept_vl.models.language.relative_bias`
+    has the rules of its relative position bias); a decoder-only model has it before the prompt, and the target after
+    the image (`dept_vl.models.language.causal`). Without visual features the same code reads text alone.
+
+    Only the tuner and the projection are trainable.
+
+    Attributes:
+        backbone: The frozen model.
+        tuner: The trainable method.
+        visual_projection: feature_dim -> d_model, or None for a model that reads text alone.
+        config: The settings it was built from.
+        answer_cue: What its texts end with, for the adapter file.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone[Any],
+        tuner: Tuner,
+        visual_projection: VisualProjection | None,
+        config: ModelConfig,
+        answer_cue: str = "",
+    ) -> None:
+        """Puts the parts together; `build_model` makes them."""
+        super().__init__()
+        self.backbone = backbone
+        self.tuner = tuner
+        self.visual_projection = visual_projection
+        self.config = config
+        self.answer_cue = answer_cue
+        self._identity: BackboneIdentity | None = None
+
+    @property
+    def feature_dim(self) -> int | None:
+        """Width of the visual features, or None for a model that reads text alone."""
+        return None if self.visual_projection is None else self.visual_projection.feature_dim
+
+    def joint_input(
+        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+    ) -> JointInput:
+        """Builds what the backbone reads; training, generation and label scoring all start here.
+
+        Args:
+            input_ids: (batch, text) token ids, padded on the right.
+            attention_mask: (batch, text), 1 for text and 0 for padding.
+            visual_features: (batch, visual, feature_dim) of any floating type, or None.
+
+        Raises:
+            DataError: The text is longer than the tuner's, or features are of another width or not expected.
+        """
+        table = self.backbone.word_embeddings
+        text_embeds = nn.functional.embedding(input_ids, table).float()  # (batch, text, d_model)
+        worded_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
+        visual_embeds = None
+        if visual_features is not None:
+            visual_embeds = self._project(visual_features, table)  # (batch, visual, d_model)
+        joint: JointInput = self.backbone.join(worded_embeds, visual_embeds, attention_mask)
+        return joint
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        visual_features: Tensor | None = None,
+    ) -> CLIPT5Output:
+        """Computes the loss of every example by teacher forcing.
+
+        Args:
+            input_ids: (batch, text) token ids, padded on the right.
+            attention_mask: (batch, text), 1 for text and 0 for padding.
+            labels: (batch, target) target ids, `IGNORE_INDEX` for padding.
+            visual_features: (batch, visual, feature_dim), or None.
+
+        Raises:
+            DataError: As `joint_input`, or longer with its target than the backbone can read.
+        """
+        joint = self.joint_input(input_ids, attention_mask, visual_features)
+        logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
+        return CLIPT5Output(_loss_per_example(logits, labels), logits)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        *,
+        num_beams: int = 1,
+        max_new_tokens: int,
+    ) -> Tensor:
+        """Generates answers, greedily or by beam search, always without dropout.
+
+        Args:
+            input_ids: (batch, text) token ids, padded on the right.
+            attention_mask: (batch, text), 1 for text and 0 for padding.
+            visual_features: (batch, visual, feature_dim), or None.
+            num_beams: 1 for greedy.
+            max_new_tokens: Generated tokens at most, the end-of-sequence token included.
+
+        Returns:
+            (batch, new tokens) ids without a start token, padded on the right.
+
+        Raises:
+            DataError: As `forward`.
+        """
+        with self._evaluating():
+            joint = self.joint_input(input_ids, attention_mask, visual_features)
+            return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
+
+    @torch.no_grad()
+    def score_labels(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        *,
+        labels: LabelTrie,
+    ) -> Tensor:
+        """Computes the exact log-likelihood of every label, always without dropout.
+
+        The source is read once, and all labels in one pass after it, a prefix that several share once.
+
+        Args:
+            input_ids: (batch, text) token ids, padded on the right.
+            attention_mask: (batch, text), 1 for text and 0 for padding.
+            visual_features: (batch, visual, feature_dim), or None.
+            labels: The labels, on the device of `input_ids`.
+
+        Returns:
+            (batch, labels) float32: the sum over all tokens of a label, its end of sequence included, in nats and not
+            normalised by length.
+
+        Raises:
+            DataError: As `forward`.
+        """
+        with self._evaluating():
+            joint = self.joint_input(input_ids, attention_mask, visual_features)
+            return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns every trainable tensor in exactly one of ``soft_prompt``, ``lowrank``, ``visual_projection``."""
+        groups = self.tuner.param_groups()
+        if self.visual_projection is not None:
+            groups["visual_projection"] = list(self.visual_projection.parameters())
+        return groups
+
+    def parameter_budget(self) -> ParameterBudget:
+        """Counts trainable parameters by group, and the frozen ones."""
+        return count_parameters(self, self.param_groups(), self._budget())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Returns the trainable tensors by name: all that a checkpoint holds."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_trainable_state(self, tensors: dict[str, Tensor], where: str = "checkpoint") -> None:
+        """Copies tensors into the trainable ones; names and shapes must be the same, all of them.
+
+        Raises:
+            CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
+        """
+        copy_tensors(self.trainable_state(), tensors, where)
+
+    def adapter_config(self, *, task: str | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
+        """Returns what an adapter saved now would record."""
+        if self._identity is None:
+            self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone))
+        visual = None
+        if self.feature_dim is not None:
+            visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.backbone.visual_position_bias)
+        budget = self._budget()
+        return AdapterConfig(
+            dept_vl_version=__version__,
+            backbone=self._identity,
+            max_source_length=self.tuner.max_source_length,
+            num_virtual_tokens=budget.num_virtual_tokens,
+            rank=budget.rank,
+            tuner=self.tuner.config,
+            visual=visual,
+            answer_cue=self.answer_cue,
+            task=task,
+            features=features,
+        )
+
+    def save_pretrained(
+        self, folder: str | Path, *, task: str | None = None, features: dict[str, Any] | None = None
+    ) -> None:
+        """Saves the trainable tensors, what they fit, and a model card.
+
+        Args:
+            folder: Where to; other files in it stay.
+            task: What was trained on, for the card.
+            features: Fingerprint of the visual features it was trained on.
+
+        Raises:
+            CheckpointError: A tensor is not finite; nothing is written.
+        """
+        config = self.adapter_config(task=task, features=features)
+        save_adapter(Path(folder), self.trainable_state(), config, model_card(config))
+
+    def load_adapter(self, folder: str | Path) -> AdapterConfig:
+        """Loads an adapter into this model, bit for bit, and returns its settings.
+
+        Raises:
+            CheckpointError: The adapter is damaged, or was made for another backbone, text length, tuner or
+                projection; the message names both sides.
+        """
+        folder = Path(folder)
+        tensors, saved = load_adapter(folder)
+        check_fits(folder, saved, self.adapter_config())
+        self.load_trainable_state(tensors, where=str(folder))
+        return saved
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        model: ModelConfig,
+        *,
+        max_source_length: int | None = None,
+        feature_dim: int | None = None,
+        answer_cue: str | None = None,
+        backbone: LoadedBackbone | None = None,
+    ) -> tuple[CLIPT5, TextCodec]:
+        """Builds the model an adapter was saved from.
+
+        The adapter says what was trained; `model` alone says where the frozen backbone comes from.
+
+        Args:
+            folder: Holds ``adapter_model.safetensors`` and ``adapter_config.json``.
+            model: Frozen models and how they are joined; checked against the adapter.
+            max_source_length: Checked against the adapter's, if given.
+            feature_dim: Width of the features to be read, checked against the adapter's, if given.
+            answer_cue: Checked against the adapter's, if given.
+            backbone: What `open_backbone` returns for `model`, if it is loaded already.
+
+        Raises:
+            ConfigError: The backbone cannot be loaded.
+            CheckpointError: As `load_adapter`.
+        """
+        saved = read_adapter_config(Path(folder))
+        saved_dim = saved.visual.feature_dim if saved.visual else None
+        asked = {
+            "data.max_source_length": (saved.max_source_length, max_source_length),
+            "visual.feature_dim": (saved_dim, feature_dim),
+            "data.answer_cue": (saved.answer_cue, answer_cue),
+        }
+        check_equal(Path(folder), {key: pair for key, pair in asked.items() if pair[1] is not None})
+        built, codec = build_model(
+            model,
+            saved.tuner,
+            max_source_length=saved.max_source_length,
+            feature_dim=saved_dim,
+            seed=0,
+            answer_cue=saved.answer_cue,
+            backbone=backbone,
+        )
+        built.load_adapter(folder)
+        return built, codec
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switches dropout off, and back to what it was."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    def _budget(self) -> Budget:
+        return self.tuner.config.budget(self.backbone.d_model, self.tuner.max_source_length)
+
+    def _project(self, visual_features: Tensor, table: Tensor) -> Tensor:
+        if self.visual_projection is None:
+            raise DataError("visual features were given to a model built without a visual projection (text only)")
+        width = visual_features.shape[-1]
+        if width != self.visual_projection.feature_dim:
+            raise DataError(
+                f"visual features are {width}-d, the model was built for {self.visual_projection.feature_dim}-d ones; "
+                "use the feature store of the encoder in model.clip"
+            )
+        projected: Tensor = self.visual_projection(visual_features.float(), table)
+        return projected
+
+
+def build_model(
+    model: ModelConfig,
+    tuner: TunerConfig,
+    *,
+    max_source_length: int,
+    feature_dim: int | None,
+    seed: int,
+    answer_cue: str | None = None,
+    backbone: LoadedBackbone | None = None,
+) -> tuple[CLIPT5, TextCodec]:
+    """Loads the frozen backbone and puts a fresh tuner and projection on it.
+
+    Args:
+        model: Frozen models and how they are joined.
+        tuner: The method.
+        max_source_length: s, longest text in tokens.
+        feature_dim: Width of the visual features; None for a model that reads text alone.
+        seed: Of the first values of tuner and projection, each drawn from a generator of its own.
+        answer_cue: What every source text ends with; None for the family's own.
+        backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, not copied.
+
+    Returns:
+        The model, and what makes its token ids from text.
+
+    Raises:
+        ConfigError: The backbone cannot be loaded, has too few positions, or the tuner's budget cannot be met.
+    """
+    frozen, tokenizer = backbone or open_backbone(model)
+    codec = frozen.codec_class(tokenizer, answer_cue)
+    info = BackboneInfo(
+        d_model=frozen.d_model,
+        max_source_length=max_source_length,
+        word_embeddings=frozen.word_embeddings,
+        tokenize=lambda text: list(tokenizer(text)["input_ids"]),
+        seed=seed,
+    )
+    built = tuner.build(info)
+    frozen.check_lengths(built.num_virtual_tokens, max_source_length)
+    projection = new_projection(model, frozen, feature_dim)
+    if projection is not None:
+        projection.reset_parameters(seed)
+    return CLIPT5(frozen, built, projection, model, codec.answer_cue), codec
+
+
+def _loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns (batch,): cross-entropy averaged over each example's own label tokens (Sung et al.); 0 without any."""
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+    ).view(labels.shape)  # (batch, target)
+    return losses.sum(dim=1) / (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)

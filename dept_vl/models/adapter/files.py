@@ -1,0 +1,357 @@
+"""The adapter on disk: the trainable tensors, what they fit, and a model card. safetensors and JSON, no pickle.
+
+``adapter_model.safetensors`` holds the tensors, and in its header a copy of ``adapter_config.json``: a save that was
+killed between the two files, or a file taken from another adapter, is noticed on loading. An adapter file is data: no
+path, URL or switch in it says where a backbone comes from or how it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dept_vl.errors import CheckpointError
+from dept_vl.models.config import FROZEN, VisualPositionBias
+from dept_vl.system.atomic import write_bytes, write_text
+from dept_vl.system.bounded_reading import parse_json
+from dept_vl.system.file_names import utf8_name
+from dept_vl.tuners import TunerConfig
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+CARD_FILE = "README.md"
+FORMAT_VERSION = 1
+
+_MAX_TENSORS = 256
+_MAX_CONFIG_BYTES = 1 << 20
+_HEADER_KEY = "adapter_config"
+
+
+@dataclass(frozen=True, config=FROZEN)
+class BackboneIdentity:
+    """The backbone an adapter was trained on; `name` is for people, the rest is compared.
+
+    Attributes:
+        num_layers: Blocks of the encoder, or of the only stack.
+        num_decoder_layers: Blocks of T5's decoder; None for a decoder-only model.
+        family: ``model_type`` of its ``config.json``; files that do not say it are of T5.
+        weights_sha256: None where it was not recorded: a released adapter imported without its backbone.
+    """
+
+    name: str
+    d_model: int
+    num_layers: int
+    num_decoder_layers: int | None
+    vocab_size: int
+    weights_sha256: str | None
+    family: str = "t5"
+
+
+@dataclass(frozen=True, config=FROZEN)
+class VisualSettings:
+    """How visual features enter the backbone; `position_bias` is T5's, None for another family."""
+
+    projection: Literal["linear", "vl-t5"]
+    feature_dim: Annotated[int, Field(ge=1)]
+    position_bias: VisualPositionBias | None = None
+
+
+@dataclass(frozen=True, config=FROZEN)
+class Origin:
+    """Where an adapter that this package did not train comes from.
+
+    Attributes:
+        format: Who wrote it: the released DePT code (``ZhengxiangShi/DePT``).
+        weights_sha256: Of its weights file.
+        lowrank: Its low-rank pair: imported, left out on request, missing from the released file although its settings
+            announce one, or none in its method.
+    """
+
+    format: Literal["released-dept"]
+    weights_sha256: str
+    lowrank: Literal["imported", "left out", "not released", "none"]
+
+
+@dataclass(frozen=True, config=FROZEN)
+class AdapterConfig:
+    """Everything an adapter's tensors depend on, and where they come from.
+
+    Attributes:
+        dept_vl_version: The package that wrote it.
+        backbone: The frozen language model.
+        max_source_length: s, in tokens.
+        num_virtual_tokens: m, in tokens, as resolved from the tuner's settings.
+        rank: r, as resolved from the tuner's settings.
+        tuner: The tuner's settings, initialisation and scaling included.
+        visual: None for an adapter that reads text alone.
+        answer_cue: What every source text ends with.
+        task: What it was trained on, for people.
+        features: The fingerprint of the visual features it was trained on, or None.
+        origin: None for an adapter trained by this package.
+        format_version: Of this file.
+    """
+
+    dept_vl_version: str
+    backbone: BackboneIdentity
+    max_source_length: Annotated[int, Field(ge=1)]
+    num_virtual_tokens: Annotated[int, Field(ge=0)]
+    rank: Annotated[int, Field(ge=0)]
+    tuner: TunerConfig
+    visual: VisualSettings | None = None
+    answer_cue: str = ""
+    task: str | None = None
+    features: dict[str, Any] | None = None
+    origin: Origin | None = None
+    format_version: Literal[1] = 1
+
+
+_ADAPTER = TypeAdapter(AdapterConfig)
+
+
+def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterConfig, card: str) -> None:
+    """Writes an adapter; each file appears whole or not at all, and the folder is made if need be.
+
+    Args:
+        folder: Where to; an adapter already there is replaced.
+        tensors: Trainable tensors by name.
+        config: What they fit.
+        card: The model card, Markdown.
+
+    Raises:
+        CheckpointError: A tensor holds a value that is not finite; nothing is written.
+    """
+    check_finite(tensors, "refusing to save the adapter")
+    described = _ADAPTER.dump_python(config, mode="json")
+    content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CARD_FILE, card)
+    write_bytes(folder / WEIGHTS_FILE, _sort_metadata(save(content, metadata)))
+    write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _sort_metadata(content: bytes) -> bytes:
+    """Returns a safetensors file with its metadata in order: safetensors writes several keys in no fixed one."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format's alignment
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
+def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
+    """Reads an adapter back, every tensor on the CPU.
+
+    Raises:
+        CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings, or a
+            tensor holds a value that is not finite.
+    """
+    config, described = _read_config(folder)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no adapter here ({WEIGHTS_FILE} is missing)")
+    try:
+        with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            names = list(file.keys())
+            if len(names) > _MAX_TENSORS:
+                raise CheckpointError(f"{path}: holds {len(names)} tensors, an adapter has at most {_MAX_TENSORS}")
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from None
+    _check_same_save(path, header, described)
+    check_finite(tensors, str(path))
+    return tensors, config
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """Reads ``adapter_config.json`` alone.
+
+    Raises:
+        CheckpointError: As `load_adapter`, for that file.
+    """
+    return _read_config(folder)[0]
+
+
+def model_card(config: AdapterConfig) -> str:
+    """Returns the model card: what the adapter is, what it fits and how to load it."""
+    name = config.backbone.name
+    method = config.tuner.name
+    front = ["library_name: dept-vl", "tags:", f"- {config.tuner.name}", "- parameter-efficient-fine-tuning"]
+    visual = "none: text only"
+    if config.visual is not None:
+        encoder = (config.features or {}).get("model", "not recorded")
+        visual = f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection"
+        if config.visual.position_bias is not None:
+            visual += f", relative position bias `{config.visual.position_bias}`"
+    backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
+    rows = [
+        ("Task", config.task or "not recorded"),
+        ("Method", f"{method}, m = {config.num_virtual_tokens}, r = {config.rank}, s = {config.max_source_length}"),
+        ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
+        ("Visual input", visual),
+        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
+        ("Written by", f"dept-vl {config.dept_vl_version}"),
+    ]
+    if config.origin is not None:
+        origin = config.origin
+        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
+        rows.append(("Imported from", text))
+    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    return (
+        "---\n" + "\n".join(front) + "\n---\n\n"
+        f"# {method} for {config.task or 'a task'} on {name}\n\n"
+        "This folder holds only what was trained: the tuner and, for images, the visual projection. The language "
+        "model and CLIP are frozen and come from their own checkpoints.\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n"
+        "```python\nfrom dept_vl.models.adapted_model import CLIPT5\nfrom dept_vl.models.config import ModelConfig\n\n"
+        f'model, codec = CLIPT5.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
+        f"Settings and first values: `{CONFIG_FILE}`. Method: Shi & Lipani, DePT, arXiv 2309.05173.\n"
+    )
+
+
+def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
+    """Refuses an adapter made for another model; warns where the backbone's weights cannot be compared.
+
+    Args:
+        folder: The adapter's, for the message.
+        saved: What the adapter was saved for.
+        now: What the model at hand would save.
+
+    Raises:
+        CheckpointError: They differ; every difference is named with both sides.
+    """
+    ours, theirs = _comparable(now), _comparable(saved)
+    if saved.backbone.weights_sha256 is None:
+        del ours["backbone.weights_sha256"], theirs["backbone.weights_sha256"]
+        logger.warning(
+            "%s: the adapter does not record the weights of its backbone (%s), so they could not be compared with %s",
+            folder, saved.backbone.name, now.backbone.name,
+        )  # fmt: skip
+    check_equal(folder, {key: (theirs.get(key), ours.get(key)) for key in sorted(ours.keys() | theirs.keys())})
+
+
+def copy_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copies tensors into a model's; names, shapes and types must be the same, all of them.
+
+    Args:
+        targets: The model's trainable tensors.
+        tensors: What is copied.
+        where: Their file or folder, for the message.
+
+    Raises:
+        CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
+    """
+    problems = [f"missing {name}" for name in sorted(targets.keys() - tensors.keys())]
+    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - targets.keys())]
+    for name in sorted(targets.keys() & tensors.keys()):
+        have, want = tensors[name], targets[name]
+        if (have.shape, have.dtype) != (want.shape, want.dtype):
+            problems.append(
+                f"{name} is {tuple(have.shape)} {have.dtype}, the model has {tuple(want.shape)} {want.dtype}"
+            )
+    if problems:
+        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(problems)}")
+    for name, target in targets.items():
+        target.copy_(tensors[name])
+
+
+def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> None:
+    """Refuses an adapter any of whose settings is not the one at hand.
+
+    Args:
+        folder: The adapter's, for the message.
+        settings: Name to (value in the adapter, value at hand).
+
+    Raises:
+        CheckpointError: Some differ; every difference is named with both sides.
+    """
+    problems = [f"{key}: saved for {a!r}, this run has {b!r}" for key, (a, b) in settings.items() if a != b]
+    if problems:
+        raise CheckpointError(f"{folder}: the adapter does not fit: {'; '.join(problems)}")
+
+
+def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no adapter here ({CONFIG_FILE} is missing)")
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
+    try:
+        described = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+    version = described.get("format_version") if isinstance(described, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format_version is {version!r}, this package reads {FORMAT_VERSION}")
+    try:
+        return _ADAPTER.validate_python(described), described
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}, got {detail.get('input')!r}"
+            for detail in error.errors(include_url=False)
+        ]
+        raise CheckpointError(f"{path}: " + "; ".join(sorted(lines))) from None
+
+
+def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> None:
+    """Refuses tensors and settings that were not written together."""
+    try:
+        inside = parse_json(header.get(_HEADER_KEY, "null"))
+    except ValueError:
+        inside = None
+    if not isinstance(inside, dict):
+        raise CheckpointError(f"{path}: was not written by dept-vl (its header has no {_HEADER_KEY})")
+    keys = sorted(key for key in {*inside, *described} if inside.get(key) != described.get(key))
+    if keys:
+        differences = "; ".join(f"{key}: {inside.get(key)!r} and {described.get(key)!r}" for key in keys)
+        raise CheckpointError(
+            f"{path} and {CONFIG_FILE} do not belong together (one was altered, or a save was cut off): {differences}"
+        )
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuses tensors that hold a NaN or an infinite value.
+
+    Raises:
+        CheckpointError: Some do, or are of an 8-bit type, for which torch cannot tell; they are named after `where`.
+    """
+    narrow = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if _is_narrow_float(tensor.dtype)]
+    if narrow:
+        raise CheckpointError(f"{where}: of a type that no trained tensor has: {', '.join(sorted(narrow))}")
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(f"{where}: not finite (NaN or infinite): {', '.join(sorted(bad))}")
+
+
+def _is_narrow_float(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize < 2
+
+
+def _comparable(config: AdapterConfig) -> dict[str, Any]:
+    """Returns the settings that must agree, by the name a user knows them under."""
+    backbone = {f"backbone.{key}": value for key, value in asdict(config.backbone).items() if key != "name"}
+    visual = asdict(config.visual) if config.visual else {}
+    return {
+        **backbone,
+        **{f"visual.{key}": value for key, value in visual.items()},
+        **{f"tuner.{key}": value for key, value in asdict(config.tuner).items()},
+        "data.max_source_length": config.max_source_length,
+        "data.answer_cue": config.answer_cue,
+        "num_virtual_tokens": config.num_virtual_tokens,
+        "rank": config.rank,
+    }

@@ -1,0 +1,1 @@
+"""Frozen language models: loading, what every family offers, and the families."""

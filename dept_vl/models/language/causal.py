@@ -1,0 +1,201 @@
+"""A frozen decoder-only model (GPT-2, Llama): one stack that reads the source and writes the target after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from dept_vl.data.collator import IGNORE_INDEX
+from dept_vl.data.text_codec import CausalTextCodec
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.language.base import FrozenBackbone, JointInput, concatenate
+from dept_vl.models.language.label_trie import LabelTrie
+
+
+@dataclass(frozen=True)
+class CausalInput(JointInput):
+    """What a decoder-only model reads before the target: padding first, so that every source ends at the same index.
+
+    Attributes:
+        position_ids: (batch, total) place of each token in its own unpadded sequence; 0 for padding, which is not read.
+    """
+
+    position_ids: Tensor
+
+
+class CausalBackbone(FrozenBackbone[CausalInput]):
+    """GPT-2 or Llama over [padding; prompt; text; visual; target].
+
+    Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
+    its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
+
+    Attributes:
+        max_positions: ``max_position_embeddings``: the rows of GPT-2's position table, or what Llama was trained on.
+    """
+
+    codec_class = CausalTextCodec
+    max_positions: int
+
+    def __init__(
+        self, model: PreTrainedModel, special_tokens: Mapping[str, int], visual_position_bias: VisualPositionBias | None
+    ) -> None:
+        """Wraps a frozen model; see `FrozenBackbone`."""
+        super().__init__(model, special_tokens, visual_position_bias)
+        self.max_positions = int(model.config.max_position_embeddings)
+
+    @staticmethod
+    def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        """Returns the tokenizer's end of sequence, which also pads where there is no token for that.
+
+        Raises:
+            ConfigError: The tokenizer has no end-of-sequence token.
+        """
+        eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        if eos is None:
+            raise ConfigError(
+                "model.backbone: the tokenizer has no end-of-sequence token (eos_token in tokenizer_config.json), "
+                "with which targets end"
+            )
+        return {"eos_token_id": eos, "pad_token_id": eos if pad is None else pad}
+
+    @staticmethod
+    def resolve_position_bias(asked: VisualPositionBias | None) -> None:
+        """Returns None: these models have no relative bias.
+
+        Raises:
+            ConfigError: One was asked for.
+        """
+        if asked is not None:
+            raise ConfigError(
+                f"model.visual_position_bias: {asked!r} is a rule for T5's relative position bias, and the backbone "
+                "is decoder-only; leave it out (null)"
+            )
+
+    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> CausalInput:
+        """Joins prompt and text with visual tokens and moves the padding to the left; see `FrozenBackbone.join`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(worded_embeds, visual_embeds, text_mask)
+        if has_padding:
+            order = attention_mask.argsort(dim=1, stable=True)  # padding first, the rest in its order
+            inputs_embeds = inputs_embeds.gather(1, order[:, :, None].expand_as(inputs_embeds))
+            attention_mask = attention_mask.gather(1, order)
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return CausalInput(inputs_embeds.to(self.word_embeddings.dtype), attention_mask, has_padding, position_ids)
+
+    def logits(self, joint: CausalInput, labels: Tensor) -> Tensor:
+        """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`.
+
+        The source's last token predicts the first label, so the last label is not read.
+        """
+        target = labels.shape[1]
+        read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, 0)  # (batch, target - 1)
+        self._check_length(joint, read.shape[1])
+        offsets = torch.arange(1, target, device=labels.device)
+        mask = None
+        if joint.has_padding:
+            total = joint.attention_mask.shape[1] + read.shape[1]
+            is_before = torch.ones(total, total, dtype=torch.bool, device=labels.device).tril()
+            mask = self._additive_mask(joint, is_before)
+        return self._run(joint, read, offsets, mask)
+
+    def generate(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
+        """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        self._check_length(joint, max_new_tokens - 1)
+        generated: Tensor = self.model.generate(
+            inputs_embeds=joint.inputs_embeds,
+            attention_mask=joint.attention_mask,  # transformers counts positions over it as `join` does
+            generation_config=self.generation_config(
+                num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+            ),
+            synced_gpus=self.is_sharded,
+        )
+        return generated
+
+    def trie_logits(self, joint: CausalInput, trie: LabelTrie) -> Tensor:
+        """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
+
+        One forward over [source; nodes]: the source's last token is the root, and a node's position is its depth
+        after it.
+        """
+        self._check_length(joint, trie.longest)
+        source, nodes = joint.attention_mask.shape[1], len(trie.tokens)
+        sees = torch.zeros(source + nodes, source + nodes, dtype=torch.bool, device=trie.sees.device)
+        sees[:source, :source] = torch.ones_like(sees[:source, :source]).tril()
+        sees[source:, :source] = True
+        sees[source:, source:] = trie.sees[1:, 1:]
+        tokens = trie.tokens.expand(len(joint.attention_mask), -1)
+        return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, sees))
+
+    def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
+        """Runs the model on the source and more tokens.
+
+        Args:
+            joint: The source.
+            tokens: (batch, more) ids.
+            offsets: (more,) positions of those, counted from the source's last token.
+            mask: (batch, 1, total, total) additive; None for a plain causal one.
+
+        Returns:
+            (batch, 1 + more, vocabulary): the logits at the source's last token and at the others.
+        """
+        embeds = nn.functional.embedding(tokens, self.word_embeddings)
+        after = joint.position_ids[:, -1:] + offsets  # (batch, more)
+        logits: Tensor = self.model(
+            inputs_embeds=torch.cat([joint.inputs_embeds, embeds], dim=1),
+            attention_mask=mask,
+            position_ids=torch.cat([joint.position_ids, after], dim=1),
+            use_cache=False,
+            logits_to_keep=tokens.shape[1] + 1,
+        ).logits
+        return logits
+
+    def _additive_mask(self, joint: CausalInput, sees: Tensor) -> Tensor:
+        """Returns `sees` (total, total), [query, key], without padded keys, as (batch, 1, total, total) to be added.
+
+        Of the lowest number and not of minus infinity: a padded token may attend to nothing, and must not become NaN.
+        """
+        more = sees.shape[0] - joint.attention_mask.shape[1]
+        keys = nn.functional.pad(joint.attention_mask, (0, more), value=1).bool()
+        is_open = sees[None, None] & keys[:, None, None, :]
+        dtype = self.score_dtype
+        mask = torch.zeros(is_open.shape, dtype=dtype, device=is_open.device)
+        return mask.masked_fill_(~is_open, torch.finfo(dtype).min)
+
+    def _check_length(self, joint: CausalInput, target: int) -> None:
+        """Refuses an input that is longer than the model's positions, padding counted."""
+        source = joint.attention_mask.shape[1]
+        if source + target > self.max_positions:
+            raise DataError(
+                f"a source of {source} tokens (prompt, text and visual) and {target} tokens of the target after it "
+                f"need {source + target} positions, and the backbone has {self.max_positions} "
+                f"({self.family}'s max_position_embeddings); shorten data.max_source_length, data.max_target_length "
+                "or the prompt"
+            )
+
+    def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
+        """Returns the blocks; see `FrozenBackbone.shardable`."""
+        stack = self.model.base_model
+        return list(stack.h if self.family == "gpt2" else stack.layers), set()
+
+    @property
+    def num_layers(self) -> tuple[int, int | None]:
+        """The blocks of the one stack, and None."""
+        return self.model.config.num_hidden_layers, None
+
+    @property
+    def final_norm(self) -> Tensor:
+        """Weight of the last norm, (d_model,)."""
+        base = self.model.base_model
+        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+        weight: Tensor = norm.weight
+        return weight
+
+    @property
+    def layer_norm_epsilon(self) -> float:
+        """The epsilon of the model's norms."""
+        config = self.model.config
+        return float(config.rms_norm_eps if hasattr(config, "rms_norm_eps") else config.layer_norm_epsilon)

@@ -1,0 +1,242 @@
+"""Loads a frozen backbone: where it comes from, which families there are, and what makes one fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5ForConditionalGeneration,
+)
+from transformers.utils import logging as transformers_logging
+
+from dept_vl.errors import ConfigError
+from dept_vl.models.config import DEMO, ModelConfig, VisualPositionBias
+from dept_vl.models.language.base import FrozenBackbone
+from dept_vl.models.language.causal import CausalBackbone
+from dept_vl.models.language.published_shapes import published_config
+from dept_vl.models.language.t5 import T5Backbone
+
+LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
+"""A frozen backbone with its tokenizer."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        wrapper: What the assembly calls.
+        model_class: Its model in transformers.
+        dropout_fields: The fields of its configuration that are rates of dropout.
+    """
+
+    wrapper: type[FrozenBackbone[Any]]
+    model_class: Any
+    dropout_fields: tuple[str, ...]
+
+
+FAMILIES = {
+    "t5": Family(T5Backbone, T5ForConditionalGeneration, ("dropout_rate",)),
+    "gpt2": Family(CausalBackbone, GPT2LMHeadModel, ("resid_pdrop", "embd_pdrop", "attn_pdrop")),
+    "llama": Family(CausalBackbone, LlamaForCausalLM, ("attention_dropout",)),
+}
+"""``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
+
+
+def open_backbone(model: ModelConfig) -> LoadedBackbone:
+    """Loads the frozen backbone and its tokenizer.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    return load_backbone(
+        model.backbone,
+        model.revision,
+        dropout_rate=model.dropout_rate,
+        gradient_checkpointing=model.gradient_checkpointing,
+        visual_position_bias=model.visual_position_bias,
+        dtype=getattr(torch, model.dtype),
+    )
+
+
+def load_backbone(
+    name: str,
+    revision: str | None = None,
+    *,
+    dropout_rate: float | None = None,
+    gradient_checkpointing: bool = False,
+    visual_position_bias: VisualPositionBias | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> LoadedBackbone:
+    """Loads a backbone of one of the `FAMILIES` with its tokenizer, every weight frozen.
+
+    Only safetensors weights are read, and no code from the checkpoint is run.
+
+    Args:
+        name: Hub id, local folder, or ``"demo"`` for the T5 that ships with the package.
+        revision: Hub revision (branch, tag, commit); None for the newest.
+        dropout_rate: Dropout while training; None for the checkpoint's own.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        visual_position_bias: T5's rule for visual tokens; None for the family's own.
+        dtype: Precision of the frozen weights. Never float16: T5 overflows in it.
+
+    Raises:
+        ConfigError: No such checkpoint here and the hub cannot be reached, another architecture, no safetensors
+            weights, weights that do not fill the model, or a rule that the family does not have.
+    """
+    source = _resolve(name)
+    config = _read_config(name, revision)
+    family = FAMILIES[config.model_type]
+    if dropout_rate is not None:
+        for field in family.dropout_fields:
+            setattr(config, field, dropout_rate)
+    try:
+        with _quiet_transformers(), _weights_in_every_process():
+            model, report = family.model_class.from_pretrained(
+                source,
+                config=config,
+                revision=revision or "main",
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(_not_loaded(name, revision, error)) from error
+    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if lacking:
+        raise ConfigError(
+            f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing or of "
+            f"another shape: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
+        )
+    tokens = family.wrapper.special_tokens(config, tokenizer)
+    backbone = family.wrapper(
+        _freeze(model, gradient_checkpointing=gradient_checkpointing), tokens, visual_position_bias
+    )
+    # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
+    model.generation_config = backbone.generation_config()
+    return backbone, cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def backbone_config(name: str, revision: str | None = None) -> PretrainedConfig:
+    """Returns a backbone's shape without loading weights, for counting parameters.
+
+    Published names are answered from `dept_vl.models.language.published_shapes`, so that no network is needed.
+
+    Raises:
+        ConfigError: As `load_backbone`.
+    """
+    return published_config(name) or _read_config(name, revision)
+
+
+def meta_backbone(
+    config: PretrainedConfig, *, visual_position_bias: VisualPositionBias | None = None
+) -> FrozenBackbone[Any]:
+    """Builds a backbone without storage, on the meta device: shapes and counts only.
+
+    Raises:
+        ConfigError: A rule for visual tokens that the family does not have.
+    """
+    family = FAMILIES[config.model_type]
+    with torch.device("meta"):
+        model = family.model_class(config)
+        if config.model_type == "t5" and not config.scale_decoder_outputs:
+            # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return family.wrapper(_freeze(model, gradient_checkpointing=False), {}, visual_position_bias)
+
+
+def _resolve(name: str) -> str:
+    """Returns the folder or hub id behind a backbone's name."""
+    if name != DEMO:
+        return name
+    folder = resources.files("dept_vl").joinpath("assets", "demo", "t5")
+    if not folder.is_dir():
+        raise ConfigError(
+            "model.backbone: the demo T5 is missing from this installation (dept_vl/assets/demo/t5); install the "
+            "package again, or name a T5 such as t5-base"
+        )
+    return str(folder)
+
+
+def _read_config(name: str, revision: str | None) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(_resolve(name), revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(_not_loaded(name, revision, error)) from error
+    if config.model_type not in FAMILIES:
+        raise ConfigError(
+            f"model.backbone: {name!r} is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)} (T5 "
+            "v1.1 and Flan-T5 are of type t5)"
+        )
+    return cast(PretrainedConfig, config)
+
+
+def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
+    at = f" at revision {revision!r}" if revision else ""
+    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    return (
+        f"model.backbone: cannot load {name!r}{at}: {reason}. Give a local folder with config.json, "
+        "model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached (HF_HUB_OFFLINE "
+        f"must then be unset or the files downloaded before), or {DEMO!r} for the packaged one"
+    )
+
+
+def _freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrainedModel:
+    model.requires_grad_(False)
+    model.train(False)
+    if gradient_checkpointing:
+        # transformers renamed the method after 5.17; the old name warns where the new one exists.
+        old: Callable[..., None] = cast(Any, model).gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
+    return model
+
+
+@contextmanager
+def _weights_in_every_process() -> Iterator[None]:
+    """Keeps transformers from reading weights in the first process only.
+
+    Launched with FSDP it would leave them to accelerate to send on, by default; `dept_vl.models.sharding` has no need
+    of that.
+    """
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silences loading bars and the warning that T5 v1.1 has an output matrix of its own; what matters is raised."""
+    verbosity = transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    cast(Any, transformers_logging).disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            cast(Any, transformers_logging).enable_progress_bar()

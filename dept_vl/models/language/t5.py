@@ -1,0 +1,220 @@
+"""The frozen T5: its encoder over prompt, text and visual tokens with a position bias of our own, and its decoder."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    T5ForConditionalGeneration,
+)
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from dept_vl.data.text_codec import TextCodec
+from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.language.base import FrozenBackbone, JointInput, concatenate
+from dept_vl.models.language.cross_attention import cross_attend
+from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.relative_bias import fold_mask, position_bias
+
+_CACHE_ARGUMENT = (
+    "cache" if "cache" in inspect.signature(T5ForConditionalGeneration.forward).parameters else "past_key_values"
+)
+"""What ``generate`` calls the cache: transformers 5.24 renamed the argument and warns about the old name."""
+
+
+@dataclass(frozen=True)
+class EncoderInput(JointInput):
+    """What the frozen encoder reads.
+
+    Attributes:
+        position_bias: (1 or batch, heads, total, total), added to every block's attention scores, padding folded in.
+    """
+
+    position_bias: Tensor
+
+    def decoder_mask(self) -> Tensor | None:
+        """Returns the decoder's mask over the encoder's states, (batch, 1, 1, total) additive; None without padding.
+
+        T5 takes a 4-d additive mask as it is; given a 2-d one it would first ask whether there is padding, which
+        makes the CPU wait for the GPU at every step.
+        """
+        if not self.has_padding:
+            return None
+        is_padding = self.attention_mask[:, None, None, :] == 0
+        mask = torch.zeros(is_padding.shape, dtype=self.position_bias.dtype, device=is_padding.device)
+        return mask.masked_fill_(is_padding, torch.finfo(mask.dtype).min)
+
+
+class _BeamCache(EncoderDecoderCache):
+    """Leaves the cross-attention's part as it is when beams change places.
+
+    Beams change places within one example, and its beams all have the same keys and values there; moving those, as
+    transformers does at every step, copies many times what the step itself writes.
+    """
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        """Moves the self-attention's keys and values."""
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
+class T5Backbone(FrozenBackbone[EncoderInput]):
+    """T5, T5 v1.1 or Flan-T5: the encoder reads [prompt; text; padding; visual], the decoder writes the target.
+
+    Attributes:
+        visual_position_bias: ``"zero"`` or ``"sequential"`` (`dept_vl.models.language.relative_bias`).
+    """
+
+    codec_class = TextCodec
+    visual_position_bias: VisualPositionBias
+
+    @staticmethod
+    def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        """Returns the ids in T5's own configuration."""
+        return {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+
+    @staticmethod
+    def resolve_position_bias(asked: VisualPositionBias | None) -> VisualPositionBias:
+        """Returns what is asked for; ``"zero"``, Sung et al.'s published rule, where nothing is."""
+        return asked or "zero"
+
+    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
+        """Joins prompt and text with visual tokens; see `FrozenBackbone.join`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(worded_embeds, visual_embeds, text_mask)
+        num_virtual_tokens = worded_embeds.shape[1] - text_mask.shape[1]
+        num_visual_tokens = inputs_embeds.shape[1] - worded_embeds.shape[1]
+        bias = position_bias(
+            self.model.encoder, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens
+        )
+        dtype = self.score_dtype
+        bias = fold_mask(bias, attention_mask, dtype) if has_padding else bias.to(dtype)
+        return EncoderInput(inputs_embeds, attention_mask, has_padding, bias)
+
+    def encode(self, joint: EncoderInput) -> Tensor:
+        """Runs T5's own encoder blocks on the given embeddings and position bias.
+
+        The bias is built once and shared by all blocks. ``T5Stack.forward`` cannot be used, because it takes no bias
+        and makes plain T5's.
+
+        Returns:
+            (batch, total, d_model): the encoder's last hidden states.
+        """
+        encoder = self.model.encoder
+        hidden = encoder.dropout(joint.inputs_embeds)  # (batch, total, d_model)
+        for block in encoder.block:
+            # Positional, as gradient checkpointing wants; no mask, because it is folded into the bias.
+            hidden = block(hidden, None, joint.position_bias)[0]
+        normed: Tensor = encoder.dropout(encoder.final_layer_norm(hidden))
+        return normed
+
+    def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:
+        """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`."""
+        target = labels.shape[1]
+        bias = self._self_attention.compute_bias(target, target, device=labels.device)  # (1, heads, target, target)
+        is_ahead = torch.ones(target, target, dtype=torch.bool, device=labels.device).triu(1)
+        return self._decode(joint, self.model.prepare_decoder_input_ids_from_labels(labels), bias, is_ahead)
+
+    def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
+        """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        states = self.encode(joint)
+        cache = {_CACHE_ARGUMENT: self._beam_cache(states, num_beams)} if num_beams > 1 else {}
+        generated: Tensor = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=joint.attention_mask,
+            **cache,
+            generation_config=self.generation_config(
+                num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+            ),
+            synced_gpus=self.is_sharded,
+        )
+        return generated[:, 1:]
+
+    def _beam_cache(self, states: Tensor, num_beams: int) -> EncoderDecoderCache:
+        """Returns a cache that holds the cross-attention's keys and values of every beam.
+
+        They are computed once an example; transformers would compute them once a beam.
+        """
+        cross = DynamicCache()
+        for layer, block in enumerate(self.model.decoder.block):
+            attention = block.layer[1].EncDecAttention
+            keys, values = (
+                projection(states).unflatten(-1, (-1, attention.key_value_proj_dim)).transpose(1, 2)
+                for projection in (attention.k, attention.v)
+            )  # (batch, heads, total, d_kv)
+            cross.update(keys.repeat_interleave(num_beams, dim=0), values.repeat_interleave(num_beams, dim=0), layer)
+        return _BeamCache(DynamicCache(), cross)
+
+    def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
+        """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
+
+        The decoder reads the start token and the nodes as one input, with a position bias made from depths in which
+        nodes that are not ancestors are closed. Their order in the input therefore does not matter.
+        """
+        start = trie.tokens.new_tensor([self.model.config.decoder_start_token_id])
+        length = trie.longest + 1
+        table = self._self_attention.compute_bias(length, length, device=trie.depths.device)
+        bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]  # (1, heads, 1 + nodes, 1 + nodes)
+        return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.sees)
+
+    @property
+    def _self_attention(self) -> T5Attention:
+        """The decoder's first, which has the table of relative positions."""
+        return cast(T5Attention, self.model.decoder.block[0].layer[0].SelfAttention)
+
+    def _decode(self, joint: EncoderInput, input_ids: Tensor, bias: Tensor, is_closed: Tensor) -> Tensor:
+        """Runs T5's own decoder blocks, with `cross_attend` for their cross-attention.
+
+        Args:
+            joint: The source.
+            input_ids: (batch or 1, target) what the decoder reads.
+            bias: (1, heads, target, target), [query, key].
+            is_closed: (target, target), true where the query does not see the key.
+
+        Returns:
+            (batch, target, vocabulary).
+        """
+        decoder, config = self.model.decoder, self.model.config
+        states, mask = self.encode(joint), joint.decoder_mask()
+        embeds = nn.functional.embedding(input_ids, self.word_embeddings).float()  # (batch or 1, target, d_model)
+        bias = bias.to(self.score_dtype).masked_fill(is_closed, torch.finfo(self.score_dtype).min)
+        hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, target, d_model)
+        for block in decoder.block:
+            hidden = block.layer[0](hidden, None, bias)[0]
+            hidden = cross_attend(block.layer[1], hidden, states, mask)
+            hidden = block.layer[2](hidden)
+        hidden = decoder.dropout(decoder.final_layer_norm(hidden))
+        if config.scale_decoder_outputs:  # T5 v1.0, whose output matrix is the word embeddings
+            hidden = hidden * config.d_model**-0.5
+        logits: Tensor = self.model.lm_head(hidden)
+        return logits
+
+    def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
+        """Returns all but the cross-attentions, and the relative positions; see `FrozenBackbone.shardable`."""
+        encoder, decoder = self.model.encoder, self.model.decoder
+        parts = [block.layer[place] for block in decoder.block for place in (0, 2)]
+        tables = {stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight for stack in (encoder, decoder)}
+        return [*encoder.block, *parts], tables
+
+    @property
+    def num_layers(self) -> tuple[int, int | None]:
+        """Encoder and decoder blocks."""
+        return self.model.config.num_layers, self.model.config.num_decoder_layers
+
+    @property
+    def final_norm(self) -> Tensor:
+        """Weight of the encoder's last norm, (d_model,)."""
+        weight: Tensor = self.model.encoder.final_layer_norm.weight
+        return weight
+
+    @property
+    def layer_norm_epsilon(self) -> float:
+        """The epsilon of T5's RMS norms."""
+        return float(self.model.config.layer_norm_epsilon)

@@ -1,0 +1,1 @@
+"""Frozen image encoders, and the trainable projection of their features."""

@@ -1,0 +1,190 @@
+"""Finding a CLIP model's config, weights and activation function, together, and refusing what does not fit.
+
+open_clip, asked for a weight file alone, silently uses default preprocessing, and asked for ``ViT-B-32`` with OpenAI's
+weights it builds the wrong activation function with a warning only. Here the pieces come from one place or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from dept_vl.errors import ConfigError
+from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.registry import suggest
+from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
+
+DEMO_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "demo" / "clip"
+CONFIG_FILE = "open_clip_config.json"
+_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+_HUB = "hf-hub:"
+_PREFIX = "visual."
+
+
+def local_folder(model: str) -> Path | None:
+    """Returns the folder `model` stands for: the packaged one for ``"demo"``, or an existing path; else None."""
+    if model == DEMO:
+        return DEMO_FOLDER
+    path = Path(model.removeprefix("local-dir:"))
+    return path if path.is_dir() or model.startswith("local-dir:") else None
+
+
+def read_settings(config: ClipConfig) -> dict[str, Any]:
+    """Returns the part of an encoder's fingerprint that is known without loading it.
+
+    A folder is named by its last part (its weights' hash tells it apart), and has no `pretrained`.
+    """
+    folder = local_folder(config.model)
+    name = config.model if folder is None or config.model == DEMO else folder.resolve().name
+    return {
+        "model": name,
+        "pretrained": config.pretrained if folder is None and not config.model.startswith(_HUB) else None,
+        "preprocessing": config.preprocessing,
+        "pooled_grid": config.pooled_grid,
+        "dtype": config.dtype,
+    }
+
+
+@dataclass(frozen=True)
+class ClipTower:
+    """An image tower with its weights, on the CPU in float32, and how its model wants images prepared."""
+
+    module: nn.Module
+    preprocessing: PreprocessCfg
+
+
+def load_tower(config: ClipConfig) -> ClipTower:
+    """Loads the image tower of a CLIP model.
+
+    Of a folder only the image tower's weights (``visual.*``) are read, so that a folder without a text tower will do.
+
+    Raises:
+        ConfigError: The model, weights or folder are unknown, incomplete or do not fit together.
+    """
+    folder = local_folder(config.model)
+    if folder is not None:
+        return _load_folder(folder)
+    if config.model.startswith(_HUB):
+        return _create(config.model)
+    known = open_clip.list_models()
+    if config.model not in known:
+        raise ConfigError(
+            f"model.clip.model: unknown open_clip model {config.model!r}{suggest(config.model, known)} "
+            "(a local folder must exist; open_clip.list_models() has all names)"
+        )
+    if config.pretrained is None:
+        raise ConfigError(f"model.clip.pretrained: {config.model} needs a weight tag such as 'openai', got null")
+    return _load_tag(config.model, config.pretrained)
+
+
+def tower_feature_dim(config: ClipConfig) -> int:
+    """Returns the width of a tower's grid features from its description alone, no weights needed.
+
+    Raises:
+        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
+    """
+    folder = local_folder(config.model)
+    if folder is not None:
+        described = _read_folder_config(folder)["model_cfg"]
+    else:
+        described = open_clip.get_model_config(config.model)
+    if described is None:
+        hint = suggest(config.model, open_clip.list_models())
+        raise ConfigError(f"model.clip.model: the shape of {config.model!r} is not known without its files{hint}")
+    tower = described["vision_cfg"]
+    if "timm_model_name" in tower or "width" not in tower:
+        raise ConfigError(f"model.clip.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT")
+    return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
+
+
+def _load_tag(name: str, tag: str) -> ClipTower:
+    """Loads weights by open_clip tag, with the activation function they were trained with."""
+    trained = get_pretrained_cfg(name, tag)
+    if not trained:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if Path(tag).is_file():
+            raise ConfigError(
+                f"model.clip.pretrained: {tag}: a weight file alone says neither preprocessing nor activation; put it "
+                f"into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder as model.clip.model"
+            )
+        raise ConfigError(
+            f"model.clip.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
+            f"(known: {', '.join(tags) or 'none'})"
+        )
+    with_quick_gelu = bool(trained.get("quick_gelu", False))
+    if not with_quick_gelu and (open_clip.get_model_config(name) or {}).get("quick_gelu", False):
+        raise ConfigError(f"model.clip: {name} computes QuickGELU, weights {tag!r} were trained with GELU")
+    return _create(name, pretrained=tag, force_quick_gelu=with_quick_gelu)
+
+
+def _create(name: str, **options: Any) -> ClipTower:
+    """Calls open_clip and words its failures; they come as several kinds of exception."""
+    try:
+        model = open_clip.create_model(name, require_pretrained=True, **options)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.clip: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; offline, set "
+            f"model.clip.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
+        ) from error
+    return ClipTower(cast(nn.Module, model.visual), PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
+
+
+def _load_folder(folder: Path) -> ClipTower:
+    """Loads a folder as the hub lays it out: config, preprocessing and weights side by side."""
+    config = _read_folder_config(folder)
+    try:
+        model_cfg = config["model_cfg"]
+        # the text tower is not used: build the smallest one
+        tiny = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+        quick_gelu = bool(model_cfg.get("quick_gelu", False))
+        model = open_clip.CLIP(model_cfg["embed_dim"], model_cfg["vision_cfg"], tiny, quick_gelu=quick_gelu)
+        tower = cast(nn.Module, model.visual)
+        own = {**config.get("preprocess_cfg", {}), "size": tower.image_size}
+        preprocessing = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), own))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        path = folder / CONFIG_FILE
+        raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
+    weights = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)} (pickles are not read)")
+    _load_weights(tower, weights)
+    return ClipTower(tower, preprocessing)
+
+
+def _read_folder_config(folder: Path) -> dict[str, Any]:
+    """Reads ``open_clip_config.json`` as far as that it describes an image tower."""
+    path = folder / CONFIG_FILE
+    try:
+        config: dict[str, Any] = parse_json(read_file(path, MAX_SETTINGS_BYTES))
+        config["model_cfg"]["vision_cfg"]["layers"]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; a local CLIP folder needs it and the weights beside it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
+    return config
+
+
+def _load_weights(tower: nn.Module, weights: Path) -> None:
+    """Loads ``visual.*`` of a weight file into the tower, strictly."""
+    try:
+        with safe_open(weights, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys() if name.startswith(_PREFIX)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{weights}: not a complete safetensors file ({error})") from error
+    found = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    expected = tower.state_dict()
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shapes = sorted(name for name in expected.keys() & found.keys() if expected[name].shape != found[name].shape)
+    if missing or extra or shapes:
+        raise ConfigError(
+            f"{weights}: does not fit the image tower of its config: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(extra)} unknown {extra[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+        )
+    tower.load_state_dict(found)

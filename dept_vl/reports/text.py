@@ -1,0 +1,243 @@
+"""Scores, budgets and predictions as people read them. The one place that rescales and rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dept_vl.experiments.runs import Spread
+    from dept_vl.experiments.seeds import SeedsResult
+    from dept_vl.experiments.sweep import SweepResult
+    from dept_vl.experiments.transfer import TransferResult
+    from dept_vl.inference.evaluate import EvaluationResult
+    from dept_vl.inference.predict import Prediction
+    from dept_vl.models.parameter_budget import ParameterBudget
+    from dept_vl.tasks import RenderedExample, Task
+    from dept_vl.training.trainer import TrainResult
+
+_PERCENT = "of 100"
+_TIMES_100 = "x 100, as papers print it"
+
+_DISPLAY = {
+    "vqa_accuracy": (1.0, _PERCENT),
+    "vqa_accuracy_legacy_vlt5": (1.0, _PERCENT),
+    "CIDEr": (100.0, _TIMES_100),
+    "BLEU-1": (100.0, _TIMES_100),
+    "BLEU-2": (100.0, _TIMES_100),
+    "BLEU-3": (100.0, _TIMES_100),
+    "BLEU-4": (100.0, _TIMES_100),
+    "ROUGE-L": (100.0, _TIMES_100),
+    "METEOR": (100.0, _TIMES_100),
+    "SPICE": (100.0, _TIMES_100),
+    "accuracy": (100.0, _TIMES_100),
+    "f1": (100.0, _TIMES_100),
+    "f1_macro": (100.0, _TIMES_100),
+    "f1a": (100.0, _TIMES_100),
+    "em": (100.0, _TIMES_100),
+    "matthews_correlation": (100.0, _TIMES_100),
+    "pearson": (100.0, _TIMES_100),
+    "spearman": (100.0, _TIMES_100),
+    "squad_em": (1.0, _PERCENT),
+    "squad_f1": (1.0, _PERCENT),
+    "invalid": (100.0, "% of the predictions are no label"),
+}
+"""Metric -> factor from the scorer's scale to the printed one, and what the printed one is."""
+
+_DETAIL = "/question_type/"
+
+
+def format_score(name: str, value: float) -> tuple[str, str]:
+    """Returns a score as papers print it, and the name of that scale.
+
+    Args:
+        name: Evaluator key; what follows a slash is a detail.
+        value: In the scorer's own scale.
+    """
+    factor, scale = _DISPLAY.get(name.split("/", 1)[0], (1.0, ""))
+    return f"{value * factor:.1f}", scale
+
+
+def format_spread(name: str, value: Spread) -> str:
+    """Returns ``mean +- std`` as papers print it, the mean alone for one run."""
+    mean, _ = format_score(name, value.mean)
+    return mean if value.std is None else f"{mean} +- {format_score(name, value.std)[0]}"
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows as text, columns padded to their widest cell; the second column is right-aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i == 1 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def format_metrics(metrics: Mapping[str, float], *, question_types: bool = False) -> str:
+    """Returns a table of scores as papers print them, the scale named beside each."""
+    shown = {name: value for name, value in metrics.items() if question_types or _DETAIL not in name}
+    return format_table([(name, *format_score(name, value)) for name, value in shown.items()])
+
+
+def format_budget(budget: ParameterBudget) -> str:
+    """Returns trainable parameters by group, their share of the backbone and of the whole, and m, r, s, d and l."""
+    tuner = budget.tuner
+    rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
+    share = (
+        f"{100 * budget.share_of_backbone:.2f} % of the frozen {budget.frozen:,} (the paper's way), "
+        f"{100 * budget.share:.2f} % of all"
+    )
+    rows.append(("trainable", f"{budget.trainable:,}", share))
+    shape = (
+        f"  m = {tuner.num_virtual_tokens}, r = {tuner.rank}, s = {tuner.max_source_length}, d = {tuner.d_model}, "
+        f"l = {tuner.budget_tokens}: the tuner has {tuner.total:,} parameters, l x d = {tuner.target:,}"
+    )
+    return f"{format_table(rows)}\n{shape}"
+
+
+def describe_training(result: TrainResult) -> str:
+    """Returns the summary of a finished run."""
+    progress = result.progress
+    best = "no evaluation"
+    if progress.best_metric is not None:
+        score, scale = format_score(result.metric_name, progress.best_metric)
+        how = f"{scale}; decode: {result.decode}"
+        best = f"best {result.metric_name} on val {score} ({how}) at step {progress.best_step:,}"
+    skipped = f" ({progress.skipped_steps:,} of them skipped: loss or gradient bad)" if progress.skipped_steps else ""
+    return "\n".join(
+        [
+            f"trained {progress.step:,} steps{skipped} in {progress.train_seconds:.0f} s: {best}",
+            "trainable parameters:",
+            format_budget(result.budget),
+            f"run folder: {result.run_dir}",
+            f"score it:   dept-vl eval --task {result.task} --checkpoint {result.run_dir}",
+        ]
+    )
+
+
+def describe_evaluation(result: EvaluationResult, *, question_types: bool = False) -> str:
+    """Returns the scores of an evaluation and where they were written."""
+    protocol = f" (protocol {result.protocol})" if result.protocol else ""
+    split = f" {result.split}" if result.split else ""
+    decode = f", decode: {result.decode}" if result.decode else ""
+    lines = [
+        f"{result.task}{split}{protocol}: {result.num_scored:,} scored in {result.seconds:.0f} s{decode}",
+        format_metrics(result.metrics, question_types=question_types),
+    ]
+    if result.decode_agreement is not None:
+        lines.append(f"score and generate give the same answer in {100 * result.decode_agreement:.1f} % of rows")
+    if result.budget is not None:
+        lines += ["trainable parameters:", format_budget(result.budget)]
+    lines += [f"{name}: {path}" for name, path in result.files.items()]
+    return "\n".join(lines)
+
+
+def describe_seeds(result: SeedsResult) -> str:
+    """Returns the scores of several seeds, one column a seed, and their mean and standard deviation."""
+    runs = result.runs
+    rows = [("test", "mean +- std", *(f"seed {run.config.seed}" for run in runs), "")]
+    for name, value in result.test.items():
+        if _DETAIL not in name:
+            each = [format_score(name, number) for number in value.values]
+            rows.append((name, format_spread(name, value), *(text for text, _ in each), each[0][1]))
+    metric = runs[0].metric
+    return "\n".join(
+        [
+            f"{runs[0].config.task}: {len(runs)} seeds, best {metric} on val {format_spread(metric, result.val)}",
+            format_table(rows),
+            "  (+- is the sample standard deviation, n - 1)",
+            f"written: {result.path}",
+        ]
+    )
+
+
+def describe_sweep(result: SweepResult) -> str:
+    """Returns the trials of a sweep, best first, and the test scores of the best."""
+    keys = sorted({key for trial in result.trials for key in trial.params})
+    rows = [("trial", f"val {result.metric}", "state", *keys)]
+    for trial in sorted(result.trials, key=lambda t: (t.value is None, -(t.value or 0.0), t.number)):
+        value = "-" if trial.value is None else format_score(result.metric, trial.value)[0]
+        rows.append((str(trial.number), value, trial.state.name.lower(), *(str(trial.params.get(k)) for k in keys)))
+    lines = [f"{len(result.trials)} trials in {result.folder}", format_table(rows)]
+    if result.best is None:
+        lines.append("no best run: other processes are still at work, or no trial ended")
+    else:
+        lines += [f"best on val: {result.best.run_dir}; on test:", format_metrics(result.best.test or {})]
+    return "\n".join(lines + [f"{name}: {path}" for name, path in result.files.items()])
+
+
+def describe_transfer(result: TransferResult) -> str:
+    """Returns what each source gave on val, and test scores of the chosen one and of the control without a source."""
+    metric = result.scratch.runs[0].metric
+    rows = [("from", f"val {metric}", "")]
+    for start in (*result.sources, result.scratch):
+        chosen = "chosen on val" if start.source == result.best.source else ""
+        rows.append((start.source, format_spread(metric, start.val), chosen))
+    scored = [("test", f"from {result.best.source}", "from scratch", "")]
+    for name, value in (result.best.test or {}).items():
+        control = (result.scratch.test or {})[name]
+        scored.append(
+            (name, format_spread(name, value), format_spread(name, control), format_score(name, value.mean)[1])
+        )
+    runs = len(result.best.runs)
+    return "\n".join(
+        [
+            f"{result.target.task}: {len(result.sources)} sources, {runs} run{'s' if runs > 1 else ''} each",
+            format_table(rows),
+            format_table(scored),
+            f"written: {result.path}",
+        ]
+    )
+
+
+def describe_predictions(predictions: Sequence[Prediction]) -> str:
+    """Returns one block a prediction: image, what was asked, and the answers with the labels' log-likelihoods."""
+    return "\n".join(_describe_prediction(item) for item in predictions)
+
+
+def _describe_prediction(item: Prediction) -> str:
+    lines = [str(item.image)] if item.image else []
+    lines += [f"  {name}: {value}" for name, value in (*item.columns.items(), *item.answers.items())]
+    if item.log_likelihoods is not None:
+        ranked = sorted(item.log_likelihoods.items(), key=lambda pair: -pair[1])
+        lines.append(f"  log-likelihoods: {', '.join(f'{label} {value:.3f}' for label, value in ranked)}")
+    return "\n".join(lines)
+
+
+def describe_tasks(tasks: Iterable[Task]) -> str:
+    """Returns a table of tasks: rows of each complete split, metrics, lengths in tokens, source.
+
+    A task's protocols share a line where their splits are equally large.
+    """
+    rows = [("task", "train / val / test rows", "metrics", "source, target tokens", "source")]
+    for task in tasks:
+        evaluators = ", ".join(task.evaluators)
+        lengths = f"{task.max_source_length}, {task.max_target_length}"
+        source = str(task.source or "official files")
+        by_size: dict[str, list[str]] = {}
+        for protocol in task.protocols or (None,):
+            sizes = " / ".join(f"{size.rows:,}" for size in task.sizes(protocol).values())
+            by_size.setdefault(sizes, []).append(protocol or "")
+        for sizes, protocols in by_size.items():
+            only = f" ({protocols[0]})" if len(by_size) > 1 else ""
+            rows.append((f"{task.name}{only}", sizes, evaluators, lengths, source))
+    return format_table(rows)
+
+
+def describe_examples(task: Task, examples: Sequence[Sequence[RenderedExample]], origin: str) -> str:
+    """Returns rendered examples, source -> target, one block a row; protocols that agree share a line.
+
+    Args:
+        task: The task.
+        examples: For each row, what each protocol makes of it.
+        origin: Where the rows are from.
+    """
+    blocks = [f"{task.name}: {task.paper}\nrows: {origin}"]
+    for number, rendered in enumerate(examples, start=1):
+        by_text: dict[str, list[str]] = {}
+        for example in rendered:
+            answer = " | ".join(map(repr, example.targets)) if example.targets else "what people answered"
+            by_text.setdefault(f"{example.source!r} -> {answer}", []).append(example.protocol or "")
+        blocks += [f"{number} {', '.join(protocols)}".rstrip() + f"\n  {text}" for text, protocols in by_text.items()]
+    return "\n".join(blocks)

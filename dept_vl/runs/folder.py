@@ -1,0 +1,184 @@
+"""The folder of a run: what it was asked to do, with what, and what it measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.settings.load import TrainConfig, config_from_tree, dump_config, read_yaml
+from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
+
+CONFIG_FILE = "config.yaml"
+CHECKPOINTS = "checkpoints"
+METRICS_FILE = "metrics.jsonl"
+FEW_SHOT_FILE = "few_shot.json"
+SUMMARY_FILE = "training.json"
+"""Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
+
+_PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
+
+
+def open_run_folder(
+    config: TrainConfig, *, resume: bool, overwrite: bool, record: Mapping[str, Any] | None = None
+) -> Path:
+    """Returns the run folder, made and stamped, or the existing one to go on in.
+
+    Args:
+        config: The resolved settings, written as ``config.yaml``.
+        resume: Go on in a folder that holds the same settings.
+        overwrite: Remove an earlier run's folder first.
+        record: What else ``run.json`` says of a new run, such as the adapter it starts from.
+
+    Raises:
+        ConfigError: The folder is not empty and neither was asked for; it is not a run's folder; or its settings
+            differ from `config` (each difference is named).
+    """
+    folder = config.run_dir
+    is_run = (folder / CONFIG_FILE).is_file()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
+    is_taken = folder.is_dir() and any(folder.iterdir())
+    if resume:
+        if is_taken and not is_run:
+            raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
+        if is_run:
+            _take_up(folder, config)
+            return folder
+    elif is_taken:
+        if not (overwrite and is_run):
+            raise ConfigError(
+                f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
+                "--overwrite to replace that run, or choose another --output-dir"
+            )
+        remove_folder(folder)
+    remove_leftovers(folder.parent, folder)
+    try:
+        with atomic_folder(folder) as building:
+            write_json(building / "run.json", {**describe_run(), **(record or {})})
+            write_text(building / CONFIG_FILE, dump_config(config))
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def _take_up(folder: Path, config: TrainConfig) -> None:
+    """Checks that a run may go on with `config`, and clears what a killed writer left in its folder.
+
+    ``loop.on_nan`` alone may change: a run that a bad step stopped can go on skipping such steps.
+    """
+    recorded = read_run_config(folder)
+    check_same_settings(folder, replace(config, loop=replace(config.loop, on_nan=recorded.loop.on_nan)))
+    for place in (folder, folder / CHECKPOINTS):
+        remove_leftovers(place)
+    if recorded.loop.on_nan != config.loop.on_nan:
+        write_text(folder / CONFIG_FILE, dump_config(config))
+
+
+def read_run_config(folder: Path) -> TrainConfig:
+    """Returns the settings a run was made with.
+
+    Raises:
+        CheckpointError: The folder is missing or holds no run.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: no run here ({CONFIG_FILE} is missing); train one with `dept-vl train`, "
+            "or name its folder with --checkpoint"
+        )
+    return config_from_tree(read_yaml(path), where=str(path))
+
+
+def describe_run() -> dict[str, Any]:
+    """Returns the command line, the package's commit, versions and machine, for results anyone can re-make."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = False) -> None:
+    """Drops the lines of ``metrics.jsonl`` that a resumed run will write again.
+
+    Args:
+        folder: The run's.
+        last_step: Lines after this step go.
+        is_evaluation_due: Whether the scores at that step go too.
+    """
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the line a kill cut short
+            continue
+        is_repeated = is_evaluation_due and record["step"] == last_step and any(k.startswith("val/") for k in record)
+        if record["step"] <= last_step and not is_repeated:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def check_same_settings(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on in a run's folder with other settings than it was made with.
+
+    Raises:
+        ConfigError: They differ; each difference is named.
+    """
+    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
+    if differences:
+        raise ConfigError(
+            f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)
+        )
+
+
+def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns one line a setting that two nested mappings give differently; where the run lies is no setting."""
+    before, after = _flatten(earlier), _flatten(now)
+    return [
+        f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"
+        for key in sorted(set(before) | set(after))
+        if before.get(key) != after.get(key) and key != "output_dir"
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _commit() -> str | None:
+    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

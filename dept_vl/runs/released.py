@@ -1,0 +1,150 @@
+"""Imports adapters of the released DePT code as run folders, and exports runs to the released code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import T5Config
+
+from dept_vl import __version__
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
+from dept_vl.models.adapter.released_format import (
+    CONFIG_FILE,
+    ReleasedAdapter,
+    ReleasedConfig,
+    read_released,
+    write_released,
+)
+from dept_vl.models.language.load import load_backbone
+from dept_vl.models.language.published_shapes import published_config
+from dept_vl.runs.folder import open_run_folder
+from dept_vl.settings.load import config_from_tree
+from dept_vl.tasks import get_task
+
+TASK_NAMES = {"superglue-wsc.fixed": "superglue-wsc", "yelp_polarity": "yelp-polarity"}
+"""Task names of the released code that are spelled otherwise here."""
+
+PAPER = "paper"
+"""The protocol of text tasks that follows the released code."""
+
+
+def import_official(
+    folder: Path,
+    run_dir: Path,
+    *,
+    task: str | None = None,
+    backbone: str | None = None,
+    prompt_only: bool = False,
+    overwrite: bool = False,
+) -> AdapterConfig:
+    """Writes a run folder that holds a released adapter, for ``eval``, ``predict`` and ``train --init-from``.
+
+    Args:
+        folder: The released adapter's.
+        run_dir: The run folder to make.
+        task: Our or the released name; None for the folder's own name.
+        backbone: The T5 it belongs to, loaded to record its weights' hash. None: the published T5 that the adapter
+            names, its weights not recorded.
+        prompt_only: Import the soft prompt as prompt tuning, without the low-rank pair.
+        overwrite: Replace a run in `run_dir`.
+
+    Raises:
+        ConfigError: The task or the backbone is not known, or `run_dir` is taken.
+        CheckpointError: As `read_released`, or the adapter is not of the backbone's width or depth.
+    """
+    released = read_released(folder, prompt_only=prompt_only)
+    identity = _identity(folder, released.config, backbone)
+    name = task or folder.resolve().name
+    config = config_from_tree(
+        imported_settings(
+            released,
+            task=TASK_NAMES.get(name, name),
+            backbone=backbone or identity.name,
+            run_dir=run_dir,
+        ),
+        where=str(folder),
+    )
+    budget = config.tuner.budget(identity.d_model, config.data.max_source_length)
+    adapter = AdapterConfig(
+        dept_vl_version=__version__,
+        backbone=identity,
+        max_source_length=budget.max_source_length,
+        num_virtual_tokens=budget.num_virtual_tokens,
+        rank=budget.rank,
+        tuner=config.tuner,
+        task=config.task,
+        origin=released.origin,
+    )
+    record = {"imported": {"weights_sha256": released.origin.weights_sha256, "lowrank": released.origin.lowrank}}
+    open_run_folder(config, resume=False, overwrite=overwrite, record=record)
+    save_adapter(run_dir, released.tensors, adapter, model_card(adapter))
+    return adapter
+
+
+def imported_settings(released: ReleasedAdapter, *, task: str, backbone: str, run_dir: Path) -> dict[str, Any]:
+    """Returns the settings tree of an imported run: what the adapter's numbers depend on, the rest by default.
+
+    The one place to say how a released adapter is evaluated: with the protocol it was trained under, by generation.
+    How it was trained otherwise is not in its files, so ``optim`` and ``loop`` are this package's defaults.
+    """
+    data: dict[str, Any] = {}
+    decode = {}
+    if released.config.max_length is not None:
+        data["max_source_length"] = released.config.max_length
+    if PAPER in get_task(task).protocols:
+        data["protocol"] = PAPER
+        decode["method"] = "generate"
+    return {
+        "task": task,
+        "output_dir": str(run_dir),
+        "model": {"backbone": backbone},
+        "data": data,
+        "decode": decode,
+        "tuner": released.tuner_settings(),
+    }
+
+
+def export_official(run_dir: Path, out: Path) -> None:
+    """Writes a run's adapter as the released code loads it.
+
+    Raises:
+        CheckpointError: No adapter in `run_dir`, or one that the released code cannot represent.
+        ConfigError: `out` is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out: {out} is not an empty folder; choose another")
+    tensors, saved = load_adapter(run_dir)
+    try:
+        write_released(out, tensors, saved)
+    except CheckpointError as error:
+        raise CheckpointError(f"{run_dir}: cannot be exported: {error}") from None
+
+
+def _identity(folder: Path, config: ReleasedConfig, backbone: str | None) -> BackboneIdentity:
+    """Returns what is known of the adapter's backbone, its width and depth checked.
+
+    Raises:
+        ConfigError: The backbone cannot be loaded, or is not a published T5 and was not given.
+        CheckpointError: Width or depth differ; both sides are named.
+    """
+    if backbone is not None:
+        identity = BackboneIdentity(**load_backbone(backbone)[0].identity(backbone))
+    else:
+        name = config.base_model_name_or_path or ""
+        t5 = published_config(name)
+        if not isinstance(t5, T5Config):
+            raise ConfigError(f"{folder}: names the backbone {name!r}, which is no published T5; give --backbone")
+        identity = BackboneIdentity(
+            name, t5.d_model, t5.num_layers, t5.num_decoder_layers or t5.num_layers, t5.vocab_size, None
+        )
+    pairs = {
+        "family": ("t5", identity.family),
+        "token_dim": (config.token_dim, identity.d_model),
+        "num_layers": (config.num_layers or identity.num_layers, identity.num_layers),
+    }
+    problems = [f"{key} {a}, {identity.name!r} has {b}" for key, (a, b) in pairs.items() if a != b]
+    if problems:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: not of this backbone: {'; '.join(problems)}")
+    return identity

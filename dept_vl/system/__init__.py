@@ -1,0 +1,1 @@
+"""What the operating system is asked for: whole files, locks, signals, launches, bounded reading, memory."""

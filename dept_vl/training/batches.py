@@ -1,0 +1,83 @@
+"""The batches of training: how a step is cut into parts, and reading them in step order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from dept_vl.data.collator import Batch
+from dept_vl.data.dataset import TaskDataset
+from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
+from dept_vl.errors import ConfigError
+from dept_vl.settings.load import TrainConfig
+from dept_vl.system import signals
+
+
+def check_batch_size(config: TrainConfig, num_rows: int, num_processes: int) -> None:
+    """Refuses a batch that cannot be shared out evenly.
+
+    Raises:
+        ConfigError: The batch size does not divide by processes x accumulated passes, or there are fewer rows.
+    """
+    accumulation_steps = config.loop.accumulation_steps
+    parts = num_processes * accumulation_steps
+    if config.data.batch_size % parts:
+        raise ConfigError(
+            f"data.batch_size: {config.data.batch_size} must divide by processes x loop.accumulation_steps "
+            f"= {num_processes} x {accumulation_steps}"
+        )
+    if num_rows < parts:
+        raise ConfigError(
+            f"loop.accumulation_steps: a split of {num_rows} rows cannot be cut into {parts} parts "
+            f"({num_processes} processes x {accumulation_steps})"
+        )
+
+
+def read_steps(
+    dataset: TaskDataset, config: TrainConfig, first_step: int, accelerator: Accelerator
+) -> Iterator[list[tuple[BatchRequest, Batch]]]:
+    """Yields the backward passes of this process in each step from `first_step` (from 0) on."""
+    lengths = dataset.source_lengths if config.data.length_grouping else None
+    requests = TrainRequests(
+        StepBatches(dataset.indices, config.data.batch_size, config.seed, lengths),
+        first_step,
+        config.loop.max_steps,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        accumulation_steps=config.loop.accumulation_steps,
+    )
+    loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=requests,
+        num_workers=config.data.num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=signals.worker_init(),
+    )
+    parts: list[tuple[BatchRequest, Batch]] = []
+    for request, batch in loader:
+        parts.append((request, batch))
+        if request.is_last_of_step:
+            yield parts
+            parts = []
+
+
+class Timed:
+    """An iterator that adds up how long it was waited for, `waited_s` seconds."""
+
+    def __init__(self, steps: Iterator[list[tuple[BatchRequest, Batch]]]) -> None:
+        self._steps = steps
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Timed:
+        return self
+
+    def __next__(self) -> list[tuple[BatchRequest, Batch]]:
+        started = time.perf_counter()
+        try:
+            return next(self._steps)
+        finally:
+            self.waited_s += time.perf_counter() - started

@@ -1,0 +1,157 @@
+"""Checkpoints a killed run goes on from: trainable tensors, optimiser moments, counters. No pickle.
+
+A checkpoint is a folder ``step-00000500`` made under a temporary name and renamed when whole, so a checkpoint that can
+be seen is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from dept_vl.errors import CheckpointError
+from dept_vl.models.adapter.files import check_finite
+from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
+from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, read_file
+
+_OLDER = "remove the folder to resume from an older one"
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The counters of a run after `step` optimiser steps.
+
+    Attributes:
+        step: Optimiser steps done.
+        best_metric: Best value of the primary metric so far, or None before the first evaluation.
+        best_step: The step it was reached at.
+        evals_since_best: Evaluations since then, for early stopping.
+        train_seconds: Time spent in the loop so far.
+        skipped_steps: Steps without an update, because loss or gradient were not finite or exploded.
+        skipped_in_a_row: How many of them come last.
+        is_evaluation_due: Whether the evaluation after `step` was cut off and is to be made first.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)  # of what is read back
+
+    step: int = 0
+    best_metric: float | None = None
+    best_step: int = 0
+    evals_since_best: int = 0
+    train_seconds: float = 0.0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    is_evaluation_due: bool = False
+
+
+_PROGRESS = TypeAdapter(Progress)
+
+
+def save_state(
+    folder: Path, progress: Progress, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, keep: int
+) -> Path:
+    """Writes ``folder/step-N`` and removes all but the newest `keep`.
+
+    Args:
+        folder: The run's ``checkpoints`` folder.
+        progress: The counters.
+        trainable: Every trainable parameter by name.
+        optimizer: Holds the moments of those parameters.
+        keep: How many checkpoints stay.
+    """
+    target = folder / f"step-{progress.step:08d}"
+    with atomic_folder(target) as temporary:
+        tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
+        write_bytes(temporary / "trainable.safetensors", save(tensors))
+        write_bytes(temporary / "optimizer.safetensors", save(_moments(trainable, optimizer)))
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+    for old in list_states(folder)[:-keep]:
+        remove_folder(old)
+    return target
+
+
+def list_states(folder: Path) -> list[Path]:
+    """Returns the complete checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.match(path.name))
+
+
+def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
+    """Puts a checkpoint's tensors into the model and the optimiser and returns its counters.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the tensors are not the model's.
+    """
+    try:
+        tensors = load(read_file(checkpoint / "trainable.safetensors"))
+        moments = load(read_file(checkpoint / "optimizer.safetensors"))
+        progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise CheckpointError(
+            f"{checkpoint / 'progress.json'}: cannot read the checkpoint: {where}: {problem['msg']}; {_OLDER}"
+        ) from None
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint}: cannot read the checkpoint: {error}; {_OLDER}") from None
+    if f"step-{progress.step:08d}" != checkpoint.name:
+        raise CheckpointError(
+            f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
+        )
+    _check_tensors(checkpoint, trainable, tensors, moments)
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(tensors[name])
+    for name, parameter in trainable.items():
+        own = {key.split("::", 1)[1]: value for key, value in moments.items() if key.split("::", 1)[0] == name}
+        if own:
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
+            }
+    return progress
+
+
+def _check_tensors(
+    checkpoint: Path, trainable: dict[str, nn.Parameter], tensors: dict[str, Tensor], moments: dict[str, Tensor]
+) -> None:
+    """Refuses a checkpoint that is not this run's, before anything of it is used.
+
+    Raises:
+        CheckpointError: A tensor or a moment is missing, not known, of another shape or dtype, or not finite.
+    """
+    wanted = {name: (tuple(p.shape), p.dtype) for name, p in trainable.items()}
+    given = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
+    if wanted != given:
+        raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
+    for key, moment in moments.items():
+        name = key.split("::", 1)[0]
+        if name not in trainable or moment.shape not in ((), trainable[name].shape):
+            raise CheckpointError(
+                f"{checkpoint / 'optimizer.safetensors'}: holds {key} {tuple(moment.shape)}, no moment of this run's "
+                f"tensors {', '.join(wanted)}"
+            )
+    without = sorted(trainable.keys() - {key.split("::", 1)[0] for key in moments})
+    if without:
+        raise CheckpointError(
+            f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"
+        )
+    check_finite({**tensors, **moments}, str(checkpoint))
+
+
+def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns the optimiser's tensors as ``<parameter>::<moment>``."""
+    moments = {}
+    for name, parameter in trainable.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}::{key}"] = torch.as_tensor(value).detach().clone().contiguous().cpu()
+    return moments

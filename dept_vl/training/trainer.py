@@ -1,0 +1,400 @@
+"""Trains a tuner: one loop, every random choice a function of (seed, step)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from dept_vl.data.collator import Batch
+from dept_vl.data.sampler import BatchRequest
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators import evaluate
+from dept_vl.inference.answer import Answerer, choose_decoding, predict_split, to_references
+from dept_vl.models.adapted_model import build_model
+from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.parameter_budget import ParameterBudget
+from dept_vl.models.sharding import place_model
+from dept_vl.runs.folder import (
+    CHECKPOINTS,
+    FEW_SHOT_FILE,
+    SUMMARY_FILE,
+    open_run_folder,
+    trim_metrics,
+)
+from dept_vl.runs.log import RunLog
+from dept_vl.runs.open import open_dataset
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import TrainConfig
+from dept_vl.system import signals
+from dept_vl.system.atomic import write_json
+from dept_vl.system.locks import OwnedLock, folder_lock
+from dept_vl.system.processes import add_up_gradients, agree_on_largest, process_state
+from dept_vl.tasks import get_task
+from dept_vl.training.batches import Timed, check_batch_size, read_steps
+from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
+from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.training.step_guard import StepGuard
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run is.
+
+    Attributes:
+        task: Task name.
+        run_dir: The run folder.
+        metric_name: The metric that picked the best checkpoint.
+        progress: Final counters, the best value in the scorer's own scale among them.
+        budget: Trainable parameters by group.
+        decode: How answers were made at evaluations, ``"generate"`` or ``"score"``.
+    """
+
+    task: str
+    run_dir: Path
+    metric_name: str
+    progress: Progress
+    budget: ParameterBudget
+    decode: str
+
+
+OnEvaluation = Callable[[int, Mapping[str, float]], None]
+"""Takes the optimiser steps done and the scores on ``val``; may raise `PrunedError` to end the run there."""
+
+
+def train(
+    config: TrainConfig,
+    data_dir: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    session: Session | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> TrainResult:
+    """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter with the best primary metric.
+
+    Args:
+        config: The resolved settings.
+        data_dir: Prepared data (and, unless CLIP runs on the fly, a feature store).
+        resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
+        overwrite: Replace an earlier run in that folder.
+        session: Frozen models and data shared with other runs of this process; the result is the same to the bit.
+        on_evaluation: Called after every evaluation, its scores and adapter written. What it raises ends the run and
+            is passed on; the folder stays that of a run stopped at its last checkpoint.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known; another
+            process is at work in the run folder.
+        DivergenceError: A step's loss or gradient is not finite or exploded; nothing of it is saved.
+        StoppedError: The command line listens for signals and got one; a checkpoint is written.
+    """
+    lock = folder_lock(config.run_dir, f"output_dir: {config.run_dir}")
+    if process_state().is_main_process:
+        lock.refuse_if_taken()  # before the models are loaded
+    try:
+        trainer = _Trainer(
+            config, data_dir, resume=resume, overwrite=overwrite, session=session or Session(), lock=lock
+        )
+        return trainer.fit(on_evaluation)
+    finally:
+        lock.release()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        config: TrainConfig,
+        data_dir: Path,
+        *,
+        resume: bool,
+        overwrite: bool,
+        session: Session,
+        lock: OwnedLock | None = None,
+    ) -> None:
+        session.check_precision(config.loop.precision)
+        self.config = config
+        self.task = get_task(config.task)
+        self.metric_name = self.task.selection_metric(config.data.protocol)
+        decoding = choose_decoding(config, self.task)
+        is_on_cpu = process_state().device.type == "cpu"
+        precision = "bf16" if config.loop.precision == "bf16" else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
+        visual = session.visual(config, data_dir, ("train", "val"), self.accelerator.device)
+        self.visual = visual["train"]
+        self.model, codec = build_model(
+            config.model,
+            config.tuner,
+            max_source_length=config.data.max_source_length,
+            feature_dim=self.visual.feature_dim if self.visual else None,
+            seed=config.seed,
+            answer_cue=config.data.answer_cue,
+            backbone=session.backbone(config.model),
+        )
+        rows = {split: session.rows(config, data_dir, split) for split in ("train", "val")}
+        self.train_set = open_dataset(
+            config, data_dir, "train", codec, self.visual, is_training=True, rows=rows["train"]
+        )
+        check_batch_size(config, len(self.train_set.indices), self.accelerator.num_processes)
+        self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
+        self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
+        place_model(self.model, self.accelerator.device)
+        self.answerer = Answerer(self.model, codec, visual["val"], decoding)
+        self.groups = self.model.param_groups()
+        self.optimizer = build_optimizer(self.model, self.groups, config.optim)
+        self.guard = StepGuard(self.groups, config.loop)
+        self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
+        self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.progress = Progress()
+        start = self._warm_start(resume=resume)
+        if lock is not None and self._is_main:
+            lock.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
+        self._resume()
+        self.log = RunLog(self.run_dir, self.progress.step) if self._is_main else None
+
+    @property
+    def _is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def _warm_start(self, *, resume: bool) -> dict[str, Any]:
+        """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
+
+        Returns:
+            What ``run.json`` says of it.
+        """
+        config = self.config
+        if config.init.source is None or (resume and list_states(config.run_dir / CHECKPOINTS)):
+            return {}
+        source = Path(config.init.source)
+        if source.resolve() == config.run_dir.resolve():
+            raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
+        return {"init": warm_start(self.model, source, config.init.parts)}
+
+    def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
+        if self._is_main:
+            folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
+            if self.config.data.few_shot is not None:
+                write_json(folder / FEW_SHOT_FILE, self._few_shot_record())
+        self.accelerator.wait_for_everyone()
+        signals.mark_resumable()
+        return self.config.run_dir
+
+    def _few_shot_record(self) -> dict[str, Any]:
+        """Returns which rows the few-shot choice left, and what it was a function of."""
+        data = self.config.data
+        return {
+            "k": data.few_shot,
+            "rule": data.few_shot_rule,
+            "seed": self.config.seed,
+            "rows": self.train_set.indices.tolist(),
+            "example_ids": self.train_set.example_ids(),
+        }
+
+    def _resume(self) -> None:
+        states = list_states(self.run_dir / CHECKPOINTS)
+        if states:
+            self.progress = load_state(states[-1], self.trainable, self.optimizer)
+            logger.info("resuming from %s", states[-1])
+        if self._is_main:
+            trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
+
+    def fit(self, on_evaluation: OnEvaluation | None = None) -> TrainResult:
+        """Runs the steps that are left, and writes what came of them."""
+        bar = tqdm(
+            total=self.config.loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
+            disable=not self._is_main, mininterval=1.0,
+        )  # fmt: skip
+        try:
+            with signals.deferring():
+                self._run(bar, on_evaluation)
+        finally:
+            bar.close()
+            if self.log:
+                self.log.close()
+        result = TrainResult(
+            self.task.name,
+            self.run_dir,
+            self.metric_name,
+            self.progress,
+            self.model.parameter_budget(),
+            self.answerer.decoding.method,
+        )
+        if self._is_main:
+            write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
+        self.accelerator.wait_for_everyone()
+        if signal := signals.requested():
+            raise signals.StoppedError(signal, f"the run had ended: {self.run_dir}")
+        return result
+
+    def _run(self, bar: tqdm[NoReturn], on_evaluation: OnEvaluation | None) -> None:
+        loop = self.config.loop
+        started, first_step = time.perf_counter(), self.progress.step
+        seconds_before = self.progress.train_seconds
+        losses: list[Tensor] = []
+        if self.progress.is_evaluation_due:
+            self._evaluate_or_stop(on_evaluation)
+        steps = Timed(read_steps(self.train_set, self.config, first_step, self.accelerator))
+        for step, parts in enumerate(steps, start=first_step):
+            if self._is_stopped_early():
+                logger.info(
+                    "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
+                )
+                break
+            loss = self._step(step, parts)
+            losses += [] if loss is None else [loss]
+            seconds = time.perf_counter() - started
+            self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
+            done, is_last = self.progress.step, self.progress.step == loop.max_steps
+            bar.update()
+            (signal,) = agree_on_largest([signals.requested() or 0])
+            due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
+            if due or is_last or signal:  # checked before every checkpoint: nothing that is no number gets into one
+                self._judge_steps()
+                self.guard.refuse_bad_weights(self.progress.step)
+                samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
+                self._log_losses(losses, bar, samples_per_s, steps.waited_s / seconds)
+                losses = []
+            is_evaluation_due = loop.eval_every_steps in due or is_last
+            if signal:
+                self._stop(signal, is_evaluation_due=is_evaluation_due)
+            if is_evaluation_due:
+                self._evaluate_or_stop(on_evaluation)
+            if loop.save_every_steps in due or is_last:
+                self._save_checkpoint()
+
+    def _evaluate_or_stop(self, on_evaluation: OnEvaluation | None) -> None:
+        """Evaluates; asked to stop meanwhile, leaves the evaluation to the run that goes on."""
+        try:
+            metrics = self._evaluate()
+        except signals.StoppedError as stopped:
+            self._stop(stopped.number, is_evaluation_due=True)
+        self.progress = replace(self.progress, is_evaluation_due=False)
+        if on_evaluation:
+            on_evaluation(self.progress.step, metrics)
+
+    def _stop(self, signal: int, *, is_evaluation_due: bool) -> NoReturn:
+        """Writes a checkpoint, unless it is there, and ends the run."""
+        self.progress = replace(self.progress, is_evaluation_due=is_evaluation_due)
+        step = self.progress.step
+        if not any(path.name.endswith(f"{step:08d}") for path in list_states(self.run_dir / CHECKPOINTS)):
+            self._save_checkpoint()
+        raise signals.StoppedError(signal, f"a checkpoint was written after step {step:,}")
+
+    def _is_stopped_early(self) -> bool:
+        patience = self.config.loop.early_stop_evals
+        return patience is not None and self.progress.evals_since_best >= patience
+
+    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor | None:
+        """Does one optimiser step.
+
+        Returns:
+            The mean loss of this process's examples, on the device; None for a step that was skipped.
+        """
+        self.model.train()
+        factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
+        self.rates = set_learning_rates(self.optimizer, factor)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part, (request, batch) in enumerate(parts):
+            torch.manual_seed(_seed(self.config.seed, step, part, self.accelerator.process_index))
+            batch = batch.to(self.accelerator.device)
+            features = self.visual.features(batch) if self.visual else None
+            with self.accelerator.autocast():
+                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features)
+            loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        add_up_gradients(self.trainable.values())
+        self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
+        is_bad = self.checks_each_step and self._judge_steps()
+        if not is_bad:
+            if self.config.optim.max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
+            self.optimizer.step()
+            self.progress = replace(self.progress, skipped_in_a_row=0)
+        self.optimizer.zero_grad(set_to_none=True)
+        return None if is_bad else total
+
+    def _judge_steps(self) -> bool:
+        """Returns whether a step since the last look was bad, for any process, and is to be skipped."""
+        bad = self.guard.find_bad()
+        (is_bad,) = agree_on_largest([int(bad is not None)])
+        if is_bad:
+            self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
+        return bool(is_bad)
+
+    def _log_losses(
+        self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float, data_wait_share: float
+    ) -> None:
+        """Writes the mean loss since the last line, of the steps that were not skipped."""
+        rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
+        record = {"samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates}
+        if losses:
+            record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
+        if self.config.loop.on_nan == "skip":
+            record["skipped_steps"] = self.progress.skipped_steps
+        if self.log:
+            self.log.record(self.progress.step, record)
+        shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
+        bar.set_postfix({**shown, "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False)
+
+    def _best_text(self) -> dict[str, str]:
+        best = self.progress.best_metric
+        return {} if best is None else {f"best {self.metric_name}": f"{best:.3f}"}
+
+    def _evaluate(self) -> dict[str, float]:
+        """Scores the validation split and keeps the adapter if it is the best so far."""
+        config = self.config
+        predictions = predict_split(
+            self.answerer,
+            self.val_set,
+            batch_size=config.data.eval_batch_size,
+            num_workers=config.data.num_workers,
+            limit=config.loop.eval_rows,
+        )
+        labels = self.task.label_set(config.data.protocol)
+        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=labels)
+        value, best = metrics[self.metric_name], self.progress.best_metric
+        if best is None or value > best:
+            self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
+            if self._is_main:
+                self._save_adapter()
+        else:
+            self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
+        if self.log:
+            self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
+        return metrics
+
+    def _save_adapter(self) -> None:
+        self.model.save_pretrained(
+            self.run_dir,
+            task=self.task.name,
+            features=self.visual.fingerprint if self.visual else None,
+        )
+
+    def _save_checkpoint(self) -> None:
+        if self._is_main:
+            save_state(
+                self.run_dir / CHECKPOINTS,
+                self.progress,
+                self.trainable,
+                self.optimizer,
+                keep=self.config.loop.keep_checkpoints,
+            )
+        self.accelerator.wait_for_everyone()
+
+
+def _seed(*parts: int) -> int:
+    """Returns one 64-bit seed that depends on every part."""
+    return int(np.random.SeedSequence(parts).generate_state(1, dtype=np.uint64)[0] >> 1)

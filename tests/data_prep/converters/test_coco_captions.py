@@ -1,0 +1,184 @@
+"""COCO captions: splits, references and counts, on small and on real official files."""
+
+import gzip
+import json
+import os
+from collections import Counter, defaultdict
+
+import pytest
+
+from data_prep.converters.coco_captions import prepare_coco, read_captions
+from data_prep.raw import karpathy
+from dept_vl.data.manifest import open_split
+from dept_vl.errors import DataError
+from tests.data_prep.raw_files import SPLIT_OF, edit, write_json, write_karpathy, write_raw
+
+CAPTIONS = "annotations/captions_train2014.json"
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_raw(tmp_path / "raw")
+
+
+def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, capsys):
+    stats = prepare_coco(raw, tmp_path / "out")
+    assert capsys.readouterr().out == "", "pycocotools prints its progress"
+    train = open_split(tmp_path / "out", "coco", "train")
+    assert train["example_id"][:] == [100, 101, 102, 200, 201, 202, 500, 501, 502]
+    row = train[4]
+    assert row == {
+        "example_id": 201,
+        "image_id": 2,
+        "image": "val2014/COCO_val2014_000000000002.jpg",
+        "targets": ["Caption 1 of 2."],
+        "target_weights": [1.0],
+        "references": [" Caption 0  of 2.\n", " Caption 1  of 2.\n", " Caption 2  of 2.\n"],
+    }
+    test = open_split(tmp_path / "out", "coco", "test")
+    assert (test["example_id"][:], test["image_id"][:]) == ([4], [4])
+    assert test[0]["targets"] == []
+    assert len(test[0]["references"]) == 3
+    assert {s: (c.examples, c.images) for s, c in stats.splits.items()} == {
+        "train": (9, 3),
+        "val": (1, 1),
+        "test": (1, 1),
+    }
+    assert stats.lines()[2] == "coco test: 1 examples on 1 images (a subset; complete: 5,000 on 5,000 images)"
+
+
+def test_captions_may_lie_directly_in_raw(raw, tmp_path):
+    os.rename(raw / CAPTIONS, raw / "captions_train2014.json")
+    prepare_coco(raw, tmp_path / "out")
+
+
+def test_images_without_captions_or_split_are_counted(raw, tmp_path):
+    write_karpathy(raw, {**{i: s for i, s in SPLIT_OF.items() if i != 5}, 8: "train"})
+    stats = prepare_coco(raw, tmp_path / "out")
+    assert list(stats.left_out.values()) == [1, 1, 0]
+    assert stats.splits["train"].images == 2
+
+
+def test_a_blank_caption_is_no_target_but_stays_a_reference(raw, tmp_path):
+    edit(raw / CAPTIONS, lambda c: c["annotations"][0].update(caption=" \n"))
+    stats = prepare_coco(raw, tmp_path / "out")
+    train = open_split(tmp_path / "out", "coco", "train")
+    assert train["example_id"][:3] == [100, 101, 200]
+    assert train[0]["references"][2] == " \n"
+    assert (stats.splits["train"].examples, stats.splits["train"].rows) == (9, 8)
+
+
+def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(karpathy, "FULL_IMAGES", 5)
+    with pytest.raises(DataError, match=r"train: 9 examples on 3 images, expected 566,747 on 113,287"):
+        prepare_coco(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("annotations"), r'missing "annotations" at the top; it has "info", "licenses", "images"'),
+        (lambda c: c.pop("images"), r'missing "images" at the top'),
+        (lambda c: c["images"][1].pop("id"), 'images, record 1: missing "id"'),
+        (lambda c: c["annotations"][2].pop("caption"), 'annotations, record 2: missing "caption"'),
+        (
+            lambda c: c["annotations"][2].update(caption=None),
+            'record 2: "caption" should be a text, found NoneType null',
+        ),
+        (lambda c: c["annotations"][2].update(id=102), 'annotations, record 2: "id" 102 is there twice'),
+        (lambda c: c["annotations"][2].update(image_id=99), 'captions of image 99, which its "images" do not list'),
+        (
+            lambda c: c["images"].append({"id": 2}) or c["annotations"][0].update(image_id=2),
+            "image 2 is in captions_train",
+        ),
+    ],
+)
+def test_wrong_shape_is_named_with_file_and_record(raw, tmp_path, change, message):
+    edit(raw / CAPTIONS, change)
+    with pytest.raises(DataError, match=message):
+        prepare_coco(raw, tmp_path / "out")
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_truncated_and_missing_files(raw, tmp_path):
+    path = raw / CAPTIONS
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"captions_train2014.json: not valid JSON at byte .* the file ends there: cut"):
+        prepare_coco(raw, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(DataError, match=r"captions_train2014.json: no such raw file"):
+        prepare_coco(raw, tmp_path / "out")
+    with pytest.raises(DataError, match=r"no such folder of raw files"):
+        prepare_coco(tmp_path / "gone", tmp_path / "out")
+
+
+# --- real data --------------------------------------------------------------------------------------------------
+
+
+def unpack(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(gzip.decompress(source.read_bytes()))
+    return json.loads(target.read_bytes())
+
+
+def test_real_official_files_with_the_rebuilt_karpathy_file(shared_data, tmp_path):
+    """1,565 images, 5,000 + 80 images with captions: counts, ids, reference order and text against the sources."""
+    raw, official = tmp_path / "raw", shared_data / "coco_captions_official"
+    splits = unpack(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz", raw / "dataset_coco.json")
+    train = unpack(official / "captions_train2017_mini80.json.gz", raw / "captions_train2014.json")
+    val = unpack(official / "captions_val2017.json.gz", raw / "captions_val2014.json")
+    stats = prepare_coco(raw, tmp_path / "out", check_images=False)
+
+    captions = defaultdict(dict)
+    for annotation in train["annotations"] + val["annotations"]:
+        captions[annotation["image_id"]][annotation["id"]] = annotation["caption"]
+    names = Counter()
+    for split in ("train", "val", "test"):
+        wanted = {"train": ("train", "restval")}.get(split, (split,))
+        records = [r for r in splits["images"] if r["split"] in wanted]
+        rows = open_split(tmp_path / "out", "coco", split)
+        if split == "train":
+            assert rows["example_id"][:] == [sentence for r in records for sentence in r["sentids"]]
+            assert rows["targets"][:] == [[" ".join(s["raw"].split())] for r in records for s in r["sentences"]]
+        else:
+            assert rows["example_id"][:] == [r["cocoid"] for r in records]
+            assert rows["references"][:] == [[captions[r["cocoid"]][i] for i in r["sentids"]] for r in records]
+        by_image = dict(zip(rows["image_id"][:], rows["image"][:], strict=True))
+        assert by_image == {r["cocoid"]: f"{r['filepath']}/{r['filename']}" for r in records}
+        names[split] = len(by_image)
+    assert names == {"train": 364, "val": 608, "test": 593}
+    assert stats.splits["train"].examples == sum(len(r["sentids"]) for r in splits["images"][:]) - 5 * 1201 - sum(
+        len(r["sentids"]) - 5 for r in splits["images"] if r["split"] in ("val", "test")
+    )
+    assert list(stats.left_out.values()) == [3515, 0, 0]
+
+
+def test_real_captions_on_real_photographs(shared_data, tmp_path):
+    """137 photographs under the names of 2014 and 2017 in several folders."""
+    photos = shared_data / "coco_images"
+    raw = tmp_path / "raw"
+    splits = unpack(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz", raw / "dataset_coco.json")
+    cut = json.loads((photos / "captions_images.json").read_text())
+    write_json(raw / "annotations" / "captions_val2014.json", cut)
+    write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
+    stats = prepare_coco(raw, tmp_path / "out", images=photos)
+    listed = {r["cocoid"]: r["split"].replace("restval", "train") for r in splits["images"]}
+    expected = Counter(listed[i["id"]] for i in cut["images"] if i["id"] in listed)
+    assert {s: c.images for s, c in stats.splits.items()} == expected == {"train": 74, "val": 10, "test": 22}
+    files = defaultdict(list)
+    for entry in json.loads((photos / "index.json").read_text()):
+        files[entry["cocoid"]].append(entry["file"])
+    for split in expected:
+        for row in open_split(tmp_path / "out", "coco", split):
+            assert row["image"] in files[row["image_id"]]
+            assert (photos / row["image"]).is_file()
+
+
+def test_every_real_caption_is_read(shared_data, tmp_path):
+    name = "captions_val2014_subset4800.json.gz"
+    source = unpack(shared_data / "coco_captions_official" / name, tmp_path / "captions_val2014.json")
+    captions, file = read_captions(tmp_path, "val2014")
+    assert sum(map(len, captions.values())) == len(source["annotations"]) == 24_019
+    found = {c.caption_id: (image_id, c.caption) for image_id, listed in captions.items() for c in listed}
+    assert found == {a["id"]: (a["image_id"], a["caption"]) for a in source["annotations"]}
+    assert file.content is None

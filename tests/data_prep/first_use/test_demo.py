@@ -1,0 +1,49 @@
+from types import SimpleNamespace
+
+import pytest
+
+from data_prep.first_use import demo
+from dept_vl.data.manifest import open_split
+from dept_vl.errors import DataError
+
+SMALL = {"num_train": 6, "num_restval": 1, "num_val": 1, "num_test": 2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "NUM_IMAGES", SMALL)
+    monkeypatch.setenv(demo.CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+def test_made_once_and_found_again():
+    folder = demo.demo_data_dir()
+    stamp = (folder / "vqa" / "train.parquet").stat().st_mtime_ns
+    assert len(open_split(folder, "coco", "test")) == SMALL["num_test"]
+    assert demo.demo_data_dir() == folder
+    assert (folder / "vqa" / "train.parquet").stat().st_mtime_ns == stamp
+
+
+def test_a_half_made_folder_is_made_again():
+    folder = demo.demo_data_dir()
+    (folder / "done.json").unlink()
+    (folder / "vqa" / "val.parquet").unlink()
+    assert len(open_split(demo.demo_data_dir(), "vqa", "val")) == 4
+
+
+def test_other_counts_get_a_folder_of_their_own(monkeypatch):
+    first = demo.demo_data_dir()
+    monkeypatch.setattr(demo, "NUM_IMAGES", {**SMALL, "num_test": 3})
+    assert demo.demo_data_dir() != first
+
+
+def test_several_processes_are_told_to_make_it_first(monkeypatch):
+    monkeypatch.setattr(demo, "process_state", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(DataError, match="without a launcher first"):
+        demo.demo_data_dir()
+
+
+def test_a_place_that_cannot_be_written_names_the_variable(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(demo.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    with pytest.raises(DataError, match="set DEPT_VL_CACHE to a folder"):
+        demo.demo_data_dir()

@@ -1,0 +1,105 @@
+"""The Karpathy file: real records, the other data sets in its format, and where images lie."""
+
+import gzip
+import json
+import logging
+
+import pytest
+from PIL import Image
+
+from data_prep.raw.image_files import locate_images
+from data_prep.raw.karpathy import read_karpathy
+from dept_vl.errors import DataError
+from tests.data_prep.raw_files import SPLIT_OF, official_path, write_images, write_json, write_karpathy
+
+
+def test_restval_is_training(tmp_path):
+    write_karpathy(tmp_path)
+    splits = read_karpathy(tmp_path)
+    assert splits.split_of == {1: "train", 2: "train", 3: "val", 4: "test", 5: "train"}
+    assert splits.path_of[2] == "val2014/COCO_val2014_000000000002.jpg"
+    assert not splits.is_full
+    assert splits.file.content is None
+
+
+def test_the_two_original_records(shared_data, tmp_path):
+    source = shared_data / "karpathy" / "dataset_coco_2records.json"
+    (tmp_path / "dataset_coco.json").write_bytes(source.read_bytes())
+    splits = read_karpathy(tmp_path)
+    assert splits.split_of == {391895: "test", 537772: "train"}
+    assert splits.path_of[391895] == "val2014/COCO_val2014_000000391895.jpg"
+
+
+def test_the_flickr_file_is_refused(shared_data, tmp_path):
+    data = gzip.decompress((shared_data / "karpathy" / "dataset_flickr8k.json.gz").read_bytes())
+    (tmp_path / "dataset_coco.json").write_bytes(data)
+    with pytest.raises(DataError, match=r'dataset_coco.json, images, record 0: missing "cocoid"; it has'):
+        read_karpathy(tmp_path)
+
+
+def test_split_ids_agree_with_the_published_lists(shared_data, tmp_path):
+    folder = shared_data / "karpathy"
+    data = gzip.decompress((folder / "dataset_coco_subset_rebuilt.json.gz").read_bytes())
+    (tmp_path / "dataset_coco.json").write_bytes(data)
+    splits = read_karpathy(tmp_path)
+    for split in ("val", "test"):
+        lines = gzip.decompress((shared_data / "coco_karpathy_test" / f"karpathy_{split}_images.txt.gz").read_bytes())
+        published = {int(line.split()[1]): line.split()[0] for line in lines.decode().splitlines()}
+        assert len(published) == 5000
+        ours = {i: splits.path_of[i] for i, s in splits.split_of.items() if s == split}
+        assert ours.items() <= published.items()
+        assert not [i for i, s in splits.split_of.items() if s != split and i in published]
+
+
+def test_image_names_of_both_years_in_any_folder(tmp_path, caplog):
+    def touch(name):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path)
+
+    official = {i: official_path(i, "val") for i in range(1, 7)}
+    touch(official[1])
+    touch("a/b/val2017/000000000002.jpg")
+    touch("deep/COCO_val2014_000000000003.jpg")
+    touch("000000000004.jpg")
+    touch("a/COCO_train2014_000000000005.jpg")
+    touch("z/000000000006.jpg")
+    touch("y/000000000006.jpg")
+    touch("y/000000000007.jpg")
+    touch("y/6.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert locate_images(tmp_path, official) == {
+            1: official[1],
+            2: "a/b/val2017/000000000002.jpg",
+            3: "deep/COCO_val2014_000000000003.jpg",
+            4: "000000000004.jpg",
+            5: "a/COCO_train2014_000000000005.jpg",
+            6: "y/000000000006.jpg",
+        }
+    assert "1 images are there more than once and the first was taken, e.g. y/000000000006.jpg" in caplog.text
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_images(tmp_path / "disk")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "images").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "loop").symlink_to(tmp_path / "raw")
+    found = locate_images(tmp_path / "raw", {1: official_path(1, "train")})
+    assert found == {1: "images/train2014/COCO_train2014_000000000001.jpg"}
+
+
+def test_missing_images(tmp_path):
+    write_images(tmp_path)
+    official = {i: official_path(i, SPLIT_OF.get(i, "val")) for i in range(1, 20)}
+    with pytest.raises(
+        DataError, match=r"14 of 19 images are missing: val2014/COCO_val2014_000000000006.jpg, .*, \.\.\."
+    ):
+        locate_images(tmp_path, official)
+    with pytest.raises(DataError, match="no such folder of images"):
+        locate_images(tmp_path / "gone", official)
+
+
+def test_deeply_broken_json(tmp_path):
+    write_json(tmp_path / "dataset_coco.json", json.loads('{"images": [{"cocoid": 1.5}]}'))
+    with pytest.raises(DataError, match=r'"cocoid" should be a whole number, found float 1.5'):
+        read_karpathy(tmp_path)

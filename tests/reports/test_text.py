@@ -1,0 +1,29 @@
+from dept_vl.models.parameter_budget import ParameterBudget
+from dept_vl.reports.text import format_budget, format_metrics, format_score
+from dept_vl.tuners.dept.budget import Budget
+
+
+def test_caption_scores_are_printed_times_100_and_say_so():
+    assert format_score("CIDEr", 1.1374) == ("113.7", "x 100, as papers print it")
+
+
+def test_vqa_accuracy_is_already_in_percent():
+    assert format_score("vqa_accuracy/yes/no", 59.84) == ("59.8", "of 100")
+
+
+def test_question_types_are_shown_on_request_only():
+    metrics = {"vqa_accuracy": 50.0, "vqa_accuracy/question_type/what is": 10.0}
+    assert "what is" not in format_metrics(metrics)
+    assert "what is" in format_metrics(metrics, question_types=True)
+
+
+def test_budget_names_groups_share_and_shape():
+    budget = ParameterBudget(
+        {"soft_prompt": 46_080, "lowrank": 30_720, "visual_projection": 1_573_632},
+        222_903_552,
+        Budget(60, 30, 256, 768, 100),
+    )
+    text = format_budget(budget)
+    assert "1,650,432  0.74 % of the frozen 222,903,552" in text
+    assert "0.73 % of all" in text
+    assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text

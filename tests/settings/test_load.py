@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dept_vl.errors import ConfigError
+from dept_vl.experiments.space import load_plan
+from dept_vl.settings.load import TrainConfig, config_from_tree, describe_settings, dump_config, load_config
+
+_SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+_LAUNCHERS = [path for path in _SHIPPED if path.parent.name == "accelerate"]  # accelerate's own, tried in test_train.py
+SWEEPS = [path for path in _SHIPPED if path.parent.name == "sweeps"]
+CONFIGS = [path for path in _SHIPPED if path not in SWEEPS + _LAUNCHERS]
+DEMO_CONFIGS = sorted((Path(__file__).parents[2] / "dept_vl" / "assets" / "demo" / "configs").rglob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_table_10_of_the_paper():
+    config = load_config(None)
+    optim, loop = config.optim, config.loop
+    assert (optim.eps, optim.beta1, optim.beta2, optim.weight_decay) == (1e-6, 0.9, 0.98, 0.01)
+    assert (optim.schedule, optim.warmup_proportion) == ("linear", 0.06)
+    assert (config.data.batch_size, config.data.max_source_length) == (16, 256)
+    assert (loop.max_steps, loop.eval_every_steps) == (30_000, 1_000)
+
+
+def test_command_line_wins_over_yaml_and_yaml_over_task(tmp_path):
+    path = write(tmp_path, "task: coco\ndata: {max_target_length: 25, batch_size: 8}\n")
+    config = load_config(path, {"data.batch_size": 4})
+    assert config.data.batch_size == 4
+    assert config.data.max_target_length == 25
+    assert load_config(None, {"task": "coco"}).data.max_target_length == 40
+
+
+def test_exponent_without_a_dot_is_a_number(tmp_path):
+    path = write(tmp_path, "optim: {lowrank_lr: 5e-4}\n")
+    assert yaml.safe_load(path.read_text())["optim"]["lowrank_lr"] == "5e-4"
+    assert load_config(path).optim.lowrank_lr == 5e-4
+
+
+def test_all_errors_are_reported_together_with_their_keys(tmp_path):
+    path = write(tmp_path, "optim: {lowrank_lr: -1}\ndata: {batch_size: many}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert "data.batch_size: " in str(caught.value)
+    assert "got 'many'" in str(caught.value)
+    assert "optim.lowrank_lr: input should be greater than 0, got -1" in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["file", "line"])
+def test_unknown_setting_names_the_near_one(tmp_path, source):
+    if source == "file":
+        path, overrides = write(tmp_path, "optim: {promt_lr: 0.1}\n"), {}
+    else:
+        path, overrides = None, {"optim.promt_lr": 0.1}
+    with pytest.raises(ConfigError, match=r"optim\.promt_lr: unknown setting.*did you mean 'optim\.prompt_lr'"):
+        load_config(path, overrides)
+
+
+def test_unknown_task_names_the_near_one():
+    with pytest.raises(ConfigError, match="unknown task 'vqaa'; did you mean 'vqa'"):
+        load_config(None, {"task": "vqaa"})
+
+
+def test_unknown_tuner_names_the_near_one():
+    with pytest.raises(ConfigError, match="unknown tuner 'depth'; did you mean 'dept'"):
+        load_config(None, {"tuner.name": "depth"})
+
+
+def test_another_tuner_over_fields_of_the_first_is_refused(tmp_path):
+    path = write(tmp_path, "tuner: {name: dept, rank: 30}\n")
+    with pytest.raises(ConfigError, match=r"'prompt-tuning' was asked for.*tuner\.rank"):
+        load_config(path, {"tuner.name": "prompt-tuning"})
+
+
+def test_another_tuner_over_a_file_without_its_fields_is_taken(tmp_path):
+    path = write(tmp_path, "seed: 3\n")
+    assert load_config(path, {"tuner.name": "prompt-tuning"}).tuner.name == "prompt-tuning"
+
+
+def test_a_value_where_a_group_belongs_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="data"):
+        load_config(write(tmp_path, "data: 3\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n- b\n", "expected a mapping"), ("a: [1\n", "not valid YAML"), ("task: [1]\n", "unknown task")],
+)
+def test_files_that_are_no_settings_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_nan_is_no_learning_rate():
+    with pytest.raises(ConfigError, match=r"optim\.prompt_lr"):
+        load_config(None, {"optim.prompt_lr": float("nan")})
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *DEMO_CONFIGS], ids=lambda path: "/".join(path.parts[-3:]))
+def test_shipped_config_loads_and_comes_back_equal(path):
+    config = load_config(path)
+    assert config_from_tree(yaml.safe_load(dump_config(config))) == config
+    assert config.task in (path.parent.name, path.stem.split("-k")[0], "mnli")
+    first, *_ = path.read_text().splitlines()
+    assert first.startswith("# ")
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
+def test_shipped_sweep_loads_and_says_how_to_run_it(path):
+    plan = load_plan(path, {"task": "cola"})
+    assert plan.num_trials > 0
+    first, *_ = path.read_text().splitlines()
+    assert first.startswith("# ")
+    assert f"dept-vl sweep --task cola --config configs/sweeps/{path.name}" in path.read_text()
+
+
+def test_there_are_shipped_configs():
+    assert SWEEPS
+    assert len(CONFIGS) >= 5
+
+
+def test_help_lists_every_setting_once_with_its_default():
+    lines = describe_settings().splitlines()
+    keys = [line.split()[0] for line in lines]
+    assert len(keys) == len(set(keys))
+    assert "--optim.prompt_lr" in keys
+    assert "--tuner.rank" in keys
+    for line in lines:
+        assert len(line.split(maxsplit=3)) == 4, f"no description: {line}"
+
+
+def test_run_folder_is_named_for_task_and_tuner():
+    assert TrainConfig().run_dir == Path("runs/vqa-dept")
+    assert TrainConfig(output_dir="here").run_dir == Path("here")
+
+
+def test_the_protocol_of_a_text_task_is_resolved(tmp_path):
+    for given in ({}, {"data.protocol": None}, {"data.protocol": "fixed"}):
+        assert load_config(None, {"task": "cola", **given}).data.protocol == "fixed"
+    config = load_config(None, {"task": "cola", "data.protocol": "paper"})
+    assert config.data.protocol == "paper"
+    assert config.data.max_target_length == 8
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert "protocol: paper" in path.read_text()
+    assert load_config(path) == config
+
+
+def test_a_task_with_one_way_only_takes_no_protocol():
+    assert load_config(None, {"task": "vqa"}).data.protocol is None
+    with pytest.raises(ConfigError, match="task 'vqa' has no protocol 'fixed'; it has none; leave it out"):
+        load_config(None, {"task": "vqa", "data.protocol": "fixed"})
+
+
+def test_init_from_is_spelled_from_in_files_and_on_the_command_line(tmp_path):
+    config = load_config(None, {"init.from": "runs/mnli-dept", "init.parts": "prompt"})
+    assert (config.init.source, config.init.parts) == ("runs/mnli-dept", "prompt")
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert "from: runs/mnli-dept" in dump_config(config)
+    assert load_config(tmp_path / "c.yaml") == config
+    with pytest.raises(ConfigError, match=r"init\.form: unknown setting.*init\.from"):
+        load_config(None, {"init.form": "x"})

@@ -1,0 +1,73 @@
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from dept_vl.errors import CheckpointError
+from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
+
+
+def make(seed):
+    torch.manual_seed(seed)
+    parameters = {"a": nn.Parameter(torch.randn(3, 2)), "b": nn.Parameter(torch.randn(4))}
+    return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+
+def step(parameters, optimizer, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+def test_training_goes_on_bit_for_bit(tmp_path):
+    parameters, optimizer = make(0)
+    step(parameters, optimizer, 1)
+    save_state(tmp_path, Progress(step=1, best_metric=0.5), parameters, optimizer, keep=2)
+    step(parameters, optimizer, 2)
+    others, other_optimizer = make(9)
+    progress = load_state(list_states(tmp_path)[-1], others, other_optimizer)
+    step(others, other_optimizer, 2)
+    assert progress == Progress(step=1, best_metric=0.5)
+    for name in parameters:
+        assert torch.equal(parameters[name], others[name])
+
+
+def test_only_the_newest_stay(tmp_path):
+    parameters, optimizer = make(0)
+    for number in (1, 2, 3):
+        save_state(tmp_path, Progress(step=number), parameters, optimizer, keep=2)
+    assert [path.name for path in list_states(tmp_path)] == ["step-00000002", "step-00000003"]
+
+
+def test_no_pickle_is_written(tmp_path):
+    parameters, optimizer = make(0)
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_another_models_checkpoint_is_refused(tmp_path):
+    parameters, optimizer = make(0)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    other = {"a": nn.Parameter(torch.zeros(3, 3)), "b": nn.Parameter(torch.zeros(4))}
+    with pytest.raises(CheckpointError, match=r"\(3, 2\).*this run has.*\(3, 3\)"):
+        load_state(folder, other, torch.optim.AdamW(other.values()))
+
+
+@pytest.mark.parametrize("name", ["trainable.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_damaged_file_is_refused(tmp_path, name):
+    parameters, optimizer = make(0)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        load_state(folder, *make(1))
+
+
+def test_half_written_checkpoints_are_not_seen(tmp_path):
+    parameters, optimizer = make(0)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    shutil.copytree(folder, tmp_path / ".step-00000002.tmp-1")
+    assert list_states(tmp_path) == [folder]

@@ -1,0 +1,376 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import load_file
+
+from dept_vl.data.manifest import open_split
+from dept_vl.errors import ConfigError, DataError, PrunedError
+from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.runs.folder import FEW_SHOT_FILE, SUMMARY_FILE
+from dept_vl.runs.session import Session
+from dept_vl.settings.load import TrainConfig, dump_config, load_config
+from dept_vl.training.batches import read_steps
+from dept_vl.training.checkpoints import list_states
+from dept_vl.training.trainer import _Trainer, train
+
+
+@pytest.fixture
+def config(t5_folder, tmp_path) -> TrainConfig:
+    """Six steps of DePT on the tiny task: dropout on, targets drawn, lengths grouped."""
+    return load_config(
+        None,
+        {
+            "output_dir": str(tmp_path / "run"),
+            "model.backbone": str(t5_folder),
+            "data.max_source_length": 16,
+            "tuner.budget_tokens": 20,
+            "tuner.num_virtual_tokens": 4,
+            "data.batch_size": 8,
+            "loop.max_steps": 6,
+            "loop.eval_every_steps": 3,
+            "loop.save_every_steps": 2,
+            "loop.log_every_steps": 1,
+        },
+    )
+
+
+def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_dir / WEIGHTS_FILE)
+
+
+def final_weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(list_states(run_dir / "checkpoints")[-1] / "trainable.safetensors")
+
+
+def losses(run_dir: Path) -> list[float]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def with_settings(config: TrainConfig, run_dir: Path, **sections) -> TrainConfig:
+    changed = {name: replace(getattr(config, name), **values) for name, values in sections.items()}
+    return replace(config, output_dir=str(run_dir), **changed)
+
+
+def test_a_run_leaves_config_adapter_metrics_and_checkpoints(config, tiny_data):
+    result = train(config, tiny_data)
+    run_dir = config.run_dir
+    assert (run_dir / "config.yaml").read_text() == dump_config(config)
+    assert json.loads((run_dir / "run.json").read_text())["versions"]["torch"]
+    assert len(losses(run_dir)) == 6
+    assert [path.name for path in list_states(run_dir / "checkpoints")] == ["step-00000004", "step-00000006"]
+    assert list((run_dir / "tensorboard").iterdir())
+    assert result.progress.step == 6
+    assert result.progress.best_metric is not None
+    assert set(adapter(run_dir)) == set(final_weights(run_dir))
+
+
+def test_same_seed_same_bits_and_another_seed_others(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    train(with_settings(config, tmp_path / "again"), tiny_data)
+    assert_same(final_weights(config.run_dir), final_weights(tmp_path / "again"))
+    train(replace(config, output_dir=str(tmp_path / "other"), seed=1), tiny_data)
+    other = final_weights(tmp_path / "other")
+    assert any(not torch.equal(other[k], v) for k, v in final_weights(config.run_dir).items())
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_resumed_run_equals_unbroken_run(config, tiny_data, tmp_path, monkeypatch, killed_at, accumulation_steps):
+    config = with_settings(config, tmp_path / "run", loop={"accumulation_steps": accumulation_steps})
+    unbroken = with_settings(config, tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    step = _Trainer._step
+
+    def dies(self, number, parts):
+        if number == killed_at:
+            raise KilledError
+        return step(self, number, parts)
+
+    monkeypatch.setattr(_Trainer, "_step", dies)
+    with pytest.raises(KilledError):
+        train(config, tiny_data)
+    monkeypatch.undo()
+    resumed = train(config, tiny_data, resume=True)
+    assert resumed.progress.step == 6
+    assert_same(final_weights(config.run_dir), final_weights(unbroken.run_dir))
+    assert_same(adapter(config.run_dir), adapter(unbroken.run_dir))
+    assert losses(config.run_dir) == losses(unbroken.run_dir)
+
+
+def test_loader_workers_change_nothing(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    train(with_settings(config, tmp_path / "workers", data={"num_workers": 2}), tiny_data)
+    assert_same(final_weights(config.run_dir), final_weights(tmp_path / "workers"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"data": {"padding": "max_length"}}, {"loop": {"accumulation_steps": 4}}],
+    ids=["padding", "accumulation"],
+)
+def test_padding_and_accumulation_leave_training_as_it_is(config, tiny_data, tmp_path, changed):
+    config = with_settings(config, tmp_path / "run", model={"dropout_rate": 0.0})
+    train(config, tiny_data)
+    train(with_settings(config, tmp_path / "changed", **changed), tiny_data)
+    torch.testing.assert_close(losses(tmp_path / "changed"), losses(config.run_dir), atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_weights_are_bit_equal_and_every_group_moves(config, tiny_data):
+    trainer = _Trainer(config, tiny_data, resume=False, overwrite=False, session=Session())
+    frozen = {n: p.clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
+    before = {n: p.detach().clone() for n, p in trainer.trainable.items()}
+    trainer.fit()
+    for name, parameter in trainer.model.named_parameters():
+        if not parameter.requires_grad:
+            assert torch.equal(parameter, frozen[name]), name
+    assert all(not torch.equal(before[name], parameter) for name, parameter in trainer.trainable.items())
+
+
+def test_loss_weighting_by_score_changes_the_loss(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    train(with_settings(config, tmp_path / "weighted", data={"loss_weighting": "score"}), tiny_data)
+    assert losses(tmp_path / "weighted")[0] < losses(config.run_dir)[0]
+
+
+def test_zero_features_train_the_same_parameters_on_nothing_seen(config, tiny_data, tmp_path):
+    zero = with_settings(config, tmp_path / "zero", data={"visual_features": "zero"})
+    seeing, blind = train(config, tiny_data), train(zero, tiny_data)
+    assert blind.budget == seeing.budget
+    assert losses(tmp_path / "zero") != losses(config.run_dir)
+
+
+def test_early_stop_ends_after_evaluations_without_a_better_one(config, tiny_data, monkeypatch):
+    values = iter([50.0, 40.0, 40.0, 40.0, 40.0, 40.0])
+    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    config = with_settings(config, config.run_dir, loop={"eval_every_steps": 1, "early_stop_evals": 2})
+    result = train(config, tiny_data)
+    assert result.progress.step == 3
+    assert (result.progress.best_step, result.progress.best_metric) == (1, 50.0)
+
+
+def test_the_best_adapter_is_kept_not_the_last(config, tiny_data, monkeypatch):
+    values = iter([50.0, 60.0, 10.0, 10.0, 10.0, 10.0])
+    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    config = with_settings(
+        config, config.run_dir, loop={"eval_every_steps": 1, "save_every_steps": 1, "keep_checkpoints": 6}
+    )
+    train(config, tiny_data)
+    at_best = load_file(config.run_dir / "checkpoints" / "step-00000002" / "trainable.safetensors")
+    assert_same(adapter(config.run_dir), at_best)
+
+
+def test_a_taken_folder_is_refused_and_left_as_it_is(config, tiny_data):
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="is not empty; add --resume"):
+            train(config, tiny_data, overwrite=overwrite)
+    assert [path.name for path in config.run_dir.iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_at_the_start_leaves_no_run_folder(config, tiny_data, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dept_vl.runs.folder.write_text", full)
+    with pytest.raises(ConfigError, match=r"cannot write to .*run: No space left on device"):
+        train(config, tiny_data)
+    assert not config.run_dir.exists()
+
+
+def test_overwrite_replaces_an_earlier_run(config, tiny_data):
+    train(config, tiny_data)
+    train(with_settings(config, config.run_dir, loop={"max_steps": 2}), tiny_data, overwrite=True)
+    assert len(losses(config.run_dir)) == 2
+
+
+def test_resume_with_other_settings_names_them(config, tiny_data):
+    train(config, tiny_data)
+    other = with_settings(config, config.run_dir, optim={"prompt_lr": 0.1})
+    with pytest.raises(ConfigError, match=r"optim\.prompt_lr: the run has 0\.3, asked for 0\.1"):
+        train(other, tiny_data, resume=True)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(config, tiny_data):
+    with pytest.raises(ConfigError, match=r"data\.batch_size: 8 must divide by .* 1 x 3"):
+        train(with_settings(config, config.run_dir, loop={"accumulation_steps": 3}), tiny_data)
+    assert not config.run_dir.exists()
+
+
+def test_more_parts_than_rows_are_refused(config, tiny_data):
+    changed = {"data": {"batch_size": 128}, "loop": {"accumulation_steps": 64}}
+    with pytest.raises(ConfigError, match="a split of 60 rows cannot be cut into 64 parts"):
+        train(with_settings(config, config.run_dir, **changed), tiny_data)
+    assert not config.run_dir.exists()
+
+
+def test_a_split_smaller_than_a_batch_is_trained_whole(config, tiny_data):
+    train(with_settings(config, config.run_dir, data={"batch_size": 128}), tiny_data)
+    assert len(losses(config.run_dir)) == 6
+
+
+def test_long_texts_are_counted_or_refused(config, tiny_data, tmp_path, caplog):
+    config = with_settings(config, tmp_path / "run", data={"max_source_length": 8}, tuner={"allow_nearest": True})
+    train(config, tiny_data)
+    assert "of 60 source texts have more than data.max_source_length=8 tokens; they are truncated" in caplog.text
+    refusing = with_settings(config, tmp_path / "refusing", data={"max_source_length": 8, "on_long": "error"})
+    with pytest.raises(DataError, match=r"of 60 source texts .* raise the length, or set data\.on_long=truncate"):
+        train(refusing, tiny_data)
+    assert not refusing.run_dir.exists()
+
+
+def test_features_of_another_encoder_are_refused(config, tiny_data):
+    other = replace(config.model.clip, preprocessing="clip")
+    with pytest.raises(DataError, match="preprocessing is 'resize', wanted 'clip'"):
+        train(with_settings(config, config.run_dir, model={"clip": other}), tiny_data)
+    assert not config.run_dir.exists()
+
+
+def train_in_two_processes(config, data_dir, **environment):
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump_config(replace(config, data=replace(config.data, dir=str(data_dir)))))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+        "-m", "dept_vl", "train", "--config", str(path),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_train_as_one(config, tiny_data, tmp_path):
+    """The same global batches, so the same weights up to the order of float additions; every val row counted once.
+
+    Two processes add their halves of a gradient as one process adds two accumulated passes over the same rows: then
+    nothing is left to differ. A single pass over the batch adds in another order.
+    """
+    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0})
+    halves = with_settings(config, tmp_path / "halves", loop={"accumulation_steps": 2})
+    train(config, tiny_data)
+    train(halves, tiny_data)
+    train_in_two_processes(with_settings(config, tmp_path / "two"), tiny_data)
+    one, half, two = (final_weights(tmp_path / name) for name in ("one", "halves", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], half[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(two[name], one[name], atol=5e-6, rtol=0)
+    for name, tolerance in (("halves", 1e-6), ("one", 1e-5)):
+        torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / name), atol=tolerance, rtol=tolerance)
+
+
+def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same_weights(config, tiny_data, tmp_path):
+    """The launcher's variables are accelerate's own; it would itself start two processes only on GPUs."""
+    config = with_settings(config, tmp_path / "whole")
+    train_in_two_processes(config, tiny_data)
+    shipped = Path(__file__).parents[2] / "configs" / "accelerate" / "fsdp.yaml"
+    arguments = launch_command_parser().parse_args(["--config_file", str(shipped), "-m", "dept_vl"])
+    environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    fsdp = {key: value for key, value in environment.items() if key.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    assert fsdp["ACCELERATE_USE_FSDP"] == "true"
+    train_in_two_processes(with_settings(config, tmp_path / "sharded"), tiny_data, **fsdp)
+    assert_same(final_weights(tmp_path / "sharded"), final_weights(tmp_path / "whole"))
+    assert losses(tmp_path / "sharded") == losses(tmp_path / "whole")
+
+
+def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):
+    clip = replace(config.model.clip, pooled_grid=3)
+    store = str(tiny_data / "features" / "random")
+    with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, this run wants 3"):
+        train(with_settings(config, config.run_dir, model={"clip": clip}, data={"feature_dir": store}), tiny_data)
+
+
+def test_a_caller_that_prunes_leaves_a_run_that_can_go_on(config, tiny_data, tmp_path):
+    unbroken = with_settings(config, tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    seen = []
+
+    def stop(step, metrics):
+        seen.append((step, metrics["vqa_accuracy"]))
+        raise PrunedError
+
+    with pytest.raises(PrunedError):
+        train(config, tiny_data, on_evaluation=stop)
+    assert [step for step, _ in seen] == [3]
+    assert not (config.run_dir / SUMMARY_FILE).exists()
+    assert not [path.name for path in config.run_dir.rglob(".*")]
+    train(config, tiny_data, resume=True)
+    assert_same(adapter(config.run_dir), adapter(unbroken.run_dir))
+
+
+def test_a_finished_run_says_what_it_reached(config, tiny_data):
+    result = train(config, tiny_data)
+    summary = json.loads((config.run_dir / SUMMARY_FILE).read_text())
+    assert summary["metric"] == "vqa_accuracy"
+    assert summary["best_metric"] == result.progress.best_metric
+    assert summary["step"] == 6
+
+
+def test_few_shot_rows_are_recorded_and_alone_are_trained_on(config, tiny_data, tmp_path):
+    config = with_settings(config, tmp_path / "run", data={"few_shot": 8, "batch_size": 4})
+    train(config, tiny_data)
+    record = json.loads((config.run_dir / FEW_SHOT_FILE).read_text())
+    assert (record["k"], record["rule"], record["seed"]) == (8, "balanced", 0)
+    ids = open_split(tiny_data, "vqa", "train")["example_id"][:]
+    assert record["example_ids"] == [ids[row] for row in record["rows"]]
+    trainer = _Trainer(
+        with_settings(config, tmp_path / "b"), tiny_data, resume=False, overwrite=False, session=Session()
+    )
+    steps = read_steps(trainer.train_set, trainer.config, 0, trainer.accelerator)
+    seen = {index for parts in steps for request, _ in parts for index in request.indices}
+    assert seen == set(record["rows"])
+
+
+def test_more_few_shot_rows_than_there_are_leave_no_folder(config, tiny_data, tmp_path):
+    config = with_settings(config, tmp_path / "run", data={"few_shot": 61})
+    with pytest.raises(ConfigError, match="61 is more than the 60 rows there are in task 'vqa'"):
+        train(config, tiny_data)
+    assert not config.run_dir.exists()
+
+
+def test_a_run_starts_from_another_and_says_so(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    sections = {"init": {"source": str(config.run_dir)}, "loop": {"max_steps": 1}, "optim": {"prompt_lr": 1e-9}}
+    second = with_settings(config, tmp_path / "second", **sections)
+    train(second, tiny_data)
+    start, end = adapter(config.run_dir)["tuner.soft_prompt"], adapter(second.run_dir)["tuner.soft_prompt"]
+    torch.testing.assert_close(start, end, rtol=0, atol=1e-5)
+    assert load_config(second.run_dir / "config.yaml") == second
+    assert json.loads((second.run_dir / "run.json").read_text())["init"]["source_task"] == "vqa"
+
+
+def test_resume_needs_no_source_once_there_is_a_checkpoint(config, tiny_data, tmp_path):
+    train(config, tiny_data)
+    unbroken = with_settings(config, tmp_path / "unbroken", init={"source": str(config.run_dir)})
+    train(unbroken, tiny_data)
+    broken = with_settings(unbroken, tmp_path / "broken")
+    train(broken, tiny_data)
+    shutil.rmtree(list_states(broken.run_dir / "checkpoints")[-1])
+    config.run_dir.rename(tmp_path / "moved")
+    train(broken, tiny_data, resume=True)
+    assert_same(final_weights(unbroken.run_dir), final_weights(broken.run_dir))
+
+
+def test_a_run_does_not_start_from_the_folder_it_replaces(config, tiny_data):
+    train(config, tiny_data)
+    again = with_settings(config, config.run_dir, init={"source": str(config.run_dir)})
+    with pytest.raises(ConfigError, match=r"init\.from: .* this run's own folder"):
+        train(again, tiny_data, overwrite=True)
+    assert (config.run_dir / WEIGHTS_FILE).is_file()
