@@ -15,7 +15,8 @@ from dept_vl.data.sampler import BatchRequest
 from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.open import open_dataset, open_visual
-from dept_vl.settings.load import TrainConfig, load_config
+from dept_vl.settings.load import load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
 
 

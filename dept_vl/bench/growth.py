@@ -21,7 +21,8 @@ from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import glue_lengths, shape, train_config, write_backbone, write_text_work
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
-from dept_vl.settings.load import TrainConfig, dump_config
+from dept_vl.settings.load import dump_config
+from dept_vl.settings.schema import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from dept_vl.bench.workload import (
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.models.adapted_model import CLIPT5, build_model
 from dept_vl.models.language import cross_attention
-from dept_vl.settings.load import OptimConfig
+from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
 
 SHIPPED = "as shipped"

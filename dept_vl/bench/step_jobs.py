@@ -10,7 +10,8 @@ import torch
 from dept_vl.models.adapted_model import CLIPT5, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import open_backbone
-from dept_vl.settings.load import OptimConfig, config_from_tree
+from dept_vl.settings.load import config_from_tree
+from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
 
 

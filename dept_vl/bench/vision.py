@@ -15,7 +15,8 @@ from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.visual_work import write_clip, write_visual_work
 from dept_vl.bench.workload import shape, write_backbone
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig, config_from_tree
+from dept_vl.settings.load import config_from_tree
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
 
 CACHED = "cached features"

@@ -17,7 +17,8 @@ from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.data.sampler import POOL_BATCHES, StepBatches
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.language.published_shapes import published_config
-from dept_vl.settings.load import TrainConfig, config_from_tree
+from dept_vl.settings.load import config_from_tree
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_json
 
 TASK = "cola"

@@ -10,7 +10,7 @@ from dept_vl.cli.settings import add_command, config_overrides, load_settings, o
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dept_vl.settings.load import TrainConfig
+    from dept_vl.settings.schema import TrainConfig
 
 
 def _add_train(commands: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dept_vl.settings.load import TrainConfig
+    from dept_vl.settings.schema import TrainConfig
 
 ALIASES = {
     "task": "task",

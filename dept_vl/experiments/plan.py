@@ -8,7 +8,8 @@ from typing import Any
 
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
-from dept_vl.settings.load import TrainConfig, load_config
+from dept_vl.settings.load import load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
 _TARGETS_OWN = ("output_dir", "data.few_shot", "data.few_shot_rule", "init.parts")

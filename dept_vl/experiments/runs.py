@@ -14,7 +14,8 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings, describe_differences
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig, read_yaml
+from dept_vl.settings.load import read_yaml
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.system.locks import refuse_if_used_inside

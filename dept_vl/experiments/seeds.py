@@ -22,7 +22,7 @@ from dept_vl.experiments.runs import (
 )
 from dept_vl.runs.folder import describe_run
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state
 

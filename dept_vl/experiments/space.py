@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
-from dept_vl.settings.load import TrainConfig, overlay_config, read_yaml, setting_names
+from dept_vl.settings.load import overlay_config, read_yaml, setting_names
+from dept_vl.settings.schema import TrainConfig
 
 _STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.protocol")

@@ -27,7 +27,7 @@ from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_bytes
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import get_task

@@ -27,7 +27,7 @@ from dept_vl.experiments.seeds import check_seeds, seed_configs
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.folder import describe_run
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import InitConfig, TrainConfig
+from dept_vl.settings.schema import InitConfig, TrainConfig
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state
 

@@ -21,7 +21,7 @@ from dept_vl.evaluators import Reference
 from dept_vl.models.adapted_model import CLIPT5
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.runs.open import VisualInput
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.processes import agree_on_largest, process_state
 from dept_vl.tasks import Row, Task

@@ -14,7 +14,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
 from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
 from dept_vl.runs.folder import describe_run
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_json
 from dept_vl.tasks import Task, get_task
 

@@ -19,7 +19,7 @@ from dept_vl.inference.answer import Answerer, choose_decoding
 from dept_vl.models.adapted_model import CLIPT5
 from dept_vl.models.vision.clip_encoder import ClipEncoder
 from dept_vl.runs.open import VisualInput, check_features
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.system.processes import process_state

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.settings.load import TrainConfig, config_from_tree, dump_config, read_yaml
+from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 
 CONFIG_FILE = "config.yaml"

@@ -22,7 +22,7 @@ from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.vision.clip_encoder import ClipEncoder
 from dept_vl.models.vision.clip_weights import read_settings
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import Task, get_task
 
 if TYPE_CHECKING:

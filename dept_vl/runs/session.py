@@ -15,7 +15,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.runs.open import VisualInput, open_rows, open_visual
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""The typed settings of a run: YAML and dotted overrides in, one frozen ``TrainConfig`` out.
+"""Reading the settings of a run: YAML and dotted overrides in, one immutable ``TrainConfig`` out.
 
 Order of precedence: field defaults < task declaration < YAML file < command line. Loading has no side effects and
 imports no torch.
@@ -8,191 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter, ValidationError
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import DEMO, FROZEN, ModelConfig
 from dept_vl.registry import suggest
 from dept_vl.settings.help import settings_of
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
-from dept_vl.tuners import DeptConfig, TunerConfig
-from dept_vl.tuners.prompt_config import MAX_SIZE
+from dept_vl.tuners import DeptConfig
 
 Tree = dict[str, Any]
-
-MAX_STEPS = 10**9
-MAX_SEED = 2**63 - 1  # what every generator used here takes
-
-
-@dataclass(frozen=True, config=FROZEN)
-class DataConfig:
-    """Where prepared data lie and how rows become batches."""
-
-    dir: Annotated[
-        str | None, Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes")
-    ] = None
-    protocol: Annotated[
-        Literal["fixed", "paper"] | None,
-        Field(description="text tasks: 'paper' is the released code to the letter, 'fixed' mends it; null: 'fixed'"),
-    ] = None
-    image_dir: Annotated[str | None, Field(description="root of the images; null: where prepare found them")] = None
-    feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
-    visual_features: Annotated[
-        Literal["cache", "encode", "zero"],
-        Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
-    ] = "cache"
-    batch_size: Annotated[
-        int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
-    ] = 16
-    eval_batch_size: Annotated[
-        int, Field(ge=1, le=MAX_SIZE, description="examples per process and forward at evaluation")
-    ] = 64
-    max_source_length: Annotated[
-        int, Field(ge=1, le=MAX_SIZE, description="text tokens kept (s), without prompt and visual tokens")
-    ] = 256
-    max_target_length: Annotated[
-        int, Field(ge=1, le=MAX_SIZE, description="target tokens kept and generated at most")
-    ] = 32
-    answer_cue: Annotated[
-        str | None,
-        Field(description="ends every source text; null: ' Label : ' for a decoder-only backbone, nothing for T5"),
-    ] = None
-    on_long: Annotated[
-        Literal["truncate", "error"], Field(description="what happens to a source text of more tokens")
-    ] = "truncate"
-    padding: Annotated[
-        Literal["longest", "max_length"], Field(description="pad to the batch's longest text, or to max_source_length")
-    ] = "longest"
-    length_grouping: Annotated[
-        bool, Field(description="batch texts of like length together (within shuffled pools)")
-    ] = True
-    target_sampling: Annotated[
-        Literal["weighted", "best"],
-        Field(description="training target: drawn in proportion to its soft score, or the best one"),
-    ] = "weighted"
-    loss_weighting: Annotated[
-        Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
-    ] = "none"
-    num_workers: Annotated[int, Field(ge=0, le=1024, description="loader processes per training process")] = 0
-    few_shot: Annotated[
-        int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
-    ] = None
-    few_shot_rule: Annotated[
-        Literal["balanced", "released"],
-        Field(description="'balanced': equal counts per class; 'released': the sampler of the released code"),
-    ] = "balanced"
-
-
-@dataclass(frozen=True, config=FROZEN)
-class OptimConfig:
-    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10)."""
-
-    prompt_lr: Annotated[float, Field(gt=0, description="peak rate of the soft prompt")] = 3e-1
-    lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
-    projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0, description="decoupled, on every trainable tensor")] = 0.01
-    beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 1")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 2")] = 0.98
-    eps: Annotated[float, Field(gt=0, description="AdamW epsilon")] = 1e-6
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"], Field(description="decay after warm-up, to 0 at the last step")
-    ] = "linear"
-    warmup_proportion: Annotated[float, Field(ge=0, le=1, description="share of max_steps")] = 0.06
-    warmup_steps: Annotated[int | None, Field(ge=0, description="replaces warmup_proportion when given")] = None
-    max_grad_norm: Annotated[float | None, Field(gt=0, description="clip the global norm; null: no clipping")] = None
-
-
-@dataclass(frozen=True, config=FROZEN)
-class LoopConfig:
-    """How long to train, when to evaluate and to save."""
-
-    max_steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="optimiser steps")] = 30_000
-    eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
-    save_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between checkpoints")] = 1_000
-    keep_checkpoints: Annotated[int, Field(ge=1, description="how many of the newest checkpoints stay")] = 2
-    log_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between lines of metrics.jsonl")] = 20
-    early_stop_evals: Annotated[
-        int | None, Field(ge=1, description="stop after so many evaluations without a better one; null: never")
-    ] = None
-    eval_rows: Annotated[
-        int | None, Field(ge=1, description="evaluate on the first so many val rows while training; null: all")
-    ] = None
-    accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
-    precision: Annotated[
-        Literal["float32", "bf16"], Field(description="'bf16': autocast, trainable tensors stay float32")
-    ] = "float32"
-    on_nan: Annotated[
-        Literal["stop", "skip"],
-        Field(description="a loss or gradient that is not finite, or exploded: end the run, or skip the step's update"),
-    ] = "stop"
-    max_skipped_steps: Annotated[
-        int, Field(ge=1, description="steps in a row that on_nan=skip may skip before the run ends")
-    ] = 10
-    exploded_norm: Annotated[
-        float, Field(gt=0, description="gradient norm of a parameter group, before clipping, that counts as exploded")
-    ] = 1e8
-
-
-@dataclass(frozen=True, config=FROZEN)
-class DecodeConfig:
-    """How answers are made."""
-
-    method: Annotated[
-        Literal["auto", "generate", "score"],
-        Field(description="'score': the task's most likely label, exactly; 'auto': that where there are labels"),
-    ] = "auto"
-    num_beams: Annotated[int, Field(ge=1, le=1024, description="beams of decode.method=generate; 1: greedy")] = 1
-
-
-@dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
-class InitConfig:
-    """A trained adapter to start from instead of fresh values (Shi & Lipani 2024, section 3.4; SPoT, Vu et al. 2022).
-
-    `source` is ``from`` in files and on the command line, a word Python keeps to itself.
-    """
-
-    source: Annotated[
-        str | None,
-        Field(alias="from", description="run or adapter folder whose trained values this run starts from; null: fresh"),
-    ] = None
-    parts: Annotated[
-        Literal["all", "prompt"],
-        Field(description="what is taken: the whole tuner (and a projection of equal shape), or the soft prompt alone"),
-    ] = "all"
-
-
-@dataclass(frozen=True, config=FROZEN)
-class TrainConfig:
-    """Everything that defines a run."""
-
-    task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
-    output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
-    tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
-        default_factory=DeptConfig
-    )
-    init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)
-    model: Annotated[ModelConfig, Field(description="frozen models")] = Field(default_factory=ModelConfig)
-    data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
-    optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
-    loop: Annotated[LoopConfig, Field(description="training loop")] = Field(default_factory=LoopConfig)
-    decode: Annotated[DecodeConfig, Field(description="answers")] = Field(default_factory=DecodeConfig)
-
-    @property
-    def run_dir(self) -> Path:
-        """The run folder: `output_dir`, or ``runs/<task>-<tuner>``."""
-        return Path(self.output_dir or f"runs/{self.task}-{self.tuner.name}")
-
-    @property
-    def is_demo_data(self) -> bool:
-        """Whether the run uses the embedded scenes."""
-        return self.data.dir == DEMO
-
 
 _ADAPTER = TypeAdapter(TrainConfig)
 

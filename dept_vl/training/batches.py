@@ -12,7 +12,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
 from dept_vl.errors import ConfigError
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.settings.load import OptimConfig
+from dept_vl.settings.schema import OptimConfig
 
 _RATES = {"soft_prompt": "prompt_lr", "lowrank": "lowrank_lr", "visual_projection": "projection_lr"}
 

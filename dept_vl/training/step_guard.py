@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from dept_vl.errors import DivergenceError
-from dept_vl.settings.load import LoopConfig
+from dept_vl.settings.schema import LoopConfig
 from dept_vl.training.checkpoints import Progress, list_states
 
 logger = logging.getLogger(__name__)

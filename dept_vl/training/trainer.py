@@ -34,7 +34,7 @@ from dept_vl.runs.folder import (
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_dataset
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock

@@ -8,7 +8,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig, dump_config, load_config
+from dept_vl.settings.load import dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
 
 

@@ -5,7 +5,8 @@ import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.space import load_plan
-from dept_vl.settings.load import TrainConfig, config_from_tree, describe_settings, dump_config, load_config
+from dept_vl.settings.load import config_from_tree, describe_settings, dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
 
 _SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 _LAUNCHERS = [path for path in _SHIPPED if path.parent.name == "accelerate"]  # accelerate's own, tried in test_train.py

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.settings.load import OptimConfig
+from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dept_vl.errors import DivergenceError
-from dept_vl.settings.load import LoopConfig
+from dept_vl.settings.schema import LoopConfig
 from dept_vl.training.checkpoints import Progress
 from dept_vl.training.step_guard import StepGuard
 

@@ -17,7 +17,8 @@ from dept_vl.errors import ConfigError, DataError, PrunedError
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.folder import FEW_SHOT_FILE, SUMMARY_FILE
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig, dump_config, load_config
+from dept_vl.settings.load import dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.batches import read_steps
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import _Trainer, train

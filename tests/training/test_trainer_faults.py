@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from dept_vl.errors import ConfigError, DivergenceError
 from dept_vl.models.adapted_model import CLIPT5
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import TrainConfig, load_config
+from dept_vl.settings.load import load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.locks import folder_lock, hold
 from dept_vl.training.checkpoints import list_states
