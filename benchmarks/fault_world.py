@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from data_prep.cache_features import cache_features
 from dept_vl import cli
 from dept_vl.experiments import sweep as _sweep  # noqa: F401  # imported once, before any fork
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.reports.text import describe_training as _describe  # noqa: F401
 from dept_vl.settings.load import load_config
 from dept_vl.training.checkpoints import Progress, list_states
@@ -39,7 +39,7 @@ CALLS = {
     "rename": (os, "replace"),
     "remove": (os, "unlink"),
     "remove folder": (os, "rmdir"),
-    "decode": (CLIPT5, "generate"),
+    "decode": (AdaptedModel, "generate"),
     "update": (torch.optim.AdamW, "step"),
 }
 """Calls before which a child may kill itself: in checkpoint writing, in an evaluation, in mid-epoch."""
@@ -246,7 +246,7 @@ class World:
         path = self.root / "sweep.yaml"
         settings = self.settings()
         settings["loop"] |= {"max_steps": 3, "eval_every_steps": 2, "save_every_steps": 1}
-        settings["sweep"] = {"sampler": "grid", "space": {"optim.prompt_lr": [0.1, 0.2]}}
+        settings["sweep"] = {"sampler": "grid", "space": {"tuner.lr": [0.1, 0.2]}}
         path.write_text(yaml.safe_dump(settings))
         return ["sweep", "--config", str(path), "--output-dir", str(out), *more]
 

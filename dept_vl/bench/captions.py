@@ -14,7 +14,7 @@ from dept_vl.bench.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.bench.settings import BenchSettings
 from dept_vl.bench.workload import shape, write_backbone
 from dept_vl.errors import DataError
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.t5 import EncoderInput, T5Backbone
 from dept_vl.tuners import DeptConfig
@@ -69,7 +69,7 @@ def measure_captions(settings: BenchSettings) -> list[Result]:
 
 
 @torch.no_grad()
-def plain_generate(model: CLIPT5, ids: Tensor, mask: Tensor, features: Tensor) -> Tensor:
+def plain_generate(model: AdaptedModel, ids: Tensor, mask: Tensor, features: Tensor) -> Tensor:
     """Generates with transformers' generate from the same encoder states, with nothing of ours in the decoder."""
     joint = cast(EncoderInput, model.joint_input(ids, mask, features))
     states = cast(T5Backbone, model.backbone).encode(joint)

@@ -11,7 +11,7 @@ import torch
 from dept_vl.bench.training_jobs import padded, released_model
 from dept_vl.bench.workload import TASK, TextWork, shape, train_config, write_colour_work
 from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.runs.open import open_dataset
 from dept_vl.settings.load import config_from_tree
 from dept_vl.tasks import get_task
@@ -148,14 +148,20 @@ def decode_agreement(folder: Path, steps: int = 150) -> tuple[float, int]:
             "task": TASK,
             "output_dir": str(folder / "run"),
             "model": {"backbone": "demo"},
-            "tuner": {"name": "dept", "budget_tokens": 20, "num_virtual_tokens": 13, "allow_nearest": True},
+            "tuner": {
+                "name": "dept",
+                "budget_tokens": 20,
+                "num_virtual_tokens": 13,
+                "allow_nearest": True,
+                "lr": 0.3,
+                "lowrank_lr": 0.1,
+            },
             "data": {"dir": str(folder), "max_source_length": 32, "batch_size": 32, "eval_batch_size": 64},
-            "optim": {"prompt_lr": 0.3, "lowrank_lr": 0.1},
             "loop": every,
         }
     )
     train(config, folder, overwrite=True)
-    model, codec = CLIPT5.from_pretrained(folder / "run", config.model)
+    model, codec = AdaptedModel.from_pretrained(folder / "run", config.model)
     labels, answers = get_task(TASK).label_set("fixed") or (), []
     for method in ("score", "generate"):
         answerer = Answerer(model.eval(), codec, None, choose_decoding(config, get_task(TASK), method))

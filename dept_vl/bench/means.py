@@ -24,18 +24,18 @@ from dept_vl.bench.workload import (
     write_text_work,
 )
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.language import cross_attention
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
 
 SHIPPED = "as shipped"
 
-Around = Callable[[CLIPT5], AbstractContextManager[Any]]
+Around = Callable[[AdaptedModel], AbstractContextManager[Any]]
 
 
 @contextmanager
-def _eager(model: CLIPT5) -> Iterator[None]:
+def _eager(model: AdaptedModel) -> Iterator[None]:
     t5 = model.backbone.model
     t5.set_attn_implementation("eager")
     try:
@@ -44,15 +44,15 @@ def _eager(model: CLIPT5) -> Iterator[None]:
         t5.set_attn_implementation("sdpa")
 
 
-def _keys_and_values(model: CLIPT5) -> AbstractContextManager[Any]:
+def _keys_and_values(model: AdaptedModel) -> AbstractContextManager[Any]:
     return patch.object(cross_attention, "is_absorbed_cheaper", lambda *_: False)
 
 
-def _autocast(model: CLIPT5) -> AbstractContextManager[Any]:
+def _autocast(model: AdaptedModel) -> AbstractContextManager[Any]:
     return torch.autocast(model.backbone.word_embeddings.device.type, torch.bfloat16)
 
 
-def _plain(model: CLIPT5) -> AbstractContextManager[Any]:
+def _plain(model: AdaptedModel) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
@@ -94,7 +94,7 @@ def measure_means(settings: BenchSettings) -> list[Result]:
     return results
 
 
-def _build(backbone: str, work: TextWork, settings: BenchSettings, name: str, model: dict[str, Any]) -> CLIPT5:
+def _build(backbone: str, work: TextWork, settings: BenchSettings, name: str, model: dict[str, Any]) -> AdaptedModel:
     config = train_config(backbone, work, shape(settings.shape), "unused", 1, model=model)
     length = config.data.max_source_length
     built, _ = build_model(config.model, config.tuner, max_source_length=length, feature_dim=None, seed=0)
@@ -104,7 +104,9 @@ def _build(backbone: str, work: TextWork, settings: BenchSettings, name: str, mo
     return built.train()
 
 
-def _stepper(model: CLIPT5, work: TextWork, around: Around, device: torch.device) -> Callable[[], dict[str, float]]:
+def _stepper(
+    model: AdaptedModel, work: TextWork, around: Around, device: torch.device
+) -> Callable[[], dict[str, float]]:
     optimizer = build_optimizer(model, model.param_groups(), OptimConfig())
     batch = work.batches[0]
     ids, labels = pad_rows(batch["input_ids"], 0).to(device), pad_rows(batch["labels"], IGNORE_INDEX).to(device)
@@ -112,7 +114,7 @@ def _stepper(model: CLIPT5, work: TextWork, around: Around, device: torch.device
 
 
 def _step(
-    model: CLIPT5, optimizer: torch.optim.Optimizer, ids: Tensor, labels: Tensor, around: Around
+    model: AdaptedModel, optimizer: torch.optim.Optimizer, ids: Tensor, labels: Tensor, around: Around
 ) -> dict[str, float]:
     _wait(ids.device)
     started = time.perf_counter()

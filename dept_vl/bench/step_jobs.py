@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import open_backbone
 from dept_vl.settings.load import config_from_tree
@@ -40,7 +40,7 @@ class Steps:
         return {"rate": asked["batch"] / seconds, "step_s": seconds}
 
 
-def _step(model: CLIPT5, optimizer: torch.optim.Optimizer, batch: int, length: int) -> None:
+def _step(model: AdaptedModel, optimizer: torch.optim.Optimizer, batch: int, length: int) -> None:
     ids = torch.randint(3, 2_000, (batch, length))
     labels = torch.randint(3, 2_000, (batch, 2))
     model(ids, torch.ones_like(ids), labels).loss_per_example.mean().backward()

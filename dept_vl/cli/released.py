@@ -37,7 +37,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     )
     print(
         f"imported: {options.out} ({adapter.tuner.name} for {adapter.task} on {adapter.backbone.name}, "
-        f"m = {adapter.num_virtual_tokens}, r = {adapter.rank}, s = {adapter.max_source_length})"
+        f"{', '.join(f'{name} = {fact}' for name, fact in adapter.facts.items())})"
     )
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 from dept_vl.settings.load import overlay_config, read_yaml, setting_names
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.strict import STRICT
 
-_STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.protocol")
 """Settings a sweep cannot vary: their runs would not be compared on one validation split, or not fit one process."""
 
@@ -26,7 +26,7 @@ MAX_TRIALS = 100_000
 Value = bool | int | float | str | None
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Range:
     """Values from `low` to `high`, both included; whole numbers when both are."""
 
@@ -35,7 +35,7 @@ class Range:
     log: bool = False
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SweepConfig:
     """The ``sweep`` section of a file.
 
@@ -84,7 +84,7 @@ class SweepPlan:
     def folder(self) -> Path:
         """Where the sweep goes: `output_dir`, or ``runs/<task>-<tuner>-sweep``."""
         base = self.config({})
-        return Path(base.output_dir or f"runs/{base.task}-{base.tuner.name}-sweep")
+        return Path(base.output_dir or f"runs/{base.task}-{base.tuner.label}-sweep")
 
     @property
     def points(self) -> list[dict[str, Value]]:

@@ -18,7 +18,7 @@ from dept_vl.data.sampler import BatchRequest, evaluation_requests
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.runs.open import VisualInput
 from dept_vl.settings.schema import TrainConfig
@@ -85,7 +85,7 @@ class Answerer:
         decoding: The way.
     """
 
-    def __init__(self, model: CLIPT5, codec: TextCodec, visual: VisualInput | None, decoding: Decoding) -> None:
+    def __init__(self, model: AdaptedModel, codec: TextCodec, visual: VisualInput | None, decoding: Decoding) -> None:
         """Packs the labels, on the model's device.
 
         Raises:

@@ -94,7 +94,7 @@ def evaluate_run(
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split, to_references
-    from dept_vl.models.adapted_model import CLIPT5
+    from dept_vl.models.adapted_model import AdaptedModel
     from dept_vl.models.adapter.files import WEIGHTS_FILE
     from dept_vl.models.sharding import place_model
     from dept_vl.runs.open import check_features, open_dataset
@@ -108,7 +108,7 @@ def evaluate_run(
     decoding = choose_decoding(config, task)
     methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
     ways = {method: choose_decoding(config, task, method) for method in methods}
-    model, codec = CLIPT5.from_pretrained(
+    model, codec = AdaptedModel.from_pretrained(
         run_dir,
         config.model,
         max_source_length=config.data.max_source_length,

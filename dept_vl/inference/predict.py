@@ -16,7 +16,7 @@ from dept_vl.data.images import open_image
 from dept_vl.data.visual import ImagePixels
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.inference.answer import Answerer, choose_decoding
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.vision.clip_encoder import ClipEncoder
 from dept_vl.runs.open import VisualInput, check_features
 from dept_vl.settings.schema import TrainConfig
@@ -175,7 +175,7 @@ def predict_inputs(
     decoding, texts = choose_decoding(config, task), _sources(task, config.data.protocol, inputs)
     visual = _visual(config, device) if task.uses_images else None
     check_features(run_dir, visual)
-    model, codec = CLIPT5.from_pretrained(
+    model, codec = AdaptedModel.from_pretrained(
         run_dir,
         config.model,
         max_source_length=config.data.max_source_length,

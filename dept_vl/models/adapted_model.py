@@ -1,4 +1,4 @@
-"""CLIP-T5 with a tuner: frozen backbone, trainable tuner and projection, and the one input of all their uses."""
+"""The assembly: frozen backbone, trainable method and projection, and the one input of all their uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from dept_vl import __version__
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import DataError
+from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
     AdapterConfig,
     BackboneIdentity,
@@ -23,23 +24,21 @@ from dept_vl.models.adapter.files import (
     check_fits,
     copy_tensors,
     load_adapter,
-    model_card,
     read_adapter_config,
     save_adapter,
 )
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.base import FrozenBackbone, JointInput
+from dept_vl.models.language.base import Backbone, JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.vision.projection import VisualProjection, new_projection
 from dept_vl.tuners import TunerConfig
-from dept_vl.tuners.base import BackboneInfo, Tuner
-from dept_vl.tuners.dept.budget import Budget
+from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
 
 
 @dataclass(frozen=True)
-class CLIPT5Output:
+class ModelOutput:
     """The result of a training forward.
 
     Attributes:
@@ -51,19 +50,19 @@ class CLIPT5Output:
     logits: Tensor
 
 
-class CLIPT5(nn.Module):
-    """A frozen language model that reads [soft prompt; text; visual tokens]: T5, or a decoder-only one in its place.
+class AdaptedModel(nn.Module):
+    """A language model that reads [soft prompt; text; visual tokens], adapted by a method: CLIP-T5 where it is a T5.
 
     Positions. The prompt comes first, the text after it, the image last. Padding is neutral: an example's logits do
     not depend on its batch mates. T5's encoder has it between text and image (`dept_vl.models.language.relative_bias`
     has the rules of its relative position bias); a decoder-only model has it before the prompt, and the target after
     the image (`dept_vl.models.language.causal`). Without visual features the same code reads text alone.
 
-    Only the tuner and the projection are trainable.
+    Trainable are the method's tensors, the projection, and those of the backbone's own that the method asks for.
 
     Attributes:
-        backbone: The frozen model.
-        tuner: The trainable method.
+        backbone: The frozen model; a private copy where the method trains some of its tensors.
+        tuner: The method.
         visual_projection: feature_dim -> d_model, or None for a model that reads text alone.
         config: The settings it was built from.
         answer_cue: What its texts end with, for the adapter file.
@@ -71,19 +70,32 @@ class CLIPT5(nn.Module):
 
     def __init__(
         self,
-        backbone: FrozenBackbone[Any],
+        backbone: Backbone[Any],
         tuner: Tuner,
         visual_projection: VisualProjection | None,
         config: ModelConfig,
         answer_cue: str = "",
     ) -> None:
-        """Puts the parts together; `build_model` makes them."""
+        """Puts the parts together; `build_model` makes them.
+
+        Args:
+            backbone: It is never changed: what the method trains of it is copied.
+            tuner: Built for this backbone.
+            visual_projection: Onto its width, or None.
+            config: Frozen models and how they are joined.
+            answer_cue: What its texts end with.
+
+        Raises:
+            ConfigError: The method trains tensors of the backbone that are not float32.
+        """
         super().__init__()
-        self.backbone = backbone
+        own = set(tuner.trained_backbone_parameters([name for name, _ in backbone.model.named_parameters()]))
+        self.backbone = backbone.private_copy(own) if own else backbone
         self.tuner = tuner
         self.visual_projection = visual_projection
         self.config = config
         self.answer_cue = answer_cue
+        self._own = own
         self._identity: BackboneIdentity | None = None
 
     @property
@@ -104,13 +116,12 @@ class CLIPT5(nn.Module):
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
-        table = self.backbone.word_embeddings
-        text_embeds = nn.functional.embedding(input_ids, table).float()  # (batch, text, d_model)
-        worded_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
+        text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
+        prompt_and_text_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
         visual_embeds = None
         if visual_features is not None:
-            visual_embeds = self._project(visual_features, table)  # (batch, visual, d_model)
-        joint: JointInput = self.backbone.join(worded_embeds, visual_embeds, attention_mask)
+            visual_embeds = self._project(visual_features)  # (batch, visual, d_model)
+        joint: JointInput = self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask)
         return joint
 
     def forward(
@@ -119,7 +130,7 @@ class CLIPT5(nn.Module):
         attention_mask: Tensor,
         labels: Tensor,
         visual_features: Tensor | None = None,
-    ) -> CLIPT5Output:
+    ) -> ModelOutput:
         """Computes the loss of every example by teacher forcing.
 
         Args:
@@ -131,9 +142,10 @@ class CLIPT5(nn.Module):
         Raises:
             DataError: As `joint_input`, or longer with its target than the backbone can read.
         """
-        joint = self.joint_input(input_ids, attention_mask, visual_features)
-        logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
-        return CLIPT5Output(_loss_per_example(logits, labels), logits)
+        with self._acting(attention_mask):
+            joint = self.joint_input(input_ids, attention_mask, visual_features)
+            logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
+        return ModelOutput(_loss_per_example(logits, labels), logits)
 
     @torch.no_grad()
     def generate(
@@ -160,7 +172,7 @@ class CLIPT5(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating():
+        with self._evaluating(), self._acting(attention_mask):
             joint = self.joint_input(input_ids, attention_mask, visual_features)
             return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
@@ -190,20 +202,21 @@ class CLIPT5(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating():
+        with self._evaluating(), self._acting(attention_mask):
             joint = self.joint_input(input_ids, attention_mask, visual_features)
             return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
 
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Returns every trainable tensor in exactly one of ``soft_prompt``, ``lowrank``, ``visual_projection``."""
-        groups = self.tuner.param_groups()
+    def param_groups(self) -> list[ParamGroup]:
+        """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection``."""
+        own = {name: p for name, p in self.backbone.model.named_parameters() if name in self._own}
+        groups = self.tuner.param_groups(own)
         if self.visual_projection is not None:
-            groups["visual_projection"] = list(self.visual_projection.parameters())
+            groups.append(ParamGroup("visual_projection", tuple(self.visual_projection.parameters())))
         return groups
 
     def parameter_budget(self) -> ParameterBudget:
-        """Counts trainable parameters by group, and the frozen ones."""
-        return count_parameters(self, self.param_groups(), self._budget())
+        """Counts trainable parameters by group, and the backbone's."""
+        return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts())
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Returns the trainable tensors by name: all that a checkpoint holds."""
@@ -224,14 +237,12 @@ class CLIPT5(nn.Module):
         visual = None
         if self.feature_dim is not None:
             visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.backbone.visual_position_bias)
-        budget = self._budget()
         return AdapterConfig(
             dept_vl_version=__version__,
             backbone=self._identity,
             max_source_length=self.tuner.max_source_length,
-            num_virtual_tokens=budget.num_virtual_tokens,
-            rank=budget.rank,
-            tuner=self.tuner.config,
+            tuner=cast("TunerConfig", self.tuner.config),  # every method's settings are in that union
+            facts=self.tuner.facts(),
             visual=visual,
             answer_cue=self.answer_cue,
             task=task,
@@ -262,8 +273,12 @@ class CLIPT5(nn.Module):
                 projection; the message names both sides.
         """
         folder = Path(folder)
-        tensors, saved = load_adapter(folder)
-        check_fits(folder, saved, self.adapter_config())
+
+        def expect(saved: AdapterConfig) -> dict[str, Tensor]:
+            check_fits(folder, saved, self.adapter_config())
+            return self.trainable_state()
+
+        tensors, saved = load_adapter(folder, expect)
         self.load_trainable_state(tensors, where=str(folder))
         return saved
 
@@ -277,7 +292,7 @@ class CLIPT5(nn.Module):
         feature_dim: int | None = None,
         answer_cue: str | None = None,
         backbone: LoadedBackbone | None = None,
-    ) -> tuple[CLIPT5, TextCodec]:
+    ) -> tuple[AdaptedModel, TextCodec]:
         """Builds the model an adapter was saved from.
 
         The adapter says what was trained; `model` alone says where the frozen backbone comes from.
@@ -324,10 +339,14 @@ class CLIPT5(nn.Module):
         finally:
             self.train(was_training)
 
-    def _budget(self) -> Budget:
-        return self.tuner.config.budget(self.backbone.d_model, self.tuner.max_source_length)
+    @contextmanager
+    def _acting(self, text_mask: Tensor) -> Iterator[None]:
+        """Lets the method act inside the backbone for the block."""
+        info = ForwardInfo(text_mask, self.tuner.num_virtual_tokens)
+        with self.backbone.hooked(self.tuner.site_hooks(), info):
+            yield
 
-    def _project(self, visual_features: Tensor, table: Tensor) -> Tensor:
+    def _project(self, visual_features: Tensor) -> Tensor:
         if self.visual_projection is None:
             raise DataError("visual features were given to a model built without a visual projection (text only)")
         width = visual_features.shape[-1]
@@ -336,7 +355,7 @@ class CLIPT5(nn.Module):
                 f"visual features are {width}-d, the model was built for {self.visual_projection.feature_dim}-d ones; "
                 "use the feature store of the encoder in model.clip"
             )
-        projected: Tensor = self.visual_projection(visual_features.float(), table)
+        projected: Tensor = self.visual_projection(visual_features.float(), self.backbone.word_embeddings)
         return projected
 
 
@@ -349,7 +368,7 @@ def build_model(
     seed: int,
     answer_cue: str | None = None,
     backbone: LoadedBackbone | None = None,
-) -> tuple[CLIPT5, TextCodec]:
+) -> tuple[AdaptedModel, TextCodec]:
     """Loads the frozen backbone and puts a fresh tuner and projection on it.
 
     Args:
@@ -359,29 +378,26 @@ def build_model(
         feature_dim: Width of the visual features; None for a model that reads text alone.
         seed: Of the first values of tuner and projection, each drawn from a generator of its own.
         answer_cue: What every source text ends with; None for the family's own.
-        backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, not copied.
+        backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, and only what the
+            method trains of it is copied.
 
     Returns:
         The model, and what makes its token ids from text.
 
     Raises:
-        ConfigError: The backbone cannot be loaded, has too few positions, or the tuner's budget cannot be met.
+        ConfigError: The backbone cannot be loaded, has too few positions, or does not fit the tuner's settings.
     """
     frozen, tokenizer = backbone or open_backbone(model)
     codec = frozen.codec_class(tokenizer, answer_cue)
-    info = BackboneInfo(
-        d_model=frozen.d_model,
-        max_source_length=max_source_length,
-        word_embeddings=frozen.word_embeddings,
-        tokenize=lambda text: list(tokenizer(text)["input_ids"]),
-        seed=seed,
+    context = frozen.tuner_context(
+        max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"])
     )
-    built = tuner.build(info)
+    built = tuner.build(context)
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
     projection = new_projection(model, frozen, feature_dim)
     if projection is not None:
         projection.reset_parameters(seed)
-    return CLIPT5(frozen, built, projection, model, codec.answer_cue), codec
+    return AdaptedModel(frozen, built, projection, model, codec.answer_cue), codec
 
 
 def _loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:

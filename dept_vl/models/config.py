@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-FROZEN = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+from dept_vl.strict import STRICT
 
 VisualPositionBias = Literal["zero", "sequential"]
 """T5's relative position bias of pairs with a visual token (``dept_vl.models.language.relative_bias``)."""
@@ -16,7 +16,7 @@ DEMO = "demo"
 """The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class ClipConfig:
     """The frozen CLIP image tower and how images become grid features.
 
@@ -43,7 +43,7 @@ class ClipConfig:
     ] = "float16"
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """The frozen language model, the frozen CLIP, and the trainable projection between them."""
 

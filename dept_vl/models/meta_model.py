@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import backbone_config, meta_backbone
 from dept_vl.models.vision.projection import new_projection
@@ -13,16 +13,16 @@ from dept_vl.tuners import TunerConfig
 
 def build_meta_model(
     model: ModelConfig, tuner: TunerConfig, *, max_source_length: int, feature_dim: int | None
-) -> CLIPT5:
+) -> AdaptedModel:
     """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
 
     Raises:
-        ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's budget cannot be
-            met.
+        ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's settings do not fit
+            it.
     """
     config = backbone_config(model.backbone, model.revision)
     backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
-        built = tuner.build_empty(backbone.d_model, max_source_length)
+        built = tuner.empty(backbone.tuner_context(max_source_length))
         backbone.check_lengths(built.num_virtual_tokens, max_source_length)
-        return CLIPT5(backbone, built, new_projection(model, backbone, feature_dim), model)
+        return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim), model)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from dept_vl.tuners.dept.budget import Budget
+from dept_vl.tuners.base import Fact, ParamGroup
 
 
 @dataclass(frozen=True)
 class ParameterBudget:
-    """The parameters of a model.
+    """The parameters of a model, a matrix that is used twice counted once.
 
     Attributes:
-        groups: Trainable parameters by group: ``soft_prompt``, ``lowrank``, ``visual_projection``.
-        frozen: Frozen parameters, a matrix that is used twice counted once. CLIP is not part of the model and not
-            counted, as in the paper's Table 3.
-        tuner: m, r, s, d and l of the tuner.
+        groups: Trainable parameters by group: ``soft_prompt``, ``lowrank``, ``lora``, ``visual_projection``, ...
+        backbone: Parameters of the backbone, whether trained or not. CLIP is not part of the model and not counted, as
+            in the paper's Table 3.
+        total: Every parameter of the model.
+        facts: What there is to say of the tuner: m, r, s, d and l of DePT, ...
     """
 
     groups: Mapping[str, int]
-    frozen: int
-    tuner: Budget
+    backbone: int
+    total: int
+    facts: Mapping[str, Fact]
 
     @property
     def trainable(self) -> int:
@@ -31,9 +33,9 @@ class ParameterBudget:
         return sum(self.groups.values())
 
     @property
-    def total(self) -> int:
-        """Trainable and frozen parameters."""
-        return self.trainable + self.frozen
+    def tuner(self) -> int:
+        """Trainable parameters without the visual projection's."""
+        return self.trainable - self.groups.get("visual_projection", 0)
 
     @property
     def share(self) -> float:
@@ -42,16 +44,14 @@ class ParameterBudget:
 
     @property
     def share_of_backbone(self) -> float:
-        """Trainable over frozen parameters, between 0 and 1: the paper's Table 3 in percent.
-
-        1,650,432 / 222,903,552 = 0.7404 %, the 0.74 % printed there for T5-base; of all parameters, the trainable ones
-        included, it is 0.7350 %.
-        """
-        return self.trainable / self.frozen
+        """Trainable parameters over the backbone's, 1 and more for full fine-tuning."""
+        return self.trainable / self.backbone
 
 
-def count_parameters(model: nn.Module, groups: Mapping[str, Iterable[nn.Parameter]], tuner: Budget) -> ParameterBudget:
+def count_parameters(
+    model: nn.Module, backbone: nn.Module, groups: Sequence[ParamGroup], facts: Mapping[str, Fact]
+) -> ParameterBudget:
     """Counts the parameters of a model; works on the meta device."""
-    counted = {name: sum(p.numel() for p in parameters) for name, parameters in groups.items()}
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    return ParameterBudget(counted, frozen, tuner)
+    counted = {group.name: sum(p.numel() for p in group.parameters) for group in groups}
+    whole, own = (sum(p.numel() for p in module.parameters()) for module in (model, backbone))
+    return ParameterBudget(counted, own, whole, dict(facts))

@@ -15,30 +15,37 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.adapted_model import CLIPT5
-from dept_vl.models.language.base import FrozenBackbone
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.language.base import Backbone
 from dept_vl.system.processes import process_state
 
 
-def place_model(model: CLIPT5, device: torch.device) -> None:
+def place_model(model: AdaptedModel, device: torch.device) -> None:
     """Moves a model to this process's device, its backbone in shards where ``accelerate launch`` asks for FSDP.
 
     Read from the variables that the launcher sets, because accelerate itself leaves FSDP out on a CPU.
 
     Raises:
-        ConfigError: It asks for FSDP 1, or for weights offloaded to the CPU.
+        ConfigError: It asks for FSDP 1, or for weights offloaded to the CPU; or the method trains tensors of the
+            backbone itself, which are frozen in a shard.
     """
     is_asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if is_asked and process_state().num_processes > 1 and not model.backbone.is_sharded:
-        _shard(model.backbone, device)
+    if is_asked and process_state().num_processes > 1:
+        if any(parameter.requires_grad for parameter in model.backbone.parameters()):
+            raise ConfigError(
+                f"tuner: {model.tuner.config.label!r} trains tensors of the backbone itself, and FSDP shards frozen "
+                "ones alone here; launch without FSDP, or choose a method with tensors of its own"
+            )
+        if not model.backbone.is_sharded:
+            _shard(model.backbone, device)
     model.to(device)
 
 
-def _shard(backbone: FrozenBackbone[Any], device: torch.device) -> None:
+def _shard(backbone: Backbone[Any], device: torch.device) -> None:
     """Leaves each process its share of the blocks' weights.
 
     ``fsdp_reshard_after_forward`` of accelerate's configuration is followed; what is one unit is
-    `FrozenBackbone.shardable`'s choice and not the configuration's.
+    `Backbone.shardable`'s choice and not the configuration's.
     """
     plugin = FullyShardedDataParallelPlugin()  # from the launcher's variables
     if plugin.fsdp_version != 2:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.tasks import RenderedExample, Task
     from dept_vl.training.trainer import TrainResult
+    from dept_vl.tuners.base import Fact
 
 _PERCENT = "of 100"
 _TIMES_100 = "x 100, as papers print it"
@@ -81,19 +82,16 @@ def format_metrics(metrics: Mapping[str, float], *, question_types: bool = False
 
 
 def format_budget(budget: ParameterBudget) -> str:
-    """Returns trainable parameters by group, their share of the backbone and of the whole, and m, r, s, d and l."""
-    tuner = budget.tuner
+    """Returns trainable parameters by group, their share of the backbone and of the whole, and the tuner's facts."""
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
-    share = (
-        f"{100 * budget.share_of_backbone:.2f} % of the frozen {budget.frozen:,} (the paper's way), "
-        f"{100 * budget.share:.2f} % of all"
-    )
-    rows.append(("trainable", f"{budget.trainable:,}", share))
-    shape = (
-        f"  m = {tuner.num_virtual_tokens}, r = {tuner.rank}, s = {tuner.max_source_length}, d = {tuner.d_model}, "
-        f"l = {tuner.budget_tokens}: the tuner has {tuner.total:,} parameters, l x d = {tuner.target:,}"
-    )
-    return f"{format_table(rows)}\n{shape}"
+    of_backbone = f"{100 * budget.share_of_backbone:.2f} % of the backbone's {budget.backbone:,}"
+    rows.append(("trainable", f"{budget.trainable:,}", f"{of_backbone}, {100 * budget.share:.2f} % of all"))
+    facts = ", ".join(f"{name} = {_format_fact(fact)}" for name, fact in budget.facts.items())
+    return f"{format_table(rows)}\n  {f'{facts}: ' if facts else ''}the tuner trains {budget.tuner:,} parameters"
+
+
+def _format_fact(fact: Fact) -> str:
+    return f"{fact:,}" if isinstance(fact, int) else str(fact)
 
 
 def describe_training(result: TrainResult) -> str:

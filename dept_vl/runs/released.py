@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import T5Config
 
 from dept_vl import __version__
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
+from dept_vl.models.adapter.card import model_card
+from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
 from dept_vl.models.adapter.released_format import (
     CONFIG_FILE,
     ReleasedAdapter,
@@ -22,6 +24,7 @@ from dept_vl.models.language.published_shapes import published_config
 from dept_vl.runs.folder import open_run_folder
 from dept_vl.settings.load import config_from_tree
 from dept_vl.tasks import get_task
+from dept_vl.tuners.base import TunerContext
 
 TASK_NAMES = {"superglue-wsc.fixed": "superglue-wsc", "yelp_polarity": "yelp-polarity"}
 """Task names of the released code that are spelled otherwise here."""
@@ -66,14 +69,14 @@ def import_official(
         ),
         where=str(folder),
     )
-    budget = config.tuner.budget(identity.d_model, config.data.max_source_length)
+    with torch.device("meta"):
+        tuner = config.tuner.empty(TunerContext(identity.d_model, config.data.max_source_length))
     adapter = AdapterConfig(
         dept_vl_version=__version__,
         backbone=identity,
-        max_source_length=budget.max_source_length,
-        num_virtual_tokens=budget.num_virtual_tokens,
-        rank=budget.rank,
+        max_source_length=tuner.max_source_length,
         tuner=config.tuner,
+        facts=tuner.facts(),
         task=config.task,
         origin=released.origin,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import RootModel
 
@@ -17,21 +17,20 @@ class Setting:
 
     Attributes:
         kind: Type, or the values it may take.
-        default: Of the field.
+        default: Of the field, as text.
         text: What it means.
-        tuners: The methods that have it; empty for all.
+        tuners: The methods that have it; empty for a setting of the run's own.
     """
 
     kind: str
-    default: object
+    default: str
     text: str
     tuners: tuple[str, ...] = ()
 
     def line(self, key: str) -> str:
         """Returns the line of help of the setting with a dotted key."""
-        default = "null" if self.default is None else self.default
         only = f" [{', '.join(self.tuners)}]" if self.tuners else ""
-        return f"  --{key:<32} {self.kind:<28} {default!s:<16} {self.text}{only}"
+        return f"  --{key:<32} {self.kind:<28} {self.default:<16} {self.text}{only}"
 
 
 def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
@@ -40,25 +39,26 @@ def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
         groups = _groups(info.annotation)
         if name == "tuner":
             yield from _tuner_settings(groups)
-        elif groups:
+        elif groups and get_origin(info.annotation) is not dict:
             yield from settings_of(groups[0], f"{prefix}{name}.")
         else:
             default = info.get_default(call_default_factory=True)
-            yield f"{prefix}{info.alias or name}", Setting(_kind(info.annotation), default, info.description or "")
+            shown = "null" if default is None else str(default)
+            yield f"{prefix}{info.alias or name}", Setting(_kind(info.annotation), shown, info.description or "")
 
 
 def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, Setting]]:
-    """Yields the settings of every method, one that several share once."""
-    names = [member().name for member in members]
-    yield "tuner.name", Setting(" | ".join(names), DeptConfig().name, "the method")
-    merged: dict[str, Setting] = {}
+    """Yields the settings of every method; one that several share alike once, with their names."""
+    names = [member.__pydantic_fields__["name"].default for member in members]  # type: ignore[attr-defined]
+    text = "the method, or several at once: dept+lora"
+    yield "tuner.name", Setting(" | ".join(names), DeptConfig().name, text)
+    merged: dict[tuple[str, Setting], list[str]] = {}
     for member, name in zip(members, names, strict=True):
         for key, setting in settings_of(member, "tuner."):
             if key != "tuner.name":
-                first = merged.get(key, setting)
-                merged[key] = dataclasses.replace(first, tuners=(*first.tuners, name))
-    for key, setting in merged.items():
-        yield key, dataclasses.replace(setting, tuners=() if len(setting.tuners) == len(names) else setting.tuners)
+                merged.setdefault((key, setting), []).append(name)
+    for (key, setting), tuners in merged.items():
+        yield key, dataclasses.replace(setting, tuners=tuple(tuners))
 
 
 def _groups(annotation: Any) -> list[type]:

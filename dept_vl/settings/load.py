@@ -16,10 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 from dept_vl.settings.help import settings_of
+from dept_vl.settings.renamed import new_key, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.stack.config import expand_name
 
 Tree = dict[str, Any]
 
@@ -31,7 +33,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
     Args:
         path: A YAML file of nested settings, or None for the defaults alone.
-        overrides: Dotted key to value, such as ``{"optim.prompt_lr": 0.3}``; these win.
+        overrides: Dotted key to value, such as ``{"tuner.lr": 0.3}``; these win.
 
     Raises:
         ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
@@ -48,7 +50,7 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     """
     overlay: Tree = {}
     for key, value in overrides.items():
-        _set(overlay, key, value)
+        _set(overlay, new_key(key), value)
     _check_same_tuner(tree, overlay)
     return config_from_tree(_merge(tree, overlay), where=where)
 
@@ -60,6 +62,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     _refuse_nul(tree)
+    tree = with_new_names(tree)
     task = get_task(str(tree.get("task", TrainConfig().task)))
     tree = {**tree, "task": task.name}
     if isinstance(tree.get("data", {}), dict):
@@ -68,7 +71,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         if task.protocols and tree["data"].get("protocol") is None:
             tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     if isinstance(tree.get("tuner"), dict):
-        tree["tuner"] = {"name": DeptConfig().name, **tree["tuner"]}
+        tree["tuner"] = expand_name({"name": DeptConfig().name, **tree["tuner"]})
     try:
         config = _ADAPTER.validate_python(tree)
     except ValidationError as error:
@@ -115,7 +118,7 @@ def dump_config(config: TrainConfig) -> str:
 
 def setting_names() -> list[str]:
     """Returns the dotted key of every setting."""
-    return [key for key, _ in settings_of(TrainConfig)]
+    return list(dict.fromkeys(key for key, _ in settings_of(TrainConfig)))
 
 
 def describe_settings() -> str:
@@ -182,4 +185,6 @@ def _dotted(location: Sequence[int | str]) -> str:
     parts = [str(part) for part in location]
     if len(parts) > 1 and parts[0] == "tuner":
         del parts[1]
+    if len(parts) > 3 and parts[:2] == ["tuner", "parts"]:
+        del parts[3]
     return ".".join(parts)

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.models.config import DEMO, FROZEN, ModelConfig
+from dept_vl.models.config import DEMO, ModelConfig
+from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners import DeptConfig, TunerConfig
-from dept_vl.tuners.prompt_config import MAX_SIZE
 
 MAX_STEPS = 10**9
 MAX_SEED = 2**63 - 1  # what every generator used here takes
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Where prepared data lie and how rows become batches."""
 
@@ -75,12 +75,10 @@ class DataConfig:
     ] = "balanced"
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class OptimConfig:
-    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10)."""
+    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
 
-    prompt_lr: Annotated[float, Field(gt=0, description="peak rate of the soft prompt")] = 3e-1
-    lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
     projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
     weight_decay: Annotated[float, Field(ge=0, description="decoupled, on every trainable tensor")] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 1")] = 0.9
@@ -94,7 +92,7 @@ class OptimConfig:
     max_grad_norm: Annotated[float | None, Field(gt=0, description="clip the global norm; null: no clipping")] = None
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class LoopConfig:
     """How long to train, when to evaluate and to save."""
 
@@ -125,7 +123,7 @@ class LoopConfig:
     ] = 1e8
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class DecodeConfig:
     """How answers are made."""
 
@@ -136,7 +134,7 @@ class DecodeConfig:
     num_beams: Annotated[int, Field(ge=1, le=1024, description="beams of decode.method=generate; 1: greedy")] = 1
 
 
-@dataclass(frozen=True, config=ConfigDict(**FROZEN, populate_by_name=True))
+@dataclass(frozen=True, config=ConfigDict(**STRICT, populate_by_name=True))
 class InitConfig:
     """A trained adapter to start from instead of fresh values (Shi & Lipani 2024, section 3.4; SPoT, Vu et al. 2022).
 
@@ -153,7 +151,7 @@ class InitConfig:
     ] = "all"
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """Everything that defines a run."""
 
@@ -173,7 +171,7 @@ class TrainConfig:
     @property
     def run_dir(self) -> Path:
         """The run folder: `output_dir`, or ``runs/<task>-<tuner>``."""
-        return Path(self.output_dir or f"runs/{self.task}-{self.tuner.name}")
+        return Path(self.output_dir or f"runs/{self.task}-{self.tuner.label}")
 
     @property
     def is_demo_data(self) -> bool:

@@ -6,43 +6,43 @@ The schedule is a function of the step, so that a resumed run needs no scheduler
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
+from dept_vl.tuners.base import ParamGroup
 
-_RATES = {"soft_prompt": "prompt_lr", "lowrank": "lowrank_lr", "visual_projection": "projection_lr"}
 
-
-def build_optimizer(
-    model: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]], config: OptimConfig
-) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: OptimConfig) -> torch.optim.AdamW:
     """Returns AdamW over named groups, each with its own peak rate.
 
     Args:
         model: Every tensor of it that requires a gradient must be in exactly one group.
-        groups: Group name (``soft_prompt``, ``lowrank``, ``visual_projection``) to tensors.
-        config: Rates and the rest of AdamW.
+        groups: One without a rate of its own, the visual projection, has ``projection_lr``.
+        config: The rest of AdamW.
 
     Raises:
-        ConfigError: A trainable tensor is in no group or in several, or a group has no rate.
+        ConfigError: A trainable tensor is in no group or in several.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, str] = {}
     param_groups = []
-    for group, parameters in groups.items():
-        if group not in _RATES:
-            raise ConfigError(f"parameter group {group!r} has no learning rate (groups with one: {', '.join(_RATES)})")
-        for parameter in parameters:
+    for group in groups:
+        for parameter in group.parameters:
             if id(parameter) in seen:
                 name = names.get(id(parameter), "?")
-                raise ConfigError(f"trainable tensor {name!r} is in two groups: {seen[id(parameter)]!r} and {group!r}")
-            seen[id(parameter)] = group
-        rate = getattr(config, _RATES[group])
-        param_groups.append({"params": list(parameters), "name": group, "lr": rate, "peak_lr": rate})
+                raise ConfigError(
+                    f"trainable tensor {name!r} is in two groups: {seen[id(parameter)]!r} and {group.name!r}"
+                )
+            seen[id(parameter)] = group.name
+        rate = config.projection_lr if group.lr is None else group.lr
+        decay = config.weight_decay if group.weight_decay is None else group.weight_decay
+        param_groups.append(
+            {"params": list(group.parameters), "name": group.name, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        )
     leftover = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in seen
     ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dept_vl.errors import DivergenceError
 from dept_vl.settings.schema import LoopConfig
 from dept_vl.training.checkpoints import Progress, list_states
+from dept_vl.tuners.base import ParamGroup
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ class BadStep:
 class StepGuard:
     """Remembers what the steps since the last look were like, and decides what becomes of a bad one."""
 
-    def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]], loop: LoopConfig) -> None:
-        """Takes the groups by name, and the settings that say which steps are bad and whether to skip them."""
-        self._groups = {name: tuple(parameters) for name, parameters in groups.items()}
+    def __init__(self, groups: Sequence[ParamGroup], loop: LoopConfig) -> None:
+        """Takes the groups, and the settings that say which steps are bad and whether to skip them."""
+        self._groups = {group.name: group.parameters for group in groups}
         self._loop = loop
         self._watched: list[tuple[int, tuple[int, ...], Tensor]] = []
 
@@ -105,8 +106,8 @@ class StepGuard:
             last = f"the last good checkpoint is {states[-1]}" if states else "there is no checkpoint yet"
             skipped = f" ({progress.skipped_in_a_row} steps before it were skipped)" if in_a_row > 1 else ""
             raise DivergenceError(
-                f"{description}{skipped}; lower optim.prompt_lr, optim.lowrank_lr or optim.projection_lr (now "
-                f"{dict(rates)}), or go on with --resume --on-nan skip; {last}"
+                f"{description}{skipped}; lower the learning rate of a group (now {dict(rates)}), or go on with "
+                f"--resume --on-nan skip; {last}"
             )
         logger.warning("skipped %s", description)
         return replace(progress, skipped_steps=progress.skipped_steps + 1, skipped_in_a_row=in_a_row)

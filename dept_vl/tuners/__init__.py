@@ -1,9 +1,4 @@
-"""What is trained beside the visual projection. Importing this package imports no torch.
-
-A method is one folder, ``config.py`` (settings, no torch) and ``model.py`` (the computation), plus its name in
-`TunerConfig`. Nothing outside the folder knows the method: callers use `Tuner` and the two methods of its settings,
-``budget(d_model, max_source_length)`` and ``build(info)``.
-"""
+"""What is trained beside the visual projection: one folder a method. Importing this package imports no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from dept_vl.tuners.dept.config import DeptConfig
+from dept_vl.tuners.methods import Method
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
+from dept_vl.tuners.stack.config import StackConfig
 
-TunerConfig = Annotated[DeptConfig | PromptTuningConfig, Field(discriminator="name")]
-"""Settings of any method, told apart by their field `name`."""
+TunerConfig = Annotated[Method | StackConfig, Field(discriminator="name")]
+"""Settings of a method, or of several at once."""
 
-__all__ = ["DeptConfig", "PromptTuningConfig", "TunerConfig"]
+__all__ = ["DeptConfig", "Method", "PromptTuningConfig", "StackConfig", "TunerConfig"]

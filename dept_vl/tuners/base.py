@@ -1,29 +1,40 @@
-"""What every tuner offers: embeddings of prompt and text, and its trainable tensors by name and group."""
+"""What a method offers: the places where it acts on a backbone, and its trainable tensors by name and group.
+
+A method acts in any of three ways, and the base class does nothing in each: on the embeddings of the text
+(`Tuner.embed`), on what comes out at places inside the backbone (`Tuner.site_hooks`), or by training tensors of the
+backbone itself (`Tuner.trained_backbone_parameters`).
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError, DataError
+from dept_vl.tuners.sites import Site, SiteShape
 
 if TYPE_CHECKING:
-    from dept_vl.tuners import TunerConfig
+    from dept_vl.tuners.settings import TunerSettings
+
+Fact = int | float | str
+"""What is said of a built tuner, in reports, model cards and adapter files."""
 
 
 @dataclass(frozen=True)
-class BackboneInfo:
-    """What a tuner may know of the frozen backbone when it is built.
+class TunerContext:
+    """What a tuner may know of the backbone when it is built, with real weights or on the meta device.
 
     Attributes:
         d_model: Width of the backbone.
         max_source_length: Longest text in tokens (s), special tokens and answer cue included.
-        word_embeddings: Frozen table, (vocabulary, d_model).
+        sites: The places where it can act and how wide they are, from the first layer to the last.
+        vocab_size: Rows of the word embeddings.
+        embed_tokens: Token ids to the backbone's own embeddings of them, (..., d_model); asked for first values alone.
         tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
         seed: Seed of the first values. They are drawn from a private generator on the CPU, so that they depend on
             nothing else.
@@ -31,27 +42,149 @@ class BackboneInfo:
 
     d_model: int
     max_source_length: int
-    word_embeddings: Tensor
-    tokenize: Callable[[str], list[int]]
-    seed: int
+    sites: Mapping[Site, SiteShape] = field(default_factory=dict)
+    vocab_size: int = 0
+    embed_tokens: Callable[[Tensor], Tensor] | None = None
+    tokenize: Callable[[str], list[int]] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ForwardInfo:
+    """One forward pass, as every hook sees it.
+
+    Attributes:
+        text_mask: (batch, text), 1 for text and 0 for padding on the right. In beam search a decoder's hooks see
+            ``beams`` rows for each of these.
+        num_virtual_tokens: Prompt tokens before the text.
+    """
+
+    text_mask: Tensor
+    num_virtual_tokens: int
+
+
+class SiteHook(ABC):
+    """What a method does at one place of the backbone."""
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor | None:
+        """Returns what comes out there instead of `output`, or None to leave it.
+
+        Args:
+            inputs: What went in, (..., inputs of the site).
+            output: What the backbone made of it, (..., outputs of the site).
+            info: The forward pass.
+        """
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """Returns the linear map that a linear map becomes by this hook, in every detail; None if it becomes none.
+
+        A backbone may then compute with the map instead of calling module and hook
+        (`dept_vl.models.language.cross_attention`).
+
+        Args:
+            weight: (outputs, inputs).
+            bias: (outputs,), or None.
+        """
+        return None
+
+
+class HookChain(SiteHook):
+    """Several hooks at one place, one after the other."""
+
+    def __init__(self, hooks: Sequence[SiteHook]) -> None:
+        """Takes the hooks in their order."""
+        self._hooks = tuple(hooks)
+
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
+        """Lets each hook have what the one before it left."""
+        for hook in self._hooks:
+            changed = hook(inputs, output, info)
+            output = output if changed is None else changed
+        return output
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """Folds one hook after the other; None as soon as one cannot be."""
+        folded: tuple[Tensor, Tensor | None] | None = (weight, bias)
+        for hook in self._hooks:
+            folded = None if folded is None else hook.fold(*folded)
+        return folded
+
+
+def merge_hooks(*sides: Mapping[Site, SiteHook]) -> dict[Site, SiteHook]:
+    """Returns the hooks of several sides, those at one place in a chain."""
+    merged: dict[Site, list[SiteHook]] = {}
+    for side in sides:
+        for site, hook in side.items():
+            merged.setdefault(site, []).append(hook)
+    return {site: hooks[0] if len(hooks) == 1 else HookChain(hooks) for site, hooks in merged.items()}
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Trainable tensors that share a learning rate.
+
+    Attributes:
+        name: As reports and metrics call it.
+        parameters: Its tensors.
+        lr: Peak rate; None for a group whose rate is a setting of the optimiser's.
+        weight_decay: None for the optimiser's own.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    lr: float | None = None
+    weight_decay: float | None = None
 
 
 class Tuner(nn.Module, ABC):
-    """Turns the frozen embeddings of a text into the backbone's input for prompt and text.
+    """A trainable method on a frozen backbone.
 
     Trainable tensors stay float32 whatever the precision of the backbone.
 
     Attributes:
         config: Its settings.
-        num_virtual_tokens: Vectors put before the text (m); may be 0.
         max_source_length: Longest text in tokens (s).
+        num_virtual_tokens: Vectors put before the text (m); may be 0.
     """
 
-    config: TunerConfig
-    num_virtual_tokens: int
-    max_source_length: int
+    config: TunerSettings
+    num_virtual_tokens: int = 0
+
+    def __init__(self, config: TunerSettings, context: TunerContext) -> None:
+        """Notes settings and text length; a method's own makes its tensors, their values not yet set.
+
+        Raises:
+            ConfigError: The settings do not fit the backbone.
+        """
+        super().__init__()
+        self.config = config
+        self.max_source_length = context.max_source_length
 
     @abstractmethod
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
+        """Returns every trainable tensor in exactly one group; empty groups are left out.
+
+        Args:
+            own: The backbone's parameters that `trained_backbone_parameters` asked for, by name.
+        """
+
+    @abstractmethod
+    def reset_parameters(self, context: TunerContext) -> None:
+        """Sets the first values, from `context` alone.
+
+        Raises:
+            ConfigError: They cannot be had, as a prompt of a text without tokens.
+        """
+
+    def prompt(self) -> nn.Parameter | None:
+        """Returns the soft prompt where it is one trainable tensor, (m, d_model): what ``init.parts=prompt`` takes."""
+        return None
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns what there is to say of it beside its settings, by short names: m, r, s, d, l, sites, ..."""
+        return {}
+
     def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
         """Returns the backbone's input for prompt and text.
 
@@ -65,17 +198,18 @@ class Tuner(nn.Module, ABC):
         Raises:
             DataError: The text is longer than `max_source_length`.
         """
+        return text_embeds
 
-    @abstractmethod
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Returns every trainable tensor of the tuner in exactly one named group; empty groups are left out."""
+    def site_hooks(self) -> Mapping[Site, SiteHook]:
+        """Returns what is done at places inside the backbone; the same objects at every call."""
+        return {}
 
-    @abstractmethod
-    def reset_parameters(self, info: BackboneInfo) -> None:
-        """Sets the first values, from `info` alone."""
+    def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
+        """Returns which of the backbone's parameters are trained themselves, in a copy of this model's own."""
+        return ()
 
     @torch.no_grad()
-    def start_from(self, tensors: Mapping[str, Tensor], source: TunerConfig) -> list[str]:
+    def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
         """Takes the trained values of another tuner of this method.
 
         A method whose values can be adapted to other lengths or settings overrides this; here shapes must be equal.
@@ -99,7 +233,7 @@ class Tuner(nn.Module, ABC):
             tensor.copy_(tensors[name])
         return []
 
-    def check_method(self, source: TunerConfig) -> None:
+    def check_method(self, source: TunerSettings) -> None:
         """Refuses the settings of another method.
 
         Raises:

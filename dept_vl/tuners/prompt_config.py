@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-FROZEN = ConfigDict(extra="forbid", validate_default=True)
-
-MAX_SIZE = 1_000_000
-"""Cap on lengths and ranks, far above any real one: a slip of the keyboard fails here and not in the allocator."""
+from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.settings import TunerSettings
 
 
-@dataclass(frozen=True, config=FROZEN)
-class PromptInit:
+@dataclass(frozen=True, config=STRICT)
+class PromptInit(TunerSettings):
     """How the soft prompt starts.
 
     The default samples rows of the frozen word embedding table, as Lester et al. 2021 (arXiv 2104.08691, section
@@ -23,6 +21,7 @@ class PromptInit:
     that is a setting and not the default.
     """
 
+    lr: Annotated[float, Field(gt=0, description="peak rate of the soft prompt")] = 3e-1
     prompt_init: Annotated[
         Literal["vocabulary", "text", "random"],
         Field(description="soft prompt's start: sampled word embeddings, a text tiled to m tokens, or random values"),

@@ -11,14 +11,14 @@ from dept_vl.errors import ConfigError
 from dept_vl.tuners.prompt_config import PromptInit
 
 if TYPE_CHECKING:
-    from dept_vl.tuners.base import BackboneInfo
+    from dept_vl.tuners.base import TunerContext
 
 NUM_SPECIAL_ROWS = 3
 """Rows 0 to 2 of every T5 and Llama vocabulary are special tokens: never a start of a prompt vector."""
 
 
 def initial_prompt(
-    config: PromptInit, info: BackboneInfo, num_virtual_tokens: int, generator: torch.Generator
+    config: PromptInit, context: TunerContext, num_virtual_tokens: int, generator: torch.Generator
 ) -> Tensor:
     """Returns the soft prompt's first values, (num_virtual_tokens, d_model) float32 on the CPU.
 
@@ -26,15 +26,16 @@ def initial_prompt(
         ConfigError: ``prompt_init="text"`` and the text has no tokens.
     """
     if config.prompt_init == "random":
-        return _random(config, (num_virtual_tokens, info.d_model), generator)
-    table = info.word_embeddings.detach()
+        return _random(config, (num_virtual_tokens, context.d_model), generator)
+    assert context.embed_tokens is not None  # first values are set on a real backbone alone
+    assert context.tokenize is not None
     if config.prompt_init == "vocabulary":
-        last = min(config.prompt_init_rows, table.shape[0])
+        last = min(config.prompt_init_rows, context.vocab_size)
         first = min(NUM_SPECIAL_ROWS, last - 1)
         rows = torch.randint(first, last, (num_virtual_tokens,), generator=generator)
     else:
-        rows = _tiled(info.tokenize(config.prompt_init_text or ""), num_virtual_tokens, config.prompt_init_text)
-    return table[rows.to(table.device)].to(device="cpu", dtype=torch.float32, copy=True)
+        rows = _tiled(context.tokenize(config.prompt_init_text or ""), num_virtual_tokens, config.prompt_init_text)
+    return context.embed_tokens(rows).to(device="cpu", dtype=torch.float32, copy=True)
 
 
 def _random(config: PromptInit, shape: tuple[int, int], generator: torch.Generator) -> Tensor:

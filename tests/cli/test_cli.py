@@ -55,7 +55,7 @@ def test_help_of_a_command_lists_the_settings_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--optim.lowrank_lr" in done.stdout
+    assert "--tuner.lowrank_lr" in done.stdout
 
 
 def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments, tiny_data, tmp_path):
@@ -78,20 +78,20 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
     ("arguments", "message"),
     [
         (["train", "--task", "vqaa"], "unknown task 'vqaa'; did you mean 'vqa'"),
-        (["train", "--data-dir", "x", "--optim.promt_lr", "1"], "did you mean 'optim.prompt_lr'"),
+        (["train", "--data-dir", "x", "--optim.projecton_lr", "1"], "did you mean 'optim.projection_lr'"),
         (["train", "--data-dir", "x", "--data.batch_size", "many"], "data.batch_size: "),
         (["train", "--data-dir", "absent"], "absent"),
         (["train", "--config", "absent.yaml"], "absent.yaml: cannot read"),
         (["train", "--data-dir", "x", "--seed"], "expected one argument"),
         (["train", "--data.batch_size"], "--data.batch_size: expected a value"),
-        (["train", "--lr", "0.1", "--optim.prompt_lr", "0.2", "--data-dir", "x"], "optim.prompt_lr: given twice"),
+        (["train", "--lr", "0.1", "--tuner.lr", "0.2", "--data-dir", "x"], "tuner.lr: given twice"),
         (["train", "--task", "vqa", "--tuner", "lora"], "no embedded demo"),
         (["info", "--data-dir", "x", "--tuner.rank", "31"], "nearest exact"),
         (["info", "--config", "demo", "--model.backbone", "gpt2", "--model.visual_position_bias", "zero"], "T5's"),
         (["eval", "--predictions", "p.json", "--decode-agreement"], "--decode-agreement: has no effect with"),
         (["eval", "--checkpoint", "absent"], "absent: no run here"),
         (["eval", "--task", "coco", "--predictions", "p.json"], "needs --references"),
-        (["eval", "--predictions", "p.json", "--lr", "3"], "optim.prompt_lr: has no effect with --predictions"),
+        (["eval", "--predictions", "p.json", "--lr", "3"], "tuner.lr: has no effect with --predictions"),
         (["predict", "--checkpoint", "absent", "--image", "x.jpg"], "absent: no run here"),
         (["prepare", "--task", "vqq", "--raw", "x", "--out", "y"], "unknown task 'vqq'; did you mean 'vqa'"),
         (["prepare", "--task", "vqa", "--raw", "absent", "--out", "y"], "absent"),
@@ -174,7 +174,7 @@ def test_info_counts_a_published_gpt2_without_its_weights(capsys, backbone, froz
     given = ("--config", "configs/vqa/dept.yaml", "--model.backbone", backbone, "--tuner.allow_nearest", "true")
     code, out, _ = run(capsys, "info", *given)
     assert code == 0
-    assert f"% of the frozen {frozen}" in out
+    assert f"% of the backbone's {frozen}" in out
 
 
 def test_vqa_results_file_is_scored_without_a_model(capsys, shared_data, tmp_path):

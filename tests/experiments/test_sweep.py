@@ -19,7 +19,7 @@ from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.reports.text import describe_sweep
 from dept_vl.training.trainer import _Trainer
 
-GRID = {"space": {"optim.prompt_lr": [0.05, 0.3], "tuner.num_virtual_tokens": [4, 8]}}
+GRID = {"space": {"tuner.lr": [0.05, 0.3], "tuner.num_virtual_tokens": [4, 8]}}
 
 
 def write_plan(path: Path, base, sweep) -> Path:
@@ -48,7 +48,7 @@ def test_a_grid_runs_every_point_and_scores_the_best_on_validation_once(base, ti
     result = run_sweep(plan_of(tmp_path, base, GRID), tiny_data)
     folder = tmp_path / "sweep"
     rows = table(folder)
-    assert [(row["optim.prompt_lr"], row["tuner.num_virtual_tokens"]) for row in rows] == [
+    assert [(row["tuner.lr"], row["tuner.num_virtual_tokens"]) for row in rows] == [
         ("0.05", "4"), ("0.05", "8"), ("0.3", "4"), ("0.3", "8"),
     ]  # fmt: skip
     values = [float(row["val vqa_accuracy"]) for row in rows]
@@ -94,7 +94,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp_path, monkeypatch, sampler):
     sweep = {
-        "space": {"optim.prompt_lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"low": 4, "high": 8}},
+        "space": {"tuner.lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"low": 4, "high": 8}},
         "sampler": sampler,
         "trials": 3,
     }
@@ -136,35 +136,35 @@ def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
 def test_a_pruned_trial_ends_early_and_is_not_chosen(base, tiny_data, tmp_path, monkeypatch):
     values = iter([50.0] * 5 * 4 + [10.0] * 9)  # five trials of four evaluations, then a worse one
     monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
-    space = {"space": {"optim.prompt_lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}, "pruner": "median"}
+    space = {"space": {"tuner.lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}, "pruner": "median"}
     plan = plan_of(tmp_path, {**base, "loop.eval_every_steps": 1}, space)
     run_sweep(plan, tiny_data)
     assert [row["state"] for row in table(plan.folder)] == ["complete"] * 5 + ["pruned"]
     assert not (plan.folder / "trial-0005" / "training.json").exists()
-    assert json.loads((plan.folder / "sweep.json").read_text())["best"]["params"] == {"optim.prompt_lr": 0.1}
+    assert json.loads((plan.folder / "sweep.json").read_text())["best"]["params"] == {"tuner.lr": 0.1}
 
 
 def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tiny_data, tmp_path, monkeypatch):
     fit = _Trainer.fit
 
     def diverges(self, *arguments):
-        if self.config.optim.prompt_lr == 0.05:
+        if self.config.tuner.lr == 0.05:
             raise DivergenceError("the loss became nan")
         return fit(self, *arguments)
 
     monkeypatch.setattr(_Trainer, "fit", diverges)
-    plan = plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.05, 0.3]}})
-    assert run_sweep(plan, tiny_data).best.config.optim.prompt_lr == 0.3
+    plan = plan_of(tmp_path, base, {"space": {"tuner.lr": [0.05, 0.3]}})
+    assert run_sweep(plan, tiny_data).best.config.tuner.lr == 0.3
     assert [row["state"] for row in table(plan.folder)] == ["fail", "complete"]
 
 
 def test_another_sweep_is_not_mixed_into_the_folder(base, tiny_data, tmp_path):
-    plan = plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.3]}})
+    plan = plan_of(tmp_path, base, {"space": {"tuner.lr": [0.3]}})
     run_sweep(plan, tiny_data)
     with pytest.raises(ConfigError, match="is not empty; add --resume to go on with the sweep"):
         run_sweep(plan, tiny_data)
-    with pytest.raises(ConfigError, match=r"sweep\.space\.optim\.prompt_lr: the run has \[0\.3\], asked for \[0\.2\]"):
-        run_sweep(plan_of(tmp_path, base, {"space": {"optim.prompt_lr": [0.2]}}), tiny_data, resume=True)
+    with pytest.raises(ConfigError, match=r"sweep\.space\.tuner\.lr: the run has \[0\.3\], asked for \[0\.2\]"):
+        run_sweep(plan_of(tmp_path, base, {"space": {"tuner.lr": [0.2]}}), tiny_data, resume=True)
 
 
 def test_a_line_of_the_journal_that_a_full_disk_cut_short_is_dropped(base, tiny_data, tmp_path, caplog):

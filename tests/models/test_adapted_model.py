@@ -188,7 +188,7 @@ def test_no_prompt_and_no_low_rank_pair_work(t5_folder, m):
     model = make(t5_folder, tuner=DeptConfig(budget_tokens=9, num_virtual_tokens=m, allow_nearest=True))
     ids, mask, labels, features = batch()
     model(ids, mask, labels, features).loss_per_example.sum().backward()
-    assert all(p.grad is not None for group in model.param_groups().values() for p in group)
+    assert all(p.grad is not None for group in model.param_groups() for p in group.parameters)
     assert model.generate(ids, mask, features, max_new_tokens=2).shape[0] == 3
 
 
@@ -196,10 +196,10 @@ def test_no_prompt_and_no_low_rank_pair_work(t5_folder, m):
 def test_only_trainable_tensors_get_gradients_and_move(folder, checkpointing):
     model = make(folder, gradient_checkpointing=checkpointing).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    grouped = {id(p): name for name, group in model.param_groups().items() for p in group}
+    grouped = {id(p): group.name for group in model.param_groups() for p in group.parameters}
     assert set(grouped.values()) == {"soft_prompt", "lowrank", "visual_projection"}
     assert {id(p) for p in model.parameters() if p.requires_grad} == set(grouped)
-    assert sum(len(group) for group in model.param_groups().values()) == len(grouped)
+    assert sum(len(group.parameters) for group in model.param_groups()) == len(grouped)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model(*batch()).loss_per_example.mean().backward()
     optimizer.step()
@@ -358,12 +358,13 @@ def test_published_budget_on_the_meta_device(m, r):
     model = build_meta_model(ModelConfig(backbone="t5-base"), tuner, max_source_length=256, feature_dim=2048)
     budget = model.parameter_budget()
     assert {p.device.type for p in model.parameters()} == {"meta"}
-    assert (budget.tuner.num_virtual_tokens, budget.tuner.rank) == (m, r)
+    assert (budget.facts["m"], budget.facts["r"]) == (m, r)
+    assert budget.tuner == 76_800
     assert budget.groups["visual_projection"] == 1_573_632
     assert budget.groups.get("soft_prompt", 0) == 768 * m
     assert budget.groups.get("lowrank", 0) == 1024 * r
     assert budget.trainable == 1_650_432
-    assert budget.frozen == 222_903_552
+    assert budget.backbone == 222_903_552
     assert budget.total == 224_553_984
     assert f"{budget.share_of_backbone:.2%}" == "0.74%"
     assert budget.share == pytest.approx(0.00735, abs=1e-6)

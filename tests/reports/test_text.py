@@ -1,6 +1,5 @@
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.reports.text import format_budget, format_metrics, format_score
-from dept_vl.tuners.dept.budget import Budget
 
 
 def test_caption_scores_are_printed_times_100_and_say_so():
@@ -21,9 +20,10 @@ def test_budget_names_groups_share_and_shape():
     budget = ParameterBudget(
         {"soft_prompt": 46_080, "lowrank": 30_720, "visual_projection": 1_573_632},
         222_903_552,
-        Budget(60, 30, 256, 768, 100),
+        224_553_984,
+        {"m": 60, "r": 30, "s": 256, "d": 768, "l": 100},
     )
     text = format_budget(budget)
-    assert "1,650,432  0.74 % of the frozen 222,903,552" in text
+    assert "1,650,432  0.74 % of the backbone's 222,903,552" in text
     assert "0.73 % of all" in text
     assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text

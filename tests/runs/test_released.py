@@ -12,7 +12,7 @@ import torch
 
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import CARD_FILE, load_adapter
 from dept_vl.models.adapter.released_format import LOWRANK_A, LOWRANK_B, PROMPT, read_released, write_released
 from dept_vl.models.adapter.released_format import WEIGHTS_FILE as RELEASED_WEIGHTS
@@ -20,6 +20,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.runs.released import export_official, import_official
 from dept_vl.settings.load import load_config
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
+from dept_vl.tuners.base import TunerContext
 from tests.models.adapter.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_backbone
 
 S = 8
@@ -60,7 +61,7 @@ def test_a_published_adapter_becomes_a_run_folder(shared_data, tmp_path, capsys)
 
 def test_a_prompt_alone_is_recorded_as_such(shared_data, tmp_path):
     adapter = import_official(shared_data / "dept_official" / "nq", tmp_path / "run", task="vqa", prompt_only=True)
-    assert (adapter.tuner.name, adapter.num_virtual_tokens, adapter.max_source_length) == ("prompt-tuning", 60, 512)
+    assert (adapter.tuner.name, adapter.facts["m"], adapter.max_source_length) == ("prompt-tuning", 60, 512)
     assert adapter.origin.lowrank == "not released"
     assert "low-rank pair: not released" in (tmp_path / "run" / CARD_FILE).read_text()
 
@@ -89,7 +90,7 @@ def test_an_imported_adapter_computes_what_the_exported_one_did(t5_folder, tmp_p
     assert adapter.backbone == model.adapter_config().backbone
     first, second = load_adapter(tmp_path / "ours")[0], load_adapter(tmp_path / "back")[0]
     assert all(torch.equal(first[name], second[name]) for name in first | second)
-    loaded, _ = CLIPT5.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
+    loaded, _ = AdaptedModel.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     assert torch.equal(logits(loaded), logits(model))
 
 
@@ -101,7 +102,9 @@ def test_the_released_code_loads_an_export_and_computes_the_same(tmp_path, scali
         pytest.skip("DEPT_RELEASED_CHECKOUT names no checkout of the released code")
     case = CASES[0]
     tuner = DeptConfig(num_virtual_tokens=5, rank=4, allow_nearest=True, scaling=scaling)
-    built = CLIPT5(random_backbone(case), tuner.build_empty(D_MODEL, case.max_source_length), None, ModelConfig())
+    built = AdaptedModel(
+        random_backbone(case), tuner.empty(TunerContext(D_MODEL, case.max_source_length)), None, ModelConfig()
+    )
     with torch.no_grad():
         for name, parameter in built.tuner.named_parameters():
             parameter.copy_(draw(name, tuple(parameter.shape), seed=4, scale=0.5))
@@ -132,7 +135,7 @@ def test_scaling_one_is_folded_into_b(t5_folder, tmp_path):
         8 / 5**0.5 * exported[LOWRANK_A] @ exported[LOWRANK_B], model.tuner.lowrank_a @ model.tuner.lowrank_b
     )
     import_official(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
-    loaded, _ = CLIPT5.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
+    loaded, _ = AdaptedModel.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     torch.testing.assert_close(logits(loaded), logits(model))
 
 
@@ -187,7 +190,7 @@ def test_weights_that_were_not_recorded_are_reported_on_loading(shared_data, tmp
     import_official(shared_data / "dept_official" / "cola", run_dir, task="vqa")
     other = save_tiny_t5(tmp_path / "t5")
     with pytest.raises(CheckpointError, match=r"backbone\.d_model: saved for 768, this run has 16"):
-        CLIPT5.from_pretrained(run_dir, ModelConfig(backbone=str(other)))
+        AdaptedModel.from_pretrained(run_dir, ModelConfig(backbone=str(other)))
     assert "could not be compared" in caplog.text
 
 

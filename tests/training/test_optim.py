@@ -5,6 +5,7 @@ from torch import nn
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.tuners.base import ParamGroup
 
 
 @pytest.fixture
@@ -13,8 +14,8 @@ def model():
 
 
 def test_each_group_gets_its_own_rate(model):
-    config = OptimConfig(prompt_lr=0.3, lowrank_lr=5e-4)
-    optimizer = build_optimizer(model, {"soft_prompt": [model["prompt"]], "lowrank": [model["pair"]]}, config)
+    groups = [ParamGroup("soft_prompt", (model["prompt"],), 0.3), ParamGroup("lowrank", (model["pair"],), 5e-4)]
+    optimizer = build_optimizer(model, groups, OptimConfig())
     assert set_learning_rates(optimizer, 0.5) == {"soft_prompt": 0.15, "lowrank": 2.5e-4}
     for parameter in model.values():
         parameter.grad = torch.ones_like(parameter)
@@ -26,25 +27,27 @@ def test_each_group_gets_its_own_rate(model):
 
 def test_settings_reach_adamw(model):
     config = OptimConfig(weight_decay=0.2, beta1=0.5, beta2=0.6, eps=1e-3)
-    optimizer = build_optimizer(model, {"soft_prompt": list(model.values())}, config)
+    optimizer = build_optimizer(model, [ParamGroup("soft_prompt", tuple(model.values()), 0.3)], config)
     group = optimizer.param_groups[0]
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.2, (0.5, 0.6), 1e-3)
 
 
 def test_an_ungrouped_trainable_tensor_is_an_error(model):
     with pytest.raises(ConfigError, match="in no parameter group: pair"):
-        build_optimizer(model, {"soft_prompt": [model["prompt"]]}, OptimConfig())
+        build_optimizer(model, [ParamGroup("soft_prompt", (model["prompt"],), 0.3)], OptimConfig())
 
 
 def test_a_tensor_in_two_groups_is_an_error(model):
-    groups = {"soft_prompt": list(model.values()), "lowrank": [model["pair"]]}
+    groups = [ParamGroup("soft_prompt", tuple(model.values()), 0.3), ParamGroup("lowrank", (model["pair"],), 0.3)]
     with pytest.raises(ConfigError, match="'pair' is in two groups: 'soft_prompt' and 'lowrank'"):
         build_optimizer(model, groups, OptimConfig())
 
 
-def test_a_group_without_a_rate_is_an_error(model):
-    with pytest.raises(ConfigError, match="group 'bias' has no learning rate"):
-        build_optimizer(model, {"bias": list(model.values())}, OptimConfig())
+def test_a_group_without_a_rate_or_decay_of_its_own_has_the_settings(model):
+    groups = [ParamGroup("a", (model["prompt"],), weight_decay=0.5), ParamGroup("b", (model["pair"],), lr=0.3)]
+    first, second = build_optimizer(model, groups, OptimConfig(projection_lr=0.7, weight_decay=0.2)).param_groups
+    assert (first["lr"], first["weight_decay"]) == (0.7, 0.5)
+    assert (second["lr"], second["weight_decay"]) == (0.3, 0.2)
 
 
 def test_linear_schedule_warms_up_and_ends_at_zero():

@@ -8,6 +8,7 @@ from dept_vl.errors import DivergenceError
 from dept_vl.settings.schema import LoopConfig
 from dept_vl.training.checkpoints import Progress
 from dept_vl.training.step_guard import StepGuard
+from dept_vl.tuners.base import ParamGroup
 
 
 @pytest.fixture
@@ -18,8 +19,12 @@ def groups() -> dict[str, list[nn.Parameter]]:
     return parameters
 
 
+def as_groups(groups: dict[str, list[nn.Parameter]]) -> list[ParamGroup]:
+    return [ParamGroup(name, tuple(parameters), 0.1) for name, parameters in groups.items()]
+
+
 def test_good_steps_are_not_bad_and_norms_may_be_large(groups):
-    guard = StepGuard(groups, LoopConfig())
+    guard = StepGuard(as_groups(groups), LoopConfig())
     groups["lowrank"][0].grad = torch.full((2,), 1e6)
     guard.watch(1, [5], torch.tensor(2.0))
     assert guard.find_bad() is None
@@ -27,7 +32,7 @@ def test_good_steps_are_not_bad_and_norms_may_be_large(groups):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
 def test_the_first_bad_step_its_examples_and_its_group_are_named(groups, value):
-    guard = StepGuard(groups, LoopConfig())
+    guard = StepGuard(as_groups(groups), LoopConfig())
     guard.watch(1, [5], torch.tensor(2.0))
     groups["lowrank"][0].grad = torch.tensor([1.0, value])
     guard.watch(2, [6, 7], torch.tensor(3.0))
@@ -40,13 +45,13 @@ def test_the_first_bad_step_its_examples_and_its_group_are_named(groups, value):
 
 
 def test_a_loss_that_is_no_number_is_bad_with_finite_gradients(groups):
-    guard = StepGuard(groups, LoopConfig())
+    guard = StepGuard(as_groups(groups), LoopConfig())
     guard.watch(1, [5], torch.tensor(float("inf")))
     assert guard.find_bad().groups == ()
 
 
 def test_skipped_steps_are_counted_up_to_a_limit(groups, tmp_path):
-    guard = StepGuard(groups, LoopConfig(on_nan="skip", max_skipped_steps=2))
+    guard = StepGuard(as_groups(groups), LoopConfig(on_nan="skip", max_skipped_steps=2))
     progress = Progress(step=4)
     for number in (1, 2):
         guard.watch(5, [5], torch.tensor(float("nan")))
@@ -58,7 +63,7 @@ def test_skipped_steps_are_counted_up_to_a_limit(groups, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_kept(groups):
-    guard = StepGuard(groups, LoopConfig())
+    guard = StepGuard(as_groups(groups), LoopConfig())
     guard.refuse_bad_weights(3)
     groups["soft_prompt"][0].data[0] = float("inf")
     with pytest.raises(DivergenceError, match="after step 3 the weights of soft_prompt are not finite"):

@@ -207,8 +207,8 @@ def test_overwrite_replaces_an_earlier_run(config, tiny_data):
 
 def test_resume_with_other_settings_names_them(config, tiny_data):
     train(config, tiny_data)
-    other = with_settings(config, config.run_dir, optim={"prompt_lr": 0.1})
-    with pytest.raises(ConfigError, match=r"optim\.prompt_lr: the run has 0\.3, asked for 0\.1"):
+    other = with_settings(config, config.run_dir, tuner={"lr": 0.1})
+    with pytest.raises(ConfigError, match=r"tuner\.lr: the run has 0\.3, asked for 0\.1"):
         train(other, tiny_data, resume=True)
 
 
@@ -348,7 +348,7 @@ def test_more_few_shot_rows_than_there_are_leave_no_folder(config, tiny_data, tm
 
 def test_a_run_starts_from_another_and_says_so(config, tiny_data, tmp_path):
     train(config, tiny_data)
-    sections = {"init": {"source": str(config.run_dir)}, "loop": {"max_steps": 1}, "optim": {"prompt_lr": 1e-9}}
+    sections = {"init": {"source": str(config.run_dir)}, "loop": {"max_steps": 1}, "tuner": {"lr": 1e-9}}
     second = with_settings(config, tmp_path / "second", **sections)
     train(second, tiny_data)
     start, end = adapter(config.run_dir)["tuner.soft_prompt"], adapter(second.run_dir)["tuner.soft_prompt"]

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError, DivergenceError
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
@@ -81,8 +81,8 @@ def ask_to_stop() -> None:
 
 
 @pytest.mark.parametrize(("owner", "name", "number", "stopped_at"), [
-    (torch.optim.AdamW, "step", 4, "step-00000005"), (CLIPT5, "generate", 1, "step-00000003"),
-    (CLIPT5, "generate", 2, "step-00000006"),
+    (torch.optim.AdamW, "step", 4, "step-00000005"), (AdaptedModel, "generate", 1, "step-00000003"),
+    (AdaptedModel, "generate", 2, "step-00000006"),
 ], ids=["in a step", "in an evaluation", "in the last evaluation"])  # fmt: skip
 def test_a_stopped_run_saves_and_goes_on_to_the_same_bits(
     config, tiny_data, tmp_path, monkeypatch, owner, name, number, stopped_at

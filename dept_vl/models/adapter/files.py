@@ -1,4 +1,4 @@
-"""The adapter on disk: the trainable tensors, what they fit, and a model card. safetensors and JSON, no pickle.
+"""The adapter on disk: the trainable tensors and what they fit. safetensors and JSON, no pickle.
 
 ``adapter_model.safetensors`` holds the tensors, and in its header a copy of ``adapter_config.json``: a save that was
 killed between the two files, or a file taken from another adapter, is noticed on loading. An adapter file is data: no
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,25 +22,35 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.config import FROZEN, VisualPositionBias
+from dept_vl.models.config import VisualPositionBias
+from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
 from dept_vl.tuners import TunerConfig
+from dept_vl.tuners.settings import without_rates
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had m and r of DePT in ``num_virtual_tokens`` and ``rank`` where `AdapterConfig.facts` is now."""
 
-_MAX_TENSORS = 256
 _MAX_CONFIG_BYTES = 1 << 20
+_FACTS = "tuner's "
 _HEADER_KEY = "adapter_config"
+_CODES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "BOOL": torch.bool,
+}  # fmt: skip
+"""safetensors' codes of types; trained tensors are F32, the others are for messages."""
+_NAMED = 8
+"""Problems that a message names."""
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class BackboneIdentity:
     """The backbone an adapter was trained on; `name` is for people, the rest is compared.
 
@@ -60,7 +70,7 @@ class BackboneIdentity:
     family: str = "t5"
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class VisualSettings:
     """How visual features enter the backbone; `position_bias` is T5's, None for another family."""
 
@@ -69,7 +79,7 @@ class VisualSettings:
     position_bias: VisualPositionBias | None = None
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class Origin:
     """Where an adapter that this package did not train comes from.
 
@@ -85,7 +95,7 @@ class Origin:
     lowrank: Literal["imported", "left out", "not released", "none"]
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class AdapterConfig:
     """Everything an adapter's tensors depend on, and where they come from.
 
@@ -93,9 +103,8 @@ class AdapterConfig:
         dept_vl_version: The package that wrote it.
         backbone: The frozen language model.
         max_source_length: s, in tokens.
-        num_virtual_tokens: m, in tokens, as resolved from the tuner's settings.
-        rank: r, as resolved from the tuner's settings.
         tuner: The tuner's settings, initialisation and scaling included.
+        facts: What follows from them on this backbone (`Tuner.facts`): m and r of DePT, the places of LoRA, ...
         visual: None for an adapter that reads text alone.
         answer_cue: What every source text ends with.
         task: What it was trained on, for people.
@@ -107,15 +116,14 @@ class AdapterConfig:
     dept_vl_version: str
     backbone: BackboneIdentity
     max_source_length: Annotated[int, Field(ge=1)]
-    num_virtual_tokens: Annotated[int, Field(ge=0)]
-    rank: Annotated[int, Field(ge=0)]
     tuner: TunerConfig
+    facts: dict[str, int | float | str] = Field(default_factory=dict)
     visual: VisualSettings | None = None
     answer_cue: str = ""
     task: str | None = None
     features: dict[str, Any] | None = None
     origin: Origin | None = None
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
 
 
 _ADAPTER = TypeAdapter(AdapterConfig)
@@ -153,12 +161,19 @@ def _sort_metadata(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
-def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
+def load_adapter(
+    folder: Path, expect: Callable[[AdapterConfig], Mapping[str, Tensor]] | None = None
+) -> tuple[dict[str, Tensor], AdapterConfig]:
     """Reads an adapter back, every tensor on the CPU.
 
+    Args:
+        folder: The adapter's.
+        expect: From its settings to tensors (of any device, meta too) whose names, shapes and types the file's must
+            have, which is checked before any value is read; what it raises is passed on. None takes what is there.
+
     Raises:
-        CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings, or a
-            tensor holds a value that is not finite.
+        CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings; its tensors
+            are not those expected; or one holds a value that is not finite.
     """
     config, described = _read_config(folder)
     path = folder / WEIGHTS_FILE
@@ -166,14 +181,14 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
         raise CheckpointError(f"{folder}: no adapter here ({WEIGHTS_FILE} is missing)")
     try:
         with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
+            _check_same_save(path, file.metadata() or {}, described)
             names = list(file.keys())
-            if len(names) > _MAX_TENSORS:
-                raise CheckpointError(f"{path}: holds {len(names)} tensors, an adapter has at most {_MAX_TENSORS}")
+            if expect is not None:
+                targets = expect(config)
+                _refuse([*_name_problems(targets, names), *_shape_problems(targets, file, names)], str(folder))
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from None
-    _check_same_save(path, header, described)
     check_finite(tensors, str(path))
     return tensors, config
 
@@ -185,43 +200,6 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         CheckpointError: As `load_adapter`, for that file.
     """
     return _read_config(folder)[0]
-
-
-def model_card(config: AdapterConfig) -> str:
-    """Returns the model card: what the adapter is, what it fits and how to load it."""
-    name = config.backbone.name
-    method = config.tuner.name
-    front = ["library_name: dept-vl", "tags:", f"- {config.tuner.name}", "- parameter-efficient-fine-tuning"]
-    visual = "none: text only"
-    if config.visual is not None:
-        encoder = (config.features or {}).get("model", "not recorded")
-        visual = f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection"
-        if config.visual.position_bias is not None:
-            visual += f", relative position bias `{config.visual.position_bias}`"
-    backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
-    rows = [
-        ("Task", config.task or "not recorded"),
-        ("Method", f"{method}, m = {config.num_virtual_tokens}, r = {config.rank}, s = {config.max_source_length}"),
-        ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
-        ("Visual input", visual),
-        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
-        ("Written by", f"dept-vl {config.dept_vl_version}"),
-    ]
-    if config.origin is not None:
-        origin = config.origin
-        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
-        rows.append(("Imported from", text))
-    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
-    return (
-        "---\n" + "\n".join(front) + "\n---\n\n"
-        f"# {method} for {config.task or 'a task'} on {name}\n\n"
-        "This folder holds only what was trained: the tuner and, for images, the visual projection. The language "
-        "model and CLIP are frozen and come from their own checkpoints.\n\n"
-        f"| | |\n| --- | --- |\n{table}\n\n"
-        "```python\nfrom dept_vl.models.adapted_model import CLIPT5\nfrom dept_vl.models.config import ModelConfig\n\n"
-        f'model, codec = CLIPT5.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
-        f"Settings and first values: `{CONFIG_FILE}`. Method: Shi & Lipani, DePT, arXiv 2309.05173.\n"
-    )
 
 
 def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
@@ -236,6 +214,8 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
         CheckpointError: They differ; every difference is named with both sides.
     """
     ours, theirs = _comparable(now), _comparable(saved)
+    for key in [key for key in ours if key.startswith(_FACTS) and key not in theirs]:
+        del ours[key]  # format 1 knew m and r alone
     if saved.backbone.weights_sha256 is None:
         del ours["backbone.weights_sha256"], theirs["backbone.weights_sha256"]
         logger.warning(
@@ -256,18 +236,42 @@ def copy_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], w
     Raises:
         CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
     """
-    problems = [f"missing {name}" for name in sorted(targets.keys() - tensors.keys())]
-    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - targets.keys())]
+    problems = _name_problems(targets, tensors)
     for name in sorted(targets.keys() & tensors.keys()):
-        have, want = tensors[name], targets[name]
-        if (have.shape, have.dtype) != (want.shape, want.dtype):
-            problems.append(
-                f"{name} is {tuple(have.shape)} {have.dtype}, the model has {tuple(want.shape)} {want.dtype}"
-            )
+        problems += _shape_problem(name, tensors[name].shape, tensors[name].dtype, targets[name])
+    _refuse(problems, where)
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+
+
+def _name_problems(targets: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
+    given = set(names)
+    lacking = [f"missing {name}" for name in sorted(targets.keys() - given)]
+    return lacking + [f"unexpected {name}" for name in sorted(given - targets.keys())]
+
+
+def _shape_problems(targets: Mapping[str, Tensor], file: Any, names: Iterable[str]) -> list[str]:
+    """Compares shapes and types by the header alone."""
+    problems = []
+    for name in sorted(targets.keys() & set(names)):
+        part = file.get_slice(name)
+        code = part.get_dtype()
+        problems += _shape_problem(name, part.get_shape(), _CODES.get(code, code), targets[name])
+    return problems
+
+
+def _shape_problem(name: str, shape: Sequence[int], dtype: torch.dtype | str, target: Tensor) -> list[str]:
+    if (tuple(shape), dtype) == (tuple(target.shape), target.dtype):
+        return []
+    return [f"{name} is {tuple(shape)} {dtype}, the model has {tuple(target.shape)} {target.dtype}"]
+
+
+def _refuse(problems: Sequence[str], where: str) -> None:
+    """Raises if there are problems; the first ones are named."""
     if problems:
-        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(problems)}")
-    for name, target in targets.items():
-        target.copy_(tensors[name])
+        more = f"; ... ({len(problems):,} in all)" if len(problems) > _NAMED else ""
+        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(problems[:_NAMED])}{more}")
 
 
 def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> None:
@@ -296,16 +300,26 @@ def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     version = described.get("format_version") if isinstance(described, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format_version is {version!r}, this package reads {FORMAT_VERSION}")
+    if version not in (1, FORMAT_VERSION):
+        raise CheckpointError(f"{path}: format_version is {version!r}, this package reads 1 and {FORMAT_VERSION}")
     try:
-        return _ADAPTER.validate_python(described), described
+        return _ADAPTER.validate_python(_from_format_1(described) if version == 1 else described), described
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}, got {detail.get('input')!r}"
             for detail in error.errors(include_url=False)
         ]
         raise CheckpointError(f"{path}: " + "; ".join(sorted(lines))) from None
+
+
+def _from_format_1(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an adapter of format 1 (DePT or prompt tuning) as those of this one."""
+    facts = {name: described[key] for name, key in (("m", "num_virtual_tokens"), ("r", "rank")) if key in described}
+    tuner = described.get("tuner")
+    if isinstance(tuner, dict) and tuner.get("name") != "dept":
+        facts.pop("r", None)
+    kept = {key: value for key, value in described.items() if key not in ("num_virtual_tokens", "rank")}
+    return {**kept, "facts": facts, "format_version": FORMAT_VERSION}
 
 
 def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> None:
@@ -349,9 +363,8 @@ def _comparable(config: AdapterConfig) -> dict[str, Any]:
     return {
         **backbone,
         **{f"visual.{key}": value for key, value in visual.items()},
-        **{f"tuner.{key}": value for key, value in asdict(config.tuner).items()},
+        **{f"tuner.{key}": value for key, value in without_rates(asdict(config.tuner)).items()},
         "data.max_source_length": config.max_source_length,
         "data.answer_cue": config.answer_cue,
-        "num_virtual_tokens": config.num_virtual_tokens,
-        "rank": config.rank,
+        **{f"{_FACTS}{name}": fact for name, fact in config.facts.items()},
     }

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import AdapterConfig, Origin, check_finite
+from dept_vl.strict import MAX_SIZE
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
-from dept_vl.tuners.prompt_config import MAX_SIZE
+from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.bin"
@@ -171,16 +172,19 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
     Raises:
         CheckpointError: The adapter has what the released code cannot represent.
     """
-    _check_representable(tensors, saved)
-    m, r, s, d = saved.num_virtual_tokens, saved.rank, saved.max_source_length, saved.backbone.d_model
-    content = {PROMPT: tensors.get(NAMES[PROMPT], torch.zeros(m, d))}
+    tuner = _check_representable(tensors, saved)
+    s, d = saved.max_source_length, saved.backbone.d_model
+    prompt = tensors.get(NAMES[PROMPT], torch.zeros(0, d))
+    content = {PROMPT: prompt}
     alpha: float = RELEASED_ALPHA
-    if saved.tuner.name == "dept" and r:
-        alpha = saved.tuner.alpha if saved.tuner.scaling == "alpha/sqrt(r)" else alpha
-        factor = saved.tuner.scaling_factor(r) / (alpha / math.sqrt(r))
+    r = 0
+    if isinstance(tuner, DeptConfig) and NAMES[LOWRANK_A] in tensors:
+        r = tensors[NAMES[LOWRANK_A]].shape[1]
+        alpha = tuner.alpha if tuner.scaling == "alpha/sqrt(r)" else alpha
+        factor = tuner.scaling_factor(r) / (alpha / math.sqrt(r))
         content[LOWRANK_A] = tensors[NAMES[LOWRANK_A]]
         content[LOWRANK_B] = (tensors[NAMES[LOWRANK_B]].double() * factor).float()
-    has_text = saved.tuner.prompt_init == "text"
+    has_text = tuner.prompt_init == "text"
     described = {
         "base_model_name_or_path": saved.backbone.name,
         "bias": "none",
@@ -190,10 +194,10 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
         "max_length": s,
         "num_layers": saved.backbone.num_layers,
         "num_transformer_submodules": 1,
-        "num_virtual_tokens": m,
+        "num_virtual_tokens": prompt.shape[0],
         "peft_type": "PROMPT_TUNING_LORA" if LOWRANK_A in content else "PROMPT_TUNING",
         "prompt_tuning_init": "TEXT" if has_text else "RANDOM",
-        "prompt_tuning_init_text": saved.tuner.prompt_init_text if has_text else None,
+        "prompt_tuning_init_text": tuner.prompt_init_text if has_text else None,
         "r": r,
         "task_type": "SEQ_2_SEQ_LM",
         "token_dim": d,
@@ -206,13 +210,18 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
     write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
-def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) -> None:
-    """Refuses an adapter that the released code would compute otherwise, or not at all.
+def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) -> DeptConfig | PromptTuningConfig:
+    """Returns the tuner's settings of an adapter that the released code computes alike.
 
     Raises:
-        CheckpointError: It reads images, is not of a T5, ends texts with a cue, counts rows of A from the last token,
-            or has tensors the released code knows nothing of.
+        CheckpointError: It is of another method, reads images, is not of a T5, ends texts with a cue, counts rows of A
+            from the last token, or has tensors the released code knows nothing of.
     """
+    tuner = saved.tuner
+    if not isinstance(tuner, DeptConfig | PromptTuningConfig):
+        raise CheckpointError(
+            f"the released code knows 'dept' and 'prompt-tuning', and the adapter is of {tuner.name!r}"
+        )
     if saved.visual is not None:
         raise CheckpointError(
             f"the adapter reads images through a {saved.visual.projection!r} visual projection; the released code "
@@ -225,14 +234,15 @@ def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) ->
         )
     if saved.answer_cue:
         raise CheckpointError(f"its texts end with the answer cue {saved.answer_cue!r}, which the files cannot hold")
-    if saved.tuner.name == "dept" and saved.tuner.row_alignment != "first-token":
+    if isinstance(tuner, DeptConfig) and tuner.row_alignment != "first-token":
         raise CheckpointError(
-            f"tuner.row_alignment is {saved.tuner.row_alignment!r}; the released code counts rows from the first text "
+            f"tuner.row_alignment is {tuner.row_alignment!r}; the released code counts rows from the first text "
             "token of a T5"
         )
     unknown = sorted(set(tensors) - set(NAMES.values()))
     if unknown:
         raise CheckpointError(f"the released code has no place for the tensors {', '.join(unknown)}")
+    return tuner
 
 
 def _read_config(folder: Path) -> ReleasedConfig:

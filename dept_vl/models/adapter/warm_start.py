@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import CLIPT5
-from dept_vl.models.adapter.files import AdapterConfig, load_adapter
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.adapter.files import AdapterConfig, copy_tensors, load_adapter
+from dept_vl.models.vision.projection import build_projection
+from dept_vl.tuners.base import Tuner
 
 logger = logging.getLogger(__name__)
 
 _TUNER = "tuner."
-_PROMPT = "soft_prompt"
+_BACKBONE = "backbone.model."
+_PROJECTION = "visual_projection."
 
 
-def warm_start(model: CLIPT5, folder: Path, parts: Literal["all", "prompt"]) -> dict[str, Any]:
+def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"]) -> dict[str, Any]:
     """Puts the trained values of an adapter into a fresh model.
 
     ``"prompt"`` takes the soft prompt alone, whatever the methods; its length and width must agree. ``"all"`` takes
-    the whole tuner, which must be of the same method and sizes (`Tuner.start_from` says what may differ), and the
+    the whole method, which must be the same and of the same sizes (`Tuner.start_from` says what may differ), and the
     visual projection if both have one of equal shape.
 
     Args:
@@ -36,23 +39,33 @@ def warm_start(model: CLIPT5, folder: Path, parts: Literal["all", "prompt"]) -> 
         Where the run starts from: folder, parts, the source's task, its method and what was adapted, for ``run.json``.
 
     Raises:
-        CheckpointError: No adapter there, or one of another width, method or size; both sides are named and the model
-            is unchanged.
+        ConfigError: The source's method does not fit this backbone.
+        CheckpointError: No adapter there, or one of another width, method or size; both sides are named.
     """
-    tensors, source = load_adapter(folder)
     target = model.adapter_config()
-    if source.backbone.d_model != target.backbone.d_model:
-        raise CheckpointError(
-            f"init.from: {folder}: was trained on {source.backbone.name} of width d_model={source.backbone.d_model}, "
-            f"this run's {target.backbone.name} has d_model={target.backbone.d_model}; they must be the same"
-        )
-    own = _tuner_tensors(folder, tensors, source)
+    announced: dict[str, Tensor] = {}
+    source_tuner: list[Tuner] = []
+
+    def expect(source: AdapterConfig) -> dict[str, Tensor]:
+        if source.backbone.d_model != target.backbone.d_model:
+            raise CheckpointError(
+                f"init.from: {folder}: was trained on {source.backbone.name} of width "
+                f"d_model={source.backbone.d_model}, this run's {target.backbone.name} has "
+                f"d_model={target.backbone.d_model}; they must be the same"
+            )
+        source_tuner.append(_empty_tuner(model, source))
+        announced.update(_announced(model, source, source_tuner[0]))
+        return announced
+
+    tensors, source = load_adapter(folder, expect)
     try:
         if parts == "prompt":
-            _take_prompt(model, own, source)
+            _take_prompt(model, tensors, source_tuner[0])
             notes = []
         else:
-            notes = model.tuner.start_from(own, source.tuner) + _take_projection(model, tensors)
+            notes = model.tuner.start_from(_part(tensors, _TUNER), source.tuner)
+            copy_tensors(_part(model.trainable_state(), _BACKBONE), _part(tensors, _BACKBONE), "the source")
+            notes += _take_projection(model, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"init.from: {folder}: {error}") from None
     recorded = source.backbone.weights_sha256
@@ -60,53 +73,62 @@ def warm_start(model: CLIPT5, folder: Path, parts: Literal["all", "prompt"]) -> 
         notes.append(f"the source does not record its backbone's weights ({source.backbone.name}): not compared")
     elif recorded != target.backbone.weights_sha256:
         notes.append(f"the source's backbone {source.backbone.name} has other weights than {target.backbone.name}")
-    logger.info("starting from %s (%s, trained on %s), parts: %s", folder, source.tuner.name, source.task, parts)
+    logger.info("starting from %s (%s, trained on %s), parts: %s", folder, source.tuner.label, source.task, parts)
     for note in notes:
         logger.info("init.from: %s", note)
     return {
         "from": str(folder),
         "parts": parts,
         "source_task": source.task,
-        "source_tuner": source.tuner.name,
+        "source_tuner": source.tuner.label,
         "notes": notes,
     }
 
 
-def _tuner_tensors(folder: Path, tensors: Mapping[str, Tensor], source: AdapterConfig) -> dict[str, Tensor]:
-    """Returns the source tuner's tensors by the tuner's own names.
-
-    Raises:
-        CheckpointError: They are not of the shapes that the source's settings give.
-    """
-    own = {key.removeprefix(_TUNER): value for key, value in tensors.items() if key.startswith(_TUNER)}
+def _empty_tuner(model: AdaptedModel, source: AdapterConfig) -> Tuner:
+    """Returns the source's tuner on this model's backbone, without values."""
     with torch.device("meta"):
-        announced = source.tuner.build_empty(source.backbone.d_model, source.max_source_length).trainable_state()
-    shapes = [{key: (tuple(tensor.shape), tensor.dtype) for key, tensor in side.items()} for side in (own, announced)]
-    if shapes[0] != shapes[1]:
-        raise CheckpointError(f"{folder}: holds the tuner {shapes[0]}, its settings say {shapes[1]}")
-    return own
+        return source.tuner.empty(model.backbone.tuner_context(source.max_source_length))
+
+
+def _announced(model: AdaptedModel, source: AdapterConfig, tuner: Tuner) -> dict[str, Tensor]:
+    """Returns the tensors that the source's settings announce, without values, by their names in its file."""
+    announced = {f"{_TUNER}{name}": tensor for name, tensor in tuner.trainable_state().items()}
+    parameters = {name: p.detach() for name, p in model.backbone.model.named_parameters()}
+    announced |= {
+        f"{_BACKBONE}{name}": parameters[name] for name in tuner.trained_backbone_parameters(list(parameters))
+    }
+    if source.visual is not None:
+        with torch.device("meta"):
+            projection = build_projection(source.visual.projection, source.visual.feature_dim, model.backbone.d_model)
+        announced |= {f"{_PROJECTION}{name}": p.detach() for name, p in projection.named_parameters()}
+    return announced
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Returns the tensors under a prefix, by their names below it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()
-def _take_prompt(model: CLIPT5, tensors: Mapping[str, Tensor], source: AdapterConfig) -> None:
-    ours, theirs = model.tuner.num_virtual_tokens, source.num_virtual_tokens
-    if ours != theirs or _PROMPT not in tensors:
+def _take_prompt(model: AdaptedModel, tensors: Mapping[str, Tensor], source: Tuner) -> None:
+    ours, theirs = model.tuner.prompt(), source.prompt()
+    names = {id(parameter): name for name, parameter in source.named_parameters()}
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        lengths = [0 if prompt is None else len(prompt) for prompt in (theirs, ours)]
         raise CheckpointError(
-            f"the source's soft prompt has num_virtual_tokens={theirs}, this run's has {ours}; "
+            f"the source's soft prompt has num_virtual_tokens={lengths[0]}, this run's has {lengths[1]}; "
             "set tuner.num_virtual_tokens to the source's (above 0)"
         )
-    model.tuner.trainable_state()[_PROMPT].copy_(tensors[_PROMPT])
+    ours.copy_(tensors[f"{_TUNER}{names[id(theirs)]}"])
 
 
-@torch.no_grad()
-def _take_projection(model: CLIPT5, tensors: Mapping[str, Tensor]) -> list[str]:
+def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list[str]:
     """Copies the visual projection where both have one of equal shape; returns what to say otherwise."""
-    ours = {name: tensor for name, tensor in model.trainable_state().items() if not name.startswith(_TUNER)}
-    theirs = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TUNER)}
+    ours, theirs = (_part(side, _PROJECTION) for side in (model.trainable_state(), tensors))
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in side.items()} for side in (theirs, ours)]
     if shapes[0] != shapes[1]:
         theirs_text, ours_text = (side or "none" for side in shapes)
         return [f"the visual projection starts fresh: the source has {theirs_text}, this run has {ours_text}"]
-    for name, tensor in ours.items():
-        tensor.copy_(theirs[name])
+    copy_tensors(ours, theirs, "the source")
     return []

@@ -1,13 +1,16 @@
-"""What a frozen language model offers to the assembly, whatever its family."""
+"""What a language model offers to the assembly, whatever its family."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,9 @@ from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.places import Place, hook_places, site_shape
+from dept_vl.tuners.base import ForwardInfo, SiteHook, TunerContext
+from dept_vl.tuners.sites import Site
 
 
 @dataclass(frozen=True)
@@ -37,35 +43,53 @@ class JointInput:
 Joint = TypeVar("Joint", bound=JointInput)
 
 
-class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
+@dataclass(frozen=True)
+class _Hooked:
+    """What acts inside the model now."""
+
+    hooks: Mapping[Site, SiteHook]
+    info: ForwardInfo
+
+
+class Backbone(nn.Module, ABC, Generic[Joint]):
     """A frozen language model. The assembly calls `join` once and hands its result to one of the three uses.
 
-    The wrapped model is called as it is; none of its methods is replaced, and none of its weights is trained.
+    The wrapped model is called as it is and none of its methods is replaced. A method that acts inside it does so
+    through `hooked`, for as long as a ``with`` block lasts; one that trains its tensors does so in a `private_copy`.
 
     Attributes:
         model: The transformers model.
+        model_class: Its class in transformers.
+        dropout_fields: The fields of its configuration that are rates of dropout.
         codec_class: How the family reads and writes text.
-        visual_position_bias: T5's rule for pairs with a visual token; None where there is no such choice.
+        visual_position_bias: T5's rule for pairs with a visual token; None for a family without such a choice.
         is_sharded: Whether each process has a share of the weights only (`dept_vl.models.sharding`); every process must
             then run the model as often as the others.
+        recomputes_activations: Whether gradient checkpointing is on.
         max_positions: Tokens the model was made for, source and target together; None where there is no limit.
     """
 
+    model_class: ClassVar[Any]
+    dropout_fields: ClassVar[tuple[str, ...]]
     codec_class: ClassVar[type[TextCodec]]
     model: Any
-    visual_position_bias: VisualPositionBias | None
+    visual_position_bias: VisualPositionBias | None = None
     is_sharded = False
+    recomputes_activations = False
     max_positions: int | None = None
 
     def __init__(
-        self, model: PreTrainedModel, special_tokens: Mapping[str, int], visual_position_bias: VisualPositionBias | None
+        self,
+        model: PreTrainedModel,
+        special_tokens: Mapping[str, int],
+        visual_position_bias: VisualPositionBias | None = None,
     ) -> None:
         """Wraps a frozen model.
 
         Args:
             model: Its weights take no gradient.
             special_tokens: As `special_tokens` returns them; empty for a model that will not generate.
-            visual_position_bias: As asked for; None for the family's own rule.
+            visual_position_bias: T5's rule as asked for; None for the family's own.
 
         Raises:
             ConfigError: The family has no such rule.
@@ -73,7 +97,20 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         super().__init__()
         self.model = model
         self._special_tokens = dict(special_tokens)
-        self.visual_position_bias = self.resolve_position_bias(visual_position_bias)
+        self._hooked: _Hooked | None = None
+        if visual_position_bias is not None:
+            self.set_position_bias(visual_position_bias)
+
+    def set_position_bias(self, rule: VisualPositionBias) -> None:
+        """Takes T5's rule for pairs with a visual token.
+
+        Raises:
+            ConfigError: The family has no relative position bias.
+        """
+        raise ConfigError(
+            f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone "
+            "is decoder-only; leave it out (null)"
+        )
 
     @staticmethod
     @abstractmethod
@@ -84,21 +121,17 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
             ConfigError: The tokenizer has none of a kind that is needed.
         """
 
-    @staticmethod
-    @abstractmethod
-    def resolve_position_bias(asked: VisualPositionBias | None) -> VisualPositionBias | None:
-        """Returns the rule for T5's relative bias of pairs with a visual token, None for a family without one.
-
-        Raises:
-            ConfigError: A rule was asked of a family without one.
-        """
+    @classmethod
+    def uninitialised(cls, config: PretrainedConfig) -> PreTrainedModel:
+        """Returns a model of a checkpoint's shape whose weights have no set values, on the default device (or meta)."""
+        return cast(PreTrainedModel, cls.model_class(config))
 
     @abstractmethod
-    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> Joint:
+    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> Joint:
         """Joins prompt and text with visual tokens.
 
         Args:
-            worded_embeds: (batch, prompt + text, d_model).
+            prompt_and_text_embeds: (batch, prompt + text, d_model).
             visual_embeds: (batch, visual, d_model), or None without an image.
             text_mask: (batch, text), 1 for text and 0 for padding on the right.
         """
@@ -140,6 +173,13 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         What is not in them is used in other ways too and must be whole in every process.
         """
 
+    @abstractmethod
+    def find_places(self) -> Iterator[tuple[Site, Place]]:
+        """Yields every place where a method can act, from the first layer to the last.
+
+        Each is a module that every use of the model calls, `dept_vl.models.language.cross_attention` excepted.
+        """
+
     @property
     @abstractmethod
     def num_layers(self) -> tuple[int, int | None]:
@@ -167,9 +207,18 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
 
     @property
     def word_embeddings(self) -> Tensor:
-        """The frozen table, (vocabulary, d_model)."""
+        """The table of the word embeddings, (vocabulary, d_model)."""
         table: Tensor = self.model.get_input_embeddings().weight
         return table
+
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Returns the embeddings that the model itself reads for some ids, (..., d_model).
+
+        Asked of the module and not read from its table: there are families whose module scales (Gemma).
+        """
+        module: nn.Module = self.model.get_input_embeddings()
+        embeds: Tensor = module(input_ids)
+        return embeds
 
     @property
     def score_dtype(self) -> torch.dtype:
@@ -178,6 +227,107 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         if torch.is_autocast_enabled(weights.device.type):
             return torch.get_autocast_dtype(weights.device.type)
         return weights.dtype
+
+    @cached_property
+    def places(self) -> dict[Site, Place]:
+        """Every place where a method can act, in order."""
+        return dict(self.find_places())
+
+    def tuner_context(
+        self, max_source_length: int, *, seed: int = 0, tokenize: Callable[[str], list[int]] | None = None
+    ) -> TunerContext:
+        """Returns what a tuner for this backbone may know; works on the meta device.
+
+        Args:
+            max_source_length: s, longest text in tokens.
+            seed: Of the tuner's first values.
+            tokenize: Text to ids; None for a tuner whose first values are not set.
+        """
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return TunerContext(
+            d_model=self.d_model,
+            max_source_length=max_source_length,
+            sites={site: site_shape(place, names) for site, place in self.places.items()},
+            vocab_size=self.word_embeddings.shape[0],
+            embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
+            tokenize=tokenize,
+            seed=seed,
+        )
+
+    @contextmanager
+    def hooked(self, hooks: Mapping[Site, SiteHook], info: ForwardInfo) -> Iterator[None]:
+        """Lets hooks act inside the model for the block, and leaves it as it was.
+
+        Args:
+            hooks: By their place; all of them in `places`.
+            info: What every hook is told of the forward pass.
+        """
+        if not hooks:
+            yield
+            return
+        handles = hook_places({self.places[site]: hook for site, hook in hooks.items()}, info)
+        before, self._hooked = self._hooked, _Hooked(hooks, info)
+        try:
+            yield
+        finally:
+            self._hooked = before
+            for handle in handles:
+                handle.remove()
+
+    def hook_at(self, site: Site) -> SiteHook | None:
+        """Returns what acts at a place now."""
+        return None if self._hooked is None else self._hooked.hooks.get(site)
+
+    def recompute_activations(self) -> None:
+        """Switches gradient checkpointing on: activations of the (first) stack are made again in the backward pass.
+
+        Backward comes after the block of `hooked`, so the hooks of the forward pass are put on again for it.
+        """
+        # transformers renamed the method after 5.17; the old name warns where the new one exists.
+        old: Callable[..., None] = self.model.gradient_checkpointing_enable
+        enable = getattr(self.model, "activation_checkpointing_enable", old)
+        enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+        self.recomputes_activations = True
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Returns what surrounds a block's forward pass, and its recomputation."""
+        return nullcontext(), self._hooked_again(self._hooked)
+
+    @contextmanager
+    def _hooked_again(self, hooked: _Hooked | None) -> Iterator[None]:
+        if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
+            yield
+            return
+        with self.hooked(hooked.hooks, hooked.info):
+            yield
+
+    def private_copy(self, names: Collection[str]) -> Self:
+        """Returns a backbone with some parameters of its own, which take gradients; the others are shared.
+
+        Args:
+            names: Parameters of `model`.
+
+        Raises:
+            ConfigError: One of them is not float32: what is trained is kept in full precision.
+        """
+        own = set(names)
+        dtypes = {p.dtype for name, p in self.model.named_parameters() if name in own}
+        if dtypes - {torch.float32}:
+            raise ConfigError(
+                f"model.dtype: the tuner trains tensors of the backbone itself, here in {min(map(str, dtypes))}; what "
+                "is trained is kept in float32, so set model.dtype=float32"
+            )
+        if not self.word_embeddings.is_meta:
+            _ = self.weights_sha256  # that of the weights as they were loaded
+        shared: dict[int, Any] = {id(p): p for name, p in self.model.named_parameters() if name not in own}
+        twin = copy.copy(self)
+        twin.__dict__.pop("places", None)
+        twin._modules = {"model": copy.deepcopy(self.model, shared)}
+        for name, parameter in twin.model.named_parameters():
+            parameter.requires_grad_(name in own)
+        if self.recomputes_activations:
+            twin.recompute_activations()
+        return twin
 
     def check_lengths(self, num_virtual_tokens: int, max_source_length: int) -> None:
         """Refuses a prompt and text length that leave no position for a target, before any training.
@@ -192,18 +342,23 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
                 "shorten one of them"
             )
 
-    def identity(self, name: str) -> dict[str, Any]:
-        """Returns what an adapter records of its backbone; another backbone's differs in more than `name`.
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The sha256 of the word embeddings and `final_norm` as they were loaded.
 
-        `weights_sha256` covers the word embeddings and `final_norm` rounded to bfloat16, so that float32 and bfloat16
-        copies of one checkpoint agree.
-
-        Args:
-            name: As it was asked for; of a local folder only its last part is kept.
+        Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree.
         """
         digest = hashlib.sha256()
         for tensor in (self.word_embeddings, self.final_norm):
             digest.update(_bfloat16_bytes(tensor))
+        return digest.hexdigest()
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """Returns what an adapter records of its backbone; another backbone's differs in more than `name`.
+
+        Args:
+            name: As it was asked for; of a local folder only its last part is kept.
+        """
         num_layers, num_decoder_layers = self.num_layers
         return {
             "name": Path(name).name if Path(name).is_dir() else name,
@@ -212,7 +367,7 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
             "num_layers": num_layers,
             "num_decoder_layers": num_decoder_layers,
             "vocab_size": self.model.config.vocab_size,
-            "weights_sha256": digest.hexdigest(),
+            "weights_sha256": self.weights_sha256,
         }
 
     def generation_config(self, **settings: Any) -> GenerationConfig:
@@ -220,18 +375,20 @@ class FrozenBackbone(nn.Module, ABC, Generic[Joint]):
         return GenerationConfig.from_dict({**self._special_tokens, **settings})
 
 
-def concatenate(worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> tuple[Tensor, Tensor, bool]:
+def concatenate(
+    prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor
+) -> tuple[Tensor, Tensor, bool]:
     """Puts visual tokens behind prompt and padded text.
 
     Returns:
         (batch, prompt + text + visual, d_model), its mask with 0 for text padding, and whether padding must be
         reckoned with.
     """
-    num_virtual_tokens = worded_embeds.shape[1] - text_mask.shape[1]
+    num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
     num_visual_tokens = 0 if visual_embeds is None else visual_embeds.shape[1]
-    inputs_embeds = worded_embeds
+    inputs_embeds = prompt_and_text_embeds
     if visual_embeds is not None:
-        inputs_embeds = torch.cat([worded_embeds, visual_embeds.to(worded_embeds.dtype)], dim=1)
+        inputs_embeds = torch.cat([prompt_and_text_embeds, visual_embeds.to(prompt_and_text_embeds.dtype)], dim=1)
     attention_mask = nn.functional.pad(text_mask, (num_virtual_tokens, num_visual_tokens), value=1)
     # Asking a GPU whether there is padding would make the CPU wait for it; there the mask is always used.
     has_padding = text_mask.device.type != "cpu" or not bool(text_mask.all())

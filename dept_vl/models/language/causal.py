@@ -1,9 +1,11 @@
-"""A frozen decoder-only model (GPT-2, Llama): one stack that reads the source and writes the target after it."""
+"""A decoder-only model: one stack that reads the source and writes the target after it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,10 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.base import FrozenBackbone, JointInput, concatenate
+from dept_vl.models.language.base import Backbone, JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.places import Place
+from dept_vl.tuners.sites import Part, Site
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,46 @@ class CausalInput(JointInput):
     position_ids: Tensor
 
 
-class CausalBackbone(FrozenBackbone[CausalInput]):
-    """GPT-2 or Llama over [padding; prompt; text; visual; target].
+@dataclass(frozen=True)
+class DecoderLayout:
+    """Where a family's modules lie.
+
+    Attributes:
+        blocks: The list of blocks, from the model.
+        norm: The norm after the last block, from the model.
+        parts: What each part is, from a block, in the order they compute: a module's place, or a place and which of how
+            many equal parts of its output, from 0.
+        norm_epsilon: The field of the configuration that holds the epsilon of the norms.
+    """
+
+    blocks: str
+    norm: str
+    parts: Mapping[Part, str | tuple[str, int, int]]
+    norm_epsilon: str
+
+
+class CausalBackbone(Backbone[CausalInput]):
+    """One stack over [padding; prompt; text; visual; target]. A family is a subclass that says where its modules lie.
 
     Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
     its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
 
     Attributes:
+        layout: Where the family's modules lie.
         max_positions: ``max_position_embeddings``: the rows of GPT-2's position table, or what Llama was trained on.
     """
 
     codec_class = CausalTextCodec
+    layout: ClassVar[DecoderLayout]
     max_positions: int
 
     def __init__(
-        self, model: PreTrainedModel, special_tokens: Mapping[str, int], visual_position_bias: VisualPositionBias | None
+        self,
+        model: PreTrainedModel,
+        special_tokens: Mapping[str, int],
+        visual_position_bias: VisualPositionBias | None = None,
     ) -> None:
-        """Wraps a frozen model; see `FrozenBackbone`."""
+        """Wraps a frozen model; see `Backbone`."""
         super().__init__(model, special_tokens, visual_position_bias)
         self.max_positions = int(model.config.max_position_embeddings)
 
@@ -63,22 +90,9 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
             )
         return {"eos_token_id": eos, "pad_token_id": eos if pad is None else pad}
 
-    @staticmethod
-    def resolve_position_bias(asked: VisualPositionBias | None) -> None:
-        """Returns None: these models have no relative bias.
-
-        Raises:
-            ConfigError: One was asked for.
-        """
-        if asked is not None:
-            raise ConfigError(
-                f"model.visual_position_bias: {asked!r} is a rule for T5's relative position bias, and the backbone "
-                "is decoder-only; leave it out (null)"
-            )
-
-    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> CausalInput:
-        """Joins prompt and text with visual tokens and moves the padding to the left; see `FrozenBackbone.join`."""
-        inputs_embeds, attention_mask, has_padding = concatenate(worded_embeds, visual_embeds, text_mask)
+    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> CausalInput:
+        """Joins prompt and text with visual tokens and moves the padding to the left; see `Backbone.join`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(prompt_and_text_embeds, visual_embeds, text_mask)
         if has_padding:
             order = attention_mask.argsort(dim=1, stable=True)  # padding first, the rest in its order
             inputs_embeds = inputs_embeds.gather(1, order[:, :, None].expand_as(inputs_embeds))
@@ -87,7 +101,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         return CausalInput(inputs_embeds.to(self.word_embeddings.dtype), attention_mask, has_padding, position_ids)
 
     def logits(self, joint: CausalInput, labels: Tensor) -> Tensor:
-        """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`.
+        """Returns (batch, target, vocabulary); see `Backbone.logits`.
 
         The source's last token predicts the first label, so the last label is not read.
         """
@@ -103,7 +117,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         return self._run(joint, read, offsets, mask)
 
     def generate(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
-        """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        """Returns (batch, new tokens); see `Backbone.generate`."""
         self._check_length(joint, max_new_tokens - 1)
         generated: Tensor = self.model.generate(
             inputs_embeds=joint.inputs_embeds,
@@ -116,7 +130,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         return generated
 
     def trie_logits(self, joint: CausalInput, trie: LabelTrie) -> Tensor:
-        """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
+        """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
 
         One forward over [source; nodes]: the source's last token is the root, and a node's position is its depth
         after it.
@@ -142,7 +156,7 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
         Returns:
             (batch, 1 + more, vocabulary): the logits at the source's last token and at the others.
         """
-        embeds = nn.functional.embedding(tokens, self.word_embeddings)
+        embeds = self.embed_tokens(tokens)
         after = joint.position_ids[:, -1:] + offsets  # (batch, more)
         logits: Tensor = self.model(
             inputs_embeds=torch.cat([joint.inputs_embeds, embeds], dim=1),
@@ -177,9 +191,20 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
             )
 
     def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
-        """Returns the blocks; see `FrozenBackbone.shardable`."""
-        stack = self.model.base_model
-        return list(stack.h if self.family == "gpt2" else stack.layers), set()
+        """Returns the blocks; see `Backbone.shardable`."""
+        return list(self._find(self.layout.blocks)), set()
+
+    def find_places(self) -> Iterator[tuple[Site, Place]]:
+        """Yields the places of every block, then the last norm and the output matrix; see `Backbone.find_places`."""
+        for number, block in enumerate(self._find(self.layout.blocks)):
+            for part, where in self.layout.parts.items():
+                name, *piece = (where,) if isinstance(where, str) else where
+                yield Site("decoder", number, part), Place(attrgetter(name)(block), *piece)
+        yield Site("decoder", None, "norm"), Place(self._find(self.layout.norm))
+        yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
+
+    def _find(self, name: str) -> Any:
+        return attrgetter(name)(self.model)
 
     @property
     def num_layers(self) -> tuple[int, int | None]:
@@ -189,13 +214,10 @@ class CausalBackbone(FrozenBackbone[CausalInput]):
     @property
     def final_norm(self) -> Tensor:
         """Weight of the last norm, (d_model,)."""
-        base = self.model.base_model
-        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
-        weight: Tensor = norm.weight
+        weight: Tensor = self._find(self.layout.norm).weight
         return weight
 
     @property
     def layer_norm_epsilon(self) -> float:
         """The epsilon of the model's norms."""
-        config = self.model.config
-        return float(config.rms_norm_eps if hasattr(config, "rms_norm_eps") else config.layer_norm_epsilon)
+        return float(getattr(self.model.config, self.layout.norm_epsilon))

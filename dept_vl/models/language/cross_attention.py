@@ -8,30 +8,58 @@ label, or an answer of a few words, is that short: a seventh of T5-base's work i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from dept_vl.models.language.places import is_plain
+from dept_vl.tuners.base import SiteHook
 
-def cross_attend(layer: Any, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+LinearMap = tuple[Tensor, Tensor | None]
+"""Weight (outputs, inputs), and bias (outputs,) or None."""
+
+
+def cross_attend(
+    layer: Any,
+    hidden: Tensor,
+    states: Tensor,
+    mask: Tensor | None,
+    key_hook: SiteHook | None = None,
+    value_hook: SiteHook | None = None,
+) -> Tensor:
     """Lets a target read the source, in the cheaper of the two orders.
+
+    Hooks at k and v are folded into their matrices where that is exact; where it is not, or another library has
+    wrapped or hooked the modules, keys and values are made by calling them.
 
     Args:
         layer: T5's ``T5LayerCrossAttention``.
         hidden: (batch, target, d_model).
         states: (batch, source, d_model), the encoder's.
         mask: (batch, 1, 1, source), added to the scores; None without padding.
+        key_hook: What acts on the output of k.
+        value_hook: What acts on the output of v.
 
     Returns:
         (batch, target, d_model): `hidden` and what was read.
     """
     attention = layer.EncDecAttention
     if is_absorbed_cheaper(attention, hidden.shape[1], states.shape[1]):
-        read = absorbed_attention(attention, layer.layer_norm(hidden), states, mask)
-        return hidden + layer.dropout(read)
+        keys, values = _folded(attention.k, key_hook), _folded(attention.v, value_hook)
+        if keys is not None and values is not None:
+            read = absorbed_attention(attention, layer.layer_norm(hidden), states, mask, keys, values)
+            return hidden + layer.dropout(read)
     output: Tensor = layer(hidden, states, mask)[0]
     return output
+
+
+def _folded(module: nn.Module, hook: SiteHook | None) -> LinearMap | None:
+    """Returns the linear map that a module and the hook on it are together; None if they are none, or not known."""
+    if not is_plain(module, is_hooked=hook is not None):
+        return None
+    weight = cast(nn.Linear, module).weight
+    return (weight, None) if hook is None else hook.fold(weight, None)
 
 
 def is_absorbed_cheaper(attention: Any, target: int, source: int) -> bool:
@@ -41,20 +69,27 @@ def is_absorbed_cheaper(attention: Any, target: int, source: int) -> bool:
     return bool(absorbed < source * inner * (width + target))
 
 
-def absorbed_attention(attention: Any, normed: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+def absorbed_attention(
+    attention: Any, normed: Tensor, states: Tensor, mask: Tensor | None, keys: LinearMap, values: LinearMap
+) -> Tensor:
     """Attends with the key and value matrices applied on the target's side.
+
+    A bias of keys adds one number to all scores of a query, which softmax does not see, and is left out. A bias of
+    values is read as often as a query's weights add up to.
 
     Args:
         attention: T5's ``T5Attention``; its scores are not scaled.
         normed: (batch, target, d_model), the queries' input.
         states: (batch, source, d_model).
         mask: (batch, 1, 1, source), added to the scores; None without padding.
+        keys: States to keys.
+        values: States to values.
 
     Returns:
         (batch, target, d_model).
     """
     heads = (attention.n_heads, attention.key_value_proj_dim)
-    key_matrix, value_matrix = (one.weight.unflatten(0, heads) for one in (attention.k, attention.v))  # (heads, k, d)
+    key_matrix, value_matrix = (weight.unflatten(0, heads) for weight, _ in (keys, values))  # (heads, k, d_model)
     query = attention.q(normed).unflatten(-1, heads)  # (batch, target, heads, k)
     query = torch.einsum("bthk,hkd->bthd", query, key_matrix).flatten(1, 2)  # (batch, target x heads, d_model)
     scores = query @ states.transpose(1, 2)  # (batch, target x heads, source)
@@ -64,5 +99,8 @@ def absorbed_attention(attention: Any, normed: Tensor, states: Tensor, mask: Ten
     weights = nn.functional.dropout(weights, attention.dropout, attention.training)
     read = (weights @ states).unflatten(1, (-1, attention.n_heads))  # (batch, target, heads, d_model)
     read = torch.einsum("bthd,hkd->bthk", read, value_matrix).flatten(2)  # (batch, target, heads x k)
+    if values[1] is not None:
+        totals = weights.sum(dim=-1).unflatten(1, (-1, attention.n_heads))  # (batch, target, heads); 1 without dropout
+        read = read + (totals[..., None] * values[1].unflatten(0, heads)).flatten(2)
     output: Tensor = attention.o(read)
     return output

@@ -4,56 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any, cast
 
 import torch
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GPT2LMHeadModel,
-    LlamaForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    T5ForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import DEMO, ModelConfig, VisualPositionBias
-from dept_vl.models.language.base import FrozenBackbone
-from dept_vl.models.language.causal import CausalBackbone
+from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.gpt2 import GPT2Backbone
+from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.published_shapes import published_config
 from dept_vl.models.language.t5 import T5Backbone
 
-LoadedBackbone = tuple[FrozenBackbone[Any], PreTrainedTokenizerBase]
+LoadedBackbone = tuple[Backbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
 
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture.
-
-    Attributes:
-        wrapper: What the assembly calls.
-        model_class: Its model in transformers.
-        dropout_fields: The fields of its configuration that are rates of dropout.
-    """
-
-    wrapper: type[FrozenBackbone[Any]]
-    model_class: Any
-    dropout_fields: tuple[str, ...]
-
-
-FAMILIES = {
-    "t5": Family(T5Backbone, T5ForConditionalGeneration, ("dropout_rate",)),
-    "gpt2": Family(CausalBackbone, GPT2LMHeadModel, ("resid_pdrop", "embd_pdrop", "attn_pdrop")),
-    "llama": Family(CausalBackbone, LlamaForCausalLM, ("attention_dropout",)),
+FAMILIES: dict[str, type[Backbone[Any]]] = {
+    "t5": T5Backbone,
+    "gpt2": GPT2Backbone,
+    "llama": LlamaBackbone,
 }
 """``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
 
@@ -124,10 +98,9 @@ def load_backbone(
             f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing or of "
             f"another shape: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
         )
-    tokens = family.wrapper.special_tokens(config, tokenizer)
-    backbone = family.wrapper(
-        _freeze(model, gradient_checkpointing=gradient_checkpointing), tokens, visual_position_bias
-    )
+    backbone = family(_freeze(model), family.special_tokens(config, tokenizer), visual_position_bias)
+    if gradient_checkpointing:
+        backbone.recompute_activations()
     # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
     model.generation_config = backbone.generation_config()
     return backbone, cast(PreTrainedTokenizerBase, tokenizer)
@@ -144,9 +117,7 @@ def backbone_config(name: str, revision: str | None = None) -> PretrainedConfig:
     return published_config(name) or _read_config(name, revision)
 
 
-def meta_backbone(
-    config: PretrainedConfig, *, visual_position_bias: VisualPositionBias | None = None
-) -> FrozenBackbone[Any]:
+def meta_backbone(config: PretrainedConfig, *, visual_position_bias: VisualPositionBias | None = None) -> Backbone[Any]:
     """Builds a backbone without storage, on the meta device: shapes and counts only.
 
     Raises:
@@ -154,11 +125,8 @@ def meta_backbone(
     """
     family = FAMILIES[config.model_type]
     with torch.device("meta"):
-        model = family.model_class(config)
-        if config.model_type == "t5" and not config.scale_decoder_outputs:
-            # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
-            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
-    return family.wrapper(_freeze(model, gradient_checkpointing=False), {}, visual_position_bias)
+        model = family.uninitialised(config)
+    return family(_freeze(model), {}, visual_position_bias)
 
 
 def _resolve(name: str) -> str:
@@ -199,13 +167,9 @@ def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
     )
 
 
-def _freeze(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrainedModel:
+def _freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(False)
     model.train(False)
-    if gradient_checkpointing:
-        # transformers renamed the method after 5.17; the old name warns where the new one exists.
-        old: Callable[..., None] = cast(Any, model).gradient_checkpointing_enable
-        getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
     return model
 
 

@@ -1,10 +1,11 @@
-"""The frozen T5: its encoder over prompt, text and visual tokens with a position bias of our own, and its decoder."""
+"""T5: its encoder over prompt, text and visual tokens with a position bias of our own, and its decoder."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from transformers import (
     EncoderDecoderCache,
     PretrainedConfig,
     PreTrainedTokenizerBase,
+    T5Config,
     T5ForConditionalGeneration,
 )
 from transformers.modeling_outputs import BaseModelOutput
@@ -20,10 +22,12 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.base import FrozenBackbone, JointInput, concatenate
+from dept_vl.models.language.base import Backbone, JointInput, concatenate
 from dept_vl.models.language.cross_attention import cross_attend
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.places import Place
 from dept_vl.models.language.relative_bias import fold_mask, position_bias
+from dept_vl.tuners.sites import Part, Site
 
 _CACHE_ARGUMENT = (
     "cache" if "cache" in inspect.signature(T5ForConditionalGeneration.forward).parameters else "past_key_values"
@@ -66,15 +70,17 @@ class _BeamCache(EncoderDecoderCache):
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-class T5Backbone(FrozenBackbone[EncoderInput]):
+class T5Backbone(Backbone[EncoderInput]):
     """T5, T5 v1.1 or Flan-T5: the encoder reads [prompt; text; padding; visual], the decoder writes the target.
 
     Attributes:
         visual_position_bias: ``"zero"`` or ``"sequential"`` (`dept_vl.models.language.relative_bias`).
     """
 
+    model_class = T5ForConditionalGeneration
+    dropout_fields = ("dropout_rate",)
     codec_class = TextCodec
-    visual_position_bias: VisualPositionBias
+    visual_position_bias: VisualPositionBias = "zero"  # Sung et al.'s published rule
 
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -82,15 +88,23 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         return {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
 
     @staticmethod
-    def resolve_position_bias(asked: VisualPositionBias | None) -> VisualPositionBias:
-        """Returns what is asked for; ``"zero"``, Sung et al.'s published rule, where nothing is."""
-        return asked or "zero"
+    def uninitialised(config: PretrainedConfig) -> T5ForConditionalGeneration:
+        """Returns a model of that shape; see `Backbone.uninitialised`."""
+        model = T5ForConditionalGeneration(cast(T5Config, config))
+        if not config.scale_decoder_outputs:
+            # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+        return model
 
-    def join(self, worded_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
-        """Joins prompt and text with visual tokens; see `FrozenBackbone.join`."""
-        inputs_embeds, attention_mask, has_padding = concatenate(worded_embeds, visual_embeds, text_mask)
-        num_virtual_tokens = worded_embeds.shape[1] - text_mask.shape[1]
-        num_visual_tokens = inputs_embeds.shape[1] - worded_embeds.shape[1]
+    def set_position_bias(self, rule: VisualPositionBias) -> None:
+        """Takes the rule for pairs with a visual token."""
+        self.visual_position_bias = rule
+
+    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
+        """Joins prompt and text with visual tokens; see `Backbone.join`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(prompt_and_text_embeds, visual_embeds, text_mask)
+        num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
+        num_visual_tokens = inputs_embeds.shape[1] - prompt_and_text_embeds.shape[1]
         bias = position_bias(
             self.model.encoder, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens
         )
@@ -116,14 +130,14 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         return normed
 
     def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:
-        """Returns (batch, target, vocabulary); see `FrozenBackbone.logits`."""
+        """Returns (batch, target, vocabulary); see `Backbone.logits`."""
         target = labels.shape[1]
         bias = self._self_attention.compute_bias(target, target, device=labels.device)  # (1, heads, target, target)
         is_ahead = torch.ones(target, target, dtype=torch.bool, device=labels.device).triu(1)
         return self._decode(joint, self.model.prepare_decoder_input_ids_from_labels(labels), bias, is_ahead)
 
     def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
-        """Returns (batch, new tokens); see `FrozenBackbone.generate`."""
+        """Returns (batch, new tokens); see `Backbone.generate`."""
         states = self.encode(joint)
         cache = {_CACHE_ARGUMENT: self._beam_cache(states, num_beams)} if num_beams > 1 else {}
         generated: Tensor = self.model.generate(
@@ -153,7 +167,7 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         return _BeamCache(DynamicCache(), cross)
 
     def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
-        """Returns (batch, 1 + nodes, vocabulary); see `FrozenBackbone.trie_logits`.
+        """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
 
         The decoder reads the start token and the nodes as one input, with a position bias made from depths in which
         nodes that are not ancestors are closed. Their order in the input therefore does not matter.
@@ -183,12 +197,13 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         """
         decoder, config = self.model.decoder, self.model.config
         states, mask = self.encode(joint), joint.decoder_mask()
-        embeds = nn.functional.embedding(input_ids, self.word_embeddings).float()  # (batch or 1, target, d_model)
+        embeds = self.embed_tokens(input_ids).float()  # (batch or 1, target, d_model)
         bias = bias.to(self.score_dtype).masked_fill(is_closed, torch.finfo(self.score_dtype).min)
         hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, target, d_model)
-        for block in decoder.block:
+        for number, block in enumerate(decoder.block):
             hidden = block.layer[0](hidden, None, bias)[0]
-            hidden = cross_attend(block.layer[1], hidden, states, mask)
+            hooks = [self.hook_at(Site("decoder", number, part)) for part in ("cross_attn.k", "cross_attn.v")]
+            hidden = cross_attend(block.layer[1], hidden, states, mask, *hooks)
             hidden = block.layer[2](hidden)
         hidden = decoder.dropout(decoder.final_layer_norm(hidden))
         if config.scale_decoder_outputs:  # T5 v1.0, whose output matrix is the word embeddings
@@ -197,11 +212,24 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
         return logits
 
     def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
-        """Returns all but the cross-attentions, and the relative positions; see `FrozenBackbone.shardable`."""
+        """Returns all but the cross-attentions, and the relative positions; see `Backbone.shardable`."""
         encoder, decoder = self.model.encoder, self.model.decoder
         parts = [block.layer[place] for block in decoder.block for place in (0, 2)]
         tables = {stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight for stack in (encoder, decoder)}
         return [*encoder.block, *parts], tables
+
+    def find_places(self) -> Iterator[tuple[Site, Place]]:
+        """Yields the places of the encoder, then those of the decoder; see `Backbone.find_places`."""
+        stacks: tuple[tuple[Literal["encoder", "decoder"], Any], ...] = (
+            ("encoder", self.model.encoder),
+            ("decoder", self.model.decoder),
+        )
+        for stack, module in stacks:
+            for number, block in enumerate(module.block):
+                for part, found in _parts(block):
+                    yield Site(stack, number, part), Place(found)
+            yield Site(stack, None, "norm"), Place(module.final_layer_norm)
+        yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
 
     @property
     def num_layers(self) -> tuple[int, int | None]:
@@ -218,3 +246,23 @@ class T5Backbone(FrozenBackbone[EncoderInput]):
     def layer_norm_epsilon(self) -> float:
         """The epsilon of T5's RMS norms."""
         return float(self.model.config.layer_norm_epsilon)
+
+
+def _parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
+    """Yields the parts of one T5 block, in the order they compute."""
+    attentions = [("self_attn", block.layer[0], "SelfAttention")]
+    if block.is_decoder:
+        attentions.append(("cross_attn", block.layer[1], "EncDecAttention"))
+    for name, layer, attention in attentions:
+        yield cast(Part, f"{name}.norm"), layer.layer_norm
+        for letter in "qkvo":
+            yield cast(Part, f"{name}.{letter}"), getattr(getattr(layer, attention), letter)
+    feed_forward = block.layer[-1]
+    yield "ff.norm", feed_forward.layer_norm
+    dense = feed_forward.DenseReluDense
+    if hasattr(dense, "wi"):
+        yield "ff.in", dense.wi
+    else:  # gated: T5 v1.1, Flan-T5
+        yield "ff.gate", dense.wi_0
+        yield "ff.in", dense.wi_1
+    yield "ff.out", dense.wo

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.base import FrozenBackbone
+from dept_vl.models.language.base import Backbone
 
 
 class VisualProjection(nn.Module, ABC):
@@ -133,9 +133,7 @@ def build_projection(
     return VLT5Projection(feature_dim, d_model, init_std, layer_norm_epsilon)
 
 
-def new_projection(
-    model: ModelConfig, backbone: FrozenBackbone[Any], feature_dim: int | None
-) -> VisualProjection | None:
+def new_projection(model: ModelConfig, backbone: Backbone[Any], feature_dim: int | None) -> VisualProjection | None:
     """Builds the projection onto a backbone, its values not yet set; None without visual features."""
     if feature_dim is None:
         return None

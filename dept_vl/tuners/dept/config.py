@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.dept.budget import Budget, solve
-from dept_vl.tuners.prompt_config import FROZEN, MAX_SIZE, PromptInit
-
-if TYPE_CHECKING:
-    from dept_vl.tuners.base import BackboneInfo
-    from dept_vl.tuners.dept.model import Dept
+from dept_vl.tuners.prompt_config import PromptInit
 
 
-@dataclass(frozen=True, config=FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class DeptConfig(PromptInit):
     """A short soft prompt and a low-rank update of the text's word embeddings, together l * d parameters.
 
@@ -25,7 +22,9 @@ class DeptConfig(PromptInit):
     ``scaling="alpha/sqrt(r)"``.
     """
 
+    implementation: ClassVar[str] = "dept_vl.tuners.dept.model:Dept"
     name: Literal["dept"] = "dept"
+    lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
     budget_tokens: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="prompt length l whose l * d_model parameters are shared out, tokens")
     ] = 100
@@ -76,23 +75,3 @@ class DeptConfig(PromptInit):
     def scaling_factor(self, rank: int) -> float:
         """Returns the factor on A B at this rank; 1.0 at rank 0, where there is no A B."""
         return 1.0 if self.scaling == "one" or rank == 0 else self.alpha / math.sqrt(rank)
-
-    def build_empty(self, d_model: int, max_source_length: int) -> Dept:
-        """Builds the tuner with tensors of the right shapes and no set values, on the default device (or meta).
-
-        Raises:
-            ConfigError: As `budget`.
-        """
-        from dept_vl.tuners.dept.model import Dept
-
-        return Dept(self, self.budget(d_model, max_source_length))
-
-    def build(self, info: BackboneInfo) -> Dept:
-        """Builds the tuner at its first values.
-
-        Raises:
-            ConfigError: As `budget`, or the prompt's text has no tokens.
-        """
-        tuner = self.build_empty(info.d_model, info.max_source_length)
-        tuner.reset_parameters(info)
-        return tuner

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
-from dept_vl.tuners.dept.budget import Budget
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, TunerContext, prepend_prompt
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
-
-if TYPE_CHECKING:
-    from dept_vl.tuners import TunerConfig
+from dept_vl.tuners.settings import TunerSettings
 
 
 class Dept(Tuner):
@@ -44,12 +40,16 @@ class Dept(Tuner):
     lowrank_a: nn.Parameter | None
     lowrank_b: nn.Parameter | None
 
-    def __init__(self, config: DeptConfig, budget: Budget) -> None:
-        """Makes tensors of the right shapes; `reset_parameters` sets their values."""
-        super().__init__()
-        self.config = config
+    def __init__(self, config: DeptConfig, context: TunerContext) -> None:
+        """Makes tensors of the right shapes; `reset_parameters` sets their values.
+
+        Raises:
+            ConfigError: As `DeptConfig.budget`.
+        """
+        super().__init__(config, context)
+        budget = config.budget(context.d_model, context.max_source_length)
+        self._budget = budget
         self.num_virtual_tokens = budget.num_virtual_tokens
-        self.max_source_length = budget.max_source_length
         self.rank = budget.rank
         self.scaling = config.scaling_factor(budget.rank)
         m, s, r, d = budget.num_virtual_tokens, budget.max_source_length, budget.rank, budget.d_model
@@ -58,14 +58,14 @@ class Dept(Tuner):
         self.lowrank_b = nn.Parameter(torch.zeros(r, d)) if r else None
 
     @torch.no_grad()
-    def reset_parameters(self, info: BackboneInfo) -> None:
+    def reset_parameters(self, context: TunerContext) -> None:
         """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero.
 
         The prompt is drawn before A, so prompt tuning with the same seed and length has the same prompt.
         """
-        generator = torch.Generator().manual_seed(info.seed)
+        generator = torch.Generator().manual_seed(context.seed)
         if self.soft_prompt is not None:
-            self.soft_prompt.copy_(initial_prompt(self.config, info, self.num_virtual_tokens, generator))
+            self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
         if self.lowrank_a is not None and self.lowrank_b is not None:
             self.lowrank_a.copy_(self._initial_a(tuple(self.lowrank_a.shape), generator))
             self.lowrank_b.zero_()
@@ -100,7 +100,7 @@ class Dept(Tuner):
         return (index + (self.max_source_length - num_tokens)).clamp(max=self.max_source_length - 1)
 
     @torch.no_grad()
-    def start_from(self, tensors: Mapping[str, Tensor], source: TunerConfig) -> list[str]:
+    def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
         """Takes another DePT tuner's prompt and pair; see `Tuner.start_from`.
 
         m, r and the row alignment must be equal. Where s differs, the rows of A that both have are taken, counted as
@@ -143,8 +143,28 @@ class Dept(Tuner):
             notes.append(f"B is taken times {factor:.6g}, so that this run's scaling gives the source's update")
         return notes
 
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
         """Returns ``soft_prompt`` and ``lowrank``, the two groups the paper trains at different rates."""
-        pair = [p for p in (self.lowrank_a, self.lowrank_b) if p is not None]
-        groups = {"soft_prompt": [] if self.soft_prompt is None else [self.soft_prompt], "lowrank": pair}
-        return {name: parameters for name, parameters in groups.items() if parameters}
+        prompt = (self.soft_prompt,) if self.soft_prompt is not None else ()
+        pair = tuple(p for p in (self.lowrank_a, self.lowrank_b) if p is not None)
+        groups = [
+            ParamGroup("soft_prompt", prompt, self.config.lr),
+            ParamGroup("lowrank", pair, self.config.lowrank_lr),
+        ]
+        return [group for group in groups if group.parameters]
+
+    def prompt(self) -> nn.Parameter | None:
+        """Returns the soft prompt, None at m = 0."""
+        return self.soft_prompt
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns m, r, s, d, l and the parameters aimed at."""
+        budget = self._budget
+        return {
+            "m": budget.num_virtual_tokens,
+            "r": budget.rank,
+            "s": budget.max_source_length,
+            "d": budget.d_model,
+            "l": budget.budget_tokens,
+            "l x d": budget.target,
+        }

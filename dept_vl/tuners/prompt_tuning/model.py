@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import BackboneInfo, Tuner, prepend_prompt
-from dept_vl.tuners.dept.budget import Budget
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, TunerContext, prepend_prompt
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 
@@ -18,25 +19,33 @@ class PromptTuning(Tuner):
         soft_prompt: (num_virtual_tokens, d_model).
     """
 
-    def __init__(self, config: PromptTuningConfig, budget: Budget) -> None:
+    config: PromptTuningConfig
+
+    def __init__(self, config: PromptTuningConfig, context: TunerContext) -> None:
         """Makes a prompt of the right shape; `reset_parameters` sets its values."""
-        super().__init__()
-        self.config = config
-        self.num_virtual_tokens = budget.num_virtual_tokens
-        self.max_source_length = budget.max_source_length
-        self.soft_prompt = nn.Parameter(torch.zeros(budget.num_virtual_tokens, budget.d_model))
+        super().__init__(config, context)
+        self.num_virtual_tokens = config.num_virtual_tokens
+        self.soft_prompt = nn.Parameter(torch.zeros(config.num_virtual_tokens, context.d_model))
 
     @torch.no_grad()
-    def reset_parameters(self, info: BackboneInfo) -> None:
+    def reset_parameters(self, context: TunerContext) -> None:
         """Sets the prompt as configured."""
-        generator = torch.Generator().manual_seed(info.seed)
-        self.soft_prompt.copy_(initial_prompt(self.config, info, self.num_virtual_tokens, generator))
+        generator = torch.Generator().manual_seed(context.seed)
+        self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
 
     def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
         """Returns [P; text]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         return prepend_prompt(self.soft_prompt, text_embeds)
 
-    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
         """Returns the one group ``soft_prompt``."""
-        return {"soft_prompt": [self.soft_prompt]}
+        return [ParamGroup("soft_prompt", (self.soft_prompt,), self.config.lr)]
+
+    def prompt(self) -> nn.Parameter:
+        """Returns the soft prompt."""
+        return self.soft_prompt
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns the prompt's length and the width of its vectors."""
+        return {"m": self.num_virtual_tokens, "s": self.max_source_length, "d": self.soft_prompt.shape[1]}

@@ -61,11 +61,12 @@ def test_a_published_adapter_is_read_to_the_bit(shared_data, task, m, r):
 @pytest.mark.parametrize("task", ["cola", "sst2"])
 def test_a_published_adapter_s_update_is_the_released_computation(shared_data, task):
     from dept_vl.tuners import DeptConfig
+    from dept_vl.tuners.base import TunerContext
 
     folder = shared_data / "dept_official" / task
     adapter = read_released(folder)
     settings = adapter.tuner_settings()
-    tuner = DeptConfig(**settings).build_empty(768, 256)
+    tuner = DeptConfig(**settings).empty(TunerContext(768, 256))
     tuner.load_state_dict({name.removeprefix("tuner."): tensor for name, tensor in adapter.tensors.items()})
     raw = torch.load(folder / WEIGHTS_FILE, weights_only=True, map_location="cpu")
     scaling = 8 / math.sqrt(settings["rank"])

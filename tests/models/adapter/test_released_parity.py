@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dept_vl.models.adapted_model import CLIPT5
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.base import TunerContext
 from tests.models.adapter.goldens.random_adapters import (
     CASES,
     D_MODEL,
@@ -34,8 +35,8 @@ def model(case):
     config = DeptConfig(
         num_virtual_tokens=case.num_virtual_tokens, rank=case.rank, allow_nearest=True, scaling="alpha/sqrt(r)"
     )
-    built = CLIPT5(
-        random_backbone(case), config.build_empty(D_MODEL, case.max_source_length), None, ModelConfig()
+    built = AdaptedModel(
+        random_backbone(case), config.empty(TunerContext(D_MODEL, case.max_source_length)), None, ModelConfig()
     ).eval()
     adapter = random_adapter(case)
     with torch.no_grad():

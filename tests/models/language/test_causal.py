@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.tuners import DeptConfig
@@ -213,17 +213,17 @@ def test_an_adapter_records_the_family_and_the_cue_and_comes_back(folder, tmp_pa
     assert described["backbone"]["num_decoder_layers"] is None
     assert described["visual"]["position_bias"] is None
     assert described["answer_cue"] == " Label : "
-    loaded, codec = CLIPT5.from_pretrained(tmp_path, model.config)
+    loaded, codec = AdaptedModel.from_pretrained(tmp_path, model.config)
     assert codec.answer_cue == " Label : "
     assert torch.equal(loaded.eval()(*batch()).logits, model(*batch()).logits)
     with pytest.raises(CheckpointError, match=r"data\.answer_cue: saved for ' Label : ', this run has ' = '"):
-        CLIPT5.from_pretrained(tmp_path, model.config, answer_cue=" = ")
+        AdaptedModel.from_pretrained(tmp_path, model.config, answer_cue=" = ")
 
 
 def test_an_adapter_of_another_family_is_refused(t5_folder, tmp_path):
     make(save_tiny_gpt2(tmp_path / "gpt2"), feature_dim=None).save_pretrained(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"backbone\.family: saved for 'gpt2', this run has 't5'"):
-        CLIPT5.from_pretrained(tmp_path / "run", ModelConfig(backbone=str(t5_folder)))
+        AdaptedModel.from_pretrained(tmp_path / "run", ModelConfig(backbone=str(t5_folder)))
 
 
 def test_dropout_of_gpt2_is_set_everywhere(tmp_path):

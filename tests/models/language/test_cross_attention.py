@@ -27,6 +27,10 @@ def inputs(target, source, width=24, batch=3):
     return hidden, states, mask
 
 
+def matrices(layer):
+    return [(module.weight, None) for module in (layer.EncDecAttention.k, layer.EncDecAttention.v)]
+
+
 @pytest.mark.parametrize("target", [1, 2, 5])
 @pytest.mark.parametrize("is_padded", [True, False])
 def test_absorbed_attention_equals_t5s_own_layer_in_values_and_gradients(target, is_padded):
@@ -35,7 +39,7 @@ def test_absorbed_attention_equals_t5s_own_layer_in_values_and_gradients(target,
     mask = mask if is_padded else None
     expected = layer(hidden, states, mask)[0]
     (wanted,) = torch.autograd.grad(expected.square().sum(), states)
-    read = hidden + absorbed_attention(layer.EncDecAttention, layer.layer_norm(hidden), states, mask)
+    read = hidden + absorbed_attention(layer.EncDecAttention, layer.layer_norm(hidden), states, mask, *matrices(layer))
     (found,) = torch.autograd.grad(read.square().sum(), states)
     torch.testing.assert_close(read, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
@@ -53,7 +57,7 @@ def test_the_order_of_fewer_multiplications_is_taken(target, source):
 
     own = multiplications(lambda: layer(hidden, states, mask))
     absorbed = multiplications(
-        lambda: absorbed_attention(layer.EncDecAttention, layer.layer_norm(hidden), states, mask)
+        lambda: absorbed_attention(layer.EncDecAttention, layer.layer_norm(hidden), states, mask, *matrices(layer))
     )
     assert is_absorbed_cheaper(layer.EncDecAttention, target, source) == (absorbed < own)
     assert multiplications(lambda: cross_attend(layer, hidden, states, mask)) == min(own, absorbed)

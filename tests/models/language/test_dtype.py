@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dept_vl.models.adapted_model import CLIPT5, build_model
+from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig
@@ -55,7 +55,7 @@ def test_bfloat16_weights_give_nearly_the_same_losses_gradients_and_scores(folde
             scores = model.score_labels(ids, mask, features, labels=LabelTrie.build(IDS))
             tokens = model.generate(ids, mask, features, num_beams=2, max_new_tokens=3)
         loss.sum().backward()
-        gradient = torch.cat([p.grad.flatten() for group in model.param_groups().values() for p in group])
+        gradient = torch.cat([p.grad.flatten() for group in model.param_groups() for p in group.parameters])
         found.append((loss.detach(), scores, gradient))
         assert tokens.shape[0] == 3
         assert loss.dtype == gradient.dtype == scores.dtype == torch.float32
@@ -71,6 +71,6 @@ def test_an_adapter_fits_both_precisions_of_its_backbone(t5_folder, tmp_path):
         model.tuner.lowrank_b.normal_()
     model.save_pretrained(tmp_path)
     for dtype in ("float32", "bfloat16"):
-        loaded, _ = CLIPT5.from_pretrained(tmp_path, ModelConfig(backbone=str(t5_folder), dtype=dtype))
+        loaded, _ = AdaptedModel.from_pretrained(tmp_path, ModelConfig(backbone=str(t5_folder), dtype=dtype))
         for name, tensor in model.trainable_state().items():
             assert torch.equal(loaded.trainable_state()[name], tensor), name

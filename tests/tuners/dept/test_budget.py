@@ -6,6 +6,7 @@ import pytest
 
 from dept_vl.errors import ConfigError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
+from dept_vl.tuners.base import TunerContext
 from dept_vl.tuners.dept.budget import Budget, exact_choices, solve
 
 T5_BASE = {"budget_tokens": 100, "d_model": 768, "max_source_length": 256}
@@ -85,4 +86,5 @@ def test_default_without_an_exact_rank_says_so():
 
 
 def test_prompt_tuning_spends_the_budget_on_the_prompt():
-    assert PromptTuningConfig(num_virtual_tokens=100).budget(768, 256) == Budget(100, 0, 256, 768, 100)
+    context = TunerContext(768, 256)
+    assert PromptTuningConfig(num_virtual_tokens=100).empty(context).facts() == {"m": 100, "s": 256, "d": 768}

@@ -7,14 +7,16 @@ import torch
 
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-from dept_vl.tuners.base import BackboneInfo
+from dept_vl.tuners.base import TunerContext
 
 D_MODEL, S, VOCABULARY = 12, 6, 40
 TABLE = torch.randn(VOCABULARY, D_MODEL, generator=torch.Generator().manual_seed(0)) * 10
 
 
 def info(seed=0, text=(5, 6, 7, 1)):
-    return BackboneInfo(D_MODEL, S, TABLE, lambda _: list(text), seed)
+    return TunerContext(
+        D_MODEL, S, vocab_size=len(TABLE), embed_tokens=TABLE.__getitem__, tokenize=lambda _: list(text), seed=seed
+    )
 
 
 def text(batch=2, length=4):
@@ -87,13 +89,13 @@ def test_at_the_start_it_is_prompt_tuning_with_the_same_prompt():
 def test_rank_zero_is_prompt_tuning():
     dept = exact(9).build(info())
     assert dept.rank == 0
-    assert dept.param_groups().keys() == {"soft_prompt"}
+    assert [group.name for group in dept.param_groups({})] == ["soft_prompt"]
     assert torch.equal(dept.embed(text()), PromptTuningConfig(num_virtual_tokens=9).build(info()).embed(text()))
 
 
 def test_no_prompt_leaves_the_low_rank_update_alone():
     dept = exact(0).build(info())
-    assert dept.param_groups().keys() == {"lowrank"}
+    assert [group.name for group in dept.param_groups({})] == ["lowrank"]
     assert dept.trainable_state().keys() == {"lowrank_a", "lowrank_b"}
     assert torch.equal(dept.embed(text()), text())
 
@@ -102,7 +104,7 @@ def test_it_trains_exactly_the_budget():
     config = DeptConfig(budget_tokens=9, num_virtual_tokens=3)
     tuner = config.build(info())
     m, r = 3, tuner.rank
-    grouped = [p for group in tuner.param_groups().values() for p in group]
+    grouped = [p for group in tuner.param_groups({}) for p in group.parameters]
     assert sum(p.numel() for p in grouped) == m * D_MODEL + (S + D_MODEL) * r == 9 * D_MODEL
     assert {id(p) for p in grouped} == {id(p) for p in tuner.parameters()}
     assert all(p.requires_grad for p in grouped)

@@ -1,0 +1,44 @@
+"""The model card of an adapter."""
+
+from __future__ import annotations
+
+from dept_vl.models.adapter.files import CONFIG_FILE, AdapterConfig
+
+
+def model_card(config: AdapterConfig) -> str:
+    """Returns the model card: what the adapter is, what it fits and how to load it."""
+    name = config.backbone.name
+    method = config.tuner.label
+    front = ["library_name: dept-vl", "tags:", f"- {method}", "- parameter-efficient-fine-tuning"]
+    visual = "none: text only"
+    if config.visual is not None:
+        encoder = (config.features or {}).get("model", "not recorded")
+        visual = f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection"
+        if config.visual.position_bias is not None:
+            visual += f", relative position bias `{config.visual.position_bias}`"
+    backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
+    rows = [
+        ("Task", config.task or "not recorded"),
+        ("Method", ", ".join([method, *(f"{name} = {fact}" for name, fact in config.facts.items())])),
+        ("Longest text", f"{config.max_source_length} tokens"),
+        ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
+        ("Visual input", visual),
+        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
+        ("Written by", f"dept-vl {config.dept_vl_version}"),
+    ]
+    if config.origin is not None:
+        origin = config.origin
+        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
+        rows.append(("Imported from", text))
+    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    return (
+        "---\n" + "\n".join(front) + "\n---\n\n"
+        f"# {method} for {config.task or 'a task'} on {name}\n\n"
+        "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
+        "frozen, of the language model and of CLIP, comes from their own checkpoints.\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n"
+        "```python\nfrom dept_vl.models.adapted_model import AdaptedModel\n"
+        "from dept_vl.models.config import ModelConfig\n\n"
+        f'model, codec = AdaptedModel.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
+        f"Settings and first values: `{CONFIG_FILE}`. Method: Shi & Lipani, DePT, arXiv 2309.05173.\n"
+    )

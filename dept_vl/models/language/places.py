@@ -1,0 +1,80 @@
+"""Where the sites that methods know lie in a transformers model, and how hooks are put there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
+
+from dept_vl.tuners.base import ForwardInfo, SiteHook
+from dept_vl.tuners.sites import SiteShape
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module, or a part of what it puts out.
+
+    Attributes:
+        module: Maps one tensor to one.
+        part: Which of `parts` equal parts of the output, from 0: GPT-2 makes q, k and v in one module.
+        parts: How many there are.
+    """
+
+    module: nn.Module
+    part: int = 0
+    parts: int = 1
+
+
+def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
+    """Returns the widths of a place and the name of the bias that is added there.
+
+    Args:
+        place: A linear map or a norm.
+        names: Names of the model's parameters by their ``id``.
+    """
+    weight: Any = place.module.weight
+    inputs, outputs = weight.shape[-1], weight.shape[0]
+    if isinstance(place.module, Conv1D):  # GPT-2's linear map, whose weight is (inputs, outputs)
+        inputs, outputs = outputs, inputs
+    bias = getattr(place.module, "bias", None)
+    return SiteShape(inputs, outputs // place.parts, None if bias is None else names[id(bias)])
+
+
+def hook_places(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> list[RemovableHandle]:
+    """Puts hooks on modules until the handles that are returned are removed."""
+    by_module: dict[nn.Module, dict[Place, SiteHook]] = {}
+    for place, hook in hooks.items():
+        by_module.setdefault(place.module, {})[place] = hook
+    return [module.register_forward_hook(_run(ours, info)) for module, ours in by_module.items()]
+
+
+def _run(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
+    """Returns torch's hook for one module."""
+
+    def run(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        (place, hook), *others = hooks.items()
+        if not others and place.parts == 1:
+            return hook(inputs[0], output, info)
+        pieces = list(output.chunk(place.parts, dim=-1))
+        for one, its_hook in hooks.items():
+            changed = its_hook(inputs[0], pieces[one.part], info)
+            pieces[one.part] = pieces[one.part] if changed is None else changed
+        return torch.cat(pieces, dim=-1)
+
+    return run
+
+
+def is_plain(module: nn.Module, *, is_hooked: bool) -> bool:
+    """Returns whether a module is ``nn.Linear`` without bias, and nothing but our own hook acts on it.
+
+    Args:
+        module: Any module, one that PEFT wrapped among them.
+        is_hooked: Whether one hook on it is ours.
+    """
+    foreign = len(module._forward_hooks) + len(module._forward_pre_hooks) - is_hooked
+    return type(module) is nn.Linear and module.bias is None and not foreign

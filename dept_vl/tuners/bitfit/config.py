@@ -1,0 +1,20 @@
+"""Settings of BitFit. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import STRICT
+from dept_vl.tuners.settings import TunerSettings
+
+
+@dataclass(frozen=True, config=STRICT)
+class BitFitConfig(TunerSettings):
+    """Biases alone: the backbone's own, or where it has none (T5, Llama) one added at every linear map and norm."""
+
+    implementation: ClassVar[str] = "dept_vl.tuners.bitfit.model:BitFit"
+    name: Literal["bitfit"] = "bitfit"
+    lr: Annotated[float, Field(gt=0, description="peak rate of the biases")] = 3e-4

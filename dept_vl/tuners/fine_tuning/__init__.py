@@ -1,0 +1,1 @@
+"""Full fine-tuning: settings in `config`, the method in `model`."""

@@ -1,0 +1,44 @@
+"""Settings of LoRA. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.sites import LinearPart
+
+LoraPart = Literal["attn.q", "attn.k", "attn.v", "attn.o", LinearPart]
+"""A linear map; ``attn.q`` is that of every attention, self and cross."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class LoraConfig(TunerSettings):
+    """Low-rank updates of linear maps in the backbone, by default of q and v of every attention.
+
+    The two recipes of the paper's tables on T5-base: Table 1's rows, from Sung et al.'s code
+    (``ylsung/Ladder-Side-Tuning``), have rank 32 and biases, 3,821,412 parameters at their vocabulary of 32,100; Table
+    2's, DePT's own, rank 35 without, 3,870,720.
+    """
+
+    implementation: ClassVar[str] = "dept_vl.tuners.lora.model:Lora"
+    name: Literal["lora"] = "lora"
+    lr: Annotated[float, Field(gt=0, description="peak rate of the updates (and of added biases)")] = 3e-4
+    rank: Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")] = 8
+    alpha: Annotated[
+        float, Field(gt=0, description="an update is scaled by alpha / rank (32 in Sung et al.'s code)")
+    ] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1, description="on what goes into an update, while training")] = 0.1
+    sites: Annotated[
+        tuple[LoraPart, ...],
+        Field(
+            min_length=1,
+            description="linear maps that get one; 'attn.q' is q of every attention, 'self_attn.q' of self-attentions",
+        ),
+    ] = ("attn.q", "attn.v")
+    biases: Annotated[
+        Literal["none", "all"], Field(description="'all': train biases too, as the method 'bitfit' does")
+    ] = "none"

@@ -1,0 +1,142 @@
+"""The computation of LoRA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl.errors import ConfigError
+from dept_vl.tuners.added_biases import AddedBiases
+from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner, TunerContext, merge_hooks
+from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.sites import LINEAR_PARTS, Site, SiteShape
+
+
+class LowRankUpdate(nn.Module):
+    """scaling * B A of one linear map, with dropout on its input.
+
+    Attributes:
+        lora_a: A, (rank, inputs).
+        lora_b: B, (outputs, rank); zero at the start, so that the map is the backbone's.
+        scaling: alpha / rank.
+        dropout: Rate of dropout on the input, while training.
+    """
+
+    scaling: float
+    dropout: float
+
+    def __init__(self, shape: SiteShape, config: LoraConfig) -> None:
+        """Makes tensors of the right shapes; `reset_parameters` sets their values."""
+        super().__init__()
+        self.lora_a = nn.Parameter(torch.zeros(config.rank, shape.inputs))
+        self.lora_b = nn.Parameter(torch.zeros(shape.outputs, config.rank))
+        self.scaling = config.alpha / config.rank
+        self.dropout = config.dropout
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Sets A uniform within 1 / sqrt(inputs), as ``loralib`` does, and B to zero."""
+        values = torch.empty(self.lora_a.shape)
+        self.lora_a.copy_(nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator))
+        self.lora_b.zero_()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns (..., outputs)."""
+        dropped = nn.functional.dropout(inputs.to(self.lora_a.dtype), self.dropout, self.training)
+        update: Tensor = self.scaling * nn.functional.linear(nn.functional.linear(dropped, self.lora_a), self.lora_b)
+        return update
+
+
+class _UpdateHook(SiteHook):
+    def __init__(self, update: LowRankUpdate) -> None:
+        self._update = update
+
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
+        return output + self._update(inputs).to(output.dtype)
+
+    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """Returns W + scaling * B A; None while dropout makes every input's map another one."""
+        update = self._update
+        if update.training and update.dropout:
+            return None
+        return weight + (update.scaling * (update.lora_b @ update.lora_a)).to(weight.dtype), bias
+
+
+class Lora(Tuner):
+    """W x + (alpha / r) B A dropout(x) at chosen linear maps (microsoft/LoRA ``loralib/layers.py``).
+
+    Attributes:
+        updates: One `LowRankUpdate` a place, by the place's name.
+        biases: What ``biases="all"`` adds, or None.
+    """
+
+    config: LoraConfig
+
+    def __init__(self, config: LoraConfig, context: TunerContext) -> None:
+        """Makes an update for every place that the settings name.
+
+        Raises:
+            ConfigError: A part that the backbone does not have.
+        """
+        super().__init__(config, context)
+        chosen = _choose(config, context)
+        self.updates = nn.ModuleDict({_key(site): LowRankUpdate(context.sites[site], config) for site in chosen})
+        self.biases = AddedBiases(context) if config.biases == "all" else None
+        updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[_key(site)])) for site in chosen}
+        self._hooks = merge_hooks(updates, self.biases.hooks() if self.biases else {})
+
+    def site_hooks(self) -> Mapping[Site, SiteHook]:
+        """Returns the updates, and the biases where they are added."""
+        return self._hooks
+
+    def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
+        """Returns the backbone's own biases with ``biases="all"``."""
+        return self.biases.own if self.biases else ()
+
+    def reset_parameters(self, context: TunerContext) -> None:
+        """Sets A and B of every update, in the order of the places, and added biases to zero."""
+        generator = torch.Generator().manual_seed(context.seed)
+        for update in self.updates.values():
+            cast(LowRankUpdate, update).reset_parameters(generator)
+        if self.biases:
+            self.biases.reset_parameters()
+
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
+        """Returns ``lora``, and ``biases`` where they are trained."""
+        groups = [ParamGroup("lora", tuple(self.updates.parameters()), self.config.lr)]
+        if self.biases:
+            groups.append(ParamGroup("biases", (*self.biases.parameters(), *own.values()), self.config.lr))
+        return groups
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns the rank and how many places have an update."""
+        return {"r": self.config.rank, "sites": len(self.updates)}
+
+
+def _key(site: Site) -> str:
+    """Returns a place's name as a module can have it."""
+    return str(site).replace(".", "_")
+
+
+def _choose(config: LoraConfig, context: TunerContext) -> list[Site]:
+    """Returns the places that the settings name, from the first layer to the last.
+
+    Raises:
+        ConfigError: A part that the backbone does not have; those that it has are named.
+    """
+    linear = [site for site in context.sites if site.part in LINEAR_PARTS]
+    there = {site.part for site in linear}
+    wanted: set[str] = set()
+    for part in config.sites:
+        parts = there & {part.replace("attn.", "self_attn."), part.replace("attn.", "cross_attn.")}
+        if part in there:
+            parts = {part}
+        if not parts:
+            known = ", ".join(sorted(there)) or "none"
+            raise ConfigError(f"tuner.sites: this backbone has no {part!r} (it has: {known})")
+        wanted |= parts
+    return [site for site in linear if site.part in wanted]

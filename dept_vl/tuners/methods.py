@@ -1,0 +1,28 @@
+"""Every method, one line each. Importing this imports no torch.
+
+A method is one folder, ``config.py`` (settings, no torch) and ``model.py`` (the computation), and its name in `Method`.
+Nothing outside the folder knows it: callers use `dept_vl.tuners.settings.TunerSettings` and
+`dept_vl.tuners.base.Tuner`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dept_vl.tuners.bitfit.config import BitFitConfig
+from dept_vl.tuners.dept.config import DeptConfig
+from dept_vl.tuners.fine_tuning.config import FineTuningConfig
+from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
+
+Method = Annotated[
+    DeptConfig
+    | PromptTuningConfig
+    | LoraConfig
+    | BitFitConfig
+    | FineTuningConfig,
+    Field(discriminator="name"),
+]  # fmt: skip
+"""Settings of any one method, told apart by their field `name`."""

@@ -1,0 +1,67 @@
+"""What the settings of every method have in common. No torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import STRICT
+
+if TYPE_CHECKING:
+    from dept_vl.tuners.base import Tuner, TunerContext
+
+
+@dataclass(frozen=True, config=STRICT)
+class TunerSettings:
+    """The settings of a method: a field `name` of its own and what its numbers depend on.
+
+    A setting whose name ends in ``lr`` is a peak learning rate: it decides how tensors are trained and not what they
+    mean, so an adapter fits whatever it was. `lr` is that of the method's first group.
+
+    Attributes:
+        name: What ``--tuner`` takes.
+        implementation: ``module:Class`` of the `Tuner`, imported when one is built.
+    """
+
+    implementation: ClassVar[str]
+    name: str
+
+    @property
+    def label(self) -> str:
+        """What a run folder is called after."""
+        return self.name
+
+    def empty(self, context: TunerContext) -> Tuner:
+        """Builds the tuner with tensors of the right shapes and no set values, on the default device (or meta).
+
+        Raises:
+            ConfigError: The settings do not fit the backbone.
+        """
+        module, name = self.implementation.split(":")
+        return cast("Tuner", getattr(import_module(module), name)(self, context))
+
+    def build(self, context: TunerContext) -> Tuner:
+        """Builds the tuner at its first values.
+
+        Raises:
+            ConfigError: As `empty`, or the first values cannot be had.
+        """
+        tuner = self.empty(context)
+        tuner.reset_parameters(context)
+        return tuner
+
+
+def is_rate(key: str) -> bool:
+    """Returns whether a setting, by its dotted key, is a learning rate."""
+    return key.rsplit(".", 1)[-1].endswith("lr")
+
+
+def without_rates(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested settings without their learning rates."""
+    return {
+        key: without_rates(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if not is_rate(key)
+    }

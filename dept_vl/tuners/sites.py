@@ -1,0 +1,58 @@
+"""Places in a backbone where a method can act, named by their role and never by a module's name. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+AttentionPart = Literal[
+    "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
+    "cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o",
+]  # fmt: skip
+FeedForwardPart = Literal["ff.in", "ff.gate", "ff.out"]
+LinearPart = Literal[AttentionPart, FeedForwardPart]
+NormPart = Literal["self_attn.norm", "cross_attn.norm", "ff.norm", "norm"]
+Part = Literal[LinearPart, NormPart, "lm_head"]
+"""What a place is in its layer.
+
+``self_attn`` and ``cross_attn``: the linear maps of an attention and the norm before it. ``ff.in`` and ``ff.out``: the
+feed-forward's two linear maps; ``ff.gate``: the one that goes through the activation where a third is its factor (T5
+v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. The output of ``self_attn.o``,
+``cross_attn.o`` and ``ff.out`` is that of the sublayer, before dropout and the residual sum.
+"""
+
+LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a backbone.
+
+    Attributes:
+        stack: The encoder, or the decoder; the one stack of a decoder-only model is its decoder.
+        layer: From 0; None for what the stack as a whole has.
+        part: What it is.
+    """
+
+    stack: Literal["encoder", "decoder"]
+    layer: int | None
+    part: Part
+
+    def __str__(self) -> str:
+        """Returns ``decoder.3.cross_attn.q``."""
+        return ".".join(str(piece) for piece in (self.stack, self.layer, self.part) if piece is not None)
+
+
+@dataclass(frozen=True)
+class SiteShape:
+    """How wide a place is.
+
+    Attributes:
+        inputs: Width of what goes in.
+        outputs: Width of what comes out.
+        bias: The backbone's parameter that is added there, by its name; None where it adds none.
+    """
+
+    inputs: int
+    outputs: int
+    bias: str | None = None

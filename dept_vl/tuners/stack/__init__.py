@@ -1,0 +1,1 @@
+"""Several methods at once: settings in `config`, the composition in `model`."""

@@ -1,0 +1,57 @@
+"""Settings of several methods at once. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import STRICT
+from dept_vl.tuners.methods import Method
+from dept_vl.tuners.settings import TunerSettings
+
+
+@dataclass(frozen=True, config=STRICT)
+class StackConfig(TunerSettings):
+    """Several methods on one backbone, such as DePT and LoRA: ``--tuner dept+lora --tuner.parts.lora.rank 4``.
+
+    The key of a part is its method's name; for two parts of one method, any name and a field `name` in each.
+    """
+
+    implementation: ClassVar[str] = "dept_vl.tuners.stack.model:Stack"
+    name: Literal["stack"] = "stack"
+    parts: Annotated[
+        dict[str, Method], Field(min_length=1, description="settings of each part by its name, in the order they act")
+    ] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The names of its parts: ``dept+lora``."""
+        return "+".join(self.parts)
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _name_parts(cls, parts: Any) -> Any:
+        """Takes a part's key for its method where it names none."""
+        if not isinstance(parts, dict):
+            return parts
+        return {
+            key: {"name": key, **(part or {})} if isinstance(part, dict | None) else part for key, part in parts.items()
+        }
+
+
+def expand_name(tuner: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of ``dept+lora`` as those of a stack; others as they are.
+
+    A rate given to the whole is the first part's, as `lr` is always that of the first group.
+    """
+    name = tuner.get("name")
+    if not isinstance(name, str) or "+" not in name:
+        return tuner
+    given = tuner.get("parts") or {}
+    names = name.split("+")
+    parts = {part: given.get(part) or {} for part in names} if isinstance(given, dict) else given
+    if "lr" in tuner and isinstance(parts, dict):
+        parts = {**parts, names[0]: {"lr": tuner["lr"], **parts[names[0]]}}
+    return {**{key: value for key, value in tuner.items() if key != "lr"}, "name": "stack", "parts": parts}

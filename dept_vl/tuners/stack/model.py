@@ -1,0 +1,110 @@
+"""Several methods as one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.tuners.base import Fact, ParamGroup, SiteHook, Tuner, TunerContext, merge_hooks
+from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.sites import Site
+from dept_vl.tuners.stack.config import StackConfig
+
+
+class Stack(Tuner):
+    """Parts that act together: embeddings one after the other, hooks in one chain a place, groups under a part's name.
+
+    A part sees the text as the part before it left it; prompts stand in the order of the parts, [P_1; P_2; text].
+
+    Attributes:
+        parts: The methods by their names.
+    """
+
+    config: StackConfig
+
+    def __init__(self, config: StackConfig, context: TunerContext) -> None:
+        """Builds every part.
+
+        Raises:
+            ConfigError: As a part; or two parts train the same tensors of the backbone.
+        """
+        super().__init__(config, context)
+        self.parts = nn.ModuleDict({name: part.empty(context) for name, part in config.parts.items()})
+        self.num_virtual_tokens = sum(part.num_virtual_tokens for part in self._parts.values())
+        self._hooks = merge_hooks(*(part.site_hooks() for part in self._parts.values()))
+        self._own: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def _parts(self) -> dict[str, Tuner]:
+        return cast(dict[str, Tuner], dict(self.parts.items()))
+
+    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+        """Returns [P_1; P_2; ...; text]; see `Tuner.embed`."""
+        length = text_embeds.shape[1]
+        prompts: list[Tensor] = []
+        for part in self._parts.values():
+            worded = part.embed(text_embeds, text_mask)
+            if worded.shape[1] > length:
+                prompts.append(worded[:, :-length])
+            text_embeds = worded[:, worded.shape[1] - length :]
+        return torch.cat([*prompts, text_embeds], dim=1) if prompts else text_embeds
+
+    def site_hooks(self) -> Mapping[Site, SiteHook]:
+        """Returns every part's, chained where several act."""
+        return self._hooks
+
+    def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
+        """Returns every part's.
+
+        Raises:
+            ConfigError: Two parts ask for the same one.
+        """
+        self._own = {key: tuple(part.trained_backbone_parameters(names)) for key, part in self._parts.items()}
+        every = [name for own in self._own.values() for name in own]
+        if len(set(every)) < len(every):
+            both = " and ".join(repr(key) for key, own in self._own.items() if own)
+            raise ConfigError(f"tuner.parts: {both} train the same tensors of the backbone; leave one of them out")
+        return every
+
+    def reset_parameters(self, context: TunerContext) -> None:
+        """Sets every part's first values, each as if it were alone."""
+        for part in self._parts.values():
+            part.reset_parameters(context)
+
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
+        """Returns every part's groups, named ``part.group``."""
+        groups = []
+        for key, part in self._parts.items():
+            asked = {name: own[name] for name in self._own.get(key, ())}
+            groups += [
+                ParamGroup(f"{key}.{group.name}", group.parameters, group.lr, group.weight_decay)
+                for group in part.param_groups(asked)
+            ]
+        return groups
+
+    def prompt(self) -> nn.Parameter | None:
+        """Returns the first prompt of its parts."""
+        return next((prompt for part in self._parts.values() if (prompt := part.prompt()) is not None), None)
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns every part's, named ``part.fact``."""
+        return {f"{key}.{name}": fact for key, part in self._parts.items() for name, fact in part.facts().items()}
+
+    def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
+        """Takes another stack's values, part by part; see `Tuner.start_from`."""
+        self.check_method(source)
+        assert isinstance(source, StackConfig)  # it has this method's name
+        theirs = {key: part.name for key, part in source.parts.items()}
+        ours = {key: part.name for key, part in self.config.parts.items()}
+        if theirs != ours:
+            raise CheckpointError(f"the source stacks {theirs}, this run stacks {ours}")
+        notes = []
+        for key, part in self._parts.items():
+            prefix = f"parts.{key}."
+            mine = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            notes += part.start_from(mine, source.parts[key])
+        return notes
