@@ -32,20 +32,28 @@ def agree_on_largest(values: Sequence[int]) -> list[int]:
     return [int(value) for value in agreed]
 
 
-def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Gives every process of the launch the sum of all processes' gradients; alone, changes nothing.
 
     The trainable tensors are few, so one exchange at the end of a step, after every accumulated pass, is all there is;
-    a backbone without gradients has nothing that could be exchanged earlier.
+    a backbone without gradients has nothing that could be exchanged earlier. A tensor that some processes did not touch
+    counts as zeros there; one that none of them touched stays without a gradient, as it would in one process.
     """
     if process_state().num_processes == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    together = torch.cat([gradient.flatten() for gradient in gradients])
+    given = list(parameters)
+    is_touched = agree_on_largest([int(parameter.grad is not None) for parameter in given])
+    touched = [parameter for parameter, flag in zip(given, is_touched, strict=True) if flag]
+    if not touched:
+        return
+    for parameter in touched:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    together = torch.cat([parameter.grad.flatten() for parameter in touched if parameter.grad is not None])
     distributed.all_reduce(together)
-    parts = together.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    for parameter, total in zip(touched, together.split([p.numel() for p in touched]), strict=True):
+        assert parameter.grad is not None  # set above
+        parameter.grad.copy_(total.view_as(parameter))
 
 
 def leave_launch() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from torch import Tensor, nn
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import check_finite
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
-from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, read_file
+from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
 _OLDER = "remove the folder to resume from an older one"
 _NAME = re.compile(r"^step-(\d{8})$")
+_OF = "::"
+_UNTOUCHED = "untouched"
+"""Key of the optimiser file's metadata: names of the tensors that had no gradient yet, so that there are no moments."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ def save_state(
     with atomic_folder(target) as temporary:
         tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
         write_bytes(temporary / "trainable.safetensors", save(tensors))
-        write_bytes(temporary / "optimizer.safetensors", save(_moments(trainable, optimizer)))
+        moments = _moments(trainable, optimizer)
+        untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
+        write_bytes(temporary / "optimizer.safetensors", save(moments, {_UNTOUCHED: json.dumps(untouched)}))
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
         remove_folder(old)
@@ -94,7 +100,8 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
     """
     try:
         tensors = load(read_file(checkpoint / "trainable.safetensors"))
-        moments = load(read_file(checkpoint / "optimizer.safetensors"))
+        content = read_file(checkpoint / "optimizer.safetensors")
+        moments, untouched = load(content), _read_untouched(content)
         progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
@@ -108,12 +115,12 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
         raise CheckpointError(
             f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
         )
-    _check_tensors(checkpoint, trainable, tensors, moments)
+    _check_tensors(checkpoint, trainable, tensors, moments, untouched)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(tensors[name])
     for name, parameter in trainable.items():
-        own = {key.split("::", 1)[1]: value for key, value in moments.items() if key.split("::", 1)[0] == name}
+        own = {key.split(_OF, 1)[1]: value for key, value in moments.items() if _owner(key) == name}
         if own:
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
@@ -122,7 +129,11 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
 
 
 def _check_tensors(
-    checkpoint: Path, trainable: dict[str, nn.Parameter], tensors: dict[str, Tensor], moments: dict[str, Tensor]
+    checkpoint: Path,
+    trainable: dict[str, nn.Parameter],
+    tensors: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    untouched: Collection[str],
 ) -> None:
     """Refuses a checkpoint that is not this run's, before anything of it is used.
 
@@ -134,13 +145,13 @@ def _check_tensors(
     if wanted != given:
         raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
     for key, moment in moments.items():
-        name = key.split("::", 1)[0]
+        name = _owner(key)
         if name not in trainable or moment.shape not in ((), trainable[name].shape):
             raise CheckpointError(
                 f"{checkpoint / 'optimizer.safetensors'}: holds {key} {tuple(moment.shape)}, no moment of this run's "
                 f"tensors {', '.join(wanted)}"
             )
-    without = sorted(trainable.keys() - {key.split("::", 1)[0] for key in moments})
+    without = sorted(trainable.keys() - {_owner(key) for key in moments} - set(untouched))
     if without:
         raise CheckpointError(
             f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"
@@ -153,5 +164,23 @@ def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimize
     moments = {}
     for name, parameter in trainable.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            moments[f"{name}::{key}"] = torch.as_tensor(value).detach().clone().contiguous().cpu()
+            moments[f"{name}{_OF}{key}"] = torch.as_tensor(value).detach().clone().contiguous().cpu()
     return moments
+
+
+def _owner(key: str) -> str:
+    """Returns the parameter that a moment belongs to."""
+    return key.split(_OF, 1)[0]
+
+
+def _read_untouched(content: bytes) -> list[str]:
+    """Returns the names of tensors without moments; none in a checkpoint of an earlier version.
+
+    Raises:
+        ValueError: The file's metadata holds something else.
+    """
+    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    names = parse_json((header.get("__metadata__") or {}).get(_UNTOUCHED, "[]"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"metadata {_UNTOUCHED!r} is no list of names")
+    return names

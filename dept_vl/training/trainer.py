@@ -38,7 +38,7 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock
-from dept_vl.system.processes import add_up_gradients, agree_on_largest, process_state
+from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
 from dept_vl.tasks import get_task
 from dept_vl.training.batches import Timed, check_batch_size, read_steps
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
@@ -315,7 +315,7 @@ class _Trainer:
             loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
             self.accelerator.backward(loss)
             total += loss.detach()
-        add_up_gradients(self.trainable.values())
+        all_reduce_gradients(self.trainable.values())
         self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
         is_bad = self.checks_each_step and self._judge_steps()
         if not is_bad:

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dept_vl.errors import CheckpointError
@@ -71,3 +72,39 @@ def test_half_written_checkpoints_are_not_seen(tmp_path):
     folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
     shutil.copytree(folder, tmp_path / ".step-00000002.tmp-1")
     assert list_states(tmp_path) == [folder]
+
+
+def test_a_tensor_without_a_gradient_so_far_is_gone_on_with(tmp_path):
+    parameters, optimizer = make(0)
+    parameters["a"].grad = torch.ones(3, 2)
+    optimizer.step()
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    step(parameters, optimizer, 2)
+    others, other_optimizer = make(9)
+    load_state(folder, others, other_optimizer)
+    assert not other_optimizer.state[others["b"]]
+    step(others, other_optimizer, 2)
+    assert all(torch.equal(parameters[name], others[name]) for name in parameters)
+
+
+def test_moments_that_went_missing_are_refused(tmp_path):
+    parameters, optimizer = make(0)
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    moments = load_file(folder / "optimizer.safetensors")
+    kept = {key: value for key, value in moments.items() if not key.startswith("b::")}
+    save_file(kept, folder / "optimizer.safetensors", {"untouched": "[]"})
+    with pytest.raises(CheckpointError, match="holds no moments of b"):
+        load_state(folder, *make(1))
+    save_file(kept, folder / "optimizer.safetensors")  # as an earlier version wrote them
+    with pytest.raises(CheckpointError, match="holds no moments of b"):
+        load_state(folder, *make(1))
+
+
+@pytest.mark.parametrize("untouched", ["{", '"b"', "[1]"])
+def test_metadata_that_is_no_list_of_names_is_refused(tmp_path, untouched):
+    parameters, optimizer = make(0)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    save_file({}, folder / "optimizer.safetensors", {"untouched": untouched})
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        load_state(folder, *make(1))

@@ -47,8 +47,7 @@ class LowRankUpdate(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns (..., outputs)."""
         dropped = nn.functional.dropout(inputs.to(self.lora_a.dtype), self.dropout, self.training)
-        update: Tensor = self.scaling * nn.functional.linear(nn.functional.linear(dropped, self.lora_a), self.lora_b)
-        return update
+        return self.scaling * nn.functional.linear(nn.functional.linear(dropped, self.lora_a), self.lora_b)
 
 
 class _UpdateHook(SiteHook):
@@ -56,7 +55,8 @@ class _UpdateHook(SiteHook):
         self._update = update
 
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
-        return output + self._update(inputs).to(output.dtype)
+        update: Tensor = self._update(inputs)
+        return output + update.to(output.dtype)
 
     def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         """Returns W + scaling * B A; None while dropout makes every input's map another one."""
