@@ -40,9 +40,7 @@ class AddedBiases(nn.Module):
         super().__init__()
         self.own = tuple(dict.fromkeys(shape.bias for shape in context.sites.values() if shape.bias is not None))
         self._sites = [] if self.own else list(context.sites)
-        self.added = nn.ParameterDict(
-            {str(site).replace(".", "_"): torch.zeros(context.sites[site].outputs) for site in self._sites}
-        )
+        self.added = nn.ParameterDict({_key(site): torch.zeros(context.sites[site].outputs) for site in self._sites})
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -52,4 +50,9 @@ class AddedBiases(nn.Module):
 
     def hooks(self) -> dict[Site, SiteHook]:
         """Returns what adds them."""
-        return {site: _BiasHook(bias) for site, bias in zip(self._sites, self.added.values(), strict=True)}
+        return {site: _BiasHook(self.added[_key(site)]) for site in self._sites}
+
+
+def _key(site: Site) -> str:
+    """Returns a place's name as a parameter can have it."""
+    return str(site).replace(".", "_")

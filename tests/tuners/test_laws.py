@@ -1,0 +1,202 @@
+"""What every method promises, on every family: how it starts, what it trains, that its uses agree."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.load import open_backbone
+from dept_vl.tuners import Method
+from tests.tuners.adapted import FAMILIES, S, batch, logits, make, settings
+
+METHODS = [member().name for member in get_args(get_args(Method)[0])]
+STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
+STARTS_AS_THE_FROZEN_MODEL = ["lora", "bitfit", "fine-tuning"]
+
+every_method = pytest.mark.parametrize("name", [*METHODS, *STACKS])
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def tuner_of(name: str):
+    """Settings of a method in a size for the tiny backbones; dropout off, so that uses can be compared."""
+    if name == "lora":
+        return settings(name, rank=3, dropout=0.0)
+    if name == "dept+lora":
+        return settings(name, **{"parts.dept.budget_tokens": 12, "parts.lora.rank": 2, "parts.lora.dropout": 0.0})
+    if name.startswith("dept+"):
+        return settings(name, **{"parts.dept.budget_tokens": 12})
+    if name == "dept":
+        return settings(name, budget_tokens=12)
+    if name == "prompt-tuning":
+        return settings(name, num_virtual_tokens=4)
+    if name.startswith("prompt-tuning+"):
+        return settings(name, **{"parts.prompt-tuning.num_virtual_tokens": 4})
+    return settings(name)
+
+
+@every_family
+@pytest.mark.parametrize("name", STARTS_AS_THE_FROZEN_MODEL)
+def test_it_starts_as_the_frozen_model(folders, family, name):
+    frozen = make(folders[family], settings("dept", budget_tokens=1, num_virtual_tokens=0, rank=0, allow_nearest=True))
+    assert torch.equal(logits(make(folders[family], tuner_of(name))), logits(frozen))
+
+
+@every_family
+@every_method
+def test_only_its_groups_train_and_the_loaded_backbone_stays_bit_equal(folders, family, name):
+    tuner = tuner_of(name)
+    model = make(folders[family], tuner, moved=0.1).train()
+    shared = open_backbone(model.config)[0]
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    groups = model.param_groups()
+    trained = {id(p) for group in groups for p in group.parameters}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == trained
+    assert len(trained) == sum(len(group.parameters) for group in groups)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(*batch()).loss_per_example.mean().backward()
+        optimizer.step()
+    still = [key for key, p in model.named_parameters() if id(p) in trained and torch.equal(p, before[key])]
+    # The bias of keys changes nothing (softmax is blind to it), nor does what the batch does not reach.
+    assert all(".k" in key or "_k" in key or "lora_a" in key for key in still), still
+    for key, parameter in model.named_parameters():
+        if id(parameter) not in trained:
+            assert parameter.grad is None, key
+            assert torch.equal(parameter, before[key]), key
+    again = open_backbone(model.config)[0]
+    for one, other in zip(shared.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@every_family
+@every_method
+def test_after_its_uses_the_backbone_is_as_it_was(folders, family, name):
+    loaded = open_backbone(make(folders[family], tuner_of("dept")).config)
+    before = {key: p.clone() for key, p in loaded[0].named_parameters()}
+    model = make_on(loaded, tuner_of(name))
+    model.train()
+    model(*batch()[:3]).loss_per_example.sum().backward()
+    model.generate(*batch()[:2], num_beams=2, max_new_tokens=3)
+    for module in loaded[0].modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    assert {key for key, _ in loaded[0].named_parameters()} == set(before)
+    for key, parameter in loaded[0].named_parameters():
+        assert torch.equal(parameter, before[key]), key
+        assert not parameter.requires_grad
+        assert parameter.grad is None
+
+
+def make_on(loaded, tuner):
+    from dept_vl.models.adapted_model import build_model
+    from dept_vl.models.config import ModelConfig
+
+    built = build_model(
+        ModelConfig(), tuner, max_source_length=S, feature_dim=None, seed=0, backbone=loaded
+    )  # fmt: skip
+    return built[0]
+
+
+@every_family
+@every_method
+def test_logits_do_not_depend_on_padding_or_batch_mates(folders, family, name):
+    model = make(folders[family], tuner_of(name), moved=0.1)
+    ids, mask, labels, features = batch()
+    together = logits(model)
+    for row, (length, target) in enumerate(zip((6, 3, 1), (4, 2, 3), strict=True)):
+        one = slice(row, row + 1)
+        alone = logits(model, (ids[one, :length], mask[one, :length], labels[one, :target], features[one]))
+        torch.testing.assert_close(together[one, :target], alone, rtol=1e-4, atol=2e-5)
+
+
+@every_family
+@every_method
+@pytest.mark.parametrize("with_image", [True, False])
+def test_greedy_generation_is_a_loop_of_forwards(folders, family, name, with_image):
+    model = make(folders[family], tuner_of(name), moved=0.1, feature_dim=6 if with_image else None)
+    ids, mask, _, features = batch()
+    image = (features,) if with_image else ()
+    generated = model.generate(ids, mask, *image, max_new_tokens=4)
+    for row in range(3):
+        one, tokens = slice(row, row + 1), []
+        while len(tokens) < 4 and 1 not in tokens:
+            labels = torch.tensor([[*tokens, 0]])
+            arguments = (ids[one], mask[one], labels, *(f[one] for f in image))
+            tokens.append(int(logits(model, arguments)[0, -1].argmax()))
+        assert generated[row, : len(tokens)].tolist() == tokens
+
+
+@every_family
+@every_method
+def test_labels_are_scored_as_teacher_forced_forwards(folders, family, name):
+    model = make(folders[family], tuner_of(name), moved=0.1)
+    ids, mask, _, features = batch()
+    label_ids = [[5, 6, 1], [5, 7, 8, 1], [9, 1]]
+    scores = model.score_labels(ids, mask, features, labels=LabelTrie.build(label_ids))
+    for number, label in enumerate(label_ids):
+        with torch.no_grad():
+            output = model(ids, mask, torch.tensor([label]).expand(3, -1), features)
+        torch.testing.assert_close(scores[:, number], -output.loss_per_example * len(label), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@every_method
+def test_beams_find_what_scoring_finds(folders, family, name):
+    """With as many beams as there are answers of two tokens, the best of them all comes out."""
+    model = make(folders[family], tuner_of(name), moved=0.1)
+    ids, mask, _, features = batch()
+    every = [[1], *([a, b] for a in range(32) if a != 1 for b in range(32))]
+    labels = torch.full((len(every), 2), -100)
+    for index, answer in enumerate(every):
+        labels[index, : len(answer)] = torch.tensor(answer)
+    beams = model.generate(ids, mask, features, num_beams=32, max_new_tokens=2)
+    for row in range(3):
+        repeated = [tensor[row : row + 1].expand(len(every), *tensor.shape[1:]) for tensor in (ids, mask)]
+        with torch.no_grad():
+            losses = model(*repeated, labels, features[row : row + 1].expand(len(every), -1, -1)).loss_per_example
+        found = [int(token) for token in beams[row, :2]]
+        found = found[: found.index(1) + 1] if 1 in found else found
+        torch.testing.assert_close(losses[every.index(found)], losses.min(), rtol=1e-3, atol=1e-3)
+
+
+@every_family
+@every_method
+def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path):
+    from dept_vl.models.adapted_model import AdaptedModel
+
+    model = make(folders[family], tuner_of(name), moved=0.1)
+    model.save_pretrained(tmp_path, task="vqa")
+    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    assert loaded.trainable_state().keys() == model.trainable_state().keys()
+    assert torch.equal(logits(loaded.eval()), logits(model))
+    assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: dept-vl\n")
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@every_method
+def test_gradients_with_recomputed_activations_are_those_without(folders, family, name):
+    found = []
+    for recompute in (False, True):
+        model = make(folders[family], tuner_of(name), moved=0.1, gradient_checkpointing=recompute, dropout_rate=0.0)
+        model.train()(*batch()).loss_per_example.mean().backward()
+        found.append({key: p.grad for key, p in model.named_parameters() if p.requires_grad})
+    for key, gradient in found[0].items():
+        torch.testing.assert_close(
+            found[1][key], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@every_method
+def test_its_own_tensors_alone_learn_eight_rows(folders, name):
+    model = make(folders["t5"], tuner_of(name), dropout_rate=0.0).train()
+    arguments = batch(lengths=(6, 3, 1, 5, 4, 2, 6, 3), targets=(2, 2, 2, 2, 2, 2, 2, 2))
+    own = [p for group in model.param_groups() if group.name != "visual_projection" for p in group.parameters]
+    optimizer, losses = torch.optim.AdamW(own, lr=0.1, weight_decay=0.0), []
+    for _ in range(30):
+        optimizer.zero_grad()
+        losses.append(model(*arguments).loss_per_example.mean())
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1].item() < 0.9 * losses[0].item()
