@@ -51,7 +51,7 @@ def main() -> int:
         world = World(Path(folder), options.seed)
         _measure(world)
         table = [_do(world, name, times, fault) for name, times, fault in rows]
-        grace_s = getattr(world, "grace_s", None)
+        grace_s = world.grace_s
     lost = sum(entry["lost"] for entry in table)
     tried = sum(entry["tried"] for entry in table)
     seconds = time.monotonic() - started

@@ -8,8 +8,10 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from benchmarks.faults.rows import copy_of_prepared, differs, one_message, reference, row, store_hashes
 from benchmarks.faults.world import STEPS, World, tree_hash
@@ -121,7 +123,7 @@ def _signal_once(world: World, number: int, processes: int) -> str | None:
     for child in children:
         child.send(number)
     ended = [child.wait() for child in children]
-    world.grace_s = max(getattr(world, "grace_s", 0.0), time.monotonic() - sent)
+    world.grace_s = max(world.grace_s or 0.0, time.monotonic() - sent)
     text = ended[0].text
     if all(one.code == 0 for one in ended) and f"trained {STEPS} steps" in text:
         return None
@@ -183,7 +185,7 @@ def _poison(number: int, factor: float, times: int = 1) -> Callable[[], None]:
     def install() -> None:
         backward, count = Accelerator.backward, [0]
 
-        def poisoned(self, loss, **kwargs):
+        def poisoned(self: Accelerator, loss: Tensor, **kwargs: Any) -> Any:
             count[0] += 1
             return backward(self, loss * (factor if number <= count[0] < number + times else 1.0), **kwargs)
 

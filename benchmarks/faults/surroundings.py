@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults.rows import copy_of_prepared, differs, one_message, reference, row, store_hashes
 from benchmarks.faults.world import Child, World, tree_hash
@@ -28,8 +29,13 @@ def _command(world: World, kind: str, out: Path) -> list[str]:
     if kind == "eval":
         shutil.copytree(world.run, out / "run", dirs_exist_ok=True)
         return ["eval", "--checkpoint", str(out / "run")]
-    targets = {"train": world.train, "sweep": world.sweep, "prepare": world.prepare}
-    return targets[kind](out / "out") if kind in targets else world.predict(out / "out")
+    targets: dict[str, Callable[[Path], list[str]]] = {
+        "train": world.train,
+        "sweep": world.sweep,
+        "prepare": world.prepare,
+        "predict": world.predict,
+    }
+    return targets[kind](out / "out")
 
 
 @contextmanager
@@ -163,7 +169,7 @@ def _jumping_clock() -> None:
     time.time = jumping
 
 
-def _train_elsewhere(world: World, data: Path, run: Path, **options) -> str:
+def _train_elsewhere(world: World, data: Path, run: Path, **options: Any) -> str:
     run.parent.mkdir(parents=True, exist_ok=True)
     ended = world.do([*world.train(run), "--data-dir", str(data)], **options)
     return f"exit {ended.code}: {ended.text[-600:]}" if ended.code else differs(world.result(run), world.weights)

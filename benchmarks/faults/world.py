@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -30,6 +31,9 @@ from dept_vl.models.adapted_model import CLIPT5
 from dept_vl.reports.text import describe_training as _describe  # noqa: F401
 from dept_vl.settings.load import load_config
 from dept_vl.training.checkpoints import Progress, list_states
+
+Work = Sequence[str] | Callable[[], object]
+"""What a child does: a command's arguments, or a function."""
 
 TIMEOUT_S = 120.0
 STEPS = 12
@@ -59,7 +63,7 @@ class Child:
 
     def __init__(
         self,
-        work: Sequence[str] | Callable[[], object],
+        work: Work,
         log: Path,
         *,
         env: Mapping[str, str] | None = None,
@@ -73,7 +77,7 @@ class Child:
         if self.pid == 0:
             self._run(work, env or {}, before)
 
-    def _run(self, work: Sequence[str] | Callable[[], object], env: Mapping[str, str], before) -> None:
+    def _run(self, work: Work, env: Mapping[str, str], before: Callable[[], object] | None) -> None:
         code = 99
         try:
             descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -129,7 +133,7 @@ def die_before(name: str, number: int) -> Callable[[], None]:
         owner, attribute = CALLS[name]
         original, count = getattr(owner, attribute), [0]
 
-        def counted(*args, **kwargs):
+        def counted(*args: Any, **kwargs: Any) -> Any:
             count[0] += 1
             if count[0] == number:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -145,8 +149,8 @@ def count_calls(path: Path) -> Callable[[], None]:
     counts = dict.fromkeys(CALLS, 0)
 
     def install() -> None:
-        def counting(name: str, original):
-            def counted(*args, **kwargs):
+        def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*args: Any, **kwargs: Any) -> Any:
                 counts[name] += 1
                 path.write_text(json.dumps(counts))
                 return original(*args, **kwargs)
@@ -175,11 +179,16 @@ def tree_hash(folder: Path) -> dict[str, str]:
 
 
 class World:
-    """Raw files, prepared data, a feature store, a configuration, and what unbroken commands make of them."""
+    """Raw files, prepared data, a feature store, a configuration, and what unbroken commands make of them.
+
+    Attributes:
+        grace_s: The longest time seen from a signal to the end of training; None before any was sent.
+    """
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
         self.random = random.Random(seed)
+        self.grace_s: float | None = None
         self._number = 0
         self.raw, self.data = root / "raw", root / "data"
         self.config = root / "train.yaml"
@@ -213,15 +222,15 @@ class World:
         self._number += 1
         return self.root / f"{name}-{self._number:04d}"
 
-    def start(self, work, **options) -> Child:
+    def start(self, work: Work, **options: Any) -> Child:
         """Starts a command in a fork."""
         return Child(work, self.new("log"), **options)
 
-    def do(self, work, **options) -> Ended:
+    def do(self, work: Work, **options: Any) -> Ended:
         """Runs a command to its end."""
         return self.start(work, **options).wait()
 
-    def must(self, work, **options) -> Ended:
+    def must(self, work: Work, **options: Any) -> Ended:
         """Runs a command that has to succeed."""
         ended = self.do(work, **options)
         if ended.code != 0:
@@ -290,7 +299,7 @@ class World:
                 return f"{state.name} cannot be read: {error}"
         return ""
 
-    def killed(self, work, kind: str, index: int) -> Ended:
+    def killed(self, work: Work, kind: str, index: int) -> Ended:
         """Runs a command that is killed: by turns at a random moment and before a random one of its calls."""
         calls = {name: count for name, count in self.calls[kind].items() if count}
         if index % 2 and calls:
@@ -301,7 +310,7 @@ class World:
         child.send(signal.SIGKILL)
         return child.wait()
 
-    def measure(self, kind: str, work) -> None:
+    def measure(self, kind: str, work: Work) -> None:
         """Notes how long an unbroken command takes and how often it does each call."""
         counted = self.new("calls")
         self.durations[kind] = self.must(work, before=count_calls(counted)).seconds
