@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.speed.harness import Contestant, Floor, Result, run_rounds
 from benchmarks.speed.settings import BenchSettings
-from benchmarks.speed.vision import CacheFeatures
 from benchmarks.speed.visual_work import write_clip, write_visual_work
+from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
@@ -40,10 +40,10 @@ _CHUNK = 8 * 2**20
 """Bytes a read in order, far more than the kernel reads ahead."""
 
 
-def measure_features(settings: BenchSettings, cache_features: CacheFeatures) -> list[Result]:
+def measure_features(settings: BenchSettings) -> list[Result]:
     """Measures reads with a warm and a cold page cache, and the building of a cache."""
     torch.set_num_threads(settings.threads)
-    return [*_measure_reads(settings), _measure_building(settings, cache_features)]
+    return [*_measure_reads(settings), _measure_building(settings)]
 
 
 def _measure_reads(settings: BenchSettings) -> list[Result]:
@@ -172,7 +172,7 @@ def _sync() -> None:
     os.sync()
 
 
-def _measure_building(settings: BenchSettings, cache_features: CacheFeatures) -> Result:
+def _measure_building(settings: BenchSettings) -> Result:
     tower = "tiny" if settings.shape == "tiny" else "RN101"
     clip = write_clip(settings.work_dir / "clip", tower)
     images = _BUILT_BATCHES * settings.batch_size

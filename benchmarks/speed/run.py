@@ -1,12 +1,13 @@
-"""One benchmark by its name: measured, written and described."""
+"""The benchmarks by name; one of them measured, written and described."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.speed.harness import Result
 from benchmarks.speed.settings import DATA_SETS, BenchSettings
@@ -15,8 +16,38 @@ from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 from dept_vl.system.atomic import write_json
 
-_NEEDS = {"training": "peft", "features": "h5py"}
-"""Packages of the extra ``bench`` that a benchmark's peers need."""
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark is, so that only the one asked for is imported: each has peers of its own.
+
+    Attributes:
+        measure: ``package.module:function`` of a function from `BenchSettings` to a list of `Result`.
+        needs: Package of the extra ``bench`` that a peer needs; None: no such peer.
+    """
+
+    measure: str
+    needs: str | None = None
+
+    def run(self, settings: BenchSettings) -> list[Result]:
+        """Imports the benchmark and measures."""
+        module, name = self.measure.split(":")
+        results: list[Result] = getattr(importlib.import_module(module), name)(settings)
+        return results
+
+
+BENCHMARKS = {
+    "training": Benchmark("benchmarks.speed.training:measure_training", needs="peft"),
+    "evaluation": Benchmark("benchmarks.speed.evaluation:measure_evaluation"),
+    "captions": Benchmark("benchmarks.speed.captions:measure_captions"),
+    "vision": Benchmark("benchmarks.speed.vision:measure_vision"),
+    "features": Benchmark("benchmarks.speed.features:measure_features", needs="h5py"),
+    "startup": Benchmark("benchmarks.speed.startup:measure_startup"),
+    "means": Benchmark("benchmarks.speed.means:measure_means"),
+    "growth": Benchmark("benchmarks.speed.growth:measure_growth"),
+    "paper-efficiency": Benchmark("benchmarks.speed.paper_efficiency:measure_paper_efficiency"),
+}
+"""Name on the command line to benchmark: a new one is a module and a line here."""
 
 
 def check_request(names: Sequence[str], data_sets: Sequence[str], released: Path | None, rounds: int) -> None:
@@ -38,64 +69,22 @@ def check_request(names: Sequence[str], data_sets: Sequence[str], released: Path
             "of the authors' repository"
         )
     for name in names:
-        package = _NEEDS.get(name)
+        package = BENCHMARKS[name].needs
         if package and importlib.util.find_spec(package) is None:
             raise ConfigError(f"{name}: a peer needs {package}; install the extra: pip install -e '.[bench]'")
 
 
-def run_benchmark(name: str, *, cache_features: Callable[..., Path], **settings: Any) -> str:
-    """Measures, writes ``bench-<name>.json`` and returns the tables.
+def run_benchmark(name: str, settings: BenchSettings) -> str:
+    """Measures, writes a ``bench-<name>-<result>.json`` a result and returns the tables.
 
     Args:
-        name: ``training``, ``evaluation``, ``captions``, ``vision``, ``features``, ``startup``, ``means``,
-            ``growth`` or ``paper-efficiency``.
-        cache_features: ``data_prep.cache_features.cache_features``.
-        settings: Fields of `BenchSettings`.
+        name: One of `BENCHMARKS`.
+        settings: What it is asked to do; files are written where `output_dir` is given.
     """
-    asked = BenchSettings(**settings)
-    results = _measure(name, asked, cache_features)
-    if asked.output_dir is not None:
-        asked.output_dir.mkdir(parents=True, exist_ok=True)
+    results = BENCHMARKS[name].run(settings)
+    if settings.output_dir is not None:
+        settings.output_dir.mkdir(parents=True, exist_ok=True)
         for result in results:
             file = re.sub(r"[^a-z0-9]+", "-", f"{name}-{result.name}".lower()).strip("-")
-            write_json(asked.output_dir / f"bench-{file}.json", to_json(result))
+            write_json(settings.output_dir / f"bench-{file}.json", to_json(result))
     return "\n\n".join(format_result(result) for result in results)
-
-
-def _measure(name: str, settings: BenchSettings, cache_features: Callable[..., Path]) -> list[Result]:
-    """Imports the one benchmark that is asked for: each has peers of its own."""
-    if name == "training":
-        from benchmarks.speed.training import measure_training
-
-        return measure_training(settings)
-    if name == "evaluation":
-        from benchmarks.speed.evaluation import measure_evaluation
-
-        return measure_evaluation(settings)
-    if name == "captions":
-        from benchmarks.speed.captions import measure_captions
-
-        return measure_captions(settings)
-    if name == "vision":
-        from benchmarks.speed.vision import measure_vision
-
-        return measure_vision(settings, cache_features)
-    if name == "features":
-        from benchmarks.speed.features import measure_features
-
-        return measure_features(settings, cache_features)
-    if name == "startup":
-        from benchmarks.speed.startup import measure_startup
-
-        return measure_startup(settings)
-    if name == "means":
-        from benchmarks.speed.means import measure_means
-
-        return measure_means(settings)
-    if name == "growth":
-        from benchmarks.speed.growth import measure_growth
-
-        return measure_growth(settings)
-    from benchmarks.speed.paper_efficiency import measure_paper_efficiency
-
-    return measure_paper_efficiency(settings)

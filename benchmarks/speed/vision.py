@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from benchmarks.speed.harness import Contestant, Floor, Result, run_rounds
 from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.visual_work import write_clip, write_visual_work
 from benchmarks.speed.workload import shape, write_backbone
+from data_prep.cache_features import cache_features
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import TrainConfig, config_from_tree
 from dept_vl.training.trainer import train
@@ -21,11 +21,8 @@ from dept_vl.training.trainer import train
 CACHED = "cached features"
 ENCODED = "CLIP RN101 on the fly"
 
-CacheFeatures = Callable[..., Path]
-"""``data_prep.cache_features.cache_features``, handed down because only the command line knows ``data_prep``."""
 
-
-def measure_vision(settings: BenchSettings, cache_features: CacheFeatures) -> list[Result]:
+def measure_vision(settings: BenchSettings) -> list[Result]:
     """Measures real runs of ``dept-vl train`` in one process, one frozen backbone between them."""
     torch.set_num_threads(settings.threads)
     tower = "tiny" if settings.shape == "tiny" else "RN101"
@@ -49,8 +46,7 @@ def measure_vision(settings: BenchSettings, cache_features: CacheFeatures) -> li
     ]
     notes = [
         f"batch {settings.batch_size}, {settings.steps} steps a round, float32; {settings.batch_size} JPEGs "
-        f"of 640 x 480; "
-        f"CLIP {tower} with random weights; no loader processes",
+        f"of 640 x 480; CLIP {tower} with random weights; no loader processes",
         "GPU: none was lent, CPU only" if not settings.has_gpu else "on a GPU",
     ]
     return [Result(f"VQA training, T5-{settings.shape}", "samples", rounds, floors, notes)]

@@ -53,7 +53,8 @@ class Worker:
         """
         self.log = log or Path(tempfile.mkstemp(prefix="dept-vl-bench-", suffix=".log")[1])
         threads = str(len(os.sched_getaffinity(0)))
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # what this process can import
+        environment = {**os.environ, **found, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
         with open(self.log, "w", encoding="utf-8") as log_file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.speed.worker", factory, json.dumps(arguments)],

@@ -9,15 +9,6 @@ from benchmarks.speed.worker import Worker, WorkerError
 ECHO, BROKEN = "tests.benchmarks.speed.echo_job:Echo", "tests.benchmarks.speed.echo_job:Broken"
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    import os
-    from pathlib import Path
-
-    root = str(Path(__file__).parents[3])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-
-
 def test_a_worker_answers_with_values_and_its_peak_memory_whatever_libraries_print(tmp_path):
     worker = Worker(ECHO, {"factor": 3.0}, tmp_path / "log")
     worker.wait()
