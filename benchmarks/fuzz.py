@@ -1,7 +1,7 @@
 """Mutates adapters, feature stores and what else is read from disk, for a bounded time, and counts what escapes.
 
-    python benchmarks/fuzz.py --seconds 60                    # both readers, atheris if it is installed
-    python benchmarks/fuzz.py --engine mutate --target cache  # this file's own mutations, reproducible by --seed
+    python -m benchmarks.fuzz --seconds 60                    # both readers, atheris if it is installed
+    python -m benchmarks.fuzz --engine mutate --target cache  # this file's own mutations, reproducible by --seed
 
 Only `ConfigError`, `DataError` and `CheckpointError` may come out of a reader. Everything else is an escape; so is a
 store that `FeatureStore.verify` takes although its bytes changed. Exit code 1 if there was one; the input is kept in
@@ -185,7 +185,7 @@ def atheris_for(target: str, seconds: float, seed: int, keep: Path) -> tuple[int
     tried, escapes = 0, Counter[str]()
     for which in (0, 1):
         corpus = Path(tempfile.mkdtemp(prefix="dept-vl-corpus-"))
-        words = [sys.executable, __file__, "--worker", target, str(which), str(corpus)]
+        words = [sys.executable, "-m", "benchmarks.fuzz", "--worker", target, str(which), str(corpus)]
         words += ["--seconds", str(max(1, int(seconds / 2))), "--seed", str(seed)]
         done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ})
         counts = [line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line]

@@ -1,6 +1,6 @@
 """Measures how well the Python PTB tokenizer agrees with the original, on all real captions at hand.
 
-    python benchmarks/ptb_parity.py [--data ../shared/data] [--show 20] [--scores]
+    python -m benchmarks.ptb_parity [--data ../shared/data] [--show 20] [--scores]
 
 Needs Java. Prints, for each source, how many captions get the same tokens from both tokenizers, every caption that
 does not, and with --scores what that does to CIDEr, BLEU and ROUGE-L on real system outputs. Last result in

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.speed.workload import write_colour_work
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError
@@ -121,7 +122,6 @@ import sys
 from pathlib import Path
 import torch
 from accelerate.utils import gather_object
-from dept_vl.bench.workload import write_colour_work
 from dept_vl.runs.open import open_dataset
 from dept_vl.settings.load import load_config
 from dept_vl.inference.answer import Answer, predict_split
@@ -130,10 +130,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.system.processes import leave_launch, process_state
 
 data = Path(sys.argv[1])
-state = process_state()
-if state.is_main_process:
-    write_colour_work(data, rows=4)
-state.wait_for_everyone()
+process_state()  # joins the launch
 
 class Echo:
     model, calls = torch.nn.Module(), 0
@@ -159,6 +156,7 @@ def test_two_processes_answer_every_row_once_in_as_many_batches_each(tmp_path):
     """Five rows in batches of two are two batches for the first process and one for the second; one row is none."""
     script = tmp_path / "echo.py"
     script.write_text(ECHO)
+    write_colour_work(tmp_path / "data", rows=4)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
     done = subprocess.run([*command, str(tmp_path / "data")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

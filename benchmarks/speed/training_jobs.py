@@ -1,0 +1,239 @@
+"""Training contestants, each in a `benchmarks.speed.worker` process."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration, TrainerCallback
+
+from benchmarks.speed.workload import TextWork, TokenRows, pad_rows, shape, train_config
+from dept_vl.data.collator import IGNORE_INDEX
+from dept_vl.runs.session import Session
+from dept_vl.training.trainer import train
+
+
+class Ours:
+    """This package, the way ``dept-vl train`` runs: prepared data, loader, tuner, optimiser, its own samples/s."""
+
+    def __init__(
+        self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, run_dir: str, settings: dict[str, Any]
+    ) -> None:
+        """Loads the backbone.
+
+        Args:
+            backbone: T5 folder.
+            works: Workload to its `TextWork` as a dictionary.
+            shape_name: Shape of backbone and tuner.
+            steps: Optimiser steps a round.
+            run_dir: Run folder, made anew every round.
+            settings: Groups of settings that differ from the benchmark's.
+        """
+        self._works = {name: TextWork.load(work) for name, work in works.items()}
+        self._configs = {
+            name: train_config(backbone, work, shape(shape_name), run_dir, steps, **settings)
+            for name, work in self._works.items()
+        }
+        self._session = Session()
+        self._session.backbone(next(iter(self._configs.values())).model)
+
+    def run(self, workload: str) -> dict[str, float]:
+        """Trains, and returns what the run recorded of itself."""
+        data_dir = self._works[workload].data_dir
+        result = train(self._configs[workload], data_dir, overwrite=True, session=self._session)
+        lines = (result.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        record = next(row for row in map(json.loads, lines) if "samples_per_s" in row)
+        return {"rate": record["samples_per_s"], "data_wait_share": record["data_wait_share"]}
+
+
+class _Loop(ABC):
+    """A plain loop over given batches: the least a peer needs."""
+
+    def __init__(self, works: dict[str, Any], steps: int) -> None:
+        self._batches = {name: TextWork.load(work).batches[:steps] for name, work in works.items()}
+
+    @abstractmethod
+    def step(self, batch: TokenRows) -> None:
+        """Does one optimiser step."""
+
+    def run(self, workload: str) -> dict[str, float]:
+        """Trains on every batch."""
+        batches = self._batches[workload]
+        started = time.perf_counter()
+        for batch in batches:
+            self.step(batch)
+        return {"rate": sum(len(batch["input_ids"]) for batch in batches) / (time.perf_counter() - started)}
+
+
+class Released(_Loop):
+    """The released DePT code's own model classes: every input padded to s, labels padded, AdamW over all tensors."""
+
+    def __init__(
+        self, checkout: str, backbone: str, works: dict[str, Any], shape_name: str, steps: int, tuner: str
+    ) -> None:
+        """Loads T5 and puts the released ``peft`` on it.
+
+        Args:
+            checkout: Folder that holds the released ``peft`` package.
+            backbone: T5 folder.
+            works: Workload to its `TextWork` as a dictionary.
+            shape_name: Shape of backbone and tuner.
+            steps: Batches a round.
+            tuner: ``"dept"`` or ``"prompt-tuning"``.
+        """
+        super().__init__(works, steps)
+        self._length = shape(shape_name).max_source_length
+        self.model = released_model(checkout, backbone, shape_name, tuner)
+        self.model.train()
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+    def step(self, batch: TokenRows) -> None:
+        """Pads to s and does one step."""
+        self._optimizer.zero_grad()
+        self.model(**padded(batch, self._length)).loss.backward()
+        self._optimizer.step()
+
+
+class Peft:
+    """PEFT in transformers' Trainer with dynamic padding: what a user has today."""
+
+    def __init__(
+        self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, method: str, is_grouped: bool,
+        run_dir: str,
+    ) -> None:  # fmt: skip
+        """Loads T5 and puts PEFT's method on it.
+
+        Args:
+            backbone: T5 folder.
+            works: Workload to its `TextWork` as a dictionary.
+            shape_name: Shape of backbone and tuner.
+            steps: Batches a round.
+            method: ``"prompt-tuning"`` or ``"lora"``.
+            is_grouped: Whether the Trainer groups by length.
+            run_dir: The Trainer's output folder.
+        """
+        from transformers import AutoTokenizer, TrainingArguments
+
+        self._tokenizer = AutoTokenizer.from_pretrained(backbone)
+        t5 = T5ForConditionalGeneration.from_pretrained(backbone)
+        self._model = _peft_model(t5, shape(shape_name).budget_tokens, method)
+        batches = {name: TextWork.load(work).batches[:steps] for name, work in works.items()}
+        self._rows = {
+            name: [
+                {"input_ids": ids, "labels": labels}
+                for batch in some
+                for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+            ]
+            for name, some in batches.items()
+        }
+        self._arguments = TrainingArguments(
+            output_dir=run_dir,
+            per_device_train_batch_size=len(next(iter(self._rows.values()))) // steps,
+            max_steps=steps,
+            learning_rate=1e-3,
+            optim="adamw_torch",
+            train_sampling_strategy="group_by_length" if is_grouped else "random",
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+
+    def run(self, workload: str) -> dict[str, float]:
+        """Trains on every row once; timed from the Trainer's own beginning of training to its end."""
+        from transformers import DataCollatorForSeq2Seq, Trainer
+
+        clock = _Clock()
+        trainer = Trainer(
+            model=self._model,
+            args=self._arguments,
+            train_dataset=self._rows[workload],
+            data_collator=DataCollatorForSeq2Seq(self._tokenizer, model=self._model),
+            callbacks=[clock],
+        )
+        trainer.train()
+        return {"rate": len(self._rows[workload]) / clock.seconds}
+
+
+class Limit(_Loop):
+    """The frozen backbone's own forward and backward-through-activations: equal lengths, no padding, no tuner."""
+
+    def __init__(self, backbone: str, works: dict[str, Any], shape_name: str, steps: int) -> None:
+        """Loads T5; a batch's length is the mean of its texts', so that the tokens are as many."""
+        super().__init__(works, steps)
+        self._prompt = shape(shape_name).num_virtual_tokens
+        self._model = T5ForConditionalGeneration.from_pretrained(backbone).requires_grad_(False).train()
+
+    def step(self, batch: TokenRows) -> None:
+        """Forward and backward from random embeddings."""
+        lengths = [len(ids) for ids in batch["input_ids"]]
+        total = self._prompt + round(sum(lengths) / len(lengths))
+        leaf = torch.randn(len(lengths), total, self._model.config.d_model, requires_grad=True)
+        self._model(inputs_embeds=leaf, labels=pad_rows(batch["labels"], IGNORE_INDEX)).loss.backward()
+
+
+class _Clock(TrainerCallback):
+    seconds = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.seconds = time.perf_counter() - self._started
+
+
+def released_model(checkout: str, backbone: str, shape_name: str, tuner: str) -> Any:
+    """Returns the released code's model; its vendored ``peft`` hides any other in this process.
+
+    Its base class wants a method that transformers has renamed since; an alias to it is all that is changed.
+    """
+    kind = shape(shape_name)
+    sys.path.insert(0, checkout)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
+        del sys.modules[name]  # transformers and accelerate import the installed one
+    alias = "_prepare_encoder_decoder_kwargs_for_generation"
+    if not hasattr(T5ForConditionalGeneration, alias):
+        renamed = T5ForConditionalGeneration._prepare_text_encoder_decoder_kwargs_for_generation
+        setattr(T5ForConditionalGeneration, alias, renamed)
+    import peft
+
+    shared = {"task_type": peft.TaskType.SEQ_2_SEQ_LM, "prompt_tuning_init": "RANDOM", "inference_mode": False}
+    if tuner == "dept":
+        config = peft.PromptTuningLoRAConfig(
+            **shared,
+            num_virtual_tokens=kind.num_virtual_tokens,
+            r=kind.rank,
+            max_length=kind.max_source_length,
+        )
+    else:
+        config = peft.PromptTuningConfig(**shared, num_virtual_tokens=kind.budget_tokens)
+    return peft.get_peft_model(T5ForConditionalGeneration.from_pretrained(backbone), config)
+
+
+def padded(batch: TokenRows, length: int) -> dict[str, Tensor]:
+    """Returns ids, mask and labels, every text padded to `length`."""
+    ids = pad_rows(batch["input_ids"], 0, length)
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": pad_rows(batch["labels"], IGNORE_INDEX)}
+
+
+def _peft_model(t5: T5ForConditionalGeneration, budget_tokens: int, method: str) -> nn.Module:
+    import peft
+
+    if method == "prompt-tuning":
+        config: Any = peft.PromptTuningConfig(
+            task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=budget_tokens, num_transformer_submodules=1
+        )
+    else:  # the rank whose tensors on the encoder's q and v come closest to the budget
+        parameters = t5.config.num_layers * 2 * (t5.config.d_model + t5.config.num_heads * t5.config.d_kv)
+        rank = max(1, round(budget_tokens * t5.config.d_model / parameters))
+        config = peft.LoraConfig(
+            task_type=peft.TaskType.SEQ_2_SEQ_LM, r=rank, target_modules=r"encoder\..*SelfAttention\.(q|v)"
+        )
+    model: nn.Module = peft.get_peft_model(t5, config)
+    return model
