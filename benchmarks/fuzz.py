@@ -30,10 +30,12 @@ from dept_vl.data import feature_format
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import CheckpointError, ConfigError, DataError
-from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, model_card, save_adapter
+from dept_vl.models.adapter.card import model_card
+from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
 from dept_vl.models.adapter.released_format import read_released
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.base import TunerContext
 
 OURS = (ConfigError, DataError, CheckpointError)
 _PARSERS = (
@@ -58,12 +60,24 @@ _WORDS = (
 
 def write_adapter(folder: Path) -> list[Path]:
     """Writes a small adapter; returns its files, the one to spoil most first."""
-    tensors = {"tuner.soft_prompt": torch.zeros(4, 16), "tuner.lowrank_a": torch.zeros(8, 2)}
     identity = BackboneIdentity("t5", 16, 2, 2, 32, "0" * 64)
-    tuner = DeptConfig(num_virtual_tokens=4, rank=2, allow_nearest=True)
-    config = AdapterConfig("0.1", identity, 8, 4, 2, tuner)
+    settings = DeptConfig(num_virtual_tokens=4, rank=2, allow_nearest=True)
+    tuner = settings.empty(TunerContext(16, 8))
+    config = AdapterConfig("0.1", identity, 8, settings, tuner.facts())
+    tensors = {f"tuner.{name}": tensor for name, tensor in tuner.trainable_state().items()}
     save_adapter(folder, tensors, config, model_card(config))
     return [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
+
+
+def read_adapter(folder: Path) -> None:
+    """Loads an adapter as a model does: its tensors are compared with those that its settings announce."""
+
+    def announced(config: AdapterConfig) -> dict[str, torch.Tensor]:
+        with torch.device("meta"):
+            tuner = config.tuner.empty(TunerContext(config.backbone.d_model, config.max_source_length))
+        return {f"tuner.{name}": tensor for name, tensor in tuner.trainable_state().items()}
+
+    load_adapter(folder, announced)
 
 
 def write_cache(folder: Path) -> list[Path]:
@@ -95,7 +109,7 @@ def read_cache(folder: Path) -> None:
 
 
 TARGETS: dict[str, tuple[Callable[[Path], list[Path]], Callable[[Path], object]]] = {
-    "adapter": (write_adapter, load_adapter),
+    "adapter": (write_adapter, read_adapter),
     "cache": (write_cache, read_cache),
     "released": (write_released, read_released),
 }
