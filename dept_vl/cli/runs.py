@@ -81,7 +81,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     metrics = options.metric.split(",") if options.metric else None
     if options.predictions:
-        from dept_vl.inference.evaluate import evaluate_file
+        from dept_vl.inference.score_file import evaluate_file
 
         files = {name: getattr(options, name) for name in ("questions", "annotations", "references")}
         settings = config_overrides(options, overrides)

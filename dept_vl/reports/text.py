@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
     from dept_vl.experiments.transfer import TransferResult
-    from dept_vl.inference.evaluate import EvaluationResult
     from dept_vl.inference.predict import Prediction
+    from dept_vl.inference.results import EvaluationResult
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.tasks import RenderedExample, Task
     from dept_vl.training.trainer import TrainResult
