@@ -33,6 +33,23 @@ EVALUATORS: dict[str, Evaluator] = {
     "squad": SQUAD,
 }
 
+_INVALID = "invalid"
+_INVALID_SCALE = Scale(100.0, "% of the predictions are no label")
+
+
+def display_scale(name: str) -> Scale:
+    """Returns how a score is printed: as its evaluator declares it.
+
+    Args:
+        name: A score's key; what follows a slash is a detail. One that no evaluator declares, as a results file of
+            another version may hold, is printed as it is.
+    """
+    key = name.split("/", 1)[0]
+    if key == _INVALID:
+        return _INVALID_SCALE
+    declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
+    return next(declared, Scale(1.0, ""))
+
 
 def check_available(names: Sequence[str], tokenizer: TokenizerName = "ptb") -> None:
     """Checks that evaluators exist and can run on this machine, to fail before any work is done.
@@ -75,7 +92,7 @@ def evaluate(
     for name in names:
         scores.update(EVALUATORS[name].compute(inputs))
     if label_set is not None:
-        scores["invalid"] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
+        scores[_INVALID] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
     return scores
 
 
@@ -88,5 +105,6 @@ __all__ = [
     "TokenizerName",
     "align",
     "check_available",
+    "display_scale",
     "evaluate",
 ]

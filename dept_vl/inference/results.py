@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dept_vl.evaluators import TokenizerName, check_available
+from dept_vl.evaluators import TokenizerName, check_available, display_scale
 from dept_vl.runs.folder import describe_run
 from dept_vl.system.atomic import write_json
 from dept_vl.tasks import Task
-
-_SCALE = (
-    "as the reference implementation returns it: VQA accuracy and squad_* 0-100, caption scores 0-1 (CIDEr 0-10), "
-    "other scores of text tasks at most 1"
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
         "split": result.split,
         "protocol": result.protocol,
         "metrics": result.metrics,
-        "scale": _SCALE,
+        "scale": _describe_scales(result.metrics),
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
@@ -73,3 +68,10 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
     path = result.files["scores"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
+
+
+def _describe_scales(metrics: Iterable[str]) -> str:
+    """Returns the scale of scores in words; details (behind a slash) have that of their score."""
+    factors = {name: display_scale(name).factor for name in metrics if "/" not in name}
+    printed = ", ".join(f"{name} x {factor:g}" for name, factor in factors.items())
+    return f"as the reference implementation returns it, unrounded; reports print {printed}"

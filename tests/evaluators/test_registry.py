@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import EVALUATORS, Reference, evaluate
+from dept_vl.evaluators import EVALUATORS, Reference, Scale, display_scale, evaluate
 
 PREDICTIONS = ["1", "0", "0", "2"]
 REFERENCES = [
@@ -34,6 +34,8 @@ def test_every_evaluator_gives_the_finite_scores_it_declares(name):
     scores = evaluate([name], PREDICTIONS, REFERENCES)
     assert {key.split("/")[0] for key in scores} == set(EVALUATORS[name].scores)
     assert all(math.isfinite(value) for value in scores.values())
+    for key in scores:
+        assert display_scale(key) == EVALUATORS[name].scores[key.split("/")[0]]
 
 
 @pytest.mark.parametrize("name", EVALUATORS)
@@ -59,3 +61,7 @@ def test_an_evaluator_that_cannot_run_here_stops_the_others_before_they_start(mo
     with pytest.raises(ConfigError, match="not with ptb"):
         evaluate(["cider", "bleu"], PREDICTIONS, REFERENCES)
     assert started == []
+
+
+def test_a_score_that_no_evaluator_declares_is_printed_as_it_is():
+    assert display_scale("from-another-version") == Scale(1.0, "")
