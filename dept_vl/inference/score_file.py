@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,15 +10,9 @@ from pathlib import Path
 from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
-from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references
+from dept_vl.evaluators.official_files import load_results
 from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
 from dept_vl.tasks import get_task
-
-REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
-    ("questions", "annotations"): load_vqa_references,
-    ("references",): load_caption_references,
-}
-"""Official reference files, as ``Task.reference_files`` names them -> what reads them."""
 
 
 def evaluate_file(
@@ -48,11 +43,12 @@ def evaluate_file(
     started = time.perf_counter()
     task = get_task(task_name)
     names = check_metrics(task, metrics, tokenizer)
-    if set(references) != set(task.reference_files) or not task.reference_files:
+    if set(references) != set(task.reference_files) or task.reference_reader is None:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
         raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
-    known = REFERENCE_READERS[task.reference_files](*(references[name] for name in task.reference_files))
+    read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
+    known = read(**references)
     id_key, text_key = task.result_keys
     texts, aligned = align(
         load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")

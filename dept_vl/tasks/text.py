@@ -78,6 +78,7 @@ def text_task(
         max_source_length=max_source_length,
         max_target_length=ANSWER_TOKENS if labels is None else LABEL_TOKENS,
         paper=PAPER,
+        converter="data_prep.converters.text_tasks:prepare_text",
         input_columns=tuple(column for column, kind in columns.items() if kind in _INPUTS),
         source=source,
         columns=columns,
