@@ -77,3 +77,13 @@ def test_a_task_without_a_converter_is_refused(monkeypatch):
     monkeypatch.setitem(TASKS, "bare", replace(get_task("vqa"), name="bare", converter=None))
     with pytest.raises(ConfigError, match="task 'bare' declares no converter"):
         prepare("bare", Path("raw"), Path("out"))
+
+
+def test_splits_of_a_task_that_declares_no_sizes_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setitem(TASKS, "third", replace(get_task("coco"), name="third", split_sizes={}))
+    lines = prepare("third", write_raw(tmp_path / "raw"), tmp_path / "out").lines()
+    assert lines[:3] == [
+        "third train: 9 examples on 3 images",
+        "third val: 1 examples on 1 images",
+        "third test: 1 examples on 1 images",
+    ]
