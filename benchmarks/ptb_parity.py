@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dept_vl.evaluators import Reference
-from dept_vl.evaluators.captions import score_captions
+from dept_vl.evaluators import Reference, evaluate
 from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
 from dept_vl.evaluators.stanford_tokenizer import tokenize_stanford
 
 Outputs = tuple[list[str], list[Reference]]
+METRICS = ("cider", "bleu", "rouge-l")
 
 
 def read_text(path: Path) -> str:
@@ -118,8 +118,8 @@ def print_row(name: str, captions: int, equal: int, python_s: float, java_s: flo
 def compare_scores(outputs: dict[str, Outputs]) -> None:
     """Prints each score with both tokenizers, and the difference."""
     for name, (predictions, references) in outputs.items():
-        python = score_captions(predictions, references, tokenizer="ptb")
-        java = score_captions(predictions, references, tokenizer="stanford")
+        python = evaluate(METRICS, predictions, references, tokenizer="ptb")
+        java = evaluate(METRICS, predictions, references, tokenizer="stanford")
         print(f"{name}: {len(predictions)} images")
         for key, value in python.items():
             print(f"  {key:8s} ptb {value:.6f}  stanford {java[key]:.6f}  difference {value - java[key]:+.1e}")

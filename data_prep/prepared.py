@@ -74,12 +74,14 @@ class PreparedStats:
         """Returns the counts in words, a line a split and a line for each kind of row left out."""
         name = f"{self.task} ({self.protocol})" if self.protocol else self.task
         lines = []
-        for split, complete in self.expected.items():
-            target = f"{complete['examples']:,}{_on_images(complete['images'])}"
-            note = f"a subset; complete: {target}" if self.is_subset else f"expected {target}"
+        for split in dict.fromkeys((*self.expected, *self.splits)):
+            note = target = ""
+            if complete := self.expected.get(split):
+                target = f"{complete['examples']:,}{_on_images(complete['images'])}"
+                note = f" (a subset; complete: {target})" if self.is_subset else f" (expected {target})"
             if split in self.splits:
                 count = self.splits[split]
-                lines.append(f"{name} {split}: {count.examples:,} examples{_on_images(count.images)} ({note})")
+                lines.append(f"{name} {split}: {count.examples:,} examples{_on_images(count.images)}{note}")
             else:
                 lines.append(f"{name} {split}: not made, its raw rows are not there (complete: {target})")
         lines += [f"{name}: {number:,} {what}" for what, number in self.left_out.items() if number]
@@ -95,10 +97,10 @@ class Preparation:
         schema: Columns of its rows.
         rows: For each split, its rows; read once.
         examples: For each split, the examples the raw files hold and the images those are on.
+        inputs: The raw files read.
         is_subset: Whether the raw files are not the complete ones.
         complete: Why they are thought complete if they are, for the message about wrong counts.
         left_out: What was not used, in words, to how many.
-        inputs: The raw files read.
         protocol: The protocol of a text task.
         source: The hub's data set, where the rows come from there.
     """
@@ -107,10 +109,10 @@ class Preparation:
     schema: pa.Schema
     rows: Mapping[str, Iterable[Row]]
     examples: Mapping[str, SplitSize]
-    is_subset: bool
-    complete: str
-    left_out: dict[str, int]
     inputs: Sequence[RawFile]
+    is_subset: bool = False
+    complete: str = "the raw files are taken for the complete ones"
+    left_out: dict[str, int] = field(default_factory=dict)
     protocol: str | None = None
     source: str | None = None
 

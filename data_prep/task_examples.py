@@ -28,7 +28,7 @@ def render_examples(
 
     Raises:
         ConfigError: Both folders are given, or `raw` for a task whose raw files are of several kinds.
-        DataError: There are no such rows, or they are damaged.
+        DataError: There are no such rows, made-up ones included, or they are damaged.
     """
     if raw is not None and data_dir is not None:
         raise ConfigError("--raw and --data-dir: give one of them")
@@ -37,6 +37,9 @@ def render_examples(
     if raw is not None:
         return _from_raw(task, raw, count)
     rows = example_rows(task.name)[:count]
+    if not rows:
+        shown = "--raw DIR or --data-dir DATA" if task.source else "--data-dir DATA"
+        raise DataError(f"task {task.name!r} has no made-up rows to show; give {shown} for real ones")
     rows = [read_row(row, task.columns) if task.columns else row for row in rows]
     return [task.render(row) for row in rows], "made up for this listing, no data (--raw DIR shows real ones)"
 

@@ -1,10 +1,12 @@
 """A text task through the command line: prepare, train, evaluate, under both protocols; and the listing of tasks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from dept_vl.cli import main
+from dept_vl.tasks import TASKS, get_task
 from tests.data_prep.text_rows import cola_folder, cola_rows, write_rows
 
 TINY = (
@@ -118,3 +120,11 @@ def test_examples_are_shown_as_the_model_sees_them(capsys, tmp_path):
     assert "1 fixed\n  'sentence: Sentence number 0, " in out
     code, out, _ = run(capsys, "tasks", "vqa")
     assert "1\n  'vqa: What color is the kettle?' -> what people answered" in out
+
+
+def test_a_task_without_made_up_rows_says_where_to_find_real_ones(capsys, monkeypatch):
+    monkeypatch.setitem(TASKS, "third", replace(get_task("vqa"), name="third"))
+    code, _, error = run(capsys, "tasks", "third")
+    assert code == 2
+    assert "task 'third' has no made-up rows to show; give --data-dir DATA for real ones" in error
+    assert run(capsys, "tasks")[0] == 0

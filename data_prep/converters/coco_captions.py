@@ -15,10 +15,10 @@ from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.image_files import locate_images
 from data_prep.raw.json_files import Place, RawFile, find_raw, read_json, records, take
 from data_prep.raw.karpathy import SPLITS, KarpathySplits, read_karpathy
-from dept_vl.data.manifest import manifest_schema
+from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
-from dept_vl.tasks import Row, SplitSize, get_task
+from dept_vl.tasks import Row, SplitSize, Task
 
 YEARS = ("train2014", "val2014")
 SCHEMA = manifest_schema(images=True)
@@ -32,25 +32,28 @@ class Caption:
     caption: str
 
 
-def prepare_coco(raw: Path, out: Path, *, images: Path | None = None, check_images: bool = True) -> PreparedStats:
-    """Writes ``out/coco/{train,val,test}.parquet`` and ``stats.json`` from the official files, all or nothing.
+def prepare_coco(
+    task: Task, raw: Path, out: Path, *, images: Path | None = None, image_check: bool = True
+) -> PreparedStats:
+    """Writes ``out/<task>/{train,val,test}.parquet`` and ``stats.json`` from the official files, all or nothing.
 
     Training has a row a caption; validation and test have a row an image, with all its captions as references.
 
     Args:
+        task: The task that the splits are of.
         raw: Folder with ``captions_{train,val}2014.json`` (or in ``annotations/``) and ``dataset_coco.json``.
         out: The data folder.
         images: Root of the image folders; None: `raw`.
-        check_images: Whether each image's file is looked for. If not, rows carry the official path.
+        image_check: Whether each image's file is looked for. If not, rows carry the official path.
 
     Returns:
         Counts by split, also logged.
 
     Raises:
         DataError: A raw file is missing, damaged or of another shape, image files are missing, counts of complete data
-            differ, or ``out/coco`` is not empty.
+            differ, or the task's folder is not empty.
     """
-    refuse_existing(out / "coco")
+    refuse_existing(task_folder(out, task.name))
     karpathy = read_karpathy(raw)
     captions: dict[int, list[Caption]] = {}
     inputs = [karpathy.file]
@@ -63,11 +66,12 @@ def prepare_coco(raw: Path, out: Path, *, images: Path | None = None, check_imag
         inputs.append(file)
     used = {image_id: path for image_id, path in karpathy.path_of.items() if image_id in captions}
     root = images if images is not None else raw
-    paths = locate_images(root, used) if check_images else used
-    return build(captions, karpathy, paths, inputs).write(out, raw, root)
+    paths = locate_images(root, used) if image_check else used
+    return build(task, captions, karpathy, paths, inputs).write(out, raw, root)
 
 
 def build(
+    task: Task,
     captions: Mapping[int, Sequence[Caption]],
     karpathy: KarpathySplits,
     paths: Mapping[int, str],
@@ -81,7 +85,7 @@ def build(
     train_captions = sum(len(captions[image_id]) for image_id in images["train"])
     blank = sum(not c.caption.strip() for image_id in images["train"] for c in captions[image_id])
     return karpathy.preparation(
-        task=get_task("coco"),
+        task=task,
         schema=SCHEMA,
         rows={split: convert(captions, images[split], paths, per_caption=split == "train") for split in SPLITS},
         examples={

@@ -19,7 +19,7 @@ from data_prep.raw.text_files import Placed, describe_file, file_names, find_spl
 from dept_vl.data.manifest import ROWS_PER_BATCH, manifest_schema, task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.system.atomic import refuse_existing
-from dept_vl.tasks import Row, Source, SplitRule, SplitSize, Task, get_task
+from dept_vl.tasks import Row, Source, SplitRule, SplitSize, Task
 from dept_vl.tasks.base import Protocol
 from dept_vl.tasks.splits import SPLIT_SEED
 
@@ -47,12 +47,12 @@ class RawSplit:
 
 
 def prepare_text(
-    task_name: str, raw: Path | None, out: Path, *, protocol: str | None = None, subset: bool = False
+    task: Task, raw: Path | None, out: Path, *, protocol: str | None = None, subset: bool = False
 ) -> PreparedStats:
     """Writes ``out/<task>.<protocol>/{train,val,test}.parquet`` and ``stats.json``, all or nothing.
 
     Args:
-        task_name: A text task.
+        task: A text task.
         raw: Folder with ``<hub split>.{parquet,jsonl,jsonl.gz,csv,tsv}`` in the data set's own columns; None: the hub.
         out: The data folder.
         protocol: ``"fixed"`` or ``"paper"``; None: the task's default.
@@ -66,7 +66,6 @@ def prepare_text(
         DataError: A file is missing, damaged, incomplete or of another data set, a row breaks a rule, or the output
             folder is not empty.
     """
-    task = get_task(task_name)
     name = protocol or task.protocols[0]
     variant = task.variant(name)
     refuse_existing(task_folder(out, task.name, name))

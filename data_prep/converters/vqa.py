@@ -13,10 +13,10 @@ from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.image_files import locate_images
 from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
 from data_prep.raw.karpathy import SPLITS, KarpathySplits, read_karpathy
-from dept_vl.data.manifest import manifest_schema
+from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
-from dept_vl.tasks import Row, SplitSize, get_task
+from dept_vl.tasks import Row, SplitSize, Task
 from dept_vl.tasks.vqa_answers import soft_scores
 
 logger = logging.getLogger(__name__)
@@ -38,32 +38,34 @@ class Question:
 
 
 def prepare_vqa(
+    task: Task,
     raw: Path,
     out: Path,
     *,
     answer_vocabulary: Path | None = None,
     images: Path | None = None,
-    check_images: bool = True,
+    image_check: bool = True,
 ) -> PreparedStats:
-    """Writes ``out/vqa/{train,val,test}.parquet`` and ``stats.json`` from the official files, all or nothing.
+    """Writes ``out/<task>/{train,val,test}.parquet`` and ``stats.json`` from the official files, all or nothing.
 
     Args:
+        task: The task that the splits are of.
         raw: Folder with ``v2_OpenEnded_mscoco_{train,val}2014_questions.json``,
             ``v2_mscoco_{train,val}2014_annotations.json`` and ``dataset_coco.json``.
         out: The data folder.
         answer_vocabulary: JSON list of answers (or object with answers as keys, such as ``trainval_ans2label.json``);
             targets outside it are dropped. None: every answer is a target.
         images: Root of the image folders; None: `raw`.
-        check_images: Whether each image's file is looked for. If not, rows carry the official path.
+        image_check: Whether each image's file is looked for. If not, rows carry the official path.
 
     Returns:
         Counts by split, also logged.
 
     Raises:
         DataError: A raw file is missing, damaged or of another shape, questions and annotations do not belong
-            together, image files are missing, counts of complete data differ, or ``out/vqa`` is not empty.
+            together, image files are missing, counts of complete data differ, or the task's folder is not empty.
     """
-    refuse_existing(out / "vqa")
+    refuse_existing(task_folder(out, task.name))
     karpathy = read_karpathy(raw)
     vocabulary = None if answer_vocabulary is None else read_vocabulary(answer_vocabulary)
     questions: list[Question] = []
@@ -75,11 +77,12 @@ def prepare_vqa(
     _refuse_twice(questions, raw)
     used = {q.image_id: karpathy.path_of[q.image_id] for q in questions if q.image_id in karpathy.split_of}
     root = images if images is not None else raw
-    paths = locate_images(root, used) if check_images else used
-    return build(questions, karpathy, paths, vocabulary, inputs).write(out, raw, root)
+    paths = locate_images(root, used) if image_check else used
+    return build(task, questions, karpathy, paths, vocabulary, inputs).write(out, raw, root)
 
 
 def build(
+    task: Task,
     questions: Sequence[Question],
     karpathy: KarpathySplits,
     paths: Mapping[int, str],
@@ -99,7 +102,7 @@ def build(
             unlisted += 1
     trainable = [q for q in by_split["train"] if targets(q, vocabulary)]
     return karpathy.preparation(
-        task=get_task("vqa"),
+        task=task,
         schema=SCHEMA,
         rows={
             split: convert(trainable if split == "train" else by_split[split], paths, vocabulary) for split in SPLITS

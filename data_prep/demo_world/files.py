@@ -27,6 +27,9 @@ from dept_vl.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+DRAWN_TASKS = ("vqa", "coco")
+"""The tasks whose raw files `write_scenes` writes."""
+
 QUESTIONS_PER_IMAGE = 4
 ANSWERS_PER_QUESTION = 10
 JPEG_QUALITY = 95

@@ -12,8 +12,8 @@ from filelock import FileLock
 
 from data_prep import demo_world
 from data_prep.cache_features import cache_features
-from data_prep.demo_world.files import write_scenes
-from data_prep.prepare import CONVERTERS, prepare
+from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
+from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.errors import DataError
 from dept_vl.settings.demo import ASSETS, demo_config
@@ -59,7 +59,7 @@ def _make(root: Path, folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("drawing the demo's scenes into %s (once)", folder)
             write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
-            for task in CONVERTERS:
+            for task in DRAWN_TASKS:
                 prepare(task, folder / "raw", folder)
             clip = load_config(demo_config("vqa", "dept")).model.clip
             cache_features(clip, folder, "vqa")

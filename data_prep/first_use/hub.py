@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from data_prep.converters.text_tasks import prepare_text
+from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import DataError
@@ -40,7 +40,7 @@ def text_data_dir(task: str, protocol: str | None) -> Path:
         with FileLock(root / f".{folder.name}.lock"):
             if not folder.is_dir():
                 logger.info("no --data-dir: preparing %s from %s into %s (once)", task, get_task(task).source, folder)
-                prepare_text(task, None, root, protocol=protocol)
+                prepare(task, None, root, protocol=protocol)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot prepare the task: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "

@@ -24,26 +24,27 @@ def _add_prepare(commands: Any) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="data folder; each task gets its own in it"
     )
     parser.add_argument("--protocol", choices=("fixed", "paper"), help="text tasks; default: fixed")
-    parser.add_argument("--subset", action="store_true", help="text tasks: take files that are not complete")
+    parser.add_argument(
+        "--subset", action="store_const", const=True, help="text tasks: take files that are not complete"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
-    parser.add_argument("--no-image-check", action="store_true", help="do not look for the image files")
+    parser.add_argument(
+        "--no-image-check",
+        dest="image_check",
+        action="store_const",
+        const=False,
+        help="do not look for the image files",
+    )
 
 
 def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("prepare", overrides)
     from data_prep.prepare import prepare
 
-    stats = prepare(
-        options.task,
-        options.raw,
-        options.out,
-        protocol=options.protocol,
-        subset=options.subset,
-        images=options.images,
-        answer_vocabulary=options.answer_vocabulary,
-        check_images=not options.no_image_check,
-    )
+    arguments = {name: value for name, value in vars(options).items() if name != "command"}
+    task, raw, out = (arguments.pop(name) for name in ("task", "raw", "out"))
+    stats = prepare(task, raw, out, **arguments)
     print(f"prepared: {stats.folder}")
 
 

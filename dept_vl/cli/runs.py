@@ -56,9 +56,8 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
     parser.add_argument("--metric", metavar="NAMES", help="comma-separated evaluators; default: the task's own")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="results file in the official format")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="VQA questions, with --predictions")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="VQA annotations, with --predictions")
-    parser.add_argument("--references", type=Path, metavar="FILE", help="captions_*.json, with --predictions")
+    for name, text in _reference_files().items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{text}, with --predictions")
     parser.add_argument("--tokenizer", default="ptb", choices=("ptb", "stanford"), help="caption tokenizer")
     parser.add_argument("--allow-missing", action="store_true", help="score absent predictions as empty")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the scores go as JSON")
@@ -73,6 +72,15 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--question-types", action="store_true", help="also print VQA accuracy per question type")
 
 
+def _reference_files() -> dict[str, str]:
+    """Returns every flag that names an official reference file, and which one, as the tasks declare them."""
+    from dept_vl.tasks import TASKS
+
+    declared = [item for task in TASKS.values() for item in task.reference_files.items()]
+    flags = {name for name, _ in declared}
+    return {flag: " or ".join(dict.fromkeys(text for name, text in declared if name == flag)) for flag in sorted(flags)}
+
+
 def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify:
         _verify(options, overrides)
@@ -81,9 +89,9 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     metrics = options.metric.split(",") if options.metric else None
     if options.predictions:
-        from dept_vl.inference.evaluate import evaluate_file
+        from dept_vl.inference.score_file import evaluate_file
 
-        files = {name: getattr(options, name) for name in ("questions", "annotations", "references")}
+        files = {name: getattr(options, name) for name in _reference_files()}
         settings = config_overrides(options, overrides)
         if set(settings) - {"task"}:
             raise ConfigError(f"{sorted(set(settings) - {'task'})[0]}: has no effect with --predictions")
@@ -119,7 +127,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
 
     settings = config_overrides(options, overrides)
-    names = ("checkpoint", "metric", "predictions", "questions", "annotations", "references", "output", "config")
+    names = ("checkpoint", "metric", "predictions", *_reference_files(), "output", "config")
     given = [f"--{name}" for name in names if getattr(options, name)]
     given += sorted(set(settings) - set(MOVABLE))
     if given:

@@ -1,44 +1,54 @@
 """Evaluators: predictions and references in, named scores out. No torch, no model.
 
-To add one: write a function or a callable class with the signature `Evaluator` and give it a line in
-`EVALUATORS`.
+To add one: a file with an `Evaluator`, and its line in `EVALUATORS` (docs/extending.md has an example).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dept_vl.evaluators.base import Evaluator, Reference, align
-from dept_vl.evaluators.captions import (
-    CAPTION_METRICS,
-    CaptionEvaluator,
-    TokenizerName,
-    check_captions_available,
-    score_captions,
-)
-from dept_vl.evaluators.classification import accuracy, cb, f1, matthews_correlation, multirc
-from dept_vl.evaluators.correlation import pearson, spearman
-from dept_vl.evaluators.squad import squad
-from dept_vl.evaluators.vqa_accuracy import VqaAccuracy
+from dept_vl.evaluators.base import EvaluationInput, Evaluator, Reference, Scale, TokenizerName, align
+from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
+from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
+from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
+from dept_vl.evaluators.squad import SQUAD
+from dept_vl.evaluators.vqa_accuracy import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import lookup
 
 EVALUATORS: dict[str, Evaluator] = {
-    "vqa-accuracy": VqaAccuracy("official", key="vqa_accuracy"),
-    "vqa-accuracy-legacy-vlt5": VqaAccuracy("legacy-vlt5", key="vqa_accuracy_legacy_vlt5"),
-    "cider": CaptionEvaluator("cider"),
-    "bleu": CaptionEvaluator("bleu"),
-    "rouge-l": CaptionEvaluator("rouge-l"),
-    "meteor": CaptionEvaluator("meteor"),
-    "spice": CaptionEvaluator("spice"),
-    "accuracy": accuracy,
-    "f1": f1,
-    "matthews-correlation": matthews_correlation,
-    "pearson": pearson,
-    "spearman": spearman,
-    "multirc": multirc,
-    "cb": cb,
-    "squad": squad,
+    "vqa-accuracy": VQA_ACCURACY,
+    "vqa-accuracy-legacy-vlt5": VQA_ACCURACY_LEGACY_VLT5,
+    "cider": CIDER,
+    "bleu": BLEU,
+    "rouge-l": ROUGE_L,
+    "meteor": METEOR,
+    "spice": SPICE,
+    "accuracy": ACCURACY,
+    "f1": F1,
+    "matthews-correlation": MATTHEWS_CORRELATION,
+    "pearson": PEARSON,
+    "spearman": SPEARMAN,
+    "multirc": MULTIRC,
+    "cb": CB,
+    "squad": SQUAD,
 }
+
+_INVALID = "invalid"
+_INVALID_SCALE = Scale(100.0, "% of the predictions are no label")
+
+
+def display_scale(name: str) -> Scale:
+    """Returns how a score is printed: as its evaluator declares it.
+
+    Args:
+        name: A score's key; what follows a slash is a detail. One that no evaluator declares, as a results file of
+            another version may hold, is printed as it is.
+    """
+    key = name.split("/", 1)[0]
+    if key == _INVALID:
+        return _INVALID_SCALE
+    declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
+    return next(declared, Scale(1.0, ""))
 
 
 def check_available(names: Sequence[str], tokenizer: TokenizerName = "ptb") -> None:
@@ -47,9 +57,8 @@ def check_available(names: Sequence[str], tokenizer: TokenizerName = "ptb") -> N
     Raises:
         ConfigError: A name is unknown, or Java is needed and there is none.
     """
-    for name in names:
-        lookup(EVALUATORS, name, "evaluator")
-    check_captions_available([name for name in names if name in CAPTION_METRICS], tokenizer)
+    for evaluator in [lookup(EVALUATORS, name, "evaluator") for name in names]:
+        evaluator.check_available(tokenizer)
 
 
 def evaluate(
@@ -60,7 +69,7 @@ def evaluate(
     tokenizer: TokenizerName = "ptb",
     label_set: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Runs several evaluators; captions are tokenised once for all of them.
+    """Runs several evaluators on one `EvaluationInput`, so that what they share is made once.
 
     Args:
         names: Names of `EVALUATORS`.
@@ -77,27 +86,25 @@ def evaluate(
         ConfigError: A name is unknown, or Java is needed and there is none.
         DataError: The lengths differ, there is nothing to score, or an example has no reference.
     """
-    evaluators = {name: lookup(EVALUATORS, name, "evaluator") for name in names}
+    check_available(names, tokenizer)
+    inputs = EvaluationInput(predictions, references, tokenizer)
     scores: dict[str, float] = {}
-    metrics = [name for name in evaluators if name in CAPTION_METRICS]
-    if metrics:
-        scores.update(score_captions(predictions, references, metrics, tokenizer))
-    for name, evaluator in evaluators.items():
-        if name not in metrics:
-            scores.update(evaluator(predictions, references))
+    for name in names:
+        scores.update(EVALUATORS[name].compute(inputs))
     if label_set is not None:
-        scores["invalid"] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
+        scores[_INVALID] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
     return scores
 
 
 __all__ = [
     "EVALUATORS",
-    "CaptionEvaluator",
+    "EvaluationInput",
     "Evaluator",
     "Reference",
+    "Scale",
     "TokenizerName",
-    "VqaAccuracy",
     "align",
     "check_available",
+    "display_scale",
     "evaluate",
 ]

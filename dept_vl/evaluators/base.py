@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
 
 from dept_vl.errors import DataError
+
+T = TypeVar("T")
+
+TokenizerName = Literal["ptb", "stanford"]
+"""How captions are tokenised: in Python, or by the original program, which needs Java. Both give the same tokens."""
 
 _NAMED_IDS = 5
 
@@ -34,28 +40,82 @@ class Reference:
     group: str | None = None
 
 
-Evaluator = Callable[[Sequence[str], Sequence[Reference]], dict[str, float]]
-"""Scores predictions against the references in the same order: score name to value, unrounded, in the
-scale of the reference implementation."""
+@dataclass(frozen=True)
+class EvaluationInput:
+    """Predictions and references that belong together, and what several evaluators make of them once.
 
-
-def check_aligned(predictions: Sequence[str], references: Sequence[Reference]) -> None:
-    """Checks what every evaluator needs.
+    Attributes:
+        predictions: One text for each example.
+        references: What people wrote, in the same order (see `align`).
+        tokenizer: How captions are tokenised; evaluators of other texts ignore it.
 
     Raises:
         DataError: There is nothing to score, the two lengths differ, or an example has no reference.
     """
-    if len(predictions) != len(references):
-        raise DataError(
-            f"{len(predictions)} predictions for {len(references)} references: give one prediction "
-            "for each, in the same order"
-        )
-    if not references:
-        raise DataError("nothing to score: 0 predictions and 0 references")
-    for index, reference in enumerate(references):
-        if not reference.references:
-            where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
-            raise DataError(f"example {where} has no reference text to score against")
+
+    predictions: Sequence[str]
+    references: Sequence[Reference]
+    tokenizer: TokenizerName = "ptb"
+    _shared: dict[Callable[[EvaluationInput], Any], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Checks once what every evaluator needs."""
+        if len(self.predictions) != len(self.references):
+            raise DataError(
+                f"{len(self.predictions)} predictions for {len(self.references)} references: give one prediction "
+                "for each, in the same order"
+            )
+        if not self.references:
+            raise DataError("nothing to score: 0 predictions and 0 references")
+        for index, reference in enumerate(self.references):
+            if not reference.references:
+                where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
+                raise DataError(f"example {where} has no reference text to score against")
+
+    def shared(self, make: Callable[[EvaluationInput], T]) -> T:
+        """Returns ``make(self)``, made at the first call and kept for the other evaluators of this input."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return cast(T, self._shared[make])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a score is printed.
+
+    Attributes:
+        factor: What the score, in its scorer's own scale, is multiplied by.
+        text: What the printed number is, in the words that stand beside it.
+    """
+
+    factor: float
+    text: str
+
+
+PERCENT = Scale(1.0, "of 100")
+TIMES_100 = Scale(100.0, "x 100, as papers print it")
+
+
+def _runs_anywhere(tokenizer: TokenizerName) -> None:
+    """Checks nothing: most evaluators need no more than their packages."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One scorer and what it declares. Of every score, higher is better: checkpoints and trials are picked by it.
+
+    Attributes:
+        compute: Scores an input: score key -> value, unrounded, in the scale of the reference implementation.
+        scores: Every key that `compute` may return -> how it is printed. Behind a slash it may add a detail
+            (``vqa_accuracy/number``), which is printed in the same way.
+        check_available: Raises `ConfigError` where it cannot run on this machine, given the tokenizer of captions.
+    """
+
+    compute: Callable[[EvaluationInput], dict[str, float]]
+    scores: Mapping[str, Scale]
+    check_available: Callable[[TokenizerName], None] = _runs_anywhere
 
 
 def align(

@@ -1,6 +1,6 @@
 """COCO caption scores with pycocoevalcap's own scorers: CIDEr, BLEU, ROUGE-L, METEOR, SPICE.
 
-All scorers read one tokenised input. Scales are those of pycocoevalcap, unrounded: papers print
+All scorers of one input share its tokenised captions. Scales are those of pycocoevalcap, unrounded: papers print
 100 times these values (CIDEr 1.137 is printed as 113.7). Its ``Cider`` is CIDEr-D (clipped counts,
 Gaussian length penalty with sigma 6, times 10), which is what the literature reports on COCO.
 """
@@ -11,19 +11,16 @@ import logging
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators.base import Reference, check_aligned
+from dept_vl.evaluators.base import TIMES_100, EvaluationInput, Evaluator, TokenizerName
 from dept_vl.evaluators.java import require_java
 from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
 from dept_vl.evaluators.stanford_tokenizer import tokenize_stanford
 from dept_vl.registry import lookup
 
 logger = logging.getLogger(__name__)
-
-TokenizerName = Literal["ptb", "stanford"]
-CaptionMetric = Literal["cider", "bleu", "rouge-l", "meteor", "spice"]
 
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "ptb": tokenize_ptb,
@@ -47,27 +44,18 @@ class TokenizedCaptions:
     references: dict[int, list[str]]
 
 
-def tokenize_captions(
-    predictions: Sequence[str], references: Sequence[Reference], tokenizer: TokenizerName = "ptb"
-) -> TokenizedCaptions:
+def tokenize_captions(inputs: EvaluationInput) -> TokenizedCaptions:
     """Tokenises predictions and references, each in one call as pycocoevalcap does.
-
-    Args:
-        predictions: One caption for each image.
-        references: The people's captions, in the same order.
-        tokenizer: "ptb" (Python) or "stanford" (the original, needs Java).
 
     Raises:
         ConfigError: The tokenizer is unknown, or needs Java and there is none.
-        DataError: The lengths differ, there is nothing to score, or an image has no caption.
     """
-    tokenize = lookup(TOKENIZERS, tokenizer, "tokenizer")
-    check_aligned(predictions, references)
-    flat = [text for reference in references for text in reference.references]
+    tokenize = lookup(TOKENIZERS, inputs.tokenizer, "tokenizer")
+    flat = [text for reference in inputs.references for text in reference.references]
     tokenized = iter(tokenize(flat))
     return TokenizedCaptions(
-        predictions={i: [text] for i, text in enumerate(tokenize(predictions))},
-        references={i: [next(tokenized) for _ in ref.references] for i, ref in enumerate(references)},
+        predictions={i: [text] for i, text in enumerate(tokenize(inputs.predictions))},
+        references={i: [next(tokenized) for _ in ref.references] for i, ref in enumerate(inputs.references)},
     )
 
 
@@ -107,7 +95,6 @@ def _rouge_l(captions: TokenizedCaptions) -> dict[str, float]:
 
 def _meteor(captions: TokenizedCaptions) -> dict[str, float]:
     """Returns METEOR 1.5, computed by its Java program."""
-    check_captions_available(["meteor"])
     from pycocoevalcap.meteor.meteor import Meteor
 
     score = _run_java_scorer("METEOR", Meteor, captions)
@@ -116,7 +103,6 @@ def _meteor(captions: TokenizedCaptions) -> dict[str, float]:
 
 def _spice(captions: TokenizedCaptions) -> dict[str, float]:
     """Returns SPICE 1.0, computed by its Java program, which downloads CoreNLP models on first use."""
-    check_captions_available(["spice"])
     from pycocoevalcap.spice.spice import Spice
 
     score = _run_java_scorer("SPICE", Spice, captions)
@@ -145,77 +131,31 @@ def _run_java_scorer(name: str, scorer: Callable[[], Any], captions: TokenizedCa
     return float(score)
 
 
-_SCORERS: dict[str, Callable[[TokenizedCaptions], dict[str, float]]] = {
-    "cider": _cider,
-    "bleu": _bleu,
-    "rouge-l": _rouge_l,
-    "meteor": _meteor,
-    "spice": _spice,
-}
-CAPTION_METRICS: tuple[str, ...] = get_args(CaptionMetric)
-
-
-_JAVA_METRICS = {"meteor": "METEOR", "spice": "SPICE"}
-
-
-def check_captions_available(metrics: Sequence[str], tokenizer: TokenizerName = "ptb") -> None:
-    """Checks that metrics and tokenizer can run on this machine.
+def _evaluator(
+    scorer: Callable[[TokenizedCaptions], dict[str, float]], *scores: str, java_program: str | None = None
+) -> Evaluator:
+    """Returns a scorer of tokenised captions as an evaluator.
 
     Args:
-        metrics: Names of `CAPTION_METRICS`, possibly none: then the tokenizer does not matter.
-        tokenizer: A name of `TOKENIZERS`.
-
-    Raises:
-        ConfigError: The tokenizer is unknown, or Java is needed and there is none.
-    """
-    for metric in metrics:
-        if metric in _JAVA_METRICS:
-            require_java(_JAVA_METRICS[metric], f"leave {_JAVA_METRICS[metric]} out")
-    if metrics and lookup(TOKENIZERS, tokenizer, "tokenizer") is tokenize_stanford:
-        require_java("the Stanford tokenizer", 'use tokenizer "ptb", which gives the same tokens')
-
-
-def score_captions(
-    predictions: Sequence[str],
-    references: Sequence[Reference],
-    metrics: Sequence[str] = ("cider", "bleu", "rouge-l"),
-    tokenizer: TokenizerName = "ptb",
-) -> dict[str, float]:
-    """Scores captions: tokenises once, then runs each scorer.
-
-    Args:
-        predictions: One caption for each image; an empty one scores 0.
-        references: The people's captions, in the same order.
-        metrics: Names of `CAPTION_METRICS`.
-        tokenizer: "ptb" (Python) or "stanford" (the original, needs Java).
-
-    Returns:
-        Score by name (CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE) in pycocoevalcap's scale.
-
-    Raises:
-        ConfigError: A metric or the tokenizer is unknown, or Java is needed and there is none.
-        DataError: The lengths differ, there is nothing to score, or an image has no caption.
-    """
-    scorers = [lookup(_SCORERS, metric, "caption metric") for metric in metrics]
-    captions = tokenize_captions(predictions, references, tokenizer)
-    scores: dict[str, float] = {}
-    for scorer in scorers:
-        scores.update(scorer(captions))
-    return scores
-
-
-@dataclass(frozen=True)
-class CaptionEvaluator:
-    """One caption metric as an evaluator.
-
-    Attributes:
-        metric: Name of `CAPTION_METRICS`.
-        tokenizer: "ptb" (Python) or "stanford" (the original, needs Java).
+        scorer: Scores tokenised captions.
+        scores: The keys it returns.
+        java_program: What it runs in Java, for the message where there is none.
     """
 
-    metric: CaptionMetric
-    tokenizer: TokenizerName = "ptb"
+    def compute(inputs: EvaluationInput) -> dict[str, float]:
+        return scorer(inputs.shared(tokenize_captions))
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
-        """Returns what `score_captions` returns for this metric alone."""
-        return score_captions(predictions, references, (self.metric,), self.tokenizer)
+    def check_available(tokenizer: TokenizerName) -> None:
+        if java_program is not None:
+            require_java(java_program, f"leave {java_program} out")
+        if lookup(TOKENIZERS, tokenizer, "tokenizer") is tokenize_stanford:
+            require_java("the Stanford tokenizer", 'use tokenizer "ptb", which gives the same tokens')
+
+    return Evaluator(compute, dict.fromkeys(scores, TIMES_100), check_available)
+
+
+CIDER = _evaluator(_cider, "CIDEr")
+BLEU = _evaluator(_bleu, *(f"BLEU-{n}" for n in range(1, 5)))
+ROUGE_L = _evaluator(_rouge_l, "ROUGE-L")
+METEOR = _evaluator(_meteor, "METEOR", java_program="METEOR")
+SPICE = _evaluator(_spice, "SPICE", java_program="SPICE")

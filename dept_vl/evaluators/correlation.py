@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import Reference
+from dept_vl.evaluators.base import TIMES_100, EvaluationInput, Evaluator
 from dept_vl.evaluators.classification import gold_labels
 
 UNREADABLE = -1.0
 """What a prediction that is no finite number counts as; the released ``string_to_float`` (its "nan" stays nan)."""
 
 
-def pearson(predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
+def pearson(inputs: EvaluationInput) -> dict[str, float]:
     """Returns Pearson correlation; 0 where it is undefined, as where all predictions are equal (released code).
 
     Raises:
@@ -22,20 +21,20 @@ def pearson(predictions: Sequence[str], references: Sequence[Reference]) -> dict
     """
     from scipy.stats import pearsonr
 
-    return {"pearson": _correlate(pearsonr, predictions, references)}
+    return {"pearson": _correlate(pearsonr, inputs)}
 
 
-def spearman(predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
+def spearman(inputs: EvaluationInput) -> dict[str, float]:
     """Returns Spearman rank correlation; as `pearson`."""
     from scipy.stats import spearmanr
 
-    return {"spearman": _correlate(spearmanr, predictions, references)}
+    return {"spearman": _correlate(spearmanr, inputs)}
 
 
-def _correlate(statistic: object, predictions: Sequence[str], references: Sequence[Reference]) -> float:
-    golds = [_number(gold) for gold in gold_labels(predictions, references)]
-    numbers = [_number(prediction) for prediction in predictions]
-    for gold, reference in zip(golds, references, strict=True):
+def _correlate(statistic: object, inputs: EvaluationInput) -> float:
+    golds = [_number(gold) for gold in gold_labels(inputs)]
+    numbers = [_number(prediction) for prediction in inputs.predictions]
+    for gold, reference in zip(golds, inputs.references, strict=True):
         if gold is None:
             raise DataError(f"example {reference.example_id}: reference {reference.references[0]!r} is no number")
     if len(golds) < 2:
@@ -52,3 +51,7 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+PEARSON = Evaluator(pearson, {"pearson": TIMES_100})
+SPEARMAN = Evaluator(spearman, {"spearman": TIMES_100})

@@ -103,32 +103,35 @@ def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Referen
     return references
 
 
-def load_caption_references(path: Path) -> dict[int, Reference]:
+def load_caption_references(references: Path) -> dict[int, Reference]:
     """Returns the captions by image id, from ``captions_val2014.json`` or one like it.
 
     Images come in the order of the file's ``images``; one without captions is left out, with a warning.
+
+    Args:
+        references: The file.
 
     Raises:
         DataError: The file is missing, is no JSON or has another shape; an image id comes twice; a
             caption belongs to no image.
     """
-    content = _read_json(path)
+    content = _read_json(references)
     captions: dict[int, list[str]] = {}
-    for index, record in enumerate(_records(content, path, "images")):
-        where = f"{path}, images[{index}]"
+    for index, record in enumerate(_records(content, references, "images")):
+        where = f"{references}, images[{index}]"
         image_id = _field(record, "id", int, where)
         if image_id in captions:
             raise DataError(f"{where}: image id {image_id} occurs twice")
         captions[image_id] = []
-    for index, record in enumerate(_records(content, path, "annotations")):
-        where = f"{path}, annotations[{index}]"
+    for index, record in enumerate(_records(content, references, "annotations")):
+        where = f"{references}, annotations[{index}]"
         image_id = _field(record, "image_id", int, where)
         if image_id not in captions:
             raise DataError(f'{where}: image_id {image_id} is not among the "images" of the file')
         captions[image_id].append(_field(record, "caption", str, where))
     bare = [image_id for image_id, texts in captions.items() if not texts]
     if bare:
-        logger.warning("%s: %d images have no captions and are not scored", path, len(bare))
+        logger.warning("%s: %d images have no captions and are not scored", references, len(bare))
     return {image_id: Reference(references=texts, example_id=image_id) for image_id, texts in captions.items() if texts}
 
 

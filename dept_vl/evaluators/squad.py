@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
 
-from dept_vl.evaluators.base import Reference, check_aligned
+from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -25,17 +24,16 @@ def token_f1(prediction: str, gold: str) -> float:
     return 2 * same / (len(predicted) + len(expected)) if same else 0.0
 
 
-def squad(predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
-    """Returns ``squad_em`` and ``squad_f1``, each the mean over questions of the best over its golds.
-
-    Raises:
-        DataError: The lengths differ, there is nothing to score, or an example has no reference.
-    """
-    check_aligned(predictions, references)
+def squad(inputs: EvaluationInput) -> dict[str, float]:
+    """Returns ``squad_em`` and ``squad_f1``, each the mean over questions of the best over its golds."""
     exact = 0
     overlap = 0.0
-    for prediction, reference in zip(predictions, references, strict=True):
+    for prediction, reference in zip(inputs.predictions, inputs.references, strict=True):
         answer, golds = normalise_answer(prediction), [normalise_answer(gold) for gold in reference.references]
         exact += answer in golds
         overlap += max(token_f1(answer, gold) for gold in golds)
-    return {"squad_em": 100 * exact / len(references), "squad_f1": 100 * overlap / len(references)}
+    count = len(inputs.references)
+    return {"squad_em": 100 * exact / count, "squad_f1": 100 * overlap / count}
+
+
+SQUAD = Evaluator(squad, {"squad_em": PERCENT, "squad_f1": PERCENT})

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from dept_vl.evaluators.base import Reference, check_aligned
+from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator
 from dept_vl.tasks.vqa_answers import clean_whitespace, normalise_answer, process_punctuation
 
 VqaVariant = Literal["official", "legacy-vlt5"]
@@ -55,24 +55,15 @@ def _agreement(prediction: str, answers: Sequence[str], annotators: Sequence[Has
     return total / len(records)
 
 
-def question_accuracies(
-    predictions: Sequence[str],
-    references: Sequence[Reference],
-    variant: VqaVariant = "official",
-) -> list[float]:
+def question_accuracies(inputs: EvaluationInput, variant: VqaVariant = "official") -> list[float]:
     """Returns the accuracy of each question, in [0, 1], in the order given.
 
     Args:
-        predictions: One answer for each question.
-        references: The people's answers, in the same order.
+        inputs: One answer for each question, and the people's answers.
         variant: Which script to follow; see the module's docstring.
-
-    Raises:
-        DataError: The lengths differ, there is nothing to score, or a question has no answers.
     """
-    check_aligned(predictions, references)
     accuracies = []
-    for prediction, reference in zip(predictions, references, strict=True):
+    for prediction, reference in zip(inputs.predictions, inputs.references, strict=True):
         compared, answers = _comparable(prediction, reference.references, variant)
         annotators = range(len(answers)) if reference.annotators is None else reference.annotators
         accuracies.append(_agreement(compared, answers, annotators))
@@ -91,36 +82,34 @@ def _percent(accuracies: Sequence[float]) -> float:
     return 100 * total / len(accuracies)
 
 
-@dataclass(frozen=True)
-class VqaAccuracy:
-    """The evaluator: overall accuracy, by answer type and by question type.
+def vqa_accuracy(inputs: EvaluationInput, variant: VqaVariant, key: str) -> dict[str, float]:
+    """Returns percentages by score name: overall, by answer type and by question type.
 
-    Attributes:
+    Args:
+        inputs: One answer for each question, and the people's answers with their types.
         variant: Which script to follow.
-        key: Name of the overall score; the others are ``key/<answer type>`` and
-            ``key/question_type/<question type>``.
+        key: Name of the overall score; the others are ``key/<answer type>`` and ``key/question_type/<question type>``,
+            each kind in alphabetical order.
     """
+    accuracies = question_accuracies(inputs, variant)
+    by_answer_type: dict[str, list[float]] = defaultdict(list)
+    by_question_type: dict[str, list[float]] = defaultdict(list)
+    for accuracy, reference in zip(accuracies, inputs.references, strict=True):
+        if reference.answer_type is not None:
+            by_answer_type[reference.answer_type].append(accuracy)
+        if reference.question_type is not None:
+            by_question_type[reference.question_type].append(accuracy)
+    scores = {key: _percent(accuracies)}
+    for name, values in sorted(by_answer_type.items()):
+        scores[f"{key}/{name}"] = _percent(values)
+    for name, values in sorted(by_question_type.items()):
+        scores[f"{key}/question_type/{name}"] = _percent(values)
+    return scores
 
-    variant: VqaVariant = "official"
-    key: str = "vqa_accuracy"
 
-    def __call__(self, predictions: Sequence[str], references: Sequence[Reference]) -> dict[str, float]:
-        """Returns percentages by score name; types come in alphabetical order.
+def _evaluator(variant: VqaVariant, key: str) -> Evaluator:
+    return Evaluator(partial(vqa_accuracy, variant=variant, key=key), {key: PERCENT})
 
-        Raises:
-            DataError: The lengths differ, there is nothing to score, or a question has no answers.
-        """
-        accuracies = question_accuracies(predictions, references, self.variant)
-        by_answer_type: dict[str, list[float]] = defaultdict(list)
-        by_question_type: dict[str, list[float]] = defaultdict(list)
-        for accuracy, reference in zip(accuracies, references, strict=True):
-            if reference.answer_type is not None:
-                by_answer_type[reference.answer_type].append(accuracy)
-            if reference.question_type is not None:
-                by_question_type[reference.question_type].append(accuracy)
-        scores = {self.key: _percent(accuracies)}
-        for name, values in sorted(by_answer_type.items()):
-            scores[f"{self.key}/{name}"] = _percent(values)
-        for name, values in sorted(by_question_type.items()):
-            scores[f"{self.key}/question_type/{name}"] = _percent(values)
-        return scores
+
+VQA_ACCURACY = _evaluator("official", "vqa_accuracy")
+VQA_ACCURACY_LEGACY_VLT5 = _evaluator("legacy-vlt5", "vqa_accuracy_legacy_vlt5")

@@ -1,66 +1,24 @@
-"""Scores a trained run on a split, or a file of predictions in an official format without any model."""
+"""Scores a trained run on a split."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import split_path
-from dept_vl.errors import ConfigError
-from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
-from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
-from dept_vl.runs.folder import describe_run
+from dept_vl.evaluators import TokenizerName, evaluate
+from dept_vl.evaluators.official_files import write_results
+from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.atomic import write_json
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
     from dept_vl.inference.answer import Decoding
     from dept_vl.runs.session import Session
-
-REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
-    ("questions", "annotations"): load_vqa_references,
-    ("references",): load_caption_references,
-}
-"""Official reference files, as ``Task.reference_files`` names them -> what reads them."""
-
-_SCALE = (
-    "as the reference implementation returns it: VQA accuracy and squad_* 0-100, caption scores 0-1 (CIDEr 0-10), "
-    "other scores of text tasks at most 1"
-)
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What an evaluation found.
-
-    Attributes:
-        task: Task name.
-        metrics: Scores in the scorers' own scale, unrounded.
-        num_scored: Examples scored, those without a prediction among them.
-        files: Where predictions and scores were written.
-        seconds: Time taken.
-        budget: Trainable parameters, when a model was evaluated.
-        split: The split, when a model was evaluated.
-        protocol: The protocol of a text task.
-        decode: How its answers were made, ``"generate"`` or ``"score"``.
-        decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
-    """
-
-    task: str
-    metrics: dict[str, float]
-    num_scored: int
-    files: dict[str, Path] = field(default_factory=dict)
-    seconds: float = 0.0
-    budget: Any = None
-    split: str | None = None
-    protocol: str | None = None
-    decode: str | None = None
-    decode_agreement: float | None = None
 
 
 def evaluate_run(
@@ -104,7 +62,7 @@ def evaluate_run(
     session = session or Session()
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
-    names = _check_metrics(task, metrics, tokenizer)
+    names = check_metrics(task, metrics, tokenizer)
     decoding = choose_decoding(config, task)
     methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
     ways = {method: choose_decoding(config, task, method) for method in methods}
@@ -155,60 +113,9 @@ def evaluate_run(
             "data": hash_file(split_path(data_dir, task.name, split, protocol)),
             "adapter": hash_file(run_dir / WEIGHTS_FILE),
         }
-        _write_scores(
+        write_scores(
             result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=_described(decoding),
             config=asdict(config), sha256=hashes,
-        )  # fmt: skip
-    return result
-
-
-def evaluate_file(
-    task_name: str,
-    predictions: Path,
-    references: Mapping[str, Path],
-    *,
-    metrics: Sequence[str] | None = None,
-    tokenizer: TokenizerName = "ptb",
-    allow_missing: bool = False,
-    output: Path | None = None,
-) -> EvaluationResult:
-    """Scores a results file in the task's official format.
-
-    Args:
-        task_name: The task.
-        predictions: The results file.
-        references: Official reference files by the names in ``Task.reference_files``.
-        metrics: Evaluator names; None for the task's own.
-        tokenizer: How captions are tokenised.
-        allow_missing: Score absent predictions as empty instead of refusing.
-        output: Where the scores go as JSON; None writes none.
-
-    Raises:
-        ConfigError: A reference file was not named, or a metric is unknown.
-        DataError: A file is missing or malformed, or predictions do not match the references.
-    """
-    started = time.perf_counter()
-    task = get_task(task_name)
-    names = _check_metrics(task, metrics, tokenizer)
-    if set(references) != set(task.reference_files) or not task.reference_files:
-        needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
-        given = ", ".join(f"--{name}" for name in references) or "none of them"
-        raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
-    known = REFERENCE_READERS[task.reference_files](*(references[name] for name in task.reference_files))
-    id_key, text_key = task.result_keys
-    texts, aligned = align(
-        load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
-    )
-    scores = evaluate(names, texts, aligned, tokenizer=tokenizer)
-    result = EvaluationResult(
-        task.name, scores, len(aligned), {"scores": output} if output else {}, time.perf_counter() - started
-    )
-    if output:
-        scored = {"predictions": predictions, **references}
-        _write_scores(
-            result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
-            references={name: str(path) for name, path in references.items()},
-            sha256={name: hash_file(path) for name, path in scored.items()},
         )  # fmt: skip
     return result
 
@@ -216,35 +123,3 @@ def evaluate_file(
 def _described(decoding: Decoding) -> dict[str, Any]:
     """Returns how answers were made, without the labels, which are the task's."""
     return {key: value for key, value in asdict(decoding).items() if key != "labels"}
-
-
-def _check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
-    """Returns the evaluators to run, all known and able to run here, before any model is loaded."""
-    from dept_vl.evaluators import check_available
-
-    names = list(metrics or task.evaluators)
-    check_available(names, tokenizer)
-    return names
-
-
-def _write_scores(
-    result: EvaluationResult, evaluators: Sequence[str], tokenizer: TokenizerName, **details: Any
-) -> None:
-    """Writes scores with what is needed to re-make them (`dept_vl.inference.verify`)."""
-    content = {
-        "task": result.task,
-        "split": result.split,
-        "protocol": result.protocol,
-        "metrics": result.metrics,
-        "scale": _SCALE,
-        "num_scored": result.num_scored,
-        "evaluators": list(evaluators),
-        "caption_tokenizer": tokenizer,
-        "seconds": result.seconds,
-        **{name: getattr(result, name) for name in ("decode", "decode_agreement") if getattr(result, name) is not None},
-        **details,
-        "made_by": describe_run(),
-    }
-    path = result.files["scores"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import DataError, MismatchError
-from dept_vl.inference.evaluate import EvaluationResult, evaluate_file, evaluate_run
+from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.inference.results import EvaluationResult
+from dept_vl.inference.score_file import evaluate_file
 from dept_vl.runs.folder import describe_run
 from dept_vl.settings.load import config_from_tree, overlay_config
 from dept_vl.settings.schema import TrainConfig

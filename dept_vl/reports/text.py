@@ -5,45 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dept_vl.evaluators import display_scale
+
 if TYPE_CHECKING:
     from dept_vl.experiments.runs import Spread
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
     from dept_vl.experiments.transfer import TransferResult
-    from dept_vl.inference.evaluate import EvaluationResult
     from dept_vl.inference.predict import Prediction
+    from dept_vl.inference.results import EvaluationResult
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.tasks import RenderedExample, Task
     from dept_vl.training.trainer import TrainResult
     from dept_vl.tuners.base import Fact
-
-_PERCENT = "of 100"
-_TIMES_100 = "x 100, as papers print it"
-
-_DISPLAY = {
-    "vqa_accuracy": (1.0, _PERCENT),
-    "vqa_accuracy_legacy_vlt5": (1.0, _PERCENT),
-    "CIDEr": (100.0, _TIMES_100),
-    "BLEU-1": (100.0, _TIMES_100),
-    "BLEU-2": (100.0, _TIMES_100),
-    "BLEU-3": (100.0, _TIMES_100),
-    "BLEU-4": (100.0, _TIMES_100),
-    "ROUGE-L": (100.0, _TIMES_100),
-    "METEOR": (100.0, _TIMES_100),
-    "SPICE": (100.0, _TIMES_100),
-    "accuracy": (100.0, _TIMES_100),
-    "f1": (100.0, _TIMES_100),
-    "f1_macro": (100.0, _TIMES_100),
-    "f1a": (100.0, _TIMES_100),
-    "em": (100.0, _TIMES_100),
-    "matthews_correlation": (100.0, _TIMES_100),
-    "pearson": (100.0, _TIMES_100),
-    "spearman": (100.0, _TIMES_100),
-    "squad_em": (1.0, _PERCENT),
-    "squad_f1": (1.0, _PERCENT),
-    "invalid": (100.0, "% of the predictions are no label"),
-}
-"""Metric -> factor from the scorer's scale to the printed one, and what the printed one is."""
 
 _DETAIL = "/question_type/"
 
@@ -55,8 +29,8 @@ def format_score(name: str, value: float) -> tuple[str, str]:
         name: Evaluator key; what follows a slash is a detail.
         value: In the scorer's own scale.
     """
-    factor, scale = _DISPLAY.get(name.split("/", 1)[0], (1.0, ""))
-    return f"{value * factor:.1f}", scale
+    scale = display_scale(name)
+    return f"{value * scale.factor:.1f}", scale.text
 
 
 def format_spread(name: str, value: Spread) -> str:

@@ -21,7 +21,15 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (VQA, COCO, *glue.TASKS, *superglue.TASKS, *mrqa.TASKS, *other.TASKS)
+    task.name: task
+    for task in (
+        VQA,
+        COCO,
+        *glue.TASKS,
+        *superglue.TASKS,
+        *mrqa.TASKS,
+        *other.TASKS,
+    )
 }
 
 

@@ -122,7 +122,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Task:
-    """One task, declared once. Adding a task is one of these plus a template function.
+    """One task, declared once. Adding a task is one of these, a template and, for new raw files, a converter.
+
+    Functions of packages that this one must not import are named, ``"package.module:function"``, and looked up where
+    they are called.
 
     Attributes:
         name: Lower case, digits, ``-`` and ``_``; what ``--task`` takes.
@@ -134,9 +137,14 @@ class Task:
         input_columns: The columns the template reads.
         split_sizes: Expected size of each complete split; of a text task see `sizes`.
         paper: Where splits and metric come from.
+        converter: What makes the task's prepared splits of its raw files, called as ``convert(task, raw, out,
+            **options)`` by ``data_prep.prepare``; its options are its keyword-only parameters. None: nothing does, and
+            who has the rows writes them with ``dept_vl.data.manifest``.
         uses_images: Whether rows carry ``image_id`` and ``image``.
         result_keys: Names of id and text in the official results file of this task.
-        reference_files: What the official references without a model consist of: names of command-line flags.
+        reference_files: Flag of ``dept-vl eval`` -> which of the official reference files it names; empty: predictions
+            are not scored without a model.
+        reference_reader: What reads these files, called with their paths by the same names: id -> reference.
         few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
         few_shot_class: A target's class among them.
         source: Where a text task's rows come from; None for images.
@@ -153,9 +161,11 @@ class Task:
     paper: str
     input_columns: tuple[str, ...] = ()
     split_sizes: Mapping[str, SplitSize] = field(default_factory=dict)
+    converter: str | None = None
     uses_images: bool = False
     result_keys: tuple[str, str] = ("example_id", "prediction")
-    reference_files: tuple[str, ...] = ()
+    reference_files: Mapping[str, str] = field(default_factory=dict)
+    reference_reader: str | None = None
     few_shot_classes: tuple[str, ...] = ()
     few_shot_class: Callable[[str], str] = str
     source: Source | None = None
@@ -163,9 +173,11 @@ class Task:
     variants: Mapping[str, Protocol] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks the name, so that a bad one fails at import and not in a user's run."""
+        """Checks the declaration, so that a bad one fails at import and not in a user's run."""
         if not _VALID_NAME.match(self.name):
             raise ValueError(f"task name {self.name!r} must match {_VALID_NAME.pattern}")
+        if bool(self.reference_files) != (self.reference_reader is not None):
+            raise ValueError(f"task {self.name!r}: reference_files and reference_reader come together")
 
     @property
     def protocols(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def text_task(
     evaluators: tuple[str, ...] = ("accuracy",),
     primary_metric: str = "accuracy",
     max_source_length: int = 256,
+    follows: str = PAPER,
     paper: Mapping[str, Any] | None = None,
     fixed: Mapping[str, Any] | None = None,
     few_shot_classes: tuple[str, ...] = (),
@@ -63,6 +64,7 @@ def text_task(
         evaluators: Their names.
         primary_metric: What the paper's tables print.
         max_source_length: Text tokens kept (Table 10; MultiRC and question answering: the released checkpoints).
+        follows: Where splits and metric come from.
         paper: Fields of `Protocol` in which ``paper`` differs.
         fixed: Fields of `Protocol` in which ``fixed`` differs.
         few_shot_classes: Classes of few-shot sampling, where they are not the labels.
@@ -77,7 +79,8 @@ def text_task(
         primary_metric=primary_metric,
         max_source_length=max_source_length,
         max_target_length=ANSWER_TOKENS if labels is None else LABEL_TOKENS,
-        paper=PAPER,
+        paper=follows,
+        converter="data_prep.converters.text_tasks:prepare_text",
         input_columns=tuple(column for column, kind in columns.items() if kind in _INPUTS),
         source=source,
         columns=columns,

@@ -21,9 +21,11 @@ VQA = Task(
         "val": SplitSize(26_729, 5_000),
         "test": SplitSize(26_280, 5_000),
     },
+    converter="data_prep.converters.vqa:prepare_vqa",
     uses_images=True,
     result_keys=("question_id", "answer"),
-    reference_files=("questions", "annotations"),
+    reference_files={"questions": "VQA questions", "annotations": "VQA annotations"},
+    reference_reader="dept_vl.evaluators.official_files:load_vqa_references",
 )
 
 COCO = Task(
@@ -39,7 +41,9 @@ COCO = Task(
         "val": SplitSize(5_000, 5_000),
         "test": SplitSize(5_000, 5_000),
     },
+    converter="data_prep.converters.coco_captions:prepare_coco",
     uses_images=True,
     result_keys=("image_id", "caption"),
-    reference_files=("references",),
+    reference_files={"references": "captions_*.json"},
+    reference_reader="dept_vl.evaluators.official_files:load_caption_references",
 )

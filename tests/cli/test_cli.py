@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dept_vl.cli import main
+from dept_vl.tasks import TASKS, get_task
 
 
 def run(capsys, *arguments):
@@ -56,6 +58,19 @@ def test_help_of_a_command_lists_the_settings_without_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--tuner.lowrank_lr" in done.stdout
+
+
+def test_eval_takes_the_reference_files_that_tasks_declare(capsys, monkeypatch):
+    third = replace(get_task("vqa"), name="third", reference_files={"answers": "a list of answers"})
+    monkeypatch.setitem(TASKS, "third", third)
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for flag, text in {"answers": "a list of answers", "questions": "VQA questions", "references": "captions_"}.items():
+        assert f"--{flag} FILE {text}" in said
+    code, _, error = run(capsys, "eval", "--task", "third", "--predictions", "p.json", "--questions", "q.json")
+    assert code == 2
+    assert "task 'third' with --predictions needs --answers; given: --questions" in error
 
 
 def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments, tiny_data, tmp_path):

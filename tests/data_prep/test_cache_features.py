@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from data_prep.cache_features import cache_features, collect_images
-from data_prep.converters.coco_captions import prepare_coco
-from data_prep.converters.vqa import prepare_vqa
 from data_prep.demo_world.files import write_scenes
+from data_prep.prepare import prepare
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
@@ -42,7 +41,7 @@ def raw(tmp_path) -> Path:
 
 @pytest.fixture
 def data(raw, tmp_path) -> Path:
-    prepare_vqa(raw, tmp_path / "data")
+    prepare("vqa", raw, tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -85,11 +84,11 @@ def test_workers_change_nothing(clip, data):
 def test_a_second_task_on_the_same_images_adds_the_missing_ones(clip, data, raw):
     before = cache(clip, data)
     bytes_before = contents(before.folder)
-    prepare_coco(raw, data)
+    prepare("coco", raw, data)
     assert contents(cache(clip, data, "coco").folder) == bytes_before
     more = {**SPLIT_OF, 40: "train", 41: "val"}
     write_raw(raw, more)
-    prepare_coco(raw, data.parent / "more")
+    prepare("coco", raw, data.parent / "more")
     os.replace(data / "coco", data / "old")
     os.replace(data.parent / "more" / "coco", data / "coco")
     store = cache(clip, data, "coco")
@@ -169,8 +168,8 @@ def test_progress_is_shown(clip, data, capsys):
 def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
     """The demo's way: scenes in the official formats, `prepare` for both tasks, one store for both."""
     write_scenes(tmp_path / "raw", num_train=4, num_restval=2, num_val=2, num_test=2, seed=3)
-    vqa = prepare_vqa(tmp_path / "raw", tmp_path / "data")
-    coco = prepare_coco(tmp_path / "raw", tmp_path / "data")
+    vqa = prepare("vqa", tmp_path / "raw", tmp_path / "data")
+    coco = prepare("coco", tmp_path / "raw", tmp_path / "data")
     assert {s: c.images for s, c in vqa.splits.items()} == {s: c.images for s, c in coco.splits.items()}
     assert coco.splits["train"].images == 6
     demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
@@ -189,7 +188,7 @@ def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
     )
     (raw / "captions_val2014.json").write_bytes((photos / "captions_images.json").read_bytes())
     (raw / "captions_train2014.json").write_text('{"images": [], "annotations": []}')
-    prepare_coco(raw, tmp_path / "data", images=photos)
+    prepare("coco", raw, tmp_path / "data", images=photos)
     demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
     listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}

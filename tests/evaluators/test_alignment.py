@@ -1,8 +1,7 @@
 import pytest
 
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.evaluators import EVALUATORS, Reference, align, evaluate
-from dept_vl.evaluators.base import check_aligned
+from dept_vl.evaluators import EvaluationInput, Reference, align, evaluate
 
 REFERENCES = {i: Reference(["yes"] * 10, example_id=i) for i in (3, 1, 2)}
 
@@ -39,19 +38,14 @@ def test_predictions_for_unknown_ids_are_refused_even_if_some_may_miss():
     ("predictions", "references", "message"),
     [
         (["a"], [], "1 predictions for 0 references"),
+        (["a", "b"], [Reference(["a"])], "2 predictions for 1 references"),
         ([], [], "nothing to score"),
         (["a"], [Reference([])], "example number 0 has no reference"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(predictions, references, message):
     with pytest.raises(DataError, match=message):
-        check_aligned(predictions, references)
-
-
-@pytest.mark.parametrize("name", sorted(EVALUATORS))
-def test_every_evaluator_refuses_unequal_lengths(name):
-    with pytest.raises(DataError, match="2 predictions for 1 references"):
-        EVALUATORS[name](["a", "b"], [Reference(["a"])])
+        EvaluationInput(predictions, references)
 
 
 def test_evaluate_merges_the_scores_of_several_evaluators():

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import EVALUATORS, CaptionEvaluator, Reference, evaluate
-from dept_vl.evaluators.captions import score_captions, tokenize_captions
+from dept_vl.evaluators import EvaluationInput, Reference, evaluate
+from dept_vl.evaluators.captions import TOKENIZERS, tokenize_captions
 
+METRICS = ("cider", "bleu", "rouge-l")
 GOLDENS = json.loads((Path(__file__).parents[1] / "data" / "evaluators" / "caption_goldens.json").read_text())
 PREDICTIONS = [caption["prediction"] for caption in GOLDENS["captions"]]
 REFERENCES = [Reference(caption["references"]) for caption in GOLDENS["captions"]]
@@ -22,10 +23,10 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java
 
 @pytest.mark.parametrize("tokenizer", ["ptb", pytest.param("stanford", marks=needs_java)])
 def test_scores_equal_pycocoevalcap_with_java(tokenizer):
-    captions = tokenize_captions(PREDICTIONS, REFERENCES, tokenizer)
+    captions = tokenize_captions(EvaluationInput(PREDICTIONS, REFERENCES, tokenizer))
     assert [texts[0] for texts in captions.predictions.values()] == GOLDENS["tokenized_predictions"]
     assert list(captions.references.values()) == GOLDENS["tokenized_references"]
-    scores = score_captions(PREDICTIONS, REFERENCES, tokenizer=tokenizer)
+    scores = evaluate(METRICS, PREDICTIONS, REFERENCES, tokenizer=tokenizer)
     assert scores == pytest.approx({name: GOLDENS["scores"][name] for name in scores}, abs=1e-12)
     assert list(scores) == ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
 
@@ -88,36 +89,40 @@ def test_few_images_are_warned_about(caplog):
 
 
 def test_an_empty_prediction_scores_zero():
-    scores = score_captions([""], [Reference(["a cat"])])
+    scores = evaluate(METRICS, [""], [Reference(["a cat"])])
     assert max(scores.values()) < 1e-6
 
 
 def test_perfect_captions():
     texts = [f"a {colour} {shape} on a table" for colour in ("red", "blue", "green") for shape in ("cup", "box")]
-    scores = score_captions(texts, [Reference([text]) for text in texts])
+    scores = evaluate(METRICS, texts, [Reference([text]) for text in texts])
     assert scores["CIDEr"] == pytest.approx(10.0)
     assert scores["BLEU-4"] == pytest.approx(1.0)
     assert scores["ROUGE-L"] == pytest.approx(1.0)
 
 
 def test_scorers_print_nothing(capsys):
-    score_captions(PREDICTIONS, REFERENCES)
+    evaluate(METRICS, PREDICTIONS, REFERENCES)
     assert capsys.readouterr().out == ""
 
 
-def test_an_unknown_tokenizer_or_metric_is_an_error_with_the_near_name():
+def test_an_unknown_tokenizer_is_an_error_with_the_near_name():
     with pytest.raises(ConfigError, match="unknown tokenizer 'standford'; did you mean 'stanford'"):
         evaluate(["cider"], ["a"], [Reference(["a"])], tokenizer="standford")
-    with pytest.raises(ConfigError, match="unknown caption metric 'rouge'; did you mean 'rouge-l'"):
-        score_captions(["a"], [Reference(["a"])], ["rouge"])
 
 
-@pytest.mark.parametrize("name", ["cider", "bleu", "rouge-l"])
-def test_single_evaluators_give_what_all_together_give(name):
-    alone = EVALUATORS[name](PREDICTIONS, REFERENCES)
-    together = evaluate(["bleu", "cider", "rouge-l"], PREDICTIONS, REFERENCES)
-    assert alone == {key: together[key] for key in alone}
-    assert CaptionEvaluator("cider", tokenizer="ptb") == EVALUATORS["cider"]
+def test_several_caption_scores_share_one_tokenisation(monkeypatch):
+    texts = []
+
+    def recorded(captions, tokenize=TOKENIZERS["ptb"]):
+        texts.extend(captions)
+        return tokenize(captions)
+
+    monkeypatch.setitem(TOKENIZERS, "ptb", recorded)
+    together = evaluate(METRICS, PREDICTIONS, REFERENCES)
+    assert sorted(texts) == sorted([*PREDICTIONS, *(text for ref in REFERENCES for text in ref.references)])
+    alone = [evaluate([name], PREDICTIONS, REFERENCES) for name in METRICS]
+    assert {key: value for scores in alone for key, value in scores.items()} == together
 
 
 def test_importing_the_evaluators_imports_neither_torch_nor_pycocoevalcap():
@@ -135,14 +140,14 @@ def real_outputs(shared_data, name):
 @pytest.mark.parametrize(
     ("name", "metrics"),
     [
-        ("magic_result.json.gz", ("cider", "bleu", "rouge-l")),
-        pytest.param("zerocap_result.json.gz", ("cider", "bleu", "rouge-l"), marks=pytest.mark.slow),
+        ("magic_result.json.gz", METRICS),
+        pytest.param("zerocap_result.json.gz", METRICS, marks=pytest.mark.slow),
     ],
 )
 def test_real_outputs_give_the_recorded_scores(shared_data, name, metrics):
     recorded = json.loads((shared_data / "coco_karpathy_test" / "scores.json").read_text())[name.removesuffix(".gz")]
     names = {"CIDEr": "CIDEr", "ROUGE-L": "ROUGE_L", **{f"BLEU-{n}": f"Bleu_{n}" for n in range(1, 5)}}
-    scores = score_captions(*real_outputs(shared_data, name), metrics)
+    scores = evaluate(metrics, *real_outputs(shared_data, name))
     for key, value in scores.items():
         assert value == pytest.approx(recorded["computed"][names[key]], abs=1e-6)
         if "published" in recorded:

@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators import EVALUATORS, Reference, evaluate
+from dept_vl.evaluators import Reference, evaluate
 from dept_vl.reports.text import format_score
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "data" / "evaluators" / "text_goldens.json").read_text())
@@ -49,15 +49,15 @@ def test_invalid_predictions_are_counted_where_there_is_a_label_set():
 
 def test_f1_counts_an_invalid_prediction_as_the_wrong_class():
     golds, predictions = ["1", "1", "0", "0"], ["1", "maybe", "maybe", "0"]
-    assert EVALUATORS["f1"](predictions, references(golds)) == {"f1": f1_score([1, 1, 0, 0], [1, 0, 1, 0])}
-    assert EVALUATORS["f1"](["0", "0"], references(["0", "0"])) == {"f1": 0.0}
+    assert evaluate(["f1"], predictions, references(golds)) == {"f1": f1_score([1, 1, 0, 0], [1, 0, 1, 0])}
+    assert evaluate(["f1"], ["0", "0"], references(["0", "0"])) == {"f1": 0.0}
     with pytest.raises(DataError, match='labels "0" and "1", found the reference \'2\''):
-        EVALUATORS["f1"](["1"], references(["2"]))
+        evaluate(["f1"], ["1"], references(["2"]))
 
 
 def test_matthews_correlation_takes_an_invalid_prediction_as_a_third_class():
     golds, predictions = ["1", "1", "0", "0", "1"], ["1", "maybe", "0", "0", "0"]
-    found = EVALUATORS["matthews-correlation"](predictions, references(golds))["matthews_correlation"]
+    found = evaluate(["matthews-correlation"], predictions, references(golds))["matthews_correlation"]
     assert found == pytest.approx(matthews_corrcoef([1, 1, 0, 0, 1], [1, 2, 0, 0, 0]))
 
 
@@ -70,10 +70,10 @@ def test_an_unreadable_number_counts_as_minus_one():
 
 
 def test_an_undefined_correlation_is_0():
-    assert EVALUATORS["pearson"](["1.0", "1.0"], references(["1.0", "2.0"])) == {"pearson": 0.0}
-    assert EVALUATORS["spearman"](["1.0"], references(["1.0"])) == {"spearman": 0.0}
+    assert evaluate(["pearson"], ["1.0", "1.0"], references(["1.0", "2.0"])) == {"pearson": 0.0}
+    assert evaluate(["spearman"], ["1.0"], references(["1.0"])) == {"spearman": 0.0}
     with pytest.raises(DataError, match="reference 'high' is no number"):
-        EVALUATORS["pearson"](["1.0"], references(["high"]))
+        evaluate(["pearson"], ["1.0"], references(["high"]))
 
 
 def test_multirc_f1a_and_exact_match_over_questions():
@@ -85,9 +85,9 @@ def test_multirc_f1a_and_exact_match_over_questions():
     for group, gold, prediction in zip(groups, golds, predictions, strict=True):
         by_question[group].append((gold, prediction))
     exact = np.mean([all(gold == prediction for gold, prediction in pairs) for pairs in by_question.values()])
-    scores = EVALUATORS["multirc"](predictions, references(golds, groups))
+    scores = evaluate(["multirc"], predictions, references(golds, groups))
     assert scores == {"f1a": pytest.approx(f1_score(golds, predictions, pos_label="1")), "em": pytest.approx(exact)}
-    torn = EVALUATORS["multirc"](predictions, references(golds))
+    torn = evaluate(["multirc"], predictions, references(golds))
     assert torn == {"f1a": scores["f1a"]}
 
 
@@ -115,7 +115,7 @@ def test_squad_equals_the_official_scripts_rules():
     words = ["the", "A", "Kell", "kell's", "U.S.", "3", "May,", "tea-pot", "(an)", "boat"]
     golds = [[" ".join(rng.choice(words, rng.integers(1, 5))) for _ in range(rng.integers(1, 4))] for _ in range(300)]
     predictions = [" ".join(rng.choice(words, rng.integers(0, 5))) for _ in golds]
-    scores = EVALUATORS["squad"](predictions, references(golds))
+    scores = evaluate(["squad"], predictions, references(golds))
     exact, f1 = official_squad(predictions, golds)
     assert scores["squad_em"] == pytest.approx(exact)
     assert scores["squad_f1"] == pytest.approx(f1)
@@ -123,13 +123,13 @@ def test_squad_equals_the_official_scripts_rules():
 
 
 def test_squad_takes_the_best_of_the_golds():
-    scores = EVALUATORS["squad"](["the U.S."], references([["Kell", "US"]]))
+    scores = evaluate(["squad"], ["the U.S."], references([["Kell", "US"]]))
     assert scores == {"squad_em": 100.0, "squad_f1": 100.0}
 
 
 def test_a_label_has_one_reference():
     with pytest.raises(DataError, match="example None has 2 references; this score compares a label with one"):
-        EVALUATORS["accuracy"](["0"], references([["0", "1"]]))
+        evaluate(["accuracy"], ["0"], references([["0", "1"]]))
 
 
 def test_scores_are_printed_as_papers_print_them():

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators import EVALUATORS, Reference, VqaAccuracy
+from dept_vl.evaluators import EvaluationInput, Reference, evaluate
 from dept_vl.evaluators.official_files import load_results, load_vqa_references
-from dept_vl.evaluators.vqa_accuracy import question_accuracies
+from dept_vl.evaluators.vqa_accuracy import question_accuracies, vqa_accuracy
 
 GOLDENS = json.loads(
     (Path(__file__).parents[1] / "data" / "evaluators" / "vqa_goldens.json").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ NUMBER_WORDS = {"0": "zero", "1": "one", "2": "two", "3": "three"}
 
 def accuracy(prediction, answers, variant="official", annotators=None):
     reference = Reference(references=answers, annotators=annotators)
-    return question_accuracies([prediction], [reference], variant)[0]
+    return question_accuracies(EvaluationInput([prediction], [reference]), variant)[0]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,10 @@ def golden_references(tmp_path_factory):
 @pytest.mark.parametrize("variant", ["official", "legacy-vlt5"])
 def test_scores_equal_the_reference_script_to_the_last_digit(golden_references, variant):
     predictions = [case["prediction"] for case in GOLDENS["cases"]]
+    inputs = EvaluationInput(predictions, list(golden_references.values()))
     expected = GOLDENS[variant]
-    assert question_accuracies(predictions, list(golden_references.values()), variant) == expected["questions"]
-    scores = VqaAccuracy(variant, key="acc")(predictions, list(golden_references.values()))
+    assert question_accuracies(inputs, variant) == expected["questions"]
+    scores = vqa_accuracy(inputs, variant, key="acc")
     assert scores == {
         "acc": expected["overall"],
         **{f"acc/{name}": value for name, value in expected["answer_types"].items()},
@@ -97,19 +98,19 @@ def test_score_names():
         Reference(["2"] * 10, answer_type="number", question_type="how many"),
         Reference(["cat"] * 10),
     ]
-    assert EVALUATORS["vqa-accuracy"](["yes", "3", "cat"], references) == {
+    assert evaluate(["vqa-accuracy"], ["yes", "3", "cat"], references) == {
         "vqa_accuracy": pytest.approx(200 / 3),
         "vqa_accuracy/number": 0.0,
         "vqa_accuracy/yes/no": 100.0,
         "vqa_accuracy/question_type/how many": 0.0,
         "vqa_accuracy/question_type/is the": 100.0,
     }
-    assert "vqa_accuracy_legacy_vlt5" in EVALUATORS["vqa-accuracy-legacy-vlt5"](["yes", "3", "cat"], references)
+    assert "vqa_accuracy_legacy_vlt5" in evaluate(["vqa-accuracy-legacy-vlt5"], ["yes", "3", "cat"], references)
 
 
 def test_a_question_without_answers_is_refused():
     with pytest.raises(DataError, match="example id 7 has no reference"):
-        question_accuracies(["yes"], [Reference([], example_id=7)])
+        evaluate(["vqa-accuracy"], ["yes"], [Reference([], example_id=7)])
 
 
 def shared_references(shared_data, split):
@@ -150,7 +151,7 @@ def test_real_answers_give_the_recorded_official_scores(shared_data, name):
     recorded = json.loads((shared_data / "vqa_v2" / "official_evaluator_scores.json").read_text())[name]
     split, rule = name.split("/")
     references = list(shared_references(shared_data, split).values())
-    scores = VqaAccuracy()(shared_predictions(shared_data, split, rule), references)
+    scores = evaluate(["vqa-accuracy"], shared_predictions(shared_data, split, rule), references)
     assert len(references) == recorded["n"]
     assert round(scores["vqa_accuracy"], 2) == recorded["overall"]
     for answer_type, value in recorded["perAnswerType"].items():
@@ -164,5 +165,5 @@ def test_every_real_question_gets_its_recorded_official_accuracy(shared_data, ru
     predictions = load_results(folder / f"results_test_{rule}.json.gz", "question_id", "answer")
     with gzip.open(folder / f"evalQA_test_{rule}.json.gz", "rt", encoding="utf-8") as file:
         recorded = {int(question_id): value for question_id, value in json.load(file).items()}
-    accuracies = question_accuracies([predictions[i] for i in references], list(references.values()))
+    accuracies = question_accuracies(EvaluationInput([predictions[i] for i in references], list(references.values())))
     assert {i: round(100 * value, 2) for i, value in zip(references, accuracies, strict=True)} == recorded

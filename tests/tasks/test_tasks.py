@@ -1,3 +1,7 @@
+from dataclasses import replace
+from inspect import signature
+from pkgutil import resolve_name
+
 import pytest
 
 from dept_vl.evaluators import EVALUATORS
@@ -34,3 +38,15 @@ def test_split_sizes_add_up_to_the_official_files():
 def test_a_name_that_is_no_name_fails_at_once():
     with pytest.raises(ValueError, match="task name 'VQA v2' must match"):
         Task("VQA v2", str, (), "x", 1, 1, "")
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_the_functions_a_task_names_exist_and_take_what_they_are_given(task):
+    assert list(signature(resolve_name(task.converter)).parameters)[:3] == ["task", "raw", "out"]
+    if task.reference_reader:
+        assert set(signature(resolve_name(task.reference_reader)).parameters) == set(task.reference_files)
+
+
+def test_reference_files_without_a_reader_fail_at_once():
+    with pytest.raises(ValueError, match="'vqa': reference_files and reference_reader come together"):
+        replace(get_task("vqa"), reference_reader=None)

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from data_prep.converters.coco_captions import prepare_coco, read_captions
+from data_prep.converters.coco_captions import read_captions
+from data_prep.prepare import prepare
 from data_prep.raw import karpathy
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
@@ -22,7 +23,7 @@ def raw(tmp_path):
 
 
 def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, capsys):
-    stats = prepare_coco(raw, tmp_path / "out")
+    stats = prepare("coco", raw, tmp_path / "out")
     assert capsys.readouterr().out == "", "pycocotools prints its progress"
     train = open_split(tmp_path / "out", "coco", "train")
     assert train["example_id"][:] == [100, 101, 102, 200, 201, 202, 500, 501, 502]
@@ -49,19 +50,19 @@ def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, ca
 
 def test_captions_may_lie_directly_in_raw(raw, tmp_path):
     os.rename(raw / CAPTIONS, raw / "captions_train2014.json")
-    prepare_coco(raw, tmp_path / "out")
+    prepare("coco", raw, tmp_path / "out")
 
 
 def test_images_without_captions_or_split_are_counted(raw, tmp_path):
     write_karpathy(raw, {**{i: s for i, s in SPLIT_OF.items() if i != 5}, 8: "train"})
-    stats = prepare_coco(raw, tmp_path / "out")
+    stats = prepare("coco", raw, tmp_path / "out")
     assert list(stats.left_out.values()) == [1, 1, 0]
     assert stats.splits["train"].images == 2
 
 
 def test_a_blank_caption_is_no_target_but_stays_a_reference(raw, tmp_path):
     edit(raw / CAPTIONS, lambda c: c["annotations"][0].update(caption=" \n"))
-    stats = prepare_coco(raw, tmp_path / "out")
+    stats = prepare("coco", raw, tmp_path / "out")
     train = open_split(tmp_path / "out", "coco", "train")
     assert train["example_id"][:3] == [100, 101, 200]
     assert train[0]["references"][2] == " \n"
@@ -71,7 +72,7 @@ def test_a_blank_caption_is_no_target_but_stays_a_reference(raw, tmp_path):
 def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(karpathy, "FULL_IMAGES", 5)
     with pytest.raises(DataError, match=r"train: 9 examples on 3 images, expected 566,747 on 113,287"):
-        prepare_coco(raw, tmp_path / "out")
+        prepare("coco", raw, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
 def test_wrong_shape_is_named_with_file_and_record(raw, tmp_path, change, message):
     edit(raw / CAPTIONS, change)
     with pytest.raises(DataError, match=message):
-        prepare_coco(raw, tmp_path / "out")
+        prepare("coco", raw, tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -104,12 +105,12 @@ def test_truncated_and_missing_files(raw, tmp_path):
     path = raw / CAPTIONS
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"captions_train2014.json: not valid JSON at byte .* the file ends there: cut"):
-        prepare_coco(raw, tmp_path / "out")
+        prepare("coco", raw, tmp_path / "out")
     path.unlink()
     with pytest.raises(DataError, match=r"captions_train2014.json: no such raw file"):
-        prepare_coco(raw, tmp_path / "out")
+        prepare("coco", raw, tmp_path / "out")
     with pytest.raises(DataError, match=r"no such folder of raw files"):
-        prepare_coco(tmp_path / "gone", tmp_path / "out")
+        prepare("coco", tmp_path / "gone", tmp_path / "out")
 
 
 # --- real data --------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_real_official_files_with_the_rebuilt_karpathy_file(shared_data, tmp_pat
     splits = unpack(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz", raw / "dataset_coco.json")
     train = unpack(official / "captions_train2017_mini80.json.gz", raw / "captions_train2014.json")
     val = unpack(official / "captions_val2017.json.gz", raw / "captions_val2014.json")
-    stats = prepare_coco(raw, tmp_path / "out", check_images=False)
+    stats = prepare("coco", raw, tmp_path / "out", image_check=False)
 
     captions = defaultdict(dict)
     for annotation in train["annotations"] + val["annotations"]:
@@ -161,7 +162,7 @@ def test_real_captions_on_real_photographs(shared_data, tmp_path):
     cut = json.loads((photos / "captions_images.json").read_text())
     write_json(raw / "annotations" / "captions_val2014.json", cut)
     write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
-    stats = prepare_coco(raw, tmp_path / "out", images=photos)
+    stats = prepare("coco", raw, tmp_path / "out", images=photos)
     listed = {r["cocoid"]: r["split"].replace("restval", "train") for r in splits["images"]}
     expected = Counter(listed[i["id"]] for i in cut["images"] if i["id"] in listed)
     assert {s: c.images for s, c in stats.splits.items()} == expected == {"train": 74, "val": 10, "test": 22}

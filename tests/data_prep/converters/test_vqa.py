@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.converters.vqa import Question, convert, prepare_vqa, read_questions, read_vocabulary
+from data_prep.converters.vqa import Question, convert, read_questions, read_vocabulary
+from data_prep.prepare import prepare
 from data_prep.raw import karpathy
 from dept_vl.data.manifest import open_split, split_info
 from dept_vl.errors import DataError
@@ -44,7 +45,7 @@ def test_rows_of_one_question():
 
 
 def test_questions_follow_their_images_split(raw, tmp_path):
-    stats = prepare_vqa(raw, tmp_path / "out")
+    stats = prepare("vqa", raw, tmp_path / "out")
     ids = {split: open_split(tmp_path / "out", "vqa", split)["example_id"][:] for split in ("train", "val", "test")}
     assert ids == {"train": [1000, 1001, 5000, 5001, 2000, 2001], "val": [3000, 3001], "test": [4000, 4001]}
     row = open_split(tmp_path / "out", "vqa", "train")[4]
@@ -62,7 +63,7 @@ def test_questions_follow_their_images_split(raw, tmp_path):
 
 
 def test_statistics_are_written(raw, tmp_path):
-    prepare_vqa(raw, tmp_path / "out")
+    prepare("vqa", raw, tmp_path / "out")
     stats = json.loads((tmp_path / "out" / "vqa" / "stats.json").read_text())
     assert stats["is_subset"] is True
     assert stats["splits"]["train"]["words"]["question"] == {"max": 4, "p99": 4, "mean": 4}
@@ -79,8 +80,8 @@ def test_statistics_are_written(raw, tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(raw, tmp_path):
-    prepare_vqa(raw, tmp_path / "a")
-    prepare_vqa(raw, tmp_path / "b")
+    prepare("vqa", raw, tmp_path / "a")
+    prepare("vqa", raw, tmp_path / "b")
     first, second = (
         {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
         for out in (tmp_path / "a" / "vqa", tmp_path / "b" / "vqa")
@@ -96,7 +97,7 @@ def test_a_vocabulary_drops_training_questions_without_a_target_only(raw, tmp_pa
         lambda c: [a.update(answer="purple") for r in c["annotations"] for a in r["answers"]],
     )
     vocabulary = write_json(tmp_path / "ans2label.json", {"yes": 1, "no": 2, "": 0})
-    stats = prepare_vqa(raw, tmp_path / "out", answer_vocabulary=vocabulary)
+    stats = prepare("vqa", raw, tmp_path / "out", answer_vocabulary=vocabulary)
     train = open_split(tmp_path / "out", "vqa", "train")
     assert train["example_id"][:] == [1000, 1001, 5000]
     assert train[0]["targets"] == ["yes", "no"]
@@ -108,7 +109,7 @@ def test_a_vocabulary_drops_training_questions_without_a_target_only(raw, tmp_pa
 
 def test_questions_on_unlisted_images_are_counted(raw, tmp_path):
     write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if i != 5})
-    stats = prepare_vqa(raw, tmp_path / "out")
+    stats = prepare("vqa", raw, tmp_path / "out")
     assert stats.left_out["questions left out: their image is not in dataset_coco.json"] == 2
     assert stats.splits["train"].examples == 4
 
@@ -117,13 +118,13 @@ def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(karpathy, "FULL_IMAGES", 5)
     message = r"counts are not those of the complete data \(train: 6 examples on 3 images, expected 605,102 on 113,287;"
     with pytest.raises(DataError, match=message):
-        prepare_vqa(raw, tmp_path / "out")
+        prepare("vqa", raw, tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_files_may_lie_in_annotations(raw, tmp_path):
     os.rename(raw / QUESTIONS, raw / "annotations" / QUESTIONS)
-    prepare_vqa(raw, tmp_path / "out")
+    prepare("vqa", raw, tmp_path / "out")
 
 
 # --- bad input --------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def test_files_may_lie_in_annotations(raw, tmp_path):
 def fails(raw: Path, tmp_path: Path, message: str, **options) -> None:
     """Checks the message, and that nothing is left of the output."""
     with pytest.raises(DataError, match=message):
-        prepare_vqa(raw, tmp_path / "out", **options)
+        prepare("vqa", raw, tmp_path / "out", **options)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -239,7 +240,7 @@ def test_missing_images_are_counted_and_named(raw, tmp_path):
     (raw / official_path(3, "val")).unlink()
     (raw / official_path(1, "train")).unlink()
     fails(raw, tmp_path, r"raw: 2 of 5 images are missing: train2014/COCO_train2014_000000000001.jpg, val2014/COCO_val")
-    stats = prepare_vqa(raw, tmp_path / "out", check_images=False)
+    stats = prepare("vqa", raw, tmp_path / "out", image_check=False)
     assert stats.splits["val"].rows == 2
     assert open_split(tmp_path / "out", "vqa", "val")[0]["image"] == official_path(3, "val")
 
@@ -248,7 +249,7 @@ def test_output_folder_not_empty(raw, tmp_path):
     (tmp_path / "out" / "vqa").mkdir(parents=True)
     (tmp_path / "out" / "vqa" / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match=r"vqa: the output folder is not empty"):
-        prepare_vqa(raw, tmp_path / "out")
+        prepare("vqa", raw, tmp_path / "out")
     assert (tmp_path / "out" / "vqa" / "mine.txt").read_text() == "keep"
 
 
@@ -315,7 +316,7 @@ def test_real_questions_on_real_photographs(shared_data, tmp_path):
         else:
             write_json(raw / QUESTIONS.replace("train2014", year), {"questions": []})
             write_json(raw / ANNOTATIONS.replace("train2014", year), {"annotations": []})
-    stats = prepare_vqa(raw, tmp_path / "out")
+    stats = prepare("vqa", raw, tmp_path / "out")
 
     source = json.loads((photos / "vqa_questions.json").read_text())["questions"]
     answers = {

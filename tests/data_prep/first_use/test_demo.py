@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from data_prep.first_use import demo
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
+from dept_vl.tasks import TASKS, get_task
 
 SMALL = {"num_train": 6, "num_restval": 1, "num_val": 1, "num_test": 2}
 
@@ -28,6 +30,12 @@ def test_a_half_made_folder_is_made_again():
     (folder / "done.json").unlink()
     (folder / "vqa" / "val.parquet").unlink()
     assert len(open_split(demo.demo_data_dir(), "vqa", "val")) == 4
+
+
+def test_a_task_that_the_scenes_are_not_drawn_for_is_left_out(monkeypatch):
+    monkeypatch.setitem(TASKS, "third", replace(get_task("vqa"), name="third", converter="no.such:converter"))
+    folder = demo.demo_data_dir()
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"raw", "vqa", "coco", "features"}
 
 
 def test_other_counts_get_a_folder_of_their_own(monkeypatch):

@@ -1,0 +1,67 @@
+"""Scores a file of predictions in a task's official format, without any model."""
+
+from __future__ import annotations
+
+import pkgutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dept_vl.data.feature_format import hash_file
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
+from dept_vl.evaluators.official_files import load_results
+from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
+from dept_vl.tasks import get_task
+
+
+def evaluate_file(
+    task_name: str,
+    predictions: Path,
+    references: Mapping[str, Path],
+    *,
+    metrics: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+    allow_missing: bool = False,
+    output: Path | None = None,
+) -> EvaluationResult:
+    """Scores a results file in the task's official format.
+
+    Args:
+        task_name: The task.
+        predictions: The results file.
+        references: Official reference files by the names in ``Task.reference_files``.
+        metrics: Evaluator names; None for the task's own.
+        tokenizer: How captions are tokenised.
+        allow_missing: Score absent predictions as empty instead of refusing.
+        output: Where the scores go as JSON; None writes none.
+
+    Raises:
+        ConfigError: A reference file was not named, or a metric is unknown.
+        DataError: A file is missing or malformed, or predictions do not match the references.
+    """
+    started = time.perf_counter()
+    task = get_task(task_name)
+    names = check_metrics(task, metrics, tokenizer)
+    if set(references) != set(task.reference_files) or task.reference_reader is None:
+        needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
+        given = ", ".join(f"--{name}" for name in references) or "none of them"
+        raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
+    read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
+    known = read(**references)
+    id_key, text_key = task.result_keys
+    texts, aligned = align(
+        load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
+    )
+    scores = evaluate(names, texts, aligned, tokenizer=tokenizer)
+    result = EvaluationResult(
+        task.name, scores, len(aligned), {"scores": output} if output else {}, time.perf_counter() - started
+    )
+    if output:
+        scored = {"predictions": predictions, **references}
+        write_scores(
+            result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
+            references={name: str(path) for name, path in references.items()},
+            sha256={name: hash_file(path) for name, path in scored.items()},
+        )  # fmt: skip
+    return result
