@@ -93,7 +93,7 @@ class Preparation:
     """One task on its way from raw files to a prepared folder.
 
     Attributes:
-        task: The task.
+        task: The task, a text task under its protocol.
         schema: Columns of its rows.
         rows: For each split, its rows; read once.
         examples: For each split, the examples the raw files hold and the images those are on.
@@ -101,7 +101,6 @@ class Preparation:
         is_subset: Whether the raw files are not the complete ones.
         complete: Why they are thought complete if they are, for the message about wrong counts.
         left_out: What was not used, in words, to how many.
-        protocol: The protocol of a text task.
         source: The hub's data set, where the rows come from there.
     """
 
@@ -113,7 +112,6 @@ class Preparation:
     is_subset: bool = False
     complete: str = "the raw files are taken for the complete ones"
     left_out: dict[str, int] = field(default_factory=dict)
-    protocol: str | None = None
     source: str | None = None
 
     def check_counts(self) -> None:
@@ -127,7 +125,7 @@ class Preparation:
         wrong = [
             f"{split}: {found.rows:,} examples{_on_images(found.images)}, "
             f"expected {size.rows:,}{_on_images(size.images).removesuffix(' images')}"
-            for split, size in self.task.sizes(self.protocol).items()
+            for split, size in self.task.split_sizes.items()
             if (found := self.examples[split]) != size
         ]
         if wrong:
@@ -143,7 +141,7 @@ class Preparation:
             DataError: Counts are wrong, the folder is not empty, or a row breaks a rule of the manifest.
         """
         self.check_counts()
-        folder = task_folder(out, self.task.name, self.protocol)
+        folder = task_folder(out, self.task.name, self.task.protocol)
         root = None if image_root is None else str(image_root.resolve())
         splits = {}
         with hold(folder_lock(folder, f"prepared data {folder}")):
@@ -151,7 +149,7 @@ class Preparation:
             with atomic_folder(folder) as temporary:
                 for split, found in self.examples.items():
                     counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
-                    info = SplitInfo(self.task.name, split, root, self.protocol)
+                    info = SplitInfo(self.task.name, split, root, self.task.protocol)
                     rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
                     splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
                 stats = PreparedStats(
@@ -162,14 +160,14 @@ class Preparation:
                     splits=splits,
                     expected={
                         split: {"examples": size.rows, "images": size.images}
-                        for split, size in self.task.sizes(self.protocol).items()
+                        for split, size in self.task.split_sizes.items()
                     },
                     left_out=self.left_out,
                     inputs={
                         _relative(file.path, raw): {"bytes": file.size_bytes, "sha256": file.sha256}
                         for file in self.inputs
                     },
-                    protocol=self.protocol,
+                    protocol=self.task.protocol,
                     source=self.source,
                     files={split: hash_file(temporary / f"{split}.parquet") for split in splits},
                 )

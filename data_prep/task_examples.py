@@ -62,14 +62,14 @@ def _from_raw(task: Task, raw: Path, count: int) -> tuple[list[list[RenderedExam
 
 
 def _from_prepared(task: Task, data_dir: Path, count: int) -> tuple[list[list[RenderedExample]], str]:
-    protocols = task.protocols or (None,)
-    there = [(p, s) for p in protocols for s in _SPLITS if split_path(data_dir, task.name, s, p).is_file()]
+    ways = {way.protocol: way for way in task.ways()}
+    there = [(p, s) for p in ways for s in _SPLITS if split_path(data_dir, task.name, s, p).is_file()]
     if not there:
-        open_split(data_dir, task.name, _SPLITS[0], protocols[0])  # says what is missing
+        open_split(data_dir, task.name, _SPLITS[0], next(iter(ways)))  # says what is missing
     shown = dict(reversed(there))
     examples = []
     for protocol, split in sorted(shown.items(), key=lambda item: item[0] or ""):
         rows = open_split(data_dir, task.name, split, protocol)
         for row in rows.select(range(min(count, len(rows)))):
-            examples.append([RenderedExample(protocol, task.source_text(row, protocol), tuple(row["targets"]))])
+            examples.append([RenderedExample(protocol, ways[protocol].source_text(row), tuple(row["targets"]))])
     return examples, ", ".join(str(split_path(data_dir, task.name, s, p)) for p, s in sorted(shown.items(), key=str))

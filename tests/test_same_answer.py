@@ -12,9 +12,8 @@ from data_prep.cache_features import cache_features
 from data_prep.demo_world.files import write_scenes
 from data_prep.prepare import prepare
 from dept_vl.data.sampler import BatchRequest
-from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.files import WEIGHTS_FILE
-from dept_vl.runs.open import open_dataset, open_visual
+from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
@@ -62,11 +61,9 @@ def test_features_encoded_on_the_fly_give_the_adapter_of_cached_ones(config, dat
 
 
 def test_an_example_has_one_loss_whatever_it_is_batched_with(config, data):
-    visual = open_visual(config, data, ("train",), torch.device("cpu"))["train"]
-    model, codec = build_model(config.model, config.tuner, max_source_length=16, feature_dim=visual.feature_dim, seed=0)
-    dataset = open_dataset(config, data, "train", codec, visual, is_training=True)
+    parts = open_run(config, data, ("train",))
+    model, dataset, visual = parts.model.eval(), parts.datasets["train"], parts.visual["train"]
     rows = dataset.indices[:16].tolist()
-    model.eval()
 
     def losses(size: int) -> torch.Tensor:
         parts = []

@@ -10,11 +10,12 @@ import torch
 
 from benchmarks.speed.training_jobs import padded, released_model
 from benchmarks.speed.workload import TASK, TextWork, shape, train_config, write_colour_work
-from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split
-from dept_vl.models.adapted_model import AdaptedModel, build_model
-from dept_vl.runs.open import open_dataset
+from dept_vl.inference.answer import Answerer, agreement, predict_split
+from dept_vl.models.adapted_model import build_model
+from dept_vl.runs.decoding import choose_decoding
+from dept_vl.runs.open import open_run
+from dept_vl.runs.session import Session
 from dept_vl.settings.load import config_from_tree
-from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 
 
@@ -29,11 +30,12 @@ class Ours:
         """Builds a fresh model; an answer takes as long whatever was learned."""
         loaded = {name: TextWork.load(work) for name, work in works.items()}
         config = train_config(backbone, next(iter(loaded.values())), shape(shape_name), "unused", 1)
-        length = config.data.max_source_length
-        model, codec = build_model(config.model, config.tuner, max_source_length=length, feature_dim=None, seed=0)
-        self._answerer = Answerer(model, codec, None, choose_decoding(config, get_task(TASK), "score"))
+        session = Session()
+        parts = {name: open_run(config, work.data_dir, ("test",), session) for name, work in loaded.items()}
+        first = next(iter(parts.values()))
+        self._answerer = Answerer(first.model, first.codec, None, choose_decoding(config, first.task, "score"))
         self._batch_size = config.data.eval_batch_size
-        self.sets = {name: open_dataset(config, work.data_dir, "test", codec, None) for name, work in loaded.items()}
+        self.sets = {name: one.datasets["test"] for name, one in parts.items()}
 
     def run(self, workload: str) -> dict[str, float]:
         """Answers the test split."""
@@ -161,10 +163,9 @@ def decode_agreement(folder: Path, steps: int = 150) -> tuple[float, int]:
         }
     )
     train(config, folder, overwrite=True)
-    model, codec = AdaptedModel.from_pretrained(folder / "run", config.model)
-    labels, answers = get_task(TASK).label_set("fixed") or (), []
+    parts = open_run(config, folder, ("test",), adapter=folder / "run")
+    answers = []
     for method in ("score", "generate"):
-        answerer = Answerer(model.eval(), codec, None, choose_decoding(config, get_task(TASK), method))
-        test = open_dataset(config, folder, "test", codec, None)
-        answers.append(predict_split(answerer, test, batch_size=64))
-    return agreement(answers[0], answers[1], codec, labels), len(answers[0])
+        answerer = Answerer(parts.model, parts.codec, None, choose_decoding(config, parts.task, method))
+        answers.append(predict_split(answerer, parts.datasets["test"], batch_size=64))
+    return agreement(answers[0], answers[1], parts.codec, parts.task.labels or ()), len(answers[0])

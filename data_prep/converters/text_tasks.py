@@ -20,7 +20,6 @@ from dept_vl.data.manifest import ROWS_PER_BATCH, manifest_schema, task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, Source, SplitRule, SplitSize, Task
-from dept_vl.tasks.base import Protocol
 from dept_vl.tasks.splits import SPLIT_SEED
 
 _GOLDS = "__golds__"
@@ -66,20 +65,18 @@ def prepare_text(
         DataError: A file is missing, damaged, incomplete or of another data set, a row breaks a rule, or the output
             folder is not empty.
     """
-    name = protocol or task.protocols[0]
-    variant = task.variant(name)
-    refuse_existing(task_folder(out, task.name, name))
-    splits = _read_splits(task, variant, raw, subset=subset)
-    return build(task, name, splits).write(out, raw)
+    task = task.under(protocol or task.protocols[0])
+    refuse_existing(task_folder(out, task.name, task.protocol))
+    return build(task, _read_splits(task, raw, subset=subset)).write(out, raw)
 
 
-def build(task: Task, protocol: str, raw_splits: Mapping[str, RawSplit]) -> Preparation:
+def build(task: Task, raw_splits: Mapping[str, RawSplit]) -> Preparation:
     """Cuts what was read into our splits and counts; reads and writes nothing.
 
     Raises:
         DataError: A split would have no rows.
     """
-    variant, source = task.variant(protocol), _source(task)
+    variant, source = task.variant, _source(task)
     rules = {split: rule for split, rule in variant.splits.items() if rule.hub_split in raw_splits}
     rows: dict[str, Iterable[Row]] = {}
     examples: dict[str, SplitSize] = {}
@@ -102,14 +99,13 @@ def build(task: Task, protocol: str, raw_splits: Mapping[str, RawSplit]) -> Prep
     files = [split.file for split in raw_splits.values() if split.file is not None]
     return Preparation(
         task=task,
-        schema=_manifest_schema(task, variant),
+        schema=_manifest_schema(task),
         rows=rows,
         examples=examples,
         is_subset=is_subset,
         complete=f"the raw files have as many rows as {source}",
         left_out=left_out,
         inputs=files,
-        protocol=protocol,
         source=None if files else str(source),
     )
 
@@ -157,27 +153,27 @@ def _count_unanswered(golds: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(pc.list_value_length(references), 0)).as_py() or 0)
 
 
-def _read_splits(task: Task, variant: Protocol, raw: Path | None, *, subset: bool) -> dict[str, RawSplit]:
+def _read_splits(task: Task, raw: Path | None, *, subset: bool) -> dict[str, RawSplit]:
     """Reads every hub split the protocol uses, from files or from the hub.
 
     Raises:
         DataError: A file is missing or incomplete and `subset` is false, or none is there.
     """
-    names = list(dict.fromkeys(rule.hub_split for rule in variant.splits.values()))
+    names = list(dict.fromkeys(rule.hub_split for rule in task.variant.splits.values()))
     if raw is None:
-        return {name: _read_split(task, variant, name, None, subset=subset) for name in names}
+        return {name: _read_split(task, name, None, subset=subset) for name in names}
     paths = {name: path for name in names if (path := find_split_file(raw, name)) is not None}
     absent = [file_names(name) for name in names if name not in paths]
     if absent and not (subset and paths):
         hint = "" if subset else "; --subset prepares the splits whose files are there"
         raise DataError(f"{raw}: task {task.name!r} needs {' and '.join(absent)}, as in {task.source}{hint}")
-    return {name: _read_split(task, variant, name, path, subset=subset) for name, path in paths.items()}
+    return {name: _read_split(task, name, path, subset=subset) for name, path in paths.items()}
 
 
-def _read_split(task: Task, variant: Protocol, name: str, path: Path | None, *, subset: bool) -> RawSplit:
+def _read_split(task: Task, name: str, path: Path | None, *, subset: bool) -> RawSplit:
     source, columns = _source(task), list(task.columns)
     placed = read_hub(source, name, columns) if path is None else read_rows(path, columns)
-    table, expected = read_table(placed, task, variant), source.rows[name]
+    table, expected = read_table(placed, task), source.rows[name]
     if table.num_rows != expected and not subset:
         raise DataError(
             f"{path or source}: {table.num_rows:,} rows of {name!r}, the complete {source} has {expected:,}: "
@@ -186,42 +182,42 @@ def _read_split(task: Task, variant: Protocol, name: str, path: Path | None, *, 
     return RawSplit(name, table, None if path is None else describe_file(path))
 
 
-def read_table(placed: Iterable[Placed], task: Task, variant: Protocol) -> pa.Table:
+def read_table(placed: Iterable[Placed], task: Task) -> pa.Table:
     """Reads and checks every row; see `RawSplit` for the result.
 
     Raises:
         DataError: A value is missing or of another kind, or a label is none of the task's; the message names the place.
     """
-    schema = _kept_columns(task, variant).append(_GOLDS_FIELD)
-    rows = (_checked(place, record, task, variant) for place, record in placed)
+    schema = _kept_columns(task).append(_GOLDS_FIELD)
+    rows = (_checked(place, record, task) for place, record in placed)
     batches = []
     while chunk := list(islice(rows, ROWS_PER_BATCH)):
         batches.append(pa.RecordBatch.from_pylist(chunk, schema=schema))
     return pa.Table.from_batches(batches, schema=schema)
 
 
-def _checked(place: str, record: Record, task: Task, variant: Protocol) -> Row:
+def _checked(place: str, record: Record, task: Task) -> Row:
     """Returns a row with its golds; columns that are not kept are dropped by the schema."""
     try:
         row = read_row(record, task.columns)
-        golds = variant.golds(row)
+        golds = task.variant.golds(row)
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
     group = next((row[name] for name, kind in task.columns.items() if kind == "group"), None)
     return {**row, "group": group, _GOLDS: [asdict(gold) for gold in golds]}
 
 
-def _manifest_schema(task: Task, variant: Protocol) -> pa.Schema:
+def _manifest_schema(task: Task) -> pa.Schema:
     texts = [name for name, kind in task.columns.items() if kind in _TEXT_KINDS]
     lists = [name for name, kind in task.columns.items() if kind == "texts"]
-    groups = ["group"] if variant.groups else []
+    groups = ["group"] if task.variant.groups else []
     return manifest_schema(images=False, text_columns=[*texts, *groups], list_columns=lists)
 
 
-def _kept_columns(task: Task, variant: Protocol) -> pa.Schema:
+def _kept_columns(task: Task) -> pa.Schema:
     """Returns the columns of the manifest that come from the raw row as they are."""
     made = ("example_id", "targets", "target_weights", "references")
-    return pa.schema([field for field in _manifest_schema(task, variant) if field.name not in made])
+    return pa.schema([field for field in _manifest_schema(task) if field.name not in made])
 
 
 def _source(task: Task) -> Source:

@@ -33,7 +33,6 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         task: Task,
         codec: TextCodec,
         *,
-        protocol: str | None = None,
         max_source_length: int,
         max_target_length: int,
         seed: int,
@@ -47,9 +46,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
         Args:
             rows: A prepared split, as ``manifest.open_split`` returns it.
-            task: Makes the source text.
+            task: Makes the source text; a text task under its protocol.
             codec: Makes token ids from text, the backbone's way.
-            protocol: Which of the task's protocols makes the source text; None for a task without any.
             max_source_length: Source tokens kept (s), special tokens and answer cue included; the rest is cut off.
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
@@ -63,7 +61,6 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             DataError: The split is empty, or images have no visual input.
         """
         self.task = task
-        self._protocol = protocol
         self._rows = rows
         self._codec = codec
         self._max_source_length = max_source_length
@@ -120,7 +117,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
     def sources(self, indices: Sequence[int]) -> list[str]:
         """Returns the source texts of some rows."""
-        return [self.task.source_text(row, self._protocol) for row in self._read(indices)]
+        return [self.task.source_text(row) for row in self._read(indices)]
 
     def source_lengths(self, indices: Sequence[int]) -> list[int]:
         """Returns the source lengths of some rows in tokens, cut to `max_source_length`."""
@@ -132,13 +129,10 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         parts = (self.indices[start : start + _READ_ROWS].tolist() for start in starts)
         return sum(self._codec.count_longer(self.sources(part), self._max_source_length) for part in parts)
 
-    def example_ids(self) -> list[int]:
-        """Returns the ids of the rows of `indices`, in their order."""
-        return [int(number) for number in _column(self._rows, "example_id")[self.indices]]
-
-    def ids_of(self, rows: Sequence[int]) -> list[int]:
-        """Returns the example ids of some rows, by their numbers in the split."""
-        return [int(number) for number in _column(self._rows, "example_id")[list(rows)]]
+    def example_ids(self, rows: Sequence[int] | np.ndarray | None = None) -> list[int]:
+        """Returns the ids of some rows, by their numbers in the split; of every row without any."""
+        ids = _column(self._rows, "example_id")
+        return [int(number) for number in (ids if rows is None else ids[list(rows)])]
 
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, types and group."""
@@ -153,7 +147,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     def batch(self, request: BatchRequest) -> Batch:
         """Returns the batch of one request; its labels are empty unless training."""
         rows = self._read(request.indices)
-        source_ids = self._source_ids([self.task.source_text(row, self._protocol) for row in rows])
+        source_ids = self._source_ids([self.task.source_text(row) for row in rows])
         if self._is_training:
             targets = [self._draw_target(row, request.step) for row in rows]
             labels = self._codec.target_ids([text for text, _ in targets], self._max_target_length)

@@ -12,6 +12,7 @@ import yaml
 
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings, describe_differences
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import read_yaml
@@ -22,7 +23,7 @@ from dept_vl.system.locks import refuse_if_used_inside
 from dept_vl.system.processes import process_state
 from dept_vl.system.signals import mark_resumable
 from dept_vl.tasks import get_task
-from dept_vl.training.trainer import OnEvaluation, train
+from dept_vl.training.trainer import train
 
 RESULTS_FILE = "results-test.json"
 GENERATE = "generate"
@@ -52,7 +53,7 @@ class FinishedRun:
     @property
     def metric(self) -> str:
         """The metric that picks the best checkpoint."""
-        return get_task(self.config.task).selection_metric(self.config.data.protocol)
+        return get_task(self.config.task).under(self.config.data.protocol).selection_metric
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ def spreads(scores: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
     return {name: spread([score[name] for score in scores]) for name in scores[0] if all(name in s for s in scores)}
 
 
-def finish(
-    config: TrainConfig, data_dir: Path, session: Session, *, on_evaluation: OnEvaluation | None = None
-) -> FinishedRun:
+def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: Sequence[Callback] = ()) -> FinishedRun:
     """Trains a run to its end: from the start, from its last checkpoint, or not at all when it has ended before.
 
     Raises:
@@ -89,7 +88,7 @@ def finish(
             return FinishedRun(config, float(parse_json(read_file(summary))["best_metric"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{summary}: not what a finished run writes ({error}); remove it to resume") from None
-    result = train(config, data_dir, resume=True, session=session, on_evaluation=on_evaluation)
+    result = train(config, data_dir, resume=True, session=session, callbacks=callbacks)
     assert result.progress.best_metric is not None  # the last step evaluates
     return FinishedRun(config, result.progress.best_metric)
 

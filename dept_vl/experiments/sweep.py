@@ -26,6 +26,7 @@ from dept_vl.errors import CheckpointError, ConfigError, DivergenceError, Pruned
 from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
+from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_bytes
@@ -57,7 +58,9 @@ class SweepResult:
     files: dict[str, Path]
 
 
-def run_sweep(plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrite: bool = False) -> SweepResult:
+def run_sweep(
+    plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrite: bool = False, session: Session | None = None
+) -> SweepResult:
     """Runs every trial that is left, then scores the best one on ``test``.
 
     Args:
@@ -65,6 +68,7 @@ def run_sweep(plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrit
         data_dir: Prepared data.
         resume: Go on in the folder: after a kill, or beside another process.
         overwrite: Replace an earlier sweep.
+        session: Shared with other runs of this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: As `train`; or this is one of several processes of one launch.
@@ -78,7 +82,7 @@ def run_sweep(plan: SweepPlan, data_dir: Path, *, resume: bool = False, overwrit
     folder = plan.folder
     settings = {"sweep": asdict(plan.sweep), "settings": plan.tree, "overrides": _recorded(plan.overrides)}
     open_experiment(folder, "sweep", settings, resume=resume, overwrite=overwrite)
-    session = Session()
+    session = session or Session()
     try:
         study = _open_study(plan, folder)
         while True:
@@ -210,18 +214,10 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     values = {key: _suggest(trial, key, space) for key, space in plan.sweep.space.items()}
     config = plan.config(values, folder / _name(trial.number))
     metric, every = _metric(config), config.loop.eval_every_steps
-    reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     logger.info("%s of %d: %s", _name(trial.number), plan.num_trials, values)
 
-    def report(step: int, metrics: Mapping[str, float]) -> None:
-        evaluation = math.ceil(step / every)
-        if evaluation not in reported:  # a trial gone on with repeats what came after its last checkpoint
-            trial.report(metrics[metric], evaluation)
-        if trial.should_prune():
-            raise PrunedError
-
     try:
-        run = finish(config, data_dir, session, on_evaluation=report)
+        run = finish(config, data_dir, session, callbacks=[_Reports(trial, metric, every)])
     except PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except DivergenceError as error:
@@ -231,8 +227,25 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
         study.tell(trial, run.val)
 
 
+class _Reports(Callback):
+    """Tells Optuna of every evaluation, and ends a run that it would not go on with."""
+
+    def __init__(self, trial: Trial, metric: str, every: int) -> None:
+        self._trial = trial
+        self._metric = metric
+        self._every = every
+        self._known = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def on_evaluation(self, config: TrainConfig, step: int, metrics: Mapping[str, float]) -> None:
+        evaluation = math.ceil(step / self._every)
+        if evaluation not in self._known:  # a trial gone on with repeats what came after its last checkpoint
+            self._trial.report(metrics[self._metric], evaluation)
+        if self._trial.should_prune():
+            raise PrunedError
+
+
 def _metric(config: TrainConfig) -> str:
-    return get_task(config.task).selection_metric(config.data.protocol)
+    return get_task(config.task).under(config.data.protocol).selection_metric
 
 
 def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:

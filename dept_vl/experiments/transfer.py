@@ -79,6 +79,7 @@ def transfer(
     seeds: Sequence[int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    session: Session | None = None,
 ) -> TransferResult:
     """Trains what is missing of sources, target runs and control, and writes ``<output_dir>/transfer.json``.
 
@@ -89,6 +90,7 @@ def transfer(
         seeds: Of the target's runs, each in ``<output_dir>/from-<task>/seed-<n>``; None for the settings' own.
         resume: Go on in the folder: finished runs are kept.
         overwrite: Replace an earlier transfer.
+        session: Shared with other runs of this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: As `train`; a source is the target; a source run has no adapter.
@@ -98,7 +100,7 @@ def transfer(
     seeds = [target.seed] if seeds is None else seeds
     check_seeds(seeds)
     _check_sources(target, sources)
-    folder, session = target.run_dir, Session()
+    folder, session = target.run_dir, session or Session()
     settings = {
         **settings_tree(target),
         "seed": 0,

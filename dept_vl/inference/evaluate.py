@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import split_path
@@ -17,7 +17,6 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
-    from dept_vl.inference.answer import Decoding
     from dept_vl.runs.session import Session
 
 
@@ -51,75 +50,60 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split, to_references
-    from dept_vl.models.adapted_model import AdaptedModel
+    from dept_vl.inference.answer import Answerer, agreement, predict_split
     from dept_vl.models.adapter.files import WEIGHTS_FILE
-    from dept_vl.models.sharding import place_model
-    from dept_vl.runs.open import check_features, open_dataset
-    from dept_vl.runs.session import Session
+    from dept_vl.runs.decoding import choose_decoding
+    from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
-    session = session or Session()
     started = time.perf_counter()
-    task, state = get_task(config.task), process_state()
+    task = get_task(config.task).under(config.data.protocol)
     names = check_metrics(task, metrics, tokenizer)
-    decoding = choose_decoding(config, task)
-    methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
-    ways = {method: choose_decoding(config, task, method) for method in methods}
-    model, codec = AdaptedModel.from_pretrained(
-        run_dir,
-        config.model,
-        max_source_length=config.data.max_source_length,
-        answer_cue=config.data.answer_cue,
-        backbone=session.backbone(config.model),
-    )
-    place_model(model, state.device)
-    visual = session.visual(config, data_dir, (split,), state.device)[split]
-    check_features(run_dir, visual)
-    rows = session.rows(config, data_dir, split)
-    dataset = open_dataset(config, data_dir, split, codec, visual, rows=rows)
-    references = dataset.references()
+    if with_agreement:
+        choose_decoding(config, task, "score")  # refuses a task without labels before anything is loaded
+    parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
+    methods = (parts.decoding.method, *({"generate", "score"} - {parts.decoding.method} if with_agreement else ()))
     answers = {
         method: predict_split(
-            Answerer(model, codec, visual, way),
-            dataset,
+            Answerer(parts.model, parts.codec, parts.visual.get(split), choose_decoding(config, task, method)),
+            parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
         )
-        for method, way in ways.items()
+        for method in methods
     }
-    predictions = answers[decoding.method]
+    predictions, references = answers[parts.decoding.method], parts.references(split)
     shared = None
     if with_agreement:
-        shared = agreement(answers["score"], answers["generate"], codec, ways["score"].labels)
-    protocol = config.data.protocol
-    labels = task.label_set(protocol)
-    scores = evaluate(names, predictions, to_references(references), tokenizer=tokenizer, label_set=labels)
+        shared = agreement(answers["score"], answers["generate"], parts.codec, task.labels or ())
+    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=task.labels)
     folder = folder or run_dir
     files = {
         "predictions": folder / f"predictions-{split}.json",
         "scores": output or folder / f"results-{split}.json",
     }
-    seconds = time.perf_counter() - started
-    budget = model.parameter_budget()
     result = EvaluationResult(
-        task.name, scores, len(references), files, seconds, budget, split, protocol, decoding.method, shared
+        task.name,
+        scores,
+        len(references),
+        files,
+        time.perf_counter() - started,
+        parts.model.parameter_budget(),
+        split,
+        task.protocol,
+        parts.decoding.method,
+        shared,
     )
-    if state.is_main_process:
-        by_id = {row["example_id"]: text for row, text in zip(references, predictions, strict=True)}
-        write_results(files["predictions"], by_id, *task.result_keys)
+    if process_state().is_main_process:
+        ids = parts.datasets[split].example_ids()
+        write_results(files["predictions"], dict(zip(ids, predictions, strict=True)), *task.result_keys)
         hashes = {
             "predictions": hash_file(files["predictions"]),
-            "data": hash_file(split_path(data_dir, task.name, split, protocol)),
+            "data": hash_file(split_path(data_dir, task.name, split, task.protocol)),
             "adapter": hash_file(run_dir / WEIGHTS_FILE),
         }
         write_scores(
-            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=_described(decoding),
+            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
             config=asdict(config), sha256=hashes,
         )  # fmt: skip
     return result
-
-
-def _described(decoding: Decoding) -> dict[str, Any]:
-    """Returns how answers were made, without the labels, which are the task's."""
-    return {key: value for key, value in asdict(decoding).items() if key != "labels"}

@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from dept_vl.data.collator import Batch, Example, collate
 from dept_vl.data.images import open_image
-from dept_vl.data.visual import ImagePixels
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.inference.answer import Answerer, choose_decoding
-from dept_vl.models.adapted_model import AdaptedModel
-from dept_vl.models.vision.clip_encoder import ClipEncoder
-from dept_vl.runs.open import VisualInput, check_features
+from dept_vl.inference.answer import Answerer
+from dept_vl.runs.open import OWN_IMAGES, open_run
+from dept_vl.runs.session import Session
+from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
-from dept_vl.system.processes import process_state
 from dept_vl.tasks import Task, get_task
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -150,7 +147,12 @@ def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
 
 
 def predict_inputs(
-    config: TrainConfig, run_dir: Path, inputs: Sequence[PredictionInput], *, num_beams: int = 5
+    config: TrainConfig,
+    run_dir: Path,
+    inputs: Sequence[PredictionInput],
+    *,
+    num_beams: int = 5,
+    session: Session | None = None,
 ) -> list[Prediction]:
     """Returns a prediction for every input; CLIP encodes the images.
 
@@ -161,6 +163,7 @@ def predict_inputs(
         run_dir: Holds the adapter.
         inputs: Images and columns.
         num_beams: Beams of the second prediction.
+        session: Frozen models shared with other runs of this process.
 
     Raises:
         CheckpointError: The adapter was trained on features of another encoder.
@@ -171,27 +174,19 @@ def predict_inputs(
     for item in inputs:
         if item.image is not None:
             open_image(item.image)  # all of them before the models are loaded
-    task, device = get_task(config.task), process_state().device
-    decoding, texts = choose_decoding(config, task), _sources(task, config.data.protocol, inputs)
-    visual = _visual(config, device) if task.uses_images else None
-    check_features(run_dir, visual)
-    model, codec = AdaptedModel.from_pretrained(
-        run_dir,
-        config.model,
-        max_source_length=config.data.max_source_length,
-        answer_cue=config.data.answer_cue,
-    )
-    model.to(device).eval()
+    texts = _sources(get_task(config.task).under(config.data.protocol), inputs)
+    parts = open_run(config, None, (), session, adapter=run_dir)
+    decoding, visual = parts.decoding, parts.visual.get(OWN_IMAGES)
     ways = {"label": decoding}
     if decoding.method == "generate":
         ways = {"greedy": replace(decoding, num_beams=1), f"beam {num_beams}": replace(decoding, num_beams=num_beams)}
-    answerers = {name: Answerer(model, codec, visual, way) for name, way in ways.items()}
+    answerers = {name: Answerer(parts.model, parts.codec, visual, way) for name, way in ways.items()}
     predictions: list[Prediction] = []
     size = config.data.eval_batch_size
     for start in tqdm(range(0, len(inputs), size), desc="predict", disable=len(inputs) <= size):
         part = inputs[start : start + size]
-        ids = codec.source_ids(texts[start : start + size], config.data.max_source_length)
-        batch = _batch(part, ids, codec.pad_token_id, visual).to(device)
+        ids = parts.codec.source_ids(texts[start : start + size], config.data.max_source_length)
+        batch = _batch(part, ids, parts.codec.pad_token_id, visual).to(parts.device)
         columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
         for item, answers in zip(part, columns, strict=True):
             by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
@@ -199,17 +194,12 @@ def predict_inputs(
     return predictions
 
 
-def _visual(config: TrainConfig, device: torch.device) -> VisualInput:
-    encoder = ClipEncoder.load(config.model.clip, device)
-    return VisualInput(ImagePixels(None, encoder.preprocess), encoder, encoder.feature_dim, encoder.fingerprint)
-
-
-def _sources(task: Task, protocol: str | None, inputs: Sequence[PredictionInput]) -> list[str]:
+def _sources(task: Task, inputs: Sequence[PredictionInput]) -> list[str]:
     """Returns the source texts; a template is made for prepared rows, and inputs may hold anything."""
     texts = []
     for number, item in enumerate(inputs, start=1):
         try:
-            texts.append(task.source_text({**item.columns, "image": str(item.image)}, protocol))
+            texts.append(task.source_text({**item.columns, "image": str(item.image)}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{item.image or f'input {number}'}: task {task.name!r} cannot read these columns "

@@ -188,9 +188,9 @@ def describe_tasks(tasks: Iterable[Task]) -> str:
         lengths = f"{task.max_source_length}, {task.max_target_length}"
         source = str(task.source or "official files")
         by_size: dict[str, list[str]] = {}
-        for protocol in task.protocols or (None,):
-            sizes = " / ".join(f"{size.rows:,}" for size in task.sizes(protocol).values())
-            by_size.setdefault(sizes, []).append(protocol or "")
+        for way in task.ways():
+            sizes = " / ".join(f"{size.rows:,}" for size in way.split_sizes.values())
+            by_size.setdefault(sizes, []).append(way.protocol or "")
         for sizes, protocols in by_size.items():
             only = f" ({protocols[0]})" if len(by_size) > 1 else ""
             rows.append((f"{task.name}{only}", sizes, evaluators, lengths, source))

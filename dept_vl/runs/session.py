@@ -5,30 +5,40 @@ Only what no run changes is shared, so that a run in a session equals, to the bi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dept_vl.data.manifest import open_split
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ModelConfig
+from dept_vl.models.config import ClipConfig, ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
-from dept_vl.runs.open import VisualInput, open_rows, open_visual
-from dept_vl.settings.schema import TrainConfig
+from dept_vl.runs.callbacks import Callback
+from dept_vl.runs.visual_input import VisualInput, open_visual
+from dept_vl.settings.schema import DataConfig
+from dept_vl.tasks import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Session:
     """Loads each frozen thing once. Keep one as long as its runs go on, and drop it with them.
 
     One backbone is kept at a time: runs that alternate between two load them again and again, and never hold both.
+
+    Attributes:
+        callbacks: Given to every run of the session.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         """Starts with nothing loaded."""
+        self.callbacks = tuple(callbacks)
         self._backbone: tuple[ModelConfig, LoadedBackbone] | None = None
-        self._visual: dict[tuple[Any, ...], dict[str, VisualInput | None]] = {}
-        self._rows: dict[tuple[Any, ...], Any] = {}
+        self._visual: dict[tuple[Any, ...], Mapping[str, VisualInput]] = {}
+        self._rows: dict[tuple[Any, ...], Dataset] = {}
         self._precision: str | None = None
 
     def backbone(self, model: ModelConfig) -> LoadedBackbone:
@@ -45,29 +55,29 @@ class Session:
         return backbone
 
     def visual(
-        self, config: TrainConfig, data_dir: Path, splits: Sequence[str], device: torch.device
-    ) -> dict[str, VisualInput | None]:
-        """Returns the visual input of some splits, as `dept_vl.runs.open.open_visual` opens it.
+        self, task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str],
+        device: torch.device,
+    ) -> Mapping[str, VisualInput]:  # fmt: skip
+        """Returns the visual input of some splits, as `open_visual` opens it.
 
         Raises:
             DataError: As `open_visual`.
         """
-        data = config.data
-        settings = (data.visual_features, data.feature_dir, data.image_dir, config.model.clip)
-        key = (data_dir, config.task, config.data.protocol, *settings, tuple(splits), str(device))
+        settings = (data.visual_features, data.feature_dir, data.image_dir, clip)
+        key = (data_dir, task.name, task.protocol, *settings, tuple(splits), str(device))
         if key not in self._visual:
-            self._visual[key] = open_visual(config, data_dir, splits, device)
+            self._visual[key] = open_visual(task, data, clip, data_dir, splits, device)
         return self._visual[key]
 
-    def rows(self, config: TrainConfig, data_dir: Path, split: str) -> Any:
+    def rows(self, task: Task, data_dir: Path, split: str) -> Dataset:
         """Returns a prepared split, memory-mapped.
 
         Raises:
-            DataError: As `dept_vl.runs.open.open_rows`.
+            DataError: As `open_split`.
         """
-        key = (data_dir, config.task, config.data.protocol, split)
+        key = (data_dir, task.name, task.protocol, split)
         if key not in self._rows:
-            self._rows[key] = open_rows(config, data_dir, split)
+            self._rows[key] = open_split(data_dir, task.name, split, task.protocol)
         return self._rows[key]
 
     def check_precision(self, precision: str) -> None:

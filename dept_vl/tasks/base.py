@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dept_vl.errors import ConfigError
@@ -135,7 +135,7 @@ class Task:
         max_source_length: Text tokens kept by default (s), the end-of-sequence token included.
         max_target_length: Target tokens kept and generated at most, the end-of-sequence token included.
         input_columns: The columns the template reads.
-        split_sizes: Expected size of each complete split; of a text task see `sizes`.
+        split_sizes: Expected size of each complete split.
         paper: Where splits and metric come from.
         converter: What makes the task's prepared splits of its raw files, called as ``convert(task, raw, out,
             **options)`` by ``data_prep.prepare``; its options are its keyword-only parameters. None: nothing does, and
@@ -149,7 +149,10 @@ class Task:
         few_shot_class: A target's class among them.
         source: Where a text task's rows come from; None for images.
         columns: Columns of a text task's raw rows that are read -> what they hold.
-        variants: A text task's protocols, the default one first; empty for tasks with one way only.
+        variants: A text task's protocols, the default one first, which `under` resolves; empty for tasks with one way.
+        protocol: The protocol this is the task under; None for a task without any, or not yet under one.
+        labels: Every target string, where the task has a label set.
+        selected_by: Metric key that picks the best checkpoint; None: the primary one.
     """
 
     name: str
@@ -171,6 +174,9 @@ class Task:
     source: Source | None = None
     columns: Mapping[str, ColumnKind] = field(default_factory=dict)
     variants: Mapping[str, Protocol] = field(default_factory=dict)
+    protocol: str | None = None
+    labels: tuple[str, ...] | None = None
+    selected_by: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the declaration, so that a bad one fails at import and not in a user's run."""
@@ -196,38 +202,53 @@ class Task:
             known = f"expected {' or '.join(self.variants)}" if self.variants else "it has none; leave it out"
             raise ConfigError(f"data.protocol: task {self.name!r} has no protocol {protocol!r}; {known}")
 
-    def variant(self, protocol: str) -> Protocol:
-        """Returns what a protocol of a text task is.
+    def under(self, protocol: str | None) -> Task:
+        """Returns the task as one of its protocols has it: template, labels, sizes and selection are that one's.
+
+        Args:
+            protocol: One of `protocols`; None for a task without any.
 
         Raises:
             ConfigError: The task has no such protocol.
         """
         self.check_protocol(protocol)
-        return self.variants[protocol]
+        if protocol is None:
+            return self
+        variant = self.variants[protocol]
+        return replace(
+            self,
+            protocol=protocol,
+            template=variant.template,
+            labels=variant.labels,
+            split_sizes=variant.split_sizes,
+            selected_by=variant.selection_metric,
+        )
 
-    def source_text(self, row: Row, protocol: str | None = None) -> str:
+    def ways(self) -> list[Task]:
+        """Returns the task under each of its protocols; the task alone where there are none."""
+        return [self.under(protocol) for protocol in self.protocols or (None,)]
+
+    @property
+    def variant(self) -> Protocol:
+        """What the protocol is, of a text task from `under`."""
+        assert self.protocol is not None
+        return self.variants[self.protocol]
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric key that picks the best checkpoint."""
+        return self.selected_by or self.primary_metric
+
+    def source_text(self, row: Row) -> str:
         """Returns the source text of a row of a prepared split, or of a raw row."""
-        return self.template(row) if protocol is None else self.variant(protocol).template(row)
+        return self.template(row)
 
     def render(self, row: Row) -> list[RenderedExample]:
         """Returns what each protocol makes of a raw row: an example a gold; for a task without any, its source text."""
         if not self.variants:
             return [RenderedExample(None, self.source_text(row), ())]
         return [
-            RenderedExample(name, variant.template(row), gold.targets)
-            for name, variant in self.variants.items()
-            for gold in variant.golds(row)
+            RenderedExample(way.protocol, way.source_text(row), gold.targets)
+            for way in self.ways()
+            for gold in way.variant.golds(row)
         ]
-
-    def label_set(self, protocol: str | None) -> tuple[str, ...] | None:
-        """Returns every target string of the task; None when it has no label set."""
-        return None if protocol is None else self.variant(protocol).labels
-
-    def sizes(self, protocol: str | None) -> Mapping[str, SplitSize]:
-        """Returns the expected size of each complete split."""
-        return self.split_sizes if protocol is None else self.variant(protocol).split_sizes
-
-    def selection_metric(self, protocol: str | None) -> str:
-        """Returns the metric key that picks the best checkpoint."""
-        chosen = None if protocol is None else self.variant(protocol).selection_metric
-        return chosen or self.primary_metric

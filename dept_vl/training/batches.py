@@ -12,21 +12,21 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
 from dept_vl.errors import ConfigError
-from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.schema import DataConfig, LoopConfig, TrainConfig
 from dept_vl.system import signals
 
 
-def check_batch_size(config: TrainConfig, num_rows: int, num_processes: int) -> None:
+def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_processes: int) -> None:
     """Refuses a batch that cannot be shared out evenly.
 
     Raises:
         ConfigError: The batch size does not divide by processes x accumulated passes, or there are fewer rows.
     """
-    accumulation_steps = config.loop.accumulation_steps
+    accumulation_steps = loop.accumulation_steps
     parts = num_processes * accumulation_steps
-    if config.data.batch_size % parts:
+    if data.batch_size % parts:
         raise ConfigError(
-            f"data.batch_size: {config.data.batch_size} must divide by processes x loop.accumulation_steps "
+            f"data.batch_size: {data.batch_size} must divide by processes x loop.accumulation_steps "
             f"= {num_processes} x {accumulation_steps}"
         )
     if num_rows < parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +19,10 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import evaluate
-from dept_vl.inference.answer import Answerer, choose_decoding, predict_split, to_references
-from dept_vl.models.adapted_model import build_model
+from dept_vl.inference.answer import Answerer, predict_split
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget
-from dept_vl.models.sharding import place_model
+from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
@@ -32,14 +31,13 @@ from dept_vl.runs.folder import (
     trim_metrics,
 )
 from dept_vl.runs.log import RunLog
-from dept_vl.runs.open import open_dataset
+from dept_vl.runs.open import open_run
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
-from dept_vl.tasks import get_task
 from dept_vl.training.batches import Timed, check_batch_size, read_steps
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
@@ -69,10 +67,6 @@ class TrainResult:
     decode: str
 
 
-OnEvaluation = Callable[[int, Mapping[str, float]], None]
-"""Takes the optimiser steps done and the scores on ``val``; may raise `PrunedError` to end the run there."""
-
-
 def train(
     config: TrainConfig,
     data_dir: Path,
@@ -80,7 +74,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     session: Session | None = None,
-    on_evaluation: OnEvaluation | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter with the best primary metric.
 
@@ -90,8 +84,7 @@ def train(
         resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
         overwrite: Replace an earlier run in that folder.
         session: Frozen models and data shared with other runs of this process; the result is the same to the bit.
-        on_evaluation: Called after every evaluation, its scores and adapter written. What it raises ends the run and
-            is passed on; the folder stays that of a run stopped at its last checkpoint.
+        callbacks: Told of steps and evaluations, after those of the session.
 
     Raises:
         ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known; another
@@ -103,56 +96,63 @@ def train(
     if process_state().is_main_process:
         lock.refuse_if_taken()  # before the models are loaded
     try:
-        trainer = _Trainer(
-            config, data_dir, resume=resume, overwrite=overwrite, session=session or Session(), lock=lock
+        trainer = Trainer(
+            config, data_dir, resume=resume, overwrite=overwrite, session=session, callbacks=callbacks, lock=lock
         )
-        return trainer.fit(on_evaluation)
+        return trainer.fit()
     finally:
         lock.release()
 
 
-class _Trainer:
+class Trainer:
+    """One run, opened: `fit` runs the steps that are left.
+
+    Attributes:
+        config: The run's settings.
+        parts: What it works with.
+        trainable: The tensors it trains, by name.
+        progress: Its counters.
+        checks_each_step: Whether each step is looked at before its update; else those since the last look, together.
+    """
+
     def __init__(
         self,
         config: TrainConfig,
         data_dir: Path,
         *,
-        resume: bool,
-        overwrite: bool,
-        session: Session,
+        resume: bool = False,
+        overwrite: bool = False,
+        session: Session | None = None,
+        callbacks: Sequence[Callback] = (),
         lock: OwnedLock | None = None,
     ) -> None:
-        session.check_precision(config.loop.precision)
+        """Opens everything, then the run folder; see `train`.
+
+        Args:
+            config: As `train`.
+            data_dir: As `train`.
+            resume: As `train`.
+            overwrite: As `train`.
+            session: As `train`.
+            callbacks: As `train`.
+            lock: The run folder's; taken once everything is open. None where nobody else can be at work.
+        """
+        session = session or Session()
         self.config = config
-        self.task = get_task(config.task)
-        self.metric_name = self.task.selection_metric(config.data.protocol)
-        decoding = choose_decoding(config, self.task)
-        is_on_cpu = process_state().device.type == "cpu"
+        self.parts = open_run(config, data_dir, ("train", "val"), session)
+        self.task, self.model = self.parts.task, self.parts.model
+        is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
-        visual = session.visual(config, data_dir, ("train", "val"), self.accelerator.device)
-        self.visual = visual["train"]
-        self.model, codec = build_model(
-            config.model,
-            config.tuner,
-            max_source_length=config.data.max_source_length,
-            feature_dim=self.visual.feature_dim if self.visual else None,
-            seed=config.seed,
-            answer_cue=config.data.answer_cue,
-            backbone=session.backbone(config.model),
-        )
-        rows = {split: session.rows(config, data_dir, split) for split in ("train", "val")}
-        self.train_set = open_dataset(
-            config, data_dir, "train", codec, self.visual, is_training=True, rows=rows["train"]
-        )
-        check_batch_size(config, len(self.train_set.indices), self.accelerator.num_processes)
-        self.val_set = open_dataset(config, data_dir, "val", codec, visual["val"], rows=rows["val"])
-        self.val_references = to_references(self.val_set.references()[: config.loop.eval_rows])
-        place_model(self.model, self.accelerator.device)
-        self.answerer = Answerer(self.model, codec, visual["val"], decoding)
-        self.groups = self.model.param_groups()
-        self.optimizer = build_optimizer(self.model, self.groups, config.optim)
-        self.guard = StepGuard(self.groups, config.loop)
+        self.visual = self.parts.visual.get("train")
+        self.train_set, self.val_set = (self.parts.datasets[split] for split in ("train", "val"))
+        check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
+        self.val_references = self.parts.references("val", config.loop.eval_rows)
+        self.answerer = Answerer(self.model, self.parts.codec, self.parts.visual.get("val"), self.parts.decoding)
+        groups = self.model.param_groups()
+        self.optimizer = build_optimizer(self.model, groups, config.optim)
+        self.guard = StepGuard(groups, config.loop)
+        self.callbacks = (*session.callbacks, *callbacks)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
@@ -199,7 +199,7 @@ class _Trainer:
             "rule": data.few_shot_rule,
             "seed": self.config.seed,
             "rows": self.train_set.indices.tolist(),
-            "example_ids": self.train_set.example_ids(),
+            "example_ids": self.train_set.example_ids(self.train_set.indices),
         }
 
     def _resume(self) -> None:
@@ -210,7 +210,7 @@ class _Trainer:
         if self._is_main:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
 
-    def fit(self, on_evaluation: OnEvaluation | None = None) -> TrainResult:
+    def fit(self) -> TrainResult:
         """Runs the steps that are left, and writes what came of them."""
         bar = tqdm(
             total=self.config.loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
@@ -218,7 +218,7 @@ class _Trainer:
         )  # fmt: skip
         try:
             with signals.deferring():
-                self._run(bar, on_evaluation)
+                self._run(bar)
         finally:
             bar.close()
             if self.log:
@@ -226,7 +226,7 @@ class _Trainer:
         result = TrainResult(
             self.task.name,
             self.run_dir,
-            self.metric_name,
+            self.task.selection_metric,
             self.progress,
             self.model.parameter_budget(),
             self.answerer.decoding.method,
@@ -238,20 +238,24 @@ class _Trainer:
             raise signals.StoppedError(signal, f"the run had ended: {self.run_dir}")
         return result
 
-    def _run(self, bar: tqdm[NoReturn], on_evaluation: OnEvaluation | None) -> None:
+    def _run(self, bar: tqdm[NoReturn]) -> None:
         loop = self.config.loop
         started, first_step = time.perf_counter(), self.progress.step
         seconds_before = self.progress.train_seconds
         losses: list[Tensor] = []
         if self.progress.is_evaluation_due:
-            self._evaluate_or_stop(on_evaluation)
+            self._evaluate_or_stop()
         steps = Timed(read_steps(self.train_set, self.config, first_step, self.accelerator))
         for step, parts in enumerate(steps, start=first_step):
             if self._is_stopped_early():
                 logger.info(
-                    "no better %s in %d evaluations: stopping", self.metric_name, self.progress.evals_since_best
+                    "no better %s in %d evaluations: stopping",
+                    self.task.selection_metric,
+                    self.progress.evals_since_best,
                 )
                 break
+            for callback in self.callbacks:
+                callback.on_step(self.config, step)
             loss = self._step(step, parts)
             losses += [] if loss is None else [loss]
             seconds = time.perf_counter() - started
@@ -270,19 +274,19 @@ class _Trainer:
             if signal:
                 self._stop(signal, is_evaluation_due=is_evaluation_due)
             if is_evaluation_due:
-                self._evaluate_or_stop(on_evaluation)
+                self._evaluate_or_stop()
             if loop.save_every_steps in due or is_last:
                 self._save_checkpoint()
 
-    def _evaluate_or_stop(self, on_evaluation: OnEvaluation | None) -> None:
+    def _evaluate_or_stop(self) -> None:
         """Evaluates; asked to stop meanwhile, leaves the evaluation to the run that goes on."""
         try:
             metrics = self._evaluate()
         except signals.StoppedError as stopped:
             self._stop(stopped.number, is_evaluation_due=True)
         self.progress = replace(self.progress, is_evaluation_due=False)
-        if on_evaluation:
-            on_evaluation(self.progress.step, metrics)
+        for callback in self.callbacks:
+            callback.on_evaluation(self.config, self.progress.step, metrics)
 
     def _stop(self, signal: int, *, is_evaluation_due: bool) -> NoReturn:
         """Writes a checkpoint, unless it is there, and ends the run."""
@@ -351,7 +355,7 @@ class _Trainer:
 
     def _best_text(self) -> dict[str, str]:
         best = self.progress.best_metric
-        return {} if best is None else {f"best {self.metric_name}": f"{best:.3f}"}
+        return {} if best is None else {f"best {self.task.selection_metric}": f"{best:.3f}"}
 
     def _evaluate(self) -> dict[str, float]:
         """Scores the validation split and keeps the adapter if it is the best so far."""
@@ -363,9 +367,8 @@ class _Trainer:
             num_workers=config.data.num_workers,
             limit=config.loop.eval_rows,
         )
-        labels = self.task.label_set(config.data.protocol)
-        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=labels)
-        value, best = metrics[self.metric_name], self.progress.best_metric
+        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=self.task.labels)
+        value, best = metrics[self.task.selection_metric], self.progress.best_metric
         if best is None or value > best:
             self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
             if self._is_main:

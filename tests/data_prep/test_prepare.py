@@ -38,7 +38,7 @@ def test_every_task_is_prepared_by_the_converter_it_declares(name, tmp_path):
         rows = open_split(tmp_path / "out", name, split, stats.protocol)
         assert len(rows) == stats.splits[split].rows > 0
         assert set(task.input_columns) <= set(rows.column_names)
-        assert task.source_text(rows[0], stats.protocol)
+        assert task.under(stats.protocol).source_text(rows[0])
         assert rows[0]["references"]
 
 

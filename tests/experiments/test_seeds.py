@@ -7,8 +7,9 @@ from dept_vl.errors import ConfigError
 from dept_vl.experiments.runs import spread
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.reports.text import describe_seeds
+from dept_vl.runs.callbacks import Callback
+from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
-from dept_vl.training.trainer import _Trainer
 
 
 @pytest.fixture
@@ -37,14 +38,17 @@ def test_a_single_seed_has_no_deviation():
     assert spread([1.0, 3.0]).std == pytest.approx(2**0.5)
 
 
-def test_finished_seeds_are_not_trained_again(config, tiny_data, monkeypatch):
+def test_finished_seeds_are_not_trained_again(config, tiny_data):
     train_seeds(config, tiny_data, [0])
     before = (config.run_dir / "seed-0" / "training.json").stat().st_mtime_ns
-    trained = []
-    fit = _Trainer.fit
-    monkeypatch.setattr(_Trainer, "fit", lambda self, *a: (trained.append(self.config.seed), fit(self, *a))[1])
-    train_seeds(config, tiny_data, [0, 1], resume=True)
-    assert trained == [1]
+    trained = set()
+
+    class Note(Callback):
+        def on_step(self, config, step):
+            trained.add(config.seed)
+
+    train_seeds(config, tiny_data, [0, 1], resume=True, session=Session([Note()]))
+    assert trained == {1}
     assert (config.run_dir / "seed-0" / "training.json").stat().st_mtime_ns == before
 
 

@@ -13,11 +13,14 @@ from filelock import FileLock
 from PIL import Image
 
 from dept_vl.errors import CheckpointError, ConfigError, DivergenceError
+from dept_vl.evaluators import EVALUATORS
+from dept_vl.evaluators.base import PERCENT, Evaluator
 from dept_vl.experiments.space import SweepPlan, load_plan
 from dept_vl.experiments.sweep import run_sweep
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.reports.text import describe_sweep
-from dept_vl.training.trainer import _Trainer
+from dept_vl.runs.callbacks import Callback
+from dept_vl.runs.session import Session
 
 GRID = {"space": {"tuner.lr": [0.05, 0.3], "tuner.num_virtual_tokens": [4, 8]}}
 
@@ -92,7 +95,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp_path, monkeypatch, sampler):
+def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp_path, sampler):
     sweep = {
         "space": {"tuner.lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"low": 4, "high": 8}},
         "sampler": sampler,
@@ -103,18 +106,14 @@ def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp
         (tmp_path / name).mkdir()
     run_sweep(plan_of(tmp_path / "a", base, sweep), tiny_data)
     plan = plan_of(tmp_path / "b", base, sweep)
-    fit, calls = _Trainer.fit, []
 
-    def dies(self, *arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KilledError
-        return fit(self, *arguments)
+    class KillTheSecond(Callback):
+        def on_step(self, config, step):
+            if config.run_dir.name == "trial-0001":
+                raise KilledError
 
-    monkeypatch.setattr(_Trainer, "fit", dies)
     with pytest.raises(KilledError):
-        run_sweep(plan, tiny_data)
-    monkeypatch.undo()
+        run_sweep(plan, tiny_data, session=Session([KillTheSecond()]))
     run_sweep(plan, tiny_data, resume=True)
     assert table(plan.folder) == table(tmp_path / "a" / "sweep")
 
@@ -135,7 +134,8 @@ def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
 
 def test_a_pruned_trial_ends_early_and_is_not_chosen(base, tiny_data, tmp_path, monkeypatch):
     values = iter([50.0] * 5 * 4 + [10.0] * 9)  # five trials of four evaluations, then a worse one
-    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    fake = Evaluator(lambda _: {"vqa_accuracy": next(values)}, {"vqa_accuracy": PERCENT})
+    monkeypatch.setitem(EVALUATORS, "vqa-accuracy", fake)
     space = {"space": {"tuner.lr": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}, "pruner": "median"}
     plan = plan_of(tmp_path, {**base, "loop.eval_every_steps": 1}, space)
     run_sweep(plan, tiny_data)
@@ -144,17 +144,14 @@ def test_a_pruned_trial_ends_early_and_is_not_chosen(base, tiny_data, tmp_path, 
     assert json.loads((plan.folder / "sweep.json").read_text())["best"]["params"] == {"tuner.lr": 0.1}
 
 
-def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tiny_data, tmp_path, monkeypatch):
-    fit = _Trainer.fit
+def test_a_diverged_trial_is_recorded_and_the_others_go_on(base, tiny_data, tmp_path):
+    class Diverge(Callback):
+        def on_step(self, config, step):
+            if config.tuner.lr == 0.05:
+                raise DivergenceError("the loss became nan")
 
-    def diverges(self, *arguments):
-        if self.config.tuner.lr == 0.05:
-            raise DivergenceError("the loss became nan")
-        return fit(self, *arguments)
-
-    monkeypatch.setattr(_Trainer, "fit", diverges)
     plan = plan_of(tmp_path, base, {"space": {"tuner.lr": [0.05, 0.3]}})
-    assert run_sweep(plan, tiny_data).best.config.tuner.lr == 0.3
+    assert run_sweep(plan, tiny_data, session=Session([Diverge()])).best.config.tuner.lr == 0.3
     assert [row["state"] for row in table(plan.folder)] == ["fail", "complete"]
 
 

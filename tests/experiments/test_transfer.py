@@ -9,8 +9,10 @@ from dept_vl.experiments.plan import plan_transfer
 from dept_vl.experiments.transfer import transfer
 from dept_vl.reports.paper_tables import read_outcome
 from dept_vl.reports.text import describe_transfer
+from dept_vl.runs.callbacks import Callback
+from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
-from dept_vl.training.trainer import _Trainer, train
+from dept_vl.training.trainer import train
 
 WORDS = ("red", "blue", "big", "small", "cube", "ball", "left", "green")
 
@@ -61,14 +63,18 @@ def test_the_best_source_on_validation_is_tested_beside_the_control(settings, te
     assert len(outcome.scores["accuracy"]) == 2
 
 
-def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path, monkeypatch):
+def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path):
     source = load_config(None, {**settings, "task": "sst2", "output_dir": str(tmp_path / "mine")})
     train(source, text_data)
     target, sources = plan_transfer("cola", ["sst2"], None, settings, source_runs=[f"sst2={tmp_path / 'mine'}"])
     first = transfer(target, sources, text_data)
     assert not (tmp_path / "transfer" / "source-sst2").exists()
-    monkeypatch.setattr(_Trainer, "fit", lambda *_: pytest.fail("trained again"))
-    again = transfer(target, sources, text_data, resume=True)
+
+    class Refuse(Callback):
+        def on_step(self, config, step):
+            pytest.fail("trained again")
+
+    again = transfer(target, sources, text_data, resume=True, session=Session([Refuse()]))
     assert again.best.test == first.best.test
 
 

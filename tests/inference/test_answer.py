@@ -11,9 +11,10 @@ from benchmarks.speed.workload import write_colour_work
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError
-from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split
+from dept_vl.inference.answer import Answerer, agreement, predict_split
 from dept_vl.models.adapted_model import build_model
-from dept_vl.runs.open import open_dataset
+from dept_vl.runs.decoding import choose_decoding
+from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import TASKS, Task, get_task
 from dept_vl.tasks.base import Protocol
@@ -90,9 +91,9 @@ def run(capsys, *words):
 
 def test_auto_scores_where_there_are_labels_and_generates_elsewhere():
     config = load_config(None, {"task": TASK.name})
-    assert choose_decoding(config, TASK).method == "score"
-    assert choose_decoding(config, TASK).labels == LABELS
-    assert choose_decoding(config, TASK, "generate").labels == ()
+    assert choose_decoding(config, TASK.under("fixed")).method == "score"
+    assert choose_decoding(config, TASK.under("fixed")).labels == LABELS
+    assert choose_decoding(config, TASK.under("fixed"), "generate").labels == ()
     assert choose_decoding(load_config(None, {"task": "vqa"}), get_task("vqa")).method == "generate"
 
 
@@ -105,10 +106,9 @@ def test_scoring_a_task_of_free_text_is_refused():
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_split_is_answered_with_the_label_of_the_least_loss(folder, text_data, tmp_path, batch_size):
     config = load_config(None, settings(folder, tmp_path))
-    model, codec = build_model(config.model, config.tuner, max_source_length=16, feature_dim=None, seed=0)
-    model.eval()
-    dataset = open_dataset(config, text_data, "test", codec, None)
-    answerer = Answerer(model, codec, None, choose_decoding(config, TASK))
+    parts = open_run(config, text_data, ("test",))
+    model, codec, dataset = parts.model.eval(), parts.codec, parts.datasets["test"]
+    answerer = Answerer(model, codec, None, parts.decoding)
     predictions = predict_split(answerer, dataset, batch_size=batch_size)
     for source, prediction in zip(dataset.sources(range(20)), predictions, strict=True):
         ids = torch.tensor(codec.source_ids([source], 16))
@@ -122,11 +122,9 @@ import sys
 from pathlib import Path
 import torch
 from accelerate.utils import gather_object
-from dept_vl.runs.open import open_dataset
+from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.inference.answer import Answer, predict_split
-from dept_vl.models.language.load import open_backbone
-from dept_vl.models.config import ModelConfig
 from dept_vl.system.processes import leave_launch, process_state
 
 data = Path(sys.argv[1])
@@ -139,9 +137,8 @@ class Echo:
         self.calls += 1
         return [Answer(f"row {number}") for number in batch.example_ids]
 
-backbone, tokenizer = open_backbone(ModelConfig(backbone="demo"))
-codec = backbone.codec_class(tokenizer, None)
-dataset = open_dataset(load_config(None, {"task": "cola"}), data, "test", codec, None)
+config = load_config(None, {"task": "cola", "model.backbone": "demo", "tuner.allow_nearest": True})
+dataset = open_run(config, data, ("test",)).datasets["test"]
 for limit in (1, 2, 5, 7, None):
     echo = Echo()
     answers = predict_split(echo, dataset, batch_size=2, limit=limit)

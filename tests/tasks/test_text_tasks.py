@@ -268,19 +268,19 @@ def test_similarity_is_rounded_as_t5_and_as_the_released_code_do(shared_data):
     task = get_task("stsb")
     for label in sorted(labels | {twentieth / 20 for twentieth in range(101)}):
         single = np.float32(label)  # what the hub holds
-        (fixed,) = task.variant("fixed").golds({"label": label})
+        (fixed,) = task.under("fixed").variant.golds({"label": label})
         assert fixed.targets == (f"{np.round(single * np.float32(5)) / 5:.1f}",)
-        assert fixed.targets[0] in task.label_set("fixed")
-        (paper,) = task.variant("paper").golds({"label": label})
+        assert fixed.targets[0] in task.under("fixed").labels
+        (paper,) = task.under("paper").variant.golds({"label": label})
         assert paper.targets == (str(np.round(float(single) * 5 / 5, decimals=1)),)
-        assert paper.targets[0] in task.label_set("paper")
+        assert paper.targets[0] in task.under("paper").labels
 
 
 @pytest.mark.parametrize(("label", "fixed", "paper"), [(2.7, "2.8", "2.7"), (3.3, "3.2", "3.3"), (2.5, "2.4", "2.5")])
 def test_similarity_of_the_cases_the_protocols_differ_in(label, fixed, paper):
     task = get_task("stsb")
-    assert task.variant("fixed").golds({"label": label})[0].targets == (fixed,)
-    assert task.variant("paper").golds({"label": label})[0].targets == (paper,)
+    assert task.under("fixed").variant.golds({"label": label})[0].targets == (fixed,)
+    assert task.under("paper").variant.golds({"label": label})[0].targets == (paper,)
 
 
 def test_punctuation_is_padded_as_released():
@@ -300,19 +300,19 @@ def test_punctuation_is_padded_as_released():
 )
 def test_a_label_outside_the_label_set_is_refused(name, row, message):
     with pytest.raises(DataError, match=message):
-        get_task(name).variant("fixed").golds(row)
+        get_task(name).under("fixed").variant.golds(row)
 
 
 def test_label_sets():
-    sets = {task.name: task.label_set("fixed") for task in TEXT_TASKS}
+    sets = {task.name: task.under("fixed").labels for task in TEXT_TASKS}
     assert sets["sst2"] == ("0", "1")
     assert sets["mnli"] == sets["superglue-cb"] == ("0", "1", "2")
     assert len(sets["stsb"]) == 26
     assert sets["stsb"][:3] == ("0.0", "0.2", "0.4")
-    assert get_task("stsb").label_set("paper")[-2:] == ("4.9", "5.0")
+    assert get_task("stsb").under("paper").labels[-2:] == ("4.9", "5.0")
     without = {name for name, labels in sets.items() if labels is None}
     assert without == {"superglue-record", "nq", "hotpotqa", "searchqa", "newsqa", "squad"}
-    assert get_task("vqa").label_set(None) is None
+    assert get_task("vqa").labels is None
 
 
 TABLE_9 = {
@@ -329,14 +329,14 @@ TABLE_9 = {
 
 @pytest.mark.parametrize("name", list(TABLE_9))
 def test_split_sizes_under_paper_are_table_9s(name):
-    sizes = get_task(name).sizes("paper")
+    sizes = get_task(name).under("paper").split_sizes
     assert tuple(size.rows for size in sizes.values()) == TABLE_9[name]
 
 
 @pytest.mark.parametrize("task", TEXT_TASKS, ids=lambda task: task.name)
 def test_split_sizes_follow_from_the_hub_splits(task):
     for protocol in task.protocols:
-        variant, rows = task.variant(protocol), task.source.rows
+        variant, rows = task.under(protocol).variant, task.source.rows
         if variant.splits["val"].by_group or (task.name, protocol) == ("superglue-record", "paper"):
             continue  # these depend on the rows; MultiRC is derived from the real ones in tests/data_prep
         for split, rule in variant.splits.items():
@@ -347,17 +347,17 @@ def test_split_sizes_follow_from_the_hub_splits(task):
 
 
 def test_the_checkpoint_is_picked_as_the_paper_prints_or_as_the_code_does():
-    assert get_task("mrpc").selection_metric("paper") == "accuracy"
-    assert get_task("superglue-cb").selection_metric("fixed") == "accuracy"
-    assert get_task("superglue-cb").selection_metric("paper") == "f1_macro"
-    assert get_task("nq").selection_metric("fixed") == "squad_f1"
-    assert get_task("nq").selection_metric("paper") == "squad_em"
-    assert get_task("vqa").selection_metric(None) == "vqa_accuracy"
+    assert get_task("mrpc").under("paper").selection_metric == "accuracy"
+    assert get_task("superglue-cb").under("fixed").selection_metric == "accuracy"
+    assert get_task("superglue-cb").under("paper").selection_metric == "f1_macro"
+    assert get_task("nq").under("fixed").selection_metric == "squad_f1"
+    assert get_task("nq").under("paper").selection_metric == "squad_em"
+    assert get_task("vqa").selection_metric == "vqa_accuracy"
 
 
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(ConfigError, match="task 'cola' has no protocol 'papre'; expected fixed or paper"):
-        get_task("cola").variant("papre")
+        get_task("cola").under("papre")
     with pytest.raises(ConfigError, match="task 'vqa' has no protocol 'paper'; it has none"):
         get_task("vqa").check_protocol("paper")
     with pytest.raises(ConfigError, match="task 'cola' needs one of fixed, paper"):

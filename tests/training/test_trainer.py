@@ -14,14 +14,18 @@ from safetensors.torch import load_file
 
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import ConfigError, DataError, PrunedError
+from dept_vl.evaluators import EVALUATORS
+from dept_vl.evaluators.base import PERCENT, Evaluator
 from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import FEW_SHOT_FILE, SUMMARY_FILE
-from dept_vl.runs.session import Session
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.batches import read_steps
 from dept_vl.training.checkpoints import list_states
-from dept_vl.training.trainer import _Trainer, train
+from dept_vl.training.trainer import Trainer, train
+
+SCORES = {"vqa_accuracy": PERCENT}
 
 
 @pytest.fixture
@@ -96,21 +100,18 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("killed_at", [1, 3, 5])
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_resumed_run_equals_unbroken_run(config, tiny_data, tmp_path, monkeypatch, killed_at, accumulation_steps):
+def test_resumed_run_equals_unbroken_run(config, tiny_data, tmp_path, killed_at, accumulation_steps):
     config = with_settings(config, tmp_path / "run", loop={"accumulation_steps": accumulation_steps})
     unbroken = with_settings(config, tmp_path / "unbroken")
     train(unbroken, tiny_data)
-    step = _Trainer._step
 
-    def dies(self, number, parts):
-        if number == killed_at:
-            raise KilledError
-        return step(self, number, parts)
+    class Kill(Callback):
+        def on_step(self, config, step):
+            if step == killed_at:
+                raise KilledError
 
-    monkeypatch.setattr(_Trainer, "_step", dies)
     with pytest.raises(KilledError):
-        train(config, tiny_data)
-    monkeypatch.undo()
+        train(config, tiny_data, callbacks=[Kill()])
     resumed = train(config, tiny_data, resume=True)
     assert resumed.progress.step == 6
     assert_same(final_weights(config.run_dir), final_weights(unbroken.run_dir))
@@ -137,7 +138,7 @@ def test_padding_and_accumulation_leave_training_as_it_is(config, tiny_data, tmp
 
 
 def test_frozen_weights_are_bit_equal_and_every_group_moves(config, tiny_data):
-    trainer = _Trainer(config, tiny_data, resume=False, overwrite=False, session=Session())
+    trainer = Trainer(config, tiny_data)
     frozen = {n: p.clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
     before = {n: p.detach().clone() for n, p in trainer.trainable.items()}
     trainer.fit()
@@ -162,7 +163,7 @@ def test_zero_features_train_the_same_parameters_on_nothing_seen(config, tiny_da
 
 def test_early_stop_ends_after_evaluations_without_a_better_one(config, tiny_data, monkeypatch):
     values = iter([50.0, 40.0, 40.0, 40.0, 40.0, 40.0])
-    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    monkeypatch.setitem(EVALUATORS, "vqa-accuracy", Evaluator(lambda _: {"vqa_accuracy": next(values)}, SCORES))
     config = with_settings(config, config.run_dir, loop={"eval_every_steps": 1, "early_stop_evals": 2})
     result = train(config, tiny_data)
     assert result.progress.step == 3
@@ -171,7 +172,7 @@ def test_early_stop_ends_after_evaluations_without_a_better_one(config, tiny_dat
 
 def test_the_best_adapter_is_kept_not_the_last(config, tiny_data, monkeypatch):
     values = iter([50.0, 60.0, 10.0, 10.0, 10.0, 10.0])
-    monkeypatch.setattr("dept_vl.training.trainer.evaluate", lambda *_, **__: {"vqa_accuracy": next(values)})
+    monkeypatch.setitem(EVALUATORS, "vqa-accuracy", Evaluator(lambda _: {"vqa_accuracy": next(values)}, SCORES))
     config = with_settings(
         config, config.run_dir, loop={"eval_every_steps": 1, "save_every_steps": 1, "keep_checkpoints": 6}
     )
@@ -303,13 +304,14 @@ def test_a_caller_that_prunes_leaves_a_run_that_can_go_on(config, tiny_data, tmp
     train(unbroken, tiny_data)
     seen = []
 
-    def stop(step, metrics):
-        seen.append((step, metrics["vqa_accuracy"]))
-        raise PrunedError
+    class Prune(Callback):
+        def on_evaluation(self, config, step, metrics):
+            seen.append((config.run_dir, step, sorted(metrics)[0]))
+            raise PrunedError
 
     with pytest.raises(PrunedError):
-        train(config, tiny_data, on_evaluation=stop)
-    assert [step for step, _ in seen] == [3]
+        train(config, tiny_data, callbacks=[Prune()])
+    assert seen == [(config.run_dir, 3, "vqa_accuracy")]
     assert not (config.run_dir / SUMMARY_FILE).exists()
     assert not [path.name for path in config.run_dir.rglob(".*")]
     train(config, tiny_data, resume=True)
@@ -331,9 +333,7 @@ def test_few_shot_rows_are_recorded_and_alone_are_trained_on(config, tiny_data, 
     assert (record["k"], record["rule"], record["seed"]) == (8, "balanced", 0)
     ids = open_split(tiny_data, "vqa", "train")["example_id"][:]
     assert record["example_ids"] == [ids[row] for row in record["rows"]]
-    trainer = _Trainer(
-        with_settings(config, tmp_path / "b"), tiny_data, resume=False, overwrite=False, session=Session()
-    )
+    trainer = Trainer(with_settings(config, tmp_path / "b"), tiny_data)
     steps = read_steps(trainer.train_set, trainer.config, 0, trainer.accelerator)
     seen = {index for parts in steps for request, _ in parts for index in request.indices}
     assert seen == set(record["rows"])

@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError, DivergenceError
 from dept_vl.models.adapted_model import AdaptedModel
-from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.locks import folder_lock, hold
 from dept_vl.training.checkpoints import list_states
-from dept_vl.training.trainer import _Trainer, train
+from dept_vl.training.trainer import Trainer, train
 
 
 @pytest.fixture
@@ -163,7 +162,7 @@ def test_a_skipped_step_changes_neither_weights_nor_moments_and_is_counted(confi
 
 def test_steps_looked_at_late_as_on_a_gpu_are_refused_before_a_save(config, tiny_data, tmp_path, monkeypatch):
     config = elsewhere(config, tmp_path, log_every_steps=100)
-    trainer = _Trainer(config, tiny_data, resume=False, overwrite=False, session=Session())
+    trainer = Trainer(config, tiny_data)
     trainer.checks_each_step = False
     poison(monkeypatch, float("nan"), 3)
     with pytest.raises(DivergenceError, match=r"step 3: .* in soft_prompt"):

@@ -15,8 +15,7 @@ from benchmarks.speed.workload import (
     write_text_work,
 )
 from dept_vl.data.sampler import StepBatches
-from dept_vl.models.adapted_model import build_model
-from dept_vl.runs.open import open_dataset
+from dept_vl.runs.open import open_run
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,7 @@ def test_every_shape_spends_the_budget_exactly(name):
 def test_peers_are_given_the_very_batches_of_a_run(backbone, tmp_path):
     work = write_text_work(tmp_path, backbone, glue_lengths("cola"), batch_size=4, steps=3)
     config = train_config(str(backbone), work, shape("tiny"), str(tmp_path / "run"), 3)
-    _, codec = build_model(config.model, config.tuner, max_source_length=256, feature_dim=None, seed=0)
-    dataset = open_dataset(config, work.data_dir, "train", codec, None, is_training=True)
+    dataset = open_run(config, work.data_dir, ("train",)).datasets["train"]
     assert len(dataset) == 4 * POOL_BATCHES
     batches = StepBatches(dataset.indices, 4, work.seed, dataset.source_lengths)
     for step, batch in enumerate(TextWork.load(work.save()).batches):

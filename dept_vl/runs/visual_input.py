@@ -1,0 +1,134 @@
+"""The visual side of a run: a feature store, or the frozen image encoder on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dept_vl.data.collator import Batch
+from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.manifest import split_info
+from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
+from dept_vl.errors import CheckpointError, DataError
+from dept_vl.models.config import ClipConfig
+from dept_vl.models.vision.clip_encoder import ClipEncoder
+from dept_vl.models.vision.clip_weights import read_settings
+from dept_vl.settings.schema import DataConfig
+from dept_vl.tasks import Task
+
+_VERSION_KEY = "open_clip"
+"""The one part of a fingerprint that says who computed the features and not what they are."""
+
+
+@dataclass(frozen=True)
+class VisualInput:
+    """Reads a batch's images as features.
+
+    Attributes:
+        source: Reads a batch's features or pixels.
+        encoder: The frozen image encoder when it runs on the fly, else None.
+        feature_dim: Width of one visual token.
+        fingerprint: What made the features; recorded in the adapter.
+    """
+
+    source: VisualSource
+    encoder: ClipEncoder | None
+    feature_dim: int
+    fingerprint: dict[str, Any]
+
+    def features(self, batch: Batch) -> Tensor | None:
+        """Returns (batch, visual, feature_dim) float32, encoding pixels if that is what the batch carries."""
+        if batch.pixel_values is None or self.encoder is None:
+            return batch.visual_features
+        features: Tensor = self.encoder(batch.pixel_values)
+        return features
+
+    def check_trained_on(self, recorded: Mapping[str, Any], where: Path) -> None:
+        """Refuses to stand in for the features that an adapter was trained on where it makes others.
+
+        Args:
+            recorded: The fingerprint in the adapter; empty where there is none.
+            where: The adapter's folder, for the message.
+
+        Raises:
+            CheckpointError: Encoder, weights, preprocessing or pooling differ; the message names both sides.
+        """
+        differing = [
+            f"{key}: trained on {recorded.get(key)!r}, given {self.fingerprint.get(key)!r}"
+            for key in sorted(set(recorded) | set(self.fingerprint))
+            if recorded and recorded.get(key) != self.fingerprint.get(key) and key != _VERSION_KEY
+        ]
+        if differing:
+            raise CheckpointError(f"{where}: the visual features are not those of the training: {'; '.join(differing)}")
+
+
+def open_visual(
+    task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str], device: torch.device
+) -> dict[str, VisualInput]:
+    """Returns the visual input of each split of a task with images; encoder or store are opened once.
+
+    Raises:
+        DataError: No matching feature store, or one of another encoder.
+    """
+    if data.visual_features == "encode":
+        encoder = ClipEncoder.load(clip, device)
+        return {
+            split: _encoded(encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
+            for split in splits
+        }
+    store = _open_store(data, clip, data_dir)
+    source: VisualSource = CachedFeatures(store)
+    if data.visual_features == "zero":
+        source = ZeroFeatures(store.num_visual_tokens, store.feature_dim, store.skipped)
+    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint))
+
+
+def open_own_images(clip: ClipConfig, device: torch.device) -> VisualInput:
+    """Returns visual input for images by their own paths.
+
+    Raises:
+        ConfigError: The encoder cannot be loaded.
+    """
+    encoder = ClipEncoder.load(clip, device)
+    return _encoded(encoder, ImagePixels(None, encoder.preprocess))
+
+
+def _encoded(encoder: ClipEncoder, source: VisualSource) -> VisualInput:
+    return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
+
+
+def _open_store(data: DataConfig, clip: ClipConfig, data_dir: Path) -> FeatureStore:
+    """Opens the store in ``data.feature_dir``, or the one in `data_dir` that was made with the run's settings."""
+    wanted = read_settings(clip)
+    folder = data.feature_dir
+    if folder is None:
+        return find_store(data_dir, wanted)
+    store = FeatureStore.open(Path(folder))
+    differing = [
+        f"{key} is {store.fingerprint.get(key)!r}, this run wants {value!r}"
+        for key, value in wanted.items()
+        if store.fingerprint.get(key) != value
+    ]
+    if differing:
+        raise DataError(f"data.feature_dir: {folder} holds features made otherwise: {'; '.join(differing)}")
+    return store
+
+
+def image_root(task: Task, data: DataConfig, data_dir: Path, split: str) -> Path:
+    """Returns the folder that image paths of a split start from.
+
+    Raises:
+        DataError: Neither the settings nor the prepared split name one that exists.
+    """
+    recorded = split_info(data_dir, task.name, split, task.protocol).image_root
+    root = data.image_dir or recorded
+    if root is None or not Path(root).is_dir():
+        raise DataError(
+            f"image folder {root}: not there (recorded by `dept-vl prepare`: {recorded}); set data.image_dir"
+        )
+    return Path(root)
