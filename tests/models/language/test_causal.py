@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.tuners import DeptConfig
 from tests.models.language.causal_folders import POSITIONS, save_tiny_gpt2, save_tiny_llama
@@ -237,3 +239,33 @@ def test_shape_of_a_local_llama_is_counted_without_weights(tmp_path):
     (folder / "model.safetensors").unlink()
     counted = meta_backbone(backbone_config(str(folder)))
     assert sum(p.numel() for p in counted.parameters()) == sum(p.numel() for p in loaded.parameters())
+
+
+def test_a_family_whose_embedding_module_scales_is_read_through_the_module():
+    """Gemma 3 multiplies its table by sqrt(d_model) inside the module; its hidden states are those of its own ids."""
+    config = Gemma3TextConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
+        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, layer_types=["full_attention"] * 2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    gemma = Gemma3ForCausalLM(config).eval().requires_grad_(False)
+
+    class Gemma(LlamaBackbone):
+        model_class = Gemma3ForCausalLM
+
+    backbone = Gemma(gemma, {})
+    ids, labels = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11]])
+    joint = backbone.join(backbone.embed_tokens(ids), None, torch.ones_like(ids))
+    expected = gemma(input_ids=torch.cat([ids, labels[:, :-1]], dim=1)).logits[:, 3:]
+    torch.testing.assert_close(backbone.logits(joint, labels), expected, rtol=1e-5, atol=1e-5)
+    table = torch.nn.functional.embedding(ids, backbone.word_embeddings)
+    torch.testing.assert_close(backbone.embed_tokens(ids), 4.0 * table)
+    prompt = (
+        DeptConfig(budget_tokens=4, num_virtual_tokens=2, allow_nearest=True)
+        .build(backbone.tuner_context(8, tokenize=lambda _: [5]))
+        .soft_prompt
+    )
+    rows = backbone.embed_tokens(torch.arange(32))
+    assert all((rows - vector).abs().sum(dim=1).min() < 1e-6 for vector in prompt), (
+        "a prompt starts as what the model reads"
+    )

@@ -7,6 +7,8 @@ from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 
 from dept_vl.models.language.cross_attention import absorbed_attention, cross_attend, is_absorbed_cheaper
+from dept_vl.models.language.places import Place, hook_places
+from dept_vl.tuners.base import ForwardInfo, HookChain, SiteHook
 
 
 def make(**shape):
@@ -71,3 +73,120 @@ def test_dropout_of_weights_and_output_is_as_frequent_as_t5s():
     for read in reads:
         assert (read == 0).float().mean() == pytest.approx(0.4, abs=0.01)
     assert reads[0].std().item() == pytest.approx(reads[1].std().item(), rel=0.05)
+
+
+class LowRank(SiteHook):
+    """W x + B A x."""
+
+    def __init__(self, inner=32, width=24):
+        self.a, self.b = torch.randn(3, width, requires_grad=True), torch.randn(inner, 3, requires_grad=True)
+        self.tensors = [self.a, self.b]
+
+    def __call__(self, inputs, output, info):
+        return output + inputs @ self.a.T @ self.b.T
+
+    def fold(self, weight, bias):
+        return weight + self.b @ self.a, bias
+
+
+class Scale(SiteHook):
+    """l W x, as (IA)3 has it."""
+
+    def __init__(self, inner=32):
+        self.scale = torch.randn(inner, requires_grad=True)
+        self.tensors = [self.scale]
+
+    def __call__(self, inputs, output, info):
+        return output * self.scale
+
+    def fold(self, weight, bias):
+        return weight * self.scale[:, None], None if bias is None else bias * self.scale
+
+
+class Bias(SiteHook):
+    """W x + b."""
+
+    def __init__(self, inner=32):
+        self.bias = torch.randn(inner, requires_grad=True)
+        self.tensors = [self.bias]
+
+    def __call__(self, inputs, output, info):
+        return output + self.bias
+
+    def fold(self, weight, bias):
+        return weight, self.bias if bias is None else bias + self.bias
+
+
+class Squash(SiteHook):
+    """No linear map."""
+
+    def __init__(self):
+        self.gain = torch.ones((), requires_grad=True)
+        self.tensors = [self.gain]
+
+    def __call__(self, inputs, output, info):
+        return torch.tanh(self.gain * output)
+
+
+INFO = ForwardInfo(torch.ones(3, 7), 0)
+
+
+@pytest.mark.parametrize("kind", [LowRank, Scale, Bias, Squash], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("where", ["k", "v", "k and v"])
+def test_hooks_at_keys_and_values_act_as_on_the_modules_in_values_and_gradients(kind, where):
+    layer = make()
+    attention = layer.EncDecAttention
+    hidden, states, mask = inputs(target=2, source=7)
+    assert is_absorbed_cheaper(attention, 2, 7)
+    key, value = (kind() if letter in where else None for letter in "kv")
+    trained = [states, *(tensor for hook in (key, value) if hook for tensor in hook.tensors)]
+    hooks = {Place(module): hook for module, hook in ((attention.k, key), (attention.v, value)) if hook}
+    handles = hook_places(hooks, INFO)
+    expected = layer(hidden, states, mask)[0]
+    wanted = torch.autograd.grad(expected.square().sum(), trained)
+    read = cross_attend(layer, hidden, states, mask, key, value)
+    found = torch.autograd.grad(read.square().sum(), trained, allow_unused=True)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(read, expected, rtol=1e-4, atol=1e-4)
+    for gradient, reference in zip(found, wanted, strict=True):
+        reached = torch.zeros_like(reference) if gradient is None else gradient  # a bias of keys is left out
+        torch.testing.assert_close(reached, reference, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(read, cross_attend(layer, hidden, states, mask), atol=1e-2) or (kind, where) == (
+        Bias,
+        "k",
+    )
+
+
+def test_a_chain_folds_as_it_acts():
+    chain, weight = HookChain([LowRank(), Scale(), Bias()]), torch.randn(32, 24)
+    source = torch.randn(5, 24)
+    matrix, bias = chain.fold(weight, None)
+    torch.testing.assert_close(source @ matrix.T + bias, chain(source, source @ weight.T, INFO), rtol=1e-4, atol=1e-4)
+    assert HookChain([LowRank(), Squash()]).fold(weight, None) is None
+
+
+def test_a_bias_of_values_under_dropout_is_read_as_often_as_the_weights_say():
+    layer = make(d_model=64, dropout_rate=0.4).train()
+    hidden, states, mask = inputs(target=2, source=40, width=64, batch=400)
+    bias = Bias()
+    with torch.no_grad():
+        bias.bias.fill_(3.0)
+    handles = hook_places({Place(layer.EncDecAttention.v): bias}, INFO)
+    reads = [layer(hidden, states, mask)[0], cross_attend(layer, hidden, states, mask, None, bias)]
+    for handle in handles:
+        handle.remove()
+    assert reads[0].std().item() == pytest.approx(reads[1].std().item(), rel=0.05)
+
+
+def test_modules_that_another_library_wrapped_or_hooked_are_called():
+    layer = make()
+    attention = layer.EncDecAttention
+    hidden, states, mask = inputs(target=2, source=7)
+    plain = cross_attend(layer, hidden, states, mask)
+    handle = attention.v.register_forward_hook(lambda module, args, output: 2 * output)
+    torch.testing.assert_close(cross_attend(layer, hidden, states, mask), layer(hidden, states, mask)[0])
+    assert not torch.allclose(cross_attend(layer, hidden, states, mask), plain, atol=1e-2)
+    handle.remove()
+    attention.v = torch.nn.Sequential(attention.v, torch.nn.Dropout(0.0), torch.nn.Tanh())
+    torch.testing.assert_close(cross_attend(layer, hidden, states, mask), layer(hidden, states, mask)[0])
