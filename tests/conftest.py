@@ -140,3 +140,24 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.write(plan, features, [1] * len(plan.image_ids), [])
         writer.finish()
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def label_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CoLA with made-up rows, prepared: 24 / 8 / 8 texts, labelled by whether they hold "red"."""
+    from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write_split
+
+    data_dir = tmp_path_factory.mktemp("labels")
+    folder = task_folder(data_dir, "cola", "fixed")
+    folder.mkdir()
+    schema = manifest_schema(images=False, text_columns=("sentence",))
+    for seed, (split, size) in enumerate({"train": 24, "val": 8, "test": 8}.items()):
+        rng = np.random.default_rng(seed)
+        rows = []
+        for row in range(size):
+            words = [str(word) for word in rng.choice(WORDS, size=4)]
+            golds = [str(int("red" in words))]
+            texts = {"sentence": " ".join(words), "targets": golds, "references": golds}
+            rows.append({"example_id": row, "target_weights": [1.0], **texts})
+        write_split(folder, SplitInfo("cola", split, protocol="fixed"), schema, rows)
+    return data_dir

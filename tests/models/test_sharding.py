@@ -11,16 +11,23 @@ from tests.models.language.causal_folders import save_tiny_gpt2
 SCRIPT = """
 import sys
 import torch
+from dept_vl.errors import ConfigError
 from dept_vl.models.adapted_model import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.system.processes import leave_launch, process_state
 from dept_vl.models.sharding import place_model
-from dept_vl.tuners import DeptConfig
+from dept_vl.settings.load import load_config
 
-def build():
-    tuner = DeptConfig(budget_tokens=9, num_virtual_tokens=3, prompt_init="random", allow_nearest=True)
+def build(tuner="dept+lora"):
+    dept = {"budget_tokens": 9, "num_virtual_tokens": 3, "prompt_init": "random", "allow_nearest": True}
+    parts = {"tuner.parts": {"dept": dept, "lora": {"rank": 2}}} if "+" in tuner else {}
+    tuner = load_config(None, {"tuner.name": tuner, **parts}).tuner
     model, _ = build_model(ModelConfig(backbone=sys.argv[1]), tuner, max_source_length=16, feature_dim=None, seed=0)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.tuner.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 def held(model):
@@ -44,11 +51,17 @@ for is_checkpointing in (False, True):
     grads = []
     for m in (sharded, whole):
         if is_checkpointing:
-            m.train().backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+            m.train().backbone.recompute_activations()
         torch.manual_seed(rank)
         m(*inputs, ids).loss_per_example.sum().backward()
-        grads.append(m.tuner.soft_prompt.grad)
+        grads.append(torch.cat([p.grad.flatten() for p in m.tuner.parameters() if p.grad is not None]))
     assert torch.equal(*grads)
+try:
+    place_model(build("fine-tuning"), torch.device("cpu"))
+except ConfigError as error:
+    assert "'fine-tuning' trains tensors of the backbone itself, and FSDP shards frozen ones alone" in str(error)
+else:
+    raise AssertionError("full fine-tuning was sharded")
 leave_launch()
 """
 

@@ -1,0 +1,139 @@
+"""Every registered tuner through the whole path: trained, killed, resumed, scored, loaded; and in two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.runs.callbacks import Callback
+from dept_vl.settings.load import dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
+from dept_vl.training.checkpoints import list_states
+from dept_vl.training.trainer import train
+from dept_vl.tuners import Method
+from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
+
+TUNERS = [*(member().name for member in get_args(get_args(Method)[0])), "dept+lora"]
+SIZES = {
+    "dept": {"tuner.budget_tokens": 20, "tuner.num_virtual_tokens": 4},
+    "prompt-tuning": {"tuner.num_virtual_tokens": 4},
+    "dept+lora": {"tuner.parts.dept.budget_tokens": 20, "tuner.parts.dept.num_virtual_tokens": 4},
+}
+"""Where the defaults are larger than the tiny models."""
+
+
+def config_of(name: str, folder: Path, run_dir: Path, **settings) -> TrainConfig:
+    return load_config(
+        None,
+        {
+            "tuner.name": name,
+            **SIZES.get(name, {}),
+            "output_dir": str(run_dir),
+            "model.backbone": str(folder),
+            "data.max_source_length": 16,
+            "data.max_target_length": 4,
+            "data.batch_size": 8,
+            "loop.max_steps": 4,
+            "loop.eval_every_steps": 2,
+            "loop.save_every_steps": 1,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        },
+    )
+
+
+def final(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(list_states(run_dir / "checkpoints")[-1] / "trainable.safetensors")
+
+
+class KilledError(Exception):
+    pass
+
+
+class Kill(Callback):
+    def on_step(self, config, step):
+        if step == 3:
+            raise KilledError
+
+
+@pytest.mark.parametrize("name", TUNERS)
+def test_it_trains_resumes_and_is_scored_on_images(name, t5_folder, tiny_data, tmp_path):
+    unbroken = config_of(name, t5_folder, tmp_path / "unbroken")
+    result = train(unbroken, tiny_data)
+    config = config_of(name, t5_folder, tmp_path / "run")
+    with pytest.raises(KilledError):
+        train(config, tiny_data, callbacks=[Kill()])
+    train(config, tiny_data, resume=True)
+    ours, theirs = final(config.run_dir), final(unbroken.run_dir)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (config.run_dir / WEIGHTS_FILE).read_bytes() == (unbroken.run_dir / WEIGHTS_FILE).read_bytes()
+    assert result.budget.trainable == sum(tensor.numel() for tensor in ours.values())
+    scores = evaluate_run(config, tiny_data, config.run_dir)
+    assert scores.decode == "generate"
+    assert 0 <= scores.metrics["vqa_accuracy"] <= 100
+    again = evaluate_run(config, tiny_data, config.run_dir, folder=tmp_path)
+    assert again.metrics == scores.metrics
+
+
+@pytest.mark.parametrize("family", ["t5", "gpt2", "llama"])
+@pytest.mark.parametrize("name", TUNERS)
+def test_it_trains_and_is_scored_on_text(name, family, t5_folder, label_data, tmp_path):
+    save = {"gpt2": save_tiny_gpt2, "llama": save_tiny_llama}
+    folder = t5_folder if family == "t5" else save[family](tmp_path / family)
+    config = config_of(name, folder, tmp_path / "run", task="cola", loop__max_steps=2)
+    train(config, label_data)
+    scores = evaluate_run(config, label_data, config.run_dir, with_agreement=True)
+    assert scores.decode == "score"
+    assert scores.metrics["invalid"] == 0
+    AdaptedModel.from_pretrained(config.run_dir, config.model)
+
+
+SCRIPT = """
+import json, sys
+from dept_vl.settings.load import config_from_tree
+from dept_vl.system.processes import leave_launch
+from dept_vl.training.trainer import train
+from pathlib import Path
+
+for tree in json.loads(Path(sys.argv[1]).read_text()):
+    train(config_from_tree(tree), Path(sys.argv[2]))
+leave_launch()
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_train_every_tuner_as_one(t5_folder, tiny_data, tmp_path):
+    """One launch for all; each equals one process that adds two passes over the same rows."""
+    trees = []
+    for name in TUNERS:
+        options = {"model__dropout_rate": 0.0, "loop__eval_every_steps": 4}
+        if "lora" in name:
+            options[f"tuner__{'parts__lora__' if '+' in name else ''}dropout"] = 0.0
+        one = config_of(name, t5_folder, tmp_path / f"one-{name}", loop__accumulation_steps=2, **options)
+        train(one, tiny_data)
+        two = config_of(name, t5_folder, tmp_path / f"two-{name}", **options)
+        trees.append(yaml.safe_load(dump_config(two)))
+    (tmp_path / "trees.json").write_text(json.dumps(trees))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [*command, str(tmp_path / "script.py"), str(tmp_path / "trees.json"), str(tiny_data)],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in TUNERS:
+        one, two = final(tmp_path / f"one-{name}"), final(tmp_path / f"two-{name}")
+        for key, tensor in one.items():
+            message = f"{name}: {key}"
+            torch.testing.assert_close(two[key], tensor, atol=2e-6, rtol=1e-5, msg=message)
