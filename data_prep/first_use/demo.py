@@ -16,8 +16,8 @@ from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.errors import DataError
-from dept_vl.settings.demo import ASSETS, demo_config
-from dept_vl.settings.load import load_config
+from dept_vl.settings.demo import ASSETS, demo_file, demo_settings
+from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state
 
@@ -61,7 +61,7 @@ def _make(root: Path, folder: Path) -> None:
             write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
             for task in DRAWN_TASKS:
                 prepare(task, folder / "raw", folder)
-            clip = load_config(demo_config("vqa", "dept")).model.clip
+            clip = config_from_tree(demo_settings("vqa", "dept")).model.clip
             cache_features(clip, folder, "vqa")
             write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
     except OSError as error:
@@ -75,7 +75,7 @@ def _key() -> str:
     """Returns a name for what the data are made from: counts, seed, the drawing code and the packaged CLIP."""
     digest = hashlib.sha256(json.dumps([SEED, NUM_IMAGES]).encode())
     world = Path(demo_world.__file__).parent
-    sources = [*world.glob("*.py"), *(ASSETS / "clip").glob("*"), demo_config("vqa", "dept")]
+    sources = [*world.glob("*.py"), *(ASSETS / "clip").glob("*"), demo_file("vqa")]
     for path in sorted(sources):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -142,8 +142,8 @@ def load_settings(
         overrides: Dotted settings.
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
-    from dept_vl.settings.demo import demo_config
-    from dept_vl.settings.load import load_config
+    from dept_vl.settings.demo import demo_settings
+    from dept_vl.settings.load import load_config, overlay_config
     from dept_vl.tasks import get_task
 
     settings = config_overrides(options, overrides)
@@ -152,10 +152,10 @@ def load_settings(
     if path is None and getattr(options, "resume", False):
         path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / resume_from
     elif path == Path("demo"):
-        path = demo_config(task, tuner)
+        return overlay_config(demo_settings(task, tuner), settings)
     elif path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":
-        path = demo_config(task, tuner)
         logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
+        return overlay_config(demo_settings(task, tuner), settings)
     return load_config(path, settings)
 
 

@@ -1,27 +1,46 @@
-"""Where the embedded demo's files lie: the settings it trains with."""
+"""The embedded demo's settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dept_vl.errors import ConfigError
+from dept_vl.settings.load import Tree, read_yaml
 from dept_vl.tasks import get_task
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
-"""``clip/`` and ``t5/``, small frozen models, and ``configs/<task>/<tuner>.yaml``."""
+"""``clip/`` and ``t5/``, small frozen models; ``configs/<task>.yaml``, and a method's sizes in ``configs/tuners/``."""
+
+_CONFIGS = ASSETS / "configs"
 
 
-def demo_config(task: str, tuner: str) -> Path:
-    """Returns the settings of the embedded demo for a task and a tuner.
+def demo_file(task: str) -> Path:
+    """Returns the file of the demo's settings for a task, the method's left out.
 
     Raises:
-        ConfigError: There is no such task, or no demo of this pair.
+        ConfigError: There is no such task, or no demo of it.
     """
-    configs = ASSETS / "configs"
-    path = configs / get_task(task).name / f"{tuner}.yaml"
+    path = _CONFIGS / f"{get_task(task).name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(f"{p.parent.name} with {p.stem}" for p in configs.glob("*/*.yaml")))
+        known = ", ".join(sorted(p.stem for p in _CONFIGS.glob("*.yaml")))
         raise ConfigError(
-            f"no embedded demo of task {task!r} with tuner {tuner!r} (there are: {known}); give --config and --data-dir"
+            f"no embedded demo of task {task!r} (there are: {known}); give --data-dir DATA, and settings with --config"
         )
     return path
+
+
+def demo_settings(task: str, tuner: str) -> Tree:
+    """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
+
+    Raises:
+        ConfigError: As `demo_file`.
+    """
+    parts = {name: _sizes(name) for name in tuner.split("+")}
+    own = parts.get(tuner, {"parts": parts})
+    return {**read_yaml(demo_file(task)), "tuner": {"name": tuner, **own}}
+
+
+def _sizes(tuner: str) -> Tree:
+    """Returns what differs from a method's defaults for models as small as the demo's."""
+    path = _CONFIGS / "tuners" / f"{tuner}.yaml"
+    return read_yaml(path) if path.is_file() else {}

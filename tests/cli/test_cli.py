@@ -100,7 +100,7 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
         (["train", "--data-dir", "x", "--seed"], "expected one argument"),
         (["train", "--data.batch_size"], "--data.batch_size: expected a value"),
         (["train", "--lr", "0.1", "--tuner.lr", "0.2", "--data-dir", "x"], "tuner.lr: given twice"),
-        (["train", "--task", "vqa", "--tuner", "lora"], "no embedded demo"),
+        (["train", "--task", "vqa", "--tuner", "lroa"], "unknown tuner 'lroa'; did you mean 'lora'"),
         (["info", "--data-dir", "x", "--tuner.rank", "31"], "nearest exact"),
         (["info", "--config", "demo", "--model.backbone", "gpt2", "--model.visual_position_bias", "zero"], "T5's"),
         (["eval", "--predictions", "p.json", "--decode-agreement"], "--decode-agreement: has no effect with"),

@@ -1,18 +1,21 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.space import load_plan
+from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, describe_settings, dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tuners import Method
 
 _SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 _LAUNCHERS = [path for path in _SHIPPED if path.parent.name == "accelerate"]  # accelerate's own, tried in test_train.py
 SWEEPS = [path for path in _SHIPPED if path.parent.name == "sweeps"]
 CONFIGS = [path for path in _SHIPPED if path not in SWEEPS + _LAUNCHERS]
-DEMO_CONFIGS = sorted((Path(__file__).parents[2] / "dept_vl" / "assets" / "demo" / "configs").rglob("*.yaml"))
+TUNERS = [member().name for member in get_args(get_args(Method)[0])]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -108,13 +111,28 @@ def test_nan_is_no_learning_rate():
         load_config(None, {"tuner.lr": float("nan")})
 
 
-@pytest.mark.parametrize("path", [*CONFIGS, *DEMO_CONFIGS], ids=lambda path: "/".join(path.parts[-3:]))
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: "/".join(path.parts[-3:]))
 def test_shipped_config_loads_and_comes_back_equal(path):
     config = load_config(path)
     assert config_from_tree(yaml.safe_load(dump_config(config))) == config
     assert config.task in (path.parent.name, path.stem.split("-k")[0], "mnli")
     first, *_ = path.read_text().splitlines()
     assert first.startswith("# ")
+
+
+@pytest.mark.parametrize("task", ["vqa", "coco"])
+@pytest.mark.parametrize("tuner", [*TUNERS, "dept+lora"])
+def test_the_demo_has_settings_for_every_method(task, tuner):
+    config = config_from_tree(demo_settings(task, tuner))
+    assert (config.task, config.tuner.label, config.data.dir) == (task, tuner, "demo")
+    assert config.tuner.budget(192, 32).is_exact if tuner == "dept" else True
+    if tuner == "dept+lora":
+        assert config.tuner.parts["dept"] == config_from_tree(demo_settings(task, "dept")).tuner
+
+
+def test_a_task_without_a_demo_is_refused():
+    with pytest.raises(ConfigError, match=r"no embedded demo of task 'cola' \(there are: coco, vqa\)"):
+        demo_settings("cola", "dept")
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
