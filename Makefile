@@ -3,8 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 RUN ?= runs/demo-vqa
+FLOORS := .venv-floors
+ALL_TESTS := -m pytest -q -m 'not slow and not gpu'
 
-.PHONY: demo test lint audit install clean
+.PHONY: demo test test-floors lint audit install clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +24,14 @@ demo: install
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
+# All tests with the lowest release of each dependency that pyproject.toml allows; some are older than Python 3.13.
+test-floors:
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(FLOORS)/bin/pip install --quiet --upgrade pip packaging
+	$(FLOORS)/bin/python .ci/floor_pins.py > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[dev]'
+	HF_HUB_OFFLINE=1 $(FLOORS)/bin/python $(ALL_TESTS)
+
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -34,4 +44,4 @@ audit: install
 	$(BIN)/python .ci/audit.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(FLOORS) build dist *.egg-info
