@@ -7,7 +7,7 @@ NEWEST := .venv-newest
 FLOORS := .venv-floors
 ALL_TESTS := -m pytest -q -m 'not slow and not gpu'
 
-.PHONY: demo test test-newest test-floors lint audit install constraints clean
+.PHONY: demo test test-all test-newest test-floors lint audit install constraints clean
 
 install: $(VENV)/.installed
 
@@ -25,7 +25,11 @@ demo: install
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
-# All tests with the newest release of everything, in an environment made anew: an old one would not have them.
+# Launches of several processes and benchmark runs too.
+test-all: install
+	HF_HUB_OFFLINE=1 $(BIN)/python $(ALL_TESTS)
+
+# The same tests with the newest release of everything, in an environment made anew: an old one would not have them.
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet --upgrade pip
