@@ -3,16 +3,19 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 RUN ?= runs/demo-vqa
+NEWEST := .venv-newest
+FLOORS := .venv-floors
+ALL_TESTS := -m pytest -q -m 'not slow and not gpu'
 
-.PHONY: demo test lint audit install clean
+.PHONY: demo test test-all test-newest test-floors lint audit install constraints clean
 
 install: $(VENV)/.installed
 
 # The ordinary registry build of torch: torchvision, which open_clip needs, exists for that one.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: install
@@ -21,6 +24,30 @@ demo: install
 
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+# Launches of several processes and benchmark runs too.
+test-all: install
+	HF_HUB_OFFLINE=1 $(BIN)/python $(ALL_TESTS)
+
+# The same tests with the newest release of everything, in an environment made anew: an old one would not have them.
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --upgrade pip
+	$(NEWEST)/bin/pip install --quiet --editable '.[dev]'
+	HF_HUB_OFFLINE=1 $(NEWEST)/bin/python $(ALL_TESTS)
+
+# The same tests with the lowest release of each dependency that pyproject.toml allows; some are older than Python 3.13.
+test-floors:
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(FLOORS)/bin/pip install --quiet --upgrade pip packaging
+	$(FLOORS)/bin/python .ci/floor_pins.py > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[dev]'
+	HF_HUB_OFFLINE=1 $(FLOORS)/bin/python $(ALL_TESTS)
+
+# The newest releases, once the tests pass with them, become what `make install` takes.
+constraints: test-newest
+	$(NEWEST)/bin/python .ci/write_constraints.py > $(NEWEST)/constraints.txt
+	mv $(NEWEST)/constraints.txt constraints.txt
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -34,4 +61,4 @@ audit: install
 	$(BIN)/python .ci/audit.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(NEWEST) $(FLOORS) build dist *.egg-info

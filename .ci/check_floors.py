@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -39,10 +40,10 @@ FIXED = {
 
 
 def floors(pyproject: Path) -> dict[str, Version | None]:
-    """Returns the lowest release each dependency of a project allows."""
-    listed = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
+    """Returns the lowest release that a project allows of each dependency, those of its extras included."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     found: dict[str, Version | None] = {}
-    for requirement in map(Requirement, listed):
+    for requirement in map(Requirement, chain(project["dependencies"], *project["optional-dependencies"].values())):
         lowest = [Version(part.version) for part in requirement.specifier if part.operator in (">=", "==", "~=")]
         found[requirement.name.lower()] = max(lowest, default=None)
     return found

@@ -400,4 +400,4 @@ class Trainer:
 
 def _seed(*parts: int) -> int:
     """Returns one 64-bit seed that depends on every part."""
-    return int(np.random.SeedSequence(parts).generate_state(1, dtype=np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, dtype=np.uint64)[0]) >> 1
