@@ -1,0 +1,75 @@
+"""Run folders and adapters that an earlier version wrote: loaded, scored, verified, gone on with."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dept_vl.cli import main
+from dept_vl.models.adapter.files import load_adapter
+from dept_vl.settings.load import load_config
+from dept_vl.training.checkpoints import list_states
+from dept_vl.training.trainer import train
+
+WRITTEN = Path(__file__).parents[1] / "data" / "format_1"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The run and its data in a folder of their own, which is where commands run."""
+    shutil.copytree(WRITTEN, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
+
+
+def test_it_is_of_the_earlier_format(folder):
+    assert json.loads((folder / "run" / "adapter_config.json").read_text())["format_version"] == 1
+    assert "  prompt_lr: 0.3\n" in (folder / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["run", "run-prompt"])
+def test_its_settings_are_read_under_their_new_names(folder, name):
+    config = load_config(folder / name / "config.yaml")
+    assert config.tuner.lr == 0.3
+    assert getattr(config.tuner, "lowrank_lr", 5e-4) == 5e-4
+    assert load_config(folder / name / "config.yaml", {"optim.prompt_lr": 0.1}).tuner.lr == 0.1
+
+
+def test_its_facts_are_those_it_recorded(folder):
+    assert load_adapter(folder / "run")[1].facts == {"m": 4, "r": 4}
+    assert load_adapter(folder / "run-prompt")[1].facts == {"m": 4}
+
+
+def test_it_is_scored_and_verified(folder, capsys):
+    before = json.loads((folder / "run" / "results-test.json").read_text())
+    assert main(["eval", "--verify", "run/results-test.json"]) == 0
+    (folder / "run" / "results-test.json").unlink()
+    assert main(["eval", "--checkpoint", "run", "--task", "cola"]) == 0
+    after = json.loads((folder / "run" / "results-test.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["sha256"] == before["sha256"]
+    assert main(["eval", "--checkpoint", "run-prompt", "--task", "cola"]) == 0
+
+
+def test_it_answers_as_it_did(folder):
+    output = folder / "again.jsonl"
+    words = ["predict", "--checkpoint", "run", "--column", "sentence=the red cube is left", "--output", str(output)]
+    assert main(words) == 0
+    before, after = (json.loads((folder / name).read_text()) for name in ("predict.jsonl", "again.jsonl"))
+    assert after["answers"] == before["answers"]
+    assert after["log_likelihoods"] == pytest.approx(before["log_likelihoods"], abs=1e-5)
+
+
+def test_it_is_gone_on_with(folder):
+    states = list_states(folder / "run" / "checkpoints")
+    last = load_file(states[-1] / "trainable.safetensors")
+    shutil.rmtree(states[-1])
+    (folder / "run" / "training.json").unlink()
+    config = load_config(folder / "run" / "config.yaml")
+    assert train(config, folder / "data", resume=True).progress.step == 6
+    again = load_file(list_states(folder / "run" / "checkpoints")[-1] / "trainable.safetensors")
+    for name, tensor in last.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
