@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-sets", default=every, metavar="NAME,...", help=f"whose lengths; default: {every}")
     parser.add_argument("--released", type=Path, metavar="DIR", help="folder with the released code's `peft` package")
     parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="another checkout of this repository, for 'revision'"
+    )
+    parser.add_argument(
         "--skip", action="append", default=[], metavar="TEXT", help="leave out contestants with TEXT in their name"
     )
     return parser
@@ -63,6 +66,7 @@ def _bench(options: argparse.Namespace) -> None:
                 steps=options.steps,
                 data_sets=data_sets,
                 released=options.released.resolve() if options.released else None,
+                before=options.before.resolve() if options.before else None,
                 skip=tuple(options.skip),
             )
             print(run_benchmark(name, settings))

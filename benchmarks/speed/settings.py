@@ -28,6 +28,7 @@ class BenchSettings:
         steps: Optimiser steps a round.
         data_sets: Whose lengths training and evaluation use.
         released: Folder with the released code's ``peft`` package, or None to leave it out.
+        before: Another checkout of this repository, for the benchmark ``revision``.
         skip: Contestants to leave out, each by a part of its name.
     """
 
@@ -39,6 +40,7 @@ class BenchSettings:
     steps: int = 2
     data_sets: tuple[str, ...] = DATA_SETS
     released: Path | None = None
+    before: Path | None = None
     skip: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:

@@ -104,7 +104,7 @@ class Peft:
 
     def __init__(
         self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, method: str, is_grouped: bool,
-        run_dir: str,
+        run_dir: str, lora: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Loads T5 and puts PEFT's method on it.
 
@@ -116,12 +116,13 @@ class Peft:
             method: ``"prompt-tuning"`` or ``"lora"``.
             is_grouped: Whether the Trainer groups by length.
             run_dir: The Trainer's output folder.
+            lora: Settings of PEFT's ``LoraConfig``; None: on the encoder's q and v, as many parameters as the budget.
         """
         from transformers import AutoTokenizer, TrainingArguments
 
         self._tokenizer = AutoTokenizer.from_pretrained(backbone)
         t5 = T5ForConditionalGeneration.from_pretrained(backbone)
-        self._model = _peft_model(t5, shape(shape_name).budget_tokens, method)
+        self._model = _peft_model(t5, shape(shape_name).budget_tokens, method, lora)
         batches = {name: TextWork.load(work).batches[:steps] for name, work in works.items()}
         self._rows = {
             name: [
@@ -222,13 +223,17 @@ def padded(batch: TokenRows, length: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": pad_rows(batch["labels"], IGNORE_INDEX)}
 
 
-def _peft_model(t5: T5ForConditionalGeneration, budget_tokens: int, method: str) -> nn.Module:
+def _peft_model(
+    t5: T5ForConditionalGeneration, budget_tokens: int, method: str, lora: dict[str, Any] | None
+) -> nn.Module:
     import peft
 
     if method == "prompt-tuning":
         config: Any = peft.PromptTuningConfig(
             task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=budget_tokens, num_transformer_submodules=1
         )
+    elif lora is not None:
+        config = peft.LoraConfig(task_type=peft.TaskType.SEQ_2_SEQ_LM, **lora)
     else:  # the rank whose tensors on the encoder's q and v come closest to the budget
         parameters = t5.config.num_layers * 2 * (t5.config.d_model + t5.config.num_heads * t5.config.d_kv)
         rank = max(1, round(budget_tokens * t5.config.d_model / parameters))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,8 +43,14 @@ def test_vision_trains_with_cached_features_and_on_the_fly(tmp_path):
 def test_every_other_benchmark_runs(tmp_path, name):
     work_dir = tmp_path / "work"
     work_dir.mkdir()
-    text = run_benchmark(name, BenchSettings(work_dir, tmp_path / "out", **TINY))
+    settings = BenchSettings(work_dir, tmp_path / "out", before=Path(__file__).resolve().parents[3], **TINY)
+    text = run_benchmark(name, settings)
     assert "1 interleaved rounds" in text or name == "growth"
+
+
+def test_a_comparison_with_another_checkout_needs_one(tmp_path):
+    with pytest.raises(ConfigError, match="--before: name a checkout"):
+        run_benchmark("revision", BenchSettings(tmp_path, **TINY))
 
 
 def test_the_slope_is_the_power_a_curve_grows_with(tmp_path):
