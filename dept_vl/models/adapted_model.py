@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl import __version__
-from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import DataError
 from dept_vl.models.adapter.card import model_card
@@ -28,9 +27,11 @@ from dept_vl.models.adapter.files import (
     save_adapter,
 )
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.base import Backbone, JointInput
+from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
+from dept_vl.models.loss import loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.vision.projection import VisualProjection, new_projection
 from dept_vl.tuners import TunerConfig
@@ -145,7 +146,7 @@ class AdaptedModel(nn.Module):
         with self._acting(attention_mask):
             joint = self.joint_input(input_ids, attention_mask, visual_features)
             logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
-        return ModelOutput(_loss_per_example(logits, labels), logits)
+        return ModelOutput(loss_per_example(logits, labels), logits)
 
     @torch.no_grad()
     def generate(
@@ -343,7 +344,7 @@ class AdaptedModel(nn.Module):
     def _acting(self, text_mask: Tensor) -> Iterator[None]:
         """Lets the method act inside the backbone for the block."""
         info = ForwardInfo(text_mask, self.tuner.num_virtual_tokens)
-        with self.backbone.hooked(self.tuner.site_hooks(), info):
+        with self.backbone.hooked(self.tuner.site_hooks(), info, self.tuner.extra_keys(info)):
             yield
 
     def _project(self, visual_features: Tensor) -> Tensor:
@@ -398,11 +399,3 @@ def build_model(
     if projection is not None:
         projection.reset_parameters(seed)
     return AdaptedModel(frozen, built, projection, model, codec.answer_cue), codec
-
-
-def _loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns (batch,): cross-entropy averaged over each example's own label tokens (Sung et al.); 0 without any."""
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
-    ).view(labels.shape)  # (batch, target)
-    return losses.sum(dim=1) / (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)

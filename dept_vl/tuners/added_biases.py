@@ -40,7 +40,7 @@ class AddedBiases(nn.Module):
         super().__init__()
         self.own = tuple(dict.fromkeys(shape.bias for shape in context.sites.values() if shape.bias is not None))
         self._sites = [] if self.own else list(context.sites)
-        self.added = nn.ParameterDict({_key(site): torch.zeros(context.sites[site].outputs) for site in self._sites})
+        self.added = nn.ParameterDict({site.key: torch.zeros(context.sites[site].outputs) for site in self._sites})
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -50,9 +50,4 @@ class AddedBiases(nn.Module):
 
     def hooks(self) -> dict[Site, SiteHook]:
         """Returns what adds them."""
-        return {site: _BiasHook(self.added[_key(site)]) for site in self._sites}
-
-
-def _key(site: Site) -> str:
-    """Returns a place's name as a parameter can have it."""
-    return str(site).replace(".", "_")
+        return {site: _BiasHook(self.added[site.key]) for site in self._sites}

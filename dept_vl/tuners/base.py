@@ -1,8 +1,9 @@
 """What a method offers: the places where it acts on a backbone, and its trainable tensors by name and group.
 
-A method acts in any of three ways, and the base class does nothing in each: on the embeddings of the text
-(`Tuner.embed`), on what comes out at places inside the backbone (`Tuner.site_hooks`), or by training tensors of the
-backbone itself (`Tuner.trained_backbone_parameters`).
+A method acts in any of four ways, and the base class does nothing in each: on the embeddings of the text
+(`Tuner.embed`), on what comes out at places inside the backbone (`Tuner.site_hooks`), by keys and values that its
+attentions read beside their own (`Tuner.extra_keys`), or by training tensors of the backbone itself
+(`Tuner.trained_backbone_parameters`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError, DataError
-from dept_vl.tuners.sites import Site, SiteShape
+from dept_vl.tuners.sites import AttentionShape, Site, SiteShape
 
 if TYPE_CHECKING:
     from dept_vl.tuners.settings import TunerSettings
@@ -33,6 +34,7 @@ class TunerContext:
         d_model: Width of the backbone.
         max_source_length: Longest text in tokens (s), special tokens and answer cue included.
         sites: The places where it can act and how wide they are, from the first layer to the last.
+        attentions: Its attentions and their widths, in the same order.
         vocab_size: Rows of the word embeddings.
         embed_tokens: Token ids to the backbone's own embeddings of them, (..., d_model); asked for first values alone.
         tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
@@ -43,6 +45,7 @@ class TunerContext:
     d_model: int
     max_source_length: int
     sites: Mapping[Site, SiteShape] = field(default_factory=dict)
+    attentions: Mapping[Site, AttentionShape] = field(default_factory=dict)
     vocab_size: int = 0
     embed_tokens: Callable[[Tensor], Tensor] | None = None
     tokenize: Callable[[str], list[int]] | None = None
@@ -118,6 +121,36 @@ def merge_hooks(*sides: Mapping[Site, SiteHook]) -> dict[Site, SiteHook]:
         for site, hook in side.items():
             merged.setdefault(site, []).append(hook)
     return {site: hooks[0] if len(hooks) == 1 else HookChain(hooks) for site, hooks in merged.items()}
+
+
+@dataclass(frozen=True)
+class ExtraKeys:
+    """What an attention reads before its own keys and values; it has no position.
+
+    Attributes:
+        keys: (1 or batch, extra, width of the attention's k).
+        values: (1 or batch, extra, width of its v).
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+def merge_extra_keys(*sides: Mapping[Site, ExtraKeys]) -> dict[Site, ExtraKeys]:
+    """Returns the extra keys of several sides, those at one attention one after the other."""
+    merged: dict[Site, ExtraKeys] = {}
+    for side in sides:
+        for site, extra in side.items():
+            if (before := merged.get(site)) is not None:
+                extra = ExtraKeys(_join(before.keys, extra.keys), _join(before.values, extra.values))
+            merged[site] = extra
+    return merged
+
+
+def _join(one: Tensor, other: Tensor) -> Tensor:
+    """Joins (1 or batch, extra, width) along `extra`."""
+    batch = max(len(one), len(other))
+    return torch.cat([one.expand(batch, -1, -1), other.expand(batch, -1, -1)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -202,6 +235,10 @@ class Tuner(nn.Module, ABC):
 
     def site_hooks(self) -> Mapping[Site, SiteHook]:
         """Returns what is done at places inside the backbone; the same objects at every call."""
+        return {}
+
+    def extra_keys(self, info: ForwardInfo) -> Mapping[Site, ExtraKeys]:
+        """Returns what attentions read beside their own keys and values in one forward pass; see `AttentionShape`."""
         return {}
 
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:

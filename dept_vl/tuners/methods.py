@@ -15,11 +15,13 @@ from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 
 Method = Annotated[
     DeptConfig
     | PromptTuningConfig
+    | PrefixTuningConfig
     | LoraConfig
     | BitFitConfig
     | FineTuningConfig,

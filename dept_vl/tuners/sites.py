@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-AttentionPart = Literal[
+ProjectionPart = Literal[
     "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
     "cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o",
 ]  # fmt: skip
 FeedForwardPart = Literal["ff.in", "ff.gate", "ff.out"]
-LinearPart = Literal[AttentionPart, FeedForwardPart]
+LinearPart = Literal[ProjectionPart, FeedForwardPart]
 NormPart = Literal["self_attn.norm", "cross_attn.norm", "ff.norm", "norm"]
-Part = Literal[LinearPart, NormPart, "lm_head"]
+AttentionPart = Literal["self_attn", "cross_attn"]
+Part = Literal[LinearPart, NormPart, AttentionPart, "lm_head"]
 """What a place is in its layer.
 
-``self_attn`` and ``cross_attn``: the linear maps of an attention and the norm before it. ``ff.in`` and ``ff.out``: the
+``self_attn`` and ``cross_attn``: an attention itself, where keys and values can be added. With a dot behind them: its
+linear maps and the norm before it. ``ff.in`` and ``ff.out``: the
 feed-forward's two linear maps; ``ff.gate``: the one that goes through the activation where a third is its factor (T5
 v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. The output of ``self_attn.o``,
 ``cross_attn.o`` and ``ff.out`` is that of the sublayer, before dropout and the residual sum.
@@ -42,6 +44,11 @@ class Site:
         """Returns ``decoder.3.cross_attn.q``."""
         return ".".join(str(piece) for piece in (self.stack, self.layer, self.part) if piece is not None)
 
+    @property
+    def key(self) -> str:
+        """Its name as a module or tensor can have it, ``decoder_3_cross_attn_q``."""
+        return str(self).replace(".", "_")
+
 
 @dataclass(frozen=True)
 class SiteShape:
@@ -56,3 +63,21 @@ class SiteShape:
     inputs: int
     outputs: int
     bias: str | None = None
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """The keys and values of an attention.
+
+    Attributes:
+        heads: Of keys and values; queries may have a multiple of them.
+        head_width: Of each.
+    """
+
+    heads: int
+    head_width: int
+
+    @property
+    def width(self) -> int:
+        """Of all heads together: what its k and v put out."""
+        return self.heads * self.head_width

@@ -19,9 +19,9 @@ from dept_vl.system.processes import leave_launch, process_state
 from dept_vl.models.sharding import place_model
 from dept_vl.settings.load import load_config
 
-def build(tuner="dept+lora"):
+def build(tuner="dept+lora+prefix-tuning"):
     dept = {"budget_tokens": 9, "num_virtual_tokens": 3, "prompt_init": "random", "allow_nearest": True}
-    parts = {"tuner.parts": {"dept": dept, "lora": {"rank": 2}}} if "+" in tuner else {}
+    parts = {"tuner.parts": {"dept": dept, "lora": {"rank": 2}, "prefix-tuning": {}}} if "+" in tuner else {}
     tuner = load_config(None, {"tuner.name": tuner, **parts}).tuner
     model, _ = build_model(ModelConfig(backbone=sys.argv[1]), tuner, max_source_length=16, feature_dim=None, seed=0)
     generator = torch.Generator().manual_seed(7)

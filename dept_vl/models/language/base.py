@@ -6,7 +6,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,26 +19,12 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.language.extra_keys import Attention, reading
+from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place, hook_places, site_shape
-from dept_vl.tuners.base import ForwardInfo, SiteHook, TunerContext
+from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook, TunerContext
 from dept_vl.tuners.sites import Site
-
-
-@dataclass(frozen=True)
-class JointInput:
-    """Prompt, text and visual tokens as a backbone reads them.
-
-    Attributes:
-        inputs_embeds: (batch, prompt + text + visual, d_model).
-        attention_mask: (batch, prompt + text + visual), 1 = attend, 0 = padding.
-        has_padding: False only where it is known, without asking a GPU, that no token is padding.
-    """
-
-    inputs_embeds: Tensor
-    attention_mask: Tensor
-    has_padding: bool
-
 
 Joint = TypeVar("Joint", bound=JointInput)
 
@@ -48,6 +34,7 @@ class _Hooked:
     """What acts inside the model now."""
 
     hooks: Mapping[Site, SiteHook]
+    extra_keys: Mapping[Site, ExtraKeys]
     info: ForwardInfo
 
 
@@ -180,6 +167,10 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         Each is a module that every use of the model calls, `dept_vl.models.language.cross_attention` excepted.
         """
 
+    @abstractmethod
+    def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
+        """Yields every attention, from the first layer to the last."""
+
     @property
     @abstractmethod
     def num_layers(self) -> tuple[int, int | None]:
@@ -233,6 +224,11 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         """Every place where a method can act, in order."""
         return dict(self.find_places())
 
+    @cached_property
+    def attentions(self) -> dict[Site, Attention]:
+        """Every attention, in order."""
+        return dict(self.find_attentions())
+
     def tuner_context(
         self, max_source_length: int, *, seed: int = 0, tokenize: Callable[[str], list[int]] | None = None
     ) -> TunerContext:
@@ -248,6 +244,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             d_model=self.d_model,
             max_source_length=max_source_length,
             sites={site: site_shape(place, names) for site, place in self.places.items()},
+            attentions={site: attention.shape for site, attention in self.attentions.items()},
             vocab_size=self.word_embeddings.shape[0],
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
             tokenize=tokenize,
@@ -255,24 +252,29 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         )
 
     @contextmanager
-    def hooked(self, hooks: Mapping[Site, SiteHook], info: ForwardInfo) -> Iterator[None]:
-        """Lets hooks act inside the model for the block, and leaves it as it was.
+    def hooked(
+        self, hooks: Mapping[Site, SiteHook], info: ForwardInfo, extra_keys: Mapping[Site, ExtraKeys] | None = None
+    ) -> Iterator[None]:
+        """Lets hooks and extra keys act inside the model for the block, and leaves it as it was.
 
         Args:
             hooks: By their place; all of them in `places`.
             info: What every hook is told of the forward pass.
+            extra_keys: By their attention; all of them in `attentions`.
         """
-        if not hooks:
+        extra_keys = extra_keys or {}
+        if not hooks and not extra_keys:
             yield
             return
-        handles = hook_places({self.places[site]: hook for site, hook in hooks.items()}, info)
-        before, self._hooked = self._hooked, _Hooked(hooks, info)
-        try:
-            yield
-        finally:
-            self._hooked = before
-            for handle in handles:
-                handle.remove()
+        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, info)
+        with ExitStack() as stack:
+            for handle in hook_places({self.places[site]: hook for site, hook in hooks.items()}, info):
+                stack.callback(handle.remove)
+            stack.enter_context(reading({self.attentions[site].module: own for site, own in extra_keys.items()}))
+            try:
+                yield
+            finally:
+                self._hooked = before
 
     def hook_at(self, site: Site) -> SiteHook | None:
         """Returns what acts at a place now."""
@@ -298,7 +300,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
             yield
             return
-        with self.hooked(hooked.hooks, hooked.info):
+        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys):
             yield
 
     def private_copy(self, names: Collection[str]) -> Self:
@@ -321,7 +323,8 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             _ = self.weights_sha256  # that of the weights as they were loaded
         shared: dict[int, Any] = {id(p): p for name, p in self.model.named_parameters() if name not in own}
         twin = copy.copy(self)
-        twin.__dict__.pop("places", None)
+        for found in ("places", "attentions"):
+            twin.__dict__.pop(found, None)
         twin._modules = {"model": copy.deepcopy(self.model, shared)}
         for name, parameter in twin.model.named_parameters():
             parameter.requires_grad_(name in own)
@@ -373,26 +376,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def generation_config(self, **settings: Any) -> GenerationConfig:
         """Returns generation settings with the special tokens and nothing else of the checkpoint's own."""
         return GenerationConfig.from_dict({**self._special_tokens, **settings})
-
-
-def concatenate(
-    prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor
-) -> tuple[Tensor, Tensor, bool]:
-    """Puts visual tokens behind prompt and padded text.
-
-    Returns:
-        (batch, prompt + text + visual, d_model), its mask with 0 for text padding, and whether padding must be
-        reckoned with.
-    """
-    num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
-    num_visual_tokens = 0 if visual_embeds is None else visual_embeds.shape[1]
-    inputs_embeds = prompt_and_text_embeds
-    if visual_embeds is not None:
-        inputs_embeds = torch.cat([prompt_and_text_embeds, visual_embeds.to(prompt_and_text_embeds.dtype)], dim=1)
-    attention_mask = nn.functional.pad(text_mask, (num_virtual_tokens, num_visual_tokens), value=1)
-    # Asking a GPU whether there is padding would make the CPU wait for it; there the mask is always used.
-    has_padding = text_mask.device.type != "cpu" or not bool(text_mask.all())
-    return inputs_embeds, attention_mask, has_padding
 
 
 def _bfloat16_bytes(tensor: Tensor) -> bytes:

@@ -15,10 +15,12 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.base import Backbone, JointInput, concatenate
+from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.extra_keys import Attention
+from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
-from dept_vl.tuners.sites import Part, Site
+from dept_vl.tuners.sites import AttentionShape, Part, Site
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ class DecoderLayout:
         norm: The norm after the last block, from the model.
         parts: What each part is, from a block, in the order they compute: a module's place, or a place and which of how
             many equal parts of its output, from 0.
+        attention: The attention, from a block.
         norm_epsilon: The field of the configuration that holds the epsilon of the norms.
     """
 
     blocks: str
     norm: str
     parts: Mapping[Part, str | tuple[str, int, int]]
+    attention: str
     norm_epsilon: str
 
 
@@ -202,6 +206,14 @@ class CausalBackbone(Backbone[CausalInput]):
                 yield Site("decoder", number, part), Place(attrgetter(name)(block), *piece)
         yield Site("decoder", None, "norm"), Place(self._find(self.layout.norm))
         yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
+
+    def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
+        """Yields the attention of every block; see `Backbone.find_attentions`."""
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+        shape = AttentionShape(heads, getattr(config, "head_dim", None) or self.d_model // config.num_attention_heads)
+        for number, block in enumerate(self._find(self.layout.blocks)):
+            yield Site("decoder", number, "self_attn"), Attention(attrgetter(self.layout.attention)(block), shape)
 
     def _find(self, name: str) -> Any:
         return attrgetter(name)(self.model)

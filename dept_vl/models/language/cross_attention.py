@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dept_vl.models.language.extra_keys import reads_extra_keys
 from dept_vl.models.language.places import is_plain
 from dept_vl.tuners.base import SiteHook
 
@@ -30,8 +31,8 @@ def cross_attend(
 ) -> Tensor:
     """Lets a target read the source, in the cheaper of the two orders.
 
-    Hooks at k and v are folded into their matrices where that is exact; where it is not, or another library has
-    wrapped or hooked the modules, keys and values are made by calling them.
+    Hooks at k and v are folded into their matrices where that is exact; where it is not, where extra keys are read, or
+    another library has wrapped or hooked the modules, keys and values are made by calling them.
 
     Args:
         layer: T5's ``T5LayerCrossAttention``.
@@ -45,7 +46,7 @@ def cross_attend(
         (batch, target, d_model): `hidden` and what was read.
     """
     attention = layer.EncDecAttention
-    if is_absorbed_cheaper(attention, hidden.shape[1], states.shape[1]):
+    if is_absorbed_cheaper(attention, hidden.shape[1], states.shape[1]) and not reads_extra_keys(attention):
         keys, values = _folded(attention.k, key_hook), _folded(attention.v, value_hook)
         if keys is not None and values is not None:
             read = absorbed_attention(attention, layer.layer_norm(hidden), states, mask, keys, values)

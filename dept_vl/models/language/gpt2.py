@@ -25,5 +25,6 @@ class GPT2Backbone(CausalBackbone):
             "ff.in": "mlp.c_fc",
             "ff.out": "mlp.c_proj",
         },
+        attention="attn",
         norm_epsilon="layer_norm_epsilon",
     )

@@ -26,5 +26,6 @@ class LlamaBackbone(CausalBackbone):
             "ff.in": "mlp.up_proj",
             "ff.out": "mlp.down_proj",
         },
+        attention="self_attn",
         norm_epsilon="rms_norm_eps",
     )

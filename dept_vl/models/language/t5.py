@@ -22,12 +22,14 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.base import Backbone, JointInput, concatenate
+from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.cross_attention import cross_attend
+from dept_vl.models.language.extra_keys import Attention
+from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
 from dept_vl.models.language.relative_bias import fold_mask, position_bias
-from dept_vl.tuners.sites import Part, Site
+from dept_vl.tuners.sites import AttentionPart, AttentionShape, Part, Site
 
 _CACHE_ARGUMENT = (
     "cache" if "cache" in inspect.signature(T5ForConditionalGeneration.forward).parameters else "past_key_values"
@@ -220,16 +222,25 @@ class T5Backbone(Backbone[EncoderInput]):
 
     def find_places(self) -> Iterator[tuple[Site, Place]]:
         """Yields the places of the encoder, then those of the decoder; see `Backbone.find_places`."""
-        stacks: tuple[tuple[Literal["encoder", "decoder"], Any], ...] = (
-            ("encoder", self.model.encoder),
-            ("decoder", self.model.decoder),
-        )
-        for stack, module in stacks:
+        for stack, module in self._stacks:
             for number, block in enumerate(module.block):
                 for part, found in _parts(block):
                     yield Site(stack, number, part), Place(found)
             yield Site(stack, None, "norm"), Place(module.final_layer_norm)
         yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
+
+    def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
+        """Yields the attentions of the encoder, then those of the decoder; see `Backbone.find_attentions`."""
+        for stack, module in self._stacks:
+            for number, block in enumerate(module.block):
+                for part, layer, name in _attentions(block):
+                    found = getattr(layer, name)
+                    shape = AttentionShape(found.n_heads, found.key_value_proj_dim)
+                    yield Site(stack, number, part), Attention(found, shape)
+
+    @property
+    def _stacks(self) -> tuple[tuple[Literal["encoder", "decoder"], Any], ...]:
+        return ("encoder", self.model.encoder), ("decoder", self.model.decoder)
 
     @property
     def num_layers(self) -> tuple[int, int | None]:
@@ -250,10 +261,7 @@ class T5Backbone(Backbone[EncoderInput]):
 
 def _parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
     """Yields the parts of one T5 block, in the order they compute."""
-    attentions = [("self_attn", block.layer[0], "SelfAttention")]
-    if block.is_decoder:
-        attentions.append(("cross_attn", block.layer[1], "EncDecAttention"))
-    for name, layer, attention in attentions:
+    for name, layer, attention in _attentions(block):
         yield cast(Part, f"{name}.norm"), layer.layer_norm
         for letter in "qkvo":
             yield cast(Part, f"{name}.{letter}"), getattr(getattr(layer, attention), letter)
@@ -266,3 +274,9 @@ def _parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
         yield "ff.gate", dense.wi_0
         yield "ff.in", dense.wi_1
     yield "ff.out", dense.wo
+
+
+def _attentions(block: Any) -> list[tuple[AttentionPart, Any, str]]:
+    """Returns the attentions of one T5 block: part, layer, and the module's name in it."""
+    found: list[tuple[AttentionPart, Any, str]] = [("self_attn", block.layer[0], "SelfAttention")]
+    return [*found, ("cross_attn", block.layer[1], "EncDecAttention")] if block.is_decoder else found

@@ -84,9 +84,9 @@ class Lora(Tuner):
         """
         super().__init__(config, context)
         chosen = _choose(config, context)
-        self.updates = nn.ModuleDict({_key(site): LowRankUpdate(context.sites[site], config) for site in chosen})
+        self.updates = nn.ModuleDict({site.key: LowRankUpdate(context.sites[site], config) for site in chosen})
         self.biases = AddedBiases(context) if config.biases == "all" else None
-        updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[_key(site)])) for site in chosen}
+        updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[site.key])) for site in chosen}
         self._hooks = merge_hooks(updates, self.biases.hooks() if self.biases else {})
 
     def site_hooks(self) -> Mapping[Site, SiteHook]:
@@ -115,11 +115,6 @@ class Lora(Tuner):
     def facts(self) -> dict[str, Fact]:
         """Returns the rank and how many places have an update."""
         return {"r": self.config.rank, "sites": len(self.updates)}
-
-
-def _key(site: Site) -> str:
-    """Returns a place's name as a module can have it."""
-    return str(site).replace(".", "_")
 
 
 def _choose(config: LoraConfig, context: TunerContext) -> list[Site]:

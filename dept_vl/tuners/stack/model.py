@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.tuners.base import Fact, ParamGroup, SiteHook, Tuner, TunerContext, merge_hooks
+from dept_vl.tuners.base import (
+    ExtraKeys,
+    Fact,
+    ForwardInfo,
+    ParamGroup,
+    SiteHook,
+    Tuner,
+    TunerContext,
+    merge_extra_keys,
+    merge_hooks,
+)
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.sites import Site
 from dept_vl.tuners.stack.config import StackConfig
@@ -56,6 +66,10 @@ class Stack(Tuner):
     def site_hooks(self) -> Mapping[Site, SiteHook]:
         """Returns every part's, chained where several act."""
         return self._hooks
+
+    def extra_keys(self, info: ForwardInfo) -> Mapping[Site, ExtraKeys]:
+        """Returns every part's, one after the other where several act."""
+        return merge_extra_keys(*(part.extra_keys(info) for part in self._parts.values()))
 
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns every part's.

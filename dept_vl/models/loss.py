@@ -1,0 +1,23 @@
+"""The training loss."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dept_vl.data.collator import IGNORE_INDEX
+
+
+def loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the cross-entropy averaged over each example's own label tokens (Sung et al.), in nats; 0 without any.
+
+    Args:
+        logits: (batch, target, vocabulary).
+        labels: (batch, target) ids, `IGNORE_INDEX` for padding.
+
+    Returns:
+        (batch,) float32.
+    """
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+    ).view(labels.shape)  # (batch, target)
+    return losses.sum(dim=1) / (labels != IGNORE_INDEX).sum(dim=1).clamp(min=1)

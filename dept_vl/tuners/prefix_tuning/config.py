@@ -1,0 +1,28 @@
+"""Settings of prefix tuning. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.settings import TunerSettings
+
+
+@dataclass(frozen=True, config=STRICT)
+class PrefixTuningConfig(TunerSettings):
+    """Trained keys and values that every attention reads before its own, without the MLP that can make them.
+
+    Length and rate are those of PEFT's guide to prefix tuning of a T5. On T5-base 20 of them in 36 attentions are
+    1,105,920 parameters.
+    """
+
+    implementation: ClassVar[str] = "dept_vl.tuners.prefix_tuning.model:PrefixTuning"
+    name: Literal["prefix-tuning"] = "prefix-tuning"
+    lr: Annotated[float, Field(gt=0, description="peak rate of the keys and values")] = 1e-2
+    prefix_length: Annotated[int, Field(ge=1, le=MAX_SIZE, description="keys and values in every attention")] = 20
+    init_std: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="standard deviation of their first values")
+    ] = 0.02
