@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,11 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
     ``dataset[request]`` is the request and its `Batch`: give it to a ``DataLoader`` with ``batch_size=None`` and a
     sampler of `BatchRequest`. What it returns depends on the request and the constructor's arguments alone.
+
+    Attributes:
+        task: As given.
+        indices: Positions of the rows that batches are made of, (rows,) int64.
+        few_shot: The choice that left them, or None.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             DataError: The split is empty, or images have no visual input.
         """
         self.task = task
+        self.few_shot: FewShot | None = None
         self._rows = rows
         self._codec = codec
         self._max_source_length = max_source_length
@@ -114,6 +121,13 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             classes = [self.task.few_shot_class(target[0]) for target in targets]
         where = f" in task {self.task.name!r}"
         self.indices = self.indices[choose_rows(few_shot, len(self.indices), classes, class_names, where=where)]
+        self.few_shot = few_shot
+
+    def describe_few_shot(self) -> dict[str, Any]:
+        """Returns which rows the few-shot choice left, and what it was a function of."""
+        assert self.few_shot is not None
+        rows = {"rows": self.indices.tolist(), "example_ids": self.example_ids(self.indices)}
+        return {**asdict(self.few_shot), **rows}
 
     def sources(self, indices: Sequence[int]) -> list[str]:
         """Returns the source texts of some rows."""

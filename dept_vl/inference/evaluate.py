@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import split_path
@@ -17,6 +17,7 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
+    from dept_vl.runs.open import RunParts
     from dept_vl.runs.session import Session
 
 
@@ -50,8 +51,6 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    from dept_vl.inference.answer import Answerer, agreement, predict_split
-    from dept_vl.models.adapter.files import WEIGHTS_FILE
     from dept_vl.runs.decoding import choose_decoding
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
@@ -62,48 +61,54 @@ def evaluate_run(
     if with_agreement:
         choose_decoding(config, task, "score")  # refuses a task without labels before anything is loaded
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
-    methods = (parts.decoding.method, *({"generate", "score"} - {parts.decoding.method} if with_agreement else ()))
-    answers = {
-        method: predict_split(
-            Answerer(parts.model, parts.codec, parts.visual.get(split), choose_decoding(config, task, method)),
+    predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
+    references = parts.references(split)
+    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=task.labels)
+    folder = folder or run_dir
+    files = {"predictions": folder / f"predictions-{split}.json", "scores": output or folder / f"results-{split}.json"}
+    result = EvaluationResult(
+        task.name, scores, len(references), files, time.perf_counter() - started, parts.model.parameter_budget(),
+        split, task.protocol, parts.decoding.method, shared,
+    )  # fmt: skip
+    if process_state().is_main_process:
+        ids = parts.datasets[split].example_ids()
+        write_results(result.files["predictions"], dict(zip(ids, predictions, strict=True)), *task.result_keys)
+        write_scores(
+            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
+            config=asdict(config), sha256=_hashes(result, data_dir, run_dir),
+        )  # fmt: skip
+    return result
+
+
+def _hashes(result: EvaluationResult, data_dir: Path, run_dir: Path) -> dict[str, str]:
+    """Returns the sha256 of what was made and what it was made from."""
+    from dept_vl.models.adapter.files import WEIGHTS_FILE
+
+    assert result.split is not None
+    data = split_path(data_dir, result.task, result.split, result.protocol)
+    files = {"predictions": result.files["predictions"], "data": data, "adapter": run_dir / WEIGHTS_FILE}
+    return {name: hash_file(path) for name, path in files.items()}
+
+
+def _answer(
+    parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
+) -> tuple[list[str], float | None]:
+    """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
+    from dept_vl.inference.answer import Answerer, agreement, predict_split
+    from dept_vl.runs.decoding import choose_decoding
+
+    def answers(method: Literal["generate", "score"]) -> list[str]:
+        decoding = choose_decoding(config, parts.task, method)
+        return predict_split(
+            Answerer(parts.model, parts.codec, parts.visual.get(split), decoding),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
         )
-        for method in methods
-    }
-    predictions, references = answers[parts.decoding.method], parts.references(split)
-    shared = None
-    if with_agreement:
-        shared = agreement(answers["score"], answers["generate"], parts.codec, task.labels or ())
-    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=task.labels)
-    folder = folder or run_dir
-    files = {
-        "predictions": folder / f"predictions-{split}.json",
-        "scores": output or folder / f"results-{split}.json",
-    }
-    result = EvaluationResult(
-        task.name,
-        scores,
-        len(references),
-        files,
-        time.perf_counter() - started,
-        parts.model.parameter_budget(),
-        split,
-        task.protocol,
-        parts.decoding.method,
-        shared,
-    )
-    if process_state().is_main_process:
-        ids = parts.datasets[split].example_ids()
-        write_results(files["predictions"], dict(zip(ids, predictions, strict=True)), *task.result_keys)
-        hashes = {
-            "predictions": hash_file(files["predictions"]),
-            "data": hash_file(split_path(data_dir, task.name, split, task.protocol)),
-            "adapter": hash_file(run_dir / WEIGHTS_FILE),
-        }
-        write_scores(
-            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
-            config=asdict(config), sha256=hashes,
-        )  # fmt: skip
-    return result
+
+    own = answers(parts.decoding.method)
+    if not with_agreement:
+        return own, None
+    other = answers("generate" if parts.decoding.method == "score" else "score")
+    scored, generated = (own, other) if parts.decoding.method == "score" else (other, own)
+    return own, agreement(scored, generated, parts.codec, parts.task.labels or ())

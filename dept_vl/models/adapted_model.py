@@ -122,8 +122,7 @@ class AdaptedModel(nn.Module):
         visual_embeds = None
         if visual_features is not None:
             visual_embeds = self._project(visual_features)  # (batch, visual, d_model)
-        joint: JointInput = self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask)
-        return joint
+        return cast("JointInput", self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
 
     def forward(
         self,

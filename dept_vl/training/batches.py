@@ -12,7 +12,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
 from dept_vl.errors import ConfigError
-from dept_vl.settings.schema import DataConfig, LoopConfig, TrainConfig
+from dept_vl.settings.schema import DataConfig, LoopConfig
 from dept_vl.system import signals
 
 
@@ -37,23 +37,23 @@ def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_proc
 
 
 def read_steps(
-    dataset: TaskDataset, config: TrainConfig, first_step: int, accelerator: Accelerator
+    dataset: TaskDataset, data: DataConfig, loop: LoopConfig, accelerator: Accelerator, *, seed: int, first_step: int
 ) -> Iterator[list[tuple[BatchRequest, Batch]]]:
     """Yields the backward passes of this process in each step from `first_step` (from 0) on."""
-    lengths = dataset.source_lengths if config.data.length_grouping else None
+    lengths = dataset.source_lengths if data.length_grouping else None
     requests = TrainRequests(
-        StepBatches(dataset.indices, config.data.batch_size, config.seed, lengths),
+        StepBatches(dataset.indices, data.batch_size, seed, lengths),
         first_step,
-        config.loop.max_steps,
+        loop.max_steps,
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
-        accumulation_steps=config.loop.accumulation_steps,
+        accumulation_steps=loop.accumulation_steps,
     )
     loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
         dataset,
         batch_size=None,
         sampler=requests,
-        num_workers=config.data.num_workers,
+        num_workers=data.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         worker_init_fn=signals.worker_init(),
     )

@@ -185,22 +185,11 @@ class Trainer:
     def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
-            if self.config.data.few_shot is not None:
-                write_json(folder / FEW_SHOT_FILE, self._few_shot_record())
+            if self.train_set.few_shot is not None:
+                write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())
         self.accelerator.wait_for_everyone()
         signals.mark_resumable()
         return self.config.run_dir
-
-    def _few_shot_record(self) -> dict[str, Any]:
-        """Returns which rows the few-shot choice left, and what it was a function of."""
-        data = self.config.data
-        return {
-            "k": data.few_shot,
-            "rule": data.few_shot_rule,
-            "seed": self.config.seed,
-            "rows": self.train_set.indices.tolist(),
-            "example_ids": self.train_set.example_ids(self.train_set.indices),
-        }
 
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
@@ -245,7 +234,8 @@ class Trainer:
         losses: list[Tensor] = []
         if self.progress.is_evaluation_due:
             self._evaluate_or_stop()
-        steps = Timed(read_steps(self.train_set, self.config, first_step, self.accelerator))
+        data, seed = self.config.data, self.config.seed
+        steps = Timed(read_steps(self.train_set, data, loop, self.accelerator, seed=seed, first_step=first_step))
         for step, parts in enumerate(steps, start=first_step):
             if self._is_stopped_early():
                 logger.info(

@@ -334,7 +334,9 @@ def test_few_shot_rows_are_recorded_and_alone_are_trained_on(config, tiny_data, 
     ids = open_split(tiny_data, "vqa", "train")["example_id"][:]
     assert record["example_ids"] == [ids[row] for row in record["rows"]]
     trainer = Trainer(with_settings(config, tmp_path / "b"), tiny_data)
-    steps = read_steps(trainer.train_set, trainer.config, 0, trainer.accelerator)
+    steps = read_steps(
+        trainer.train_set, trainer.config.data, trainer.config.loop, trainer.accelerator, seed=0, first_step=0
+    )
     seen = {index for parts in steps for request, _ in parts for index in request.indices}
     assert seen == set(record["rows"])
 

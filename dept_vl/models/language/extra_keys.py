@@ -2,7 +2,7 @@
 
 transformers lets an attention's core, softmax(q k + bias) v, be one's own function (``AttentionInterface``). For as
 long as a ``with`` block lasts it is the one here, on every family alike: in training, scoring and generation, whose
-cache holds the text's keys alone. Extra keys have no position: they get no position bias (T5) and are not rotated (Llama).
+cache holds the text's keys alone. Extra keys have no position: no position bias (T5) and no rotation (Llama).
 """
 
 from __future__ import annotations
