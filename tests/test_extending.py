@@ -2,8 +2,8 @@
 
 A block whose first line is ``# PATH`` is a new file, without that line. As ``diff`` it changes a file that is there:
 the lines that begin with a blank or ``-`` stand in it exactly once, and those that begin with a blank or ``+`` take
-their place; ``@@`` parts two places. An ``sh`` block holds ``dept-vl`` commands, one a line or joined by a backslash;
-one process runs all of them in the page's order, so that torch is imported once.
+their place; ``@@`` parts two places. An ``sh`` block holds ``dept-vl`` and ``python FILE`` commands, one a line or joined
+by a backslash; one process runs all of them in the page's order, so that torch is imported once.
 """
 
 import json
@@ -59,14 +59,18 @@ COMMANDS = [
 ]
 
 RUN = """
-import json, sys
+import json, runpy, sys
 from pathlib import Path
 from dept_vl.cli import main
 
 codes = {}
-for command, words in json.loads(sys.argv[1]).items():
+for command, (program, *words) in json.loads(sys.argv[1]).items():
     print("$", command, flush=True)
-    codes[command] = main(words)
+    if program == "dept-vl":
+        codes[command] = main(words)
+    else:
+        runpy.run_path(*words)
+        codes[command] = 0
     Path("codes.json").write_text(json.dumps(codes))
 """
 
@@ -90,7 +94,7 @@ def copy(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def outcome(copy) -> tuple[dict[str, int], str]:
     """The exit code of each command, and what all of them printed."""
-    commands = {command: shlex.split(command)[1:] for command in COMMANDS}
+    commands = {command: shlex.split(command) for command in COMMANDS}
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(commands)],
         cwd=copy,
@@ -104,7 +108,7 @@ def outcome(copy) -> tuple[dict[str, int], str]:
 
 def test_the_page_has_files_and_commands():
     assert {block.language for block in BLOCKS} == {"python", "diff", "text", "sh"}
-    assert all(command.startswith("dept-vl ") for command in COMMANDS)
+    assert all(command.startswith(("dept-vl ", "python ")) for command in COMMANDS)
 
 
 def test_a_diff_changes_its_places_and_fails_where_the_file_has_moved_on():
