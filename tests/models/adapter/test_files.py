@@ -249,6 +249,12 @@ def test_other_model_names_both_sides(saved, t5_folder, settings, message):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.trainable_state().items())
 
 
+def test_learning_rates_do_not_decide_whether_an_adapter_fits(saved, t5_folder):
+    model = make(t5_folder, tuner=replace(TUNER, lr=0.7, lowrank_lr=0.07), seed=4)
+    assert model.load_adapter(saved).tuner.lr == TUNER.lr
+    assert torch.equal(model.tuner.soft_prompt, load_adapter(saved)[0]["tuner.soft_prompt"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
