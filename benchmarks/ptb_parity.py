@@ -1,6 +1,6 @@
 """Measures how well the Python PTB tokenizer agrees with the original, on all real captions at hand.
 
-    python -m benchmarks.ptb_parity [--data ../shared/data] [--show 20] [--scores]
+    python -m benchmarks.ptb_parity --data DATA [--show 20] [--scores]
 
 Needs Java. Prints, for each source, how many captions get the same tokens from both tokenizers, every caption that
 does not, and with --scores what that does to CIDEr, BLEU and ROUGE-L on real system outputs. Last result in
@@ -128,8 +128,7 @@ def compare_scores(outputs: dict[str, Outputs]) -> None:
 def main() -> None:
     """Runs the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=default, help="folder of real data (default: ../shared/data)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of real captions and texts")
     parser.add_argument("--show", type=int, default=20, help="how many differing captions to print (default: 20)")
     parser.add_argument("--scores", action="store_true", help="compare CIDEr, BLEU and ROUGE-L too (a minute)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The errors a user can cause. The command line prints their message and exits with code 2."""
+"""The errors of a run. The command line prints their message: bad input ends with exit code 2, the others with 1."""
 
 
 class ConfigError(ValueError):
@@ -14,7 +14,7 @@ class CheckpointError(ValueError):
 
 
 class DivergenceError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss or a gradient became NaN or infinite, or exploded."""
 
 
 class MismatchError(RuntimeError):

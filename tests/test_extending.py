@@ -2,8 +2,8 @@
 
 A block whose first line is ``# PATH`` is a new file, without that line. As ``diff`` it changes a file that is there:
 the lines that begin with a blank or ``-`` stand in it exactly once, and those that begin with a blank or ``+`` take
-their place; ``@@`` parts two places. An ``sh`` block holds ``dept-vl`` and ``python FILE`` commands, one a line or joined
-by a backslash; one process runs all of them in the page's order, so that torch is imported once.
+their place; ``@@`` parts two places. An ``sh`` block holds ``dept-vl`` and ``python FILE`` commands, one a line or
+joined by a backslash; one process runs all of them in the page's order, so that torch is imported once.
 """
 
 import json

@@ -229,7 +229,7 @@ def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.reports.text import format_budget
     from dept_vl.runs.info import count_budget
 
-    print(f"{config.task}, {config.tuner.name} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
+    print(f"{config.task}, {config.tuner.label} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
 
 
 COMMANDS = (_add_train, _add_eval, _add_predict, _add_info)

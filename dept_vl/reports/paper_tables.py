@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from dept_vl.experiments.runs import GENERATE, spread
 from dept_vl.registry import lookup
 from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperCell
 from dept_vl.reports.text import format_spread, format_table
+from dept_vl.system.bounded_reading import parse_json, read_file
 
 _MISSING = "-"
 
@@ -120,7 +120,7 @@ def read_outcome(folder: Path) -> Outcome:
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_file(path))
             config = content["config"]
             scores, decode = read(content)
             return Outcome(

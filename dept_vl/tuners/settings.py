@@ -23,10 +23,17 @@ class TunerSettings:
     Attributes:
         name: What ``--tuner`` takes.
         implementation: ``module:Class`` of the `Tuner`, imported when one is built.
+        reference: What a model card cites for it.
     """
 
     implementation: ClassVar[str]
+    reference: ClassVar[str]
     name: str
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What a model card cites for it, one text a method."""
+        return (self.reference,)
 
     @property
     def label(self) -> str:

@@ -171,7 +171,9 @@ def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path)
     loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
     assert loaded.trainable_state().keys() == model.trainable_state().keys()
     assert torch.equal(logits(loaded.eval()), logits(model))
-    assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: dept-vl\n")
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: dept-vl\n")
+    assert all(reference in card for reference in tuner_of(name).references)
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

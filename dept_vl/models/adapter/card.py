@@ -40,5 +40,5 @@ def model_card(config: AdapterConfig) -> str:
         "```python\nfrom dept_vl.models.adapted_model import AdaptedModel\n"
         "from dept_vl.models.config import ModelConfig\n\n"
         f'model, codec = AdaptedModel.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
-        f"Settings and first values: `{CONFIG_FILE}`. Method: Shi & Lipani, DePT, arXiv 2309.05173.\n"
+        f"Settings and first values: `{CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )

@@ -40,6 +40,7 @@ FORMAT_VERSION = 2
 
 _MAX_CONFIG_BYTES = 1 << 20
 _FACTS = "tuner's "
+_FACTS_OF_FORMAT_1 = {"m", "r"}
 _HEADER_KEY = "adapter_config"
 _CODES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -214,8 +215,8 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
         CheckpointError: They differ; every difference is named with both sides.
     """
     ours, theirs = _comparable(now), _comparable(saved)
-    for key in [key for key in ours if key.startswith(_FACTS) and key not in theirs]:
-        del ours[key]  # format 1 knew m and r alone
+    if saved.facts.keys() <= _FACTS_OF_FORMAT_1:
+        ours = {key: value for key, value in ours.items() if not key.startswith(_FACTS) or key in theirs}
     if saved.backbone.weights_sha256 is None:
         del ours["backbone.weights_sha256"], theirs["backbone.weights_sha256"]
         logger.warning(

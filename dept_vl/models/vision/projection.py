@@ -43,8 +43,7 @@ class VisualProjection(nn.Module, ABC):
 class LinearProjection(VisualProjection):
     """One linear layer with bias, the DePT paper's "visual projection layer".
 
-    2048 * 768 + 768 = 1,573,632 parameters for RN101 and T5-base, which with the 76,800 of DePT are the 0.74 % of
-    Table 3.
+    2048 * 768 + 768 = 1,573,632 parameters for RN101 and T5-base.
 
     Attributes:
         linear: feature_dim -> d_model.

@@ -16,5 +16,6 @@ class BitFitConfig(TunerSettings):
     """Biases alone: the backbone's own, or where it has none (T5, Llama) one added at every linear map and norm."""
 
     implementation: ClassVar[str] = "dept_vl.tuners.bitfit.model:BitFit"
+    reference: ClassVar[str] = "Ben Zaken et al. 2022, BitFit, arXiv 2106.10199"
     name: Literal["bitfit"] = "bitfit"
     lr: Annotated[float, Field(gt=0, description="peak rate of the biases")] = 3e-4

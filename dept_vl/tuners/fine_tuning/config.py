@@ -16,5 +16,6 @@ class FineTuningConfig(TunerSettings):
     """Every tensor of the backbone, in a copy of the run's own; a tied output matrix stays tied."""
 
     implementation: ClassVar[str] = "dept_vl.tuners.fine_tuning.model:FineTuning"
+    reference: ClassVar[str] = "every tensor of the backbone"
     name: Literal["fine-tuning"] = "fine-tuning"
     lr: Annotated[float, Field(gt=0, description="peak rate of the backbone (Sung et al. 2022: 3e-4 on GLUE)")] = 3e-4

@@ -25,6 +25,7 @@ class LoraConfig(TunerSettings):
     """
 
     implementation: ClassVar[str] = "dept_vl.tuners.lora.model:Lora"
+    reference: ClassVar[str] = "Hu et al. 2022, LoRA, arXiv 2106.09685"
     name: Literal["lora"] = "lora"
     lr: Annotated[float, Field(gt=0, description="peak rate of the updates (and of added biases)")] = 3e-4
     rank: Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")] = 8

@@ -16,6 +16,7 @@ class PromptTuningConfig(PromptInit):
     """A soft prompt of l vectors and nothing else: the baseline DePT is compared with at the same budget."""
 
     implementation: ClassVar[str] = "dept_vl.tuners.prompt_tuning.model:PromptTuning"
+    reference: ClassVar[str] = "Lester et al. 2021, arXiv 2104.08691"
     name: Literal["prompt-tuning"] = "prompt-tuning"
     num_virtual_tokens: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="soft prompt length, tokens (DePT's budget_tokens)")

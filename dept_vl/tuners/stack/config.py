@@ -30,6 +30,11 @@ class StackConfig(TunerSettings):
         """The names of its parts: ``dept+lora``."""
         return "+".join(self.parts)
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Those of its parts."""
+        return tuple(text for part in self.parts.values() for text in part.references)
+
     @field_validator("parts", mode="before")
     @classmethod
     def _name_parts(cls, parts: Any) -> Any:
