@@ -14,15 +14,26 @@ from dept_vl.settings.load import load_config
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
 
-WRITTEN = Path(__file__).parents[1] / "data" / "format_1"
+WRITTEN = Path(__file__).parents[1] / "data"
+
+
+def copied(name, tmp_path, monkeypatch):
+    """Returns a run and its data in a folder of their own, which is where commands run."""
+    shutil.copytree(WRITTEN / name, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The run and its data in a folder of their own, which is where commands run."""
-    shutil.copytree(WRITTEN, tmp_path / "old")
-    monkeypatch.chdir(tmp_path / "old")
-    return tmp_path / "old"
+    """Of adapter format 1, on texts."""
+    return copied("format_1", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def on_images(tmp_path, monkeypatch):
+    """Of before there were kinds of image encoder, with its feature store."""
+    return copied("model_clip", tmp_path, monkeypatch)
 
 
 def test_it_is_of_the_earlier_format(folder):
@@ -73,3 +84,12 @@ def test_it_is_gone_on_with(folder):
     again = load_file(list_states(folder / "run" / "checkpoints")[-1] / "trainable.safetensors")
     for name, tensor in last.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_on_images_is_scored_and_verified(on_images):
+    before = json.loads((on_images / "run" / "results-test.json").read_text())
+    assert main(["eval", "--verify", "run/results-test.json"]) == 0
+    assert main(["eval", "--checkpoint", "run"]) == 0
+    after = json.loads((on_images / "run" / "results-test.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["sha256"] == before["sha256"]
