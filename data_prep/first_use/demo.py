@@ -16,7 +16,8 @@ from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.errors import DataError
-from dept_vl.settings.demo import ASSETS, demo_file, demo_settings
+from dept_vl.models.demo import ASSETS
+from dept_vl.settings.demo import demo_file, demo_settings
 from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state

@@ -12,9 +12,6 @@ from dept_vl.strict import STRICT
 VisualPositionBias = Literal["zero", "sequential"]
 """T5's relative position bias of pairs with a visual token (``dept_vl.models.language.relative_bias``)."""
 
-DEMO = "demo"
-"""The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""
-
 
 @dataclass(frozen=True, config=STRICT)
 class ClipConfig:

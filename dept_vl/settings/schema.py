@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.models.config import DEMO, ModelConfig
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners import DeptConfig, TunerConfig
 

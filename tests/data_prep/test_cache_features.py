@@ -18,7 +18,8 @@ from data_prep.prepare import prepare
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
-from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.config import ClipConfig
+from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.clip_encoder import ClipEncoder
 from dept_vl.models.vision.clip_weights import read_settings
 from tests.data.feature_stores import contents
@@ -208,7 +209,7 @@ import os, sys, time
 from pathlib import Path
 from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
-from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.config import ClipConfig
 from dept_vl.system.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.config import ClipConfig
+from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
-DEMO_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "demo" / "clip"
 CONFIG_FILE = "open_clip_config.json"
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 _HUB = "hf-hub:"
@@ -31,7 +31,7 @@ _PREFIX = "visual."
 def local_folder(model: str) -> Path | None:
     """Returns the folder `model` stands for: the packaged one for ``"demo"``, or an existing path; else None."""
     if model == DEMO:
-        return DEMO_FOLDER
+        return ASSETS / "clip"
     path = Path(model.removeprefix("local-dir:"))
     return path if path.is_dir() or model.startswith("local-dir:") else None
 
