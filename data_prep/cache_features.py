@@ -24,8 +24,8 @@ from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
 from dept_vl.errors import DataError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.open_clip.model import OpenClipEncoder
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import get_task
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_features(
-    config: ClipConfig,
+    config: OpenClipConfig,
     data_dir: Path,
     task: str,
     *,
@@ -71,7 +71,7 @@ def cache_features(
     images = collect_images(data_dir, task, image_dir)
     state = process_state()
     target = state.device if device is None else torch.device(device)
-    encoder = ClipEncoder.load(config, target)
+    encoder = OpenClipEncoder.load(config, target)
     folder = data_dir / "features" / store_name(encoder)
     writer = FeatureWriter(
         folder,
@@ -108,7 +108,7 @@ def cache_features(
     return folder
 
 
-def store_name(encoder: ClipEncoder) -> str:
+def store_name(encoder: OpenClipEncoder) -> str:
     """Returns the folder name of an encoder's store: its model, its weights' tag and a key of the fingerprint."""
     parts = [str(encoder.fingerprint[key]) for key in ("model", "pretrained") if encoder.fingerprint[key]]
     safe = "-".join(parts).replace("hf-hub:", "").replace("/", "-")
@@ -171,7 +171,7 @@ class _Batch:
 class _Images(Dataset[_Batch]):
     """Decodes and preprocesses images, a batch of ids at a time."""
 
-    def __init__(self, images: dict[int, Path], encoder: ClipEncoder) -> None:
+    def __init__(self, images: dict[int, Path], encoder: OpenClipEncoder) -> None:
         self._images = images
         self._preprocess = encoder.preprocess
 
@@ -193,7 +193,7 @@ class _Images(Dataset[_Batch]):
 class _Job:
     """Encoding some shards in one process."""
 
-    encoder: ClipEncoder
+    encoder: OpenClipEncoder
     device: torch.device
     writer: FeatureWriter
     images: dict[int, Path]

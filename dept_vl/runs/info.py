@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
-from dept_vl.models.vision.clip_weights import tower_feature_dim
+from dept_vl.models.vision.open_clip.weights import tower_feature_dim
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 

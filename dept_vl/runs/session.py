@@ -13,8 +13,9 @@ import torch
 
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ClipConfig, ModelConfig
+from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.visual_input import VisualInput, open_visual
 from dept_vl.settings.schema import DataConfig
@@ -55,7 +56,7 @@ class Session:
         return backbone
 
     def visual(
-        self, task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str],
+        self, task: Task, data: DataConfig, clip: OpenClipConfig, data_dir: Path, splits: Sequence[str],
         device: torch.device,
     ) -> Mapping[str, VisualInput]:  # fmt: skip
         """Returns the visual input of some splits, as `open_visual` opens it.

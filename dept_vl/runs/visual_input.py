@@ -15,9 +15,9 @@ from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.manifest import split_info
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
 from dept_vl.errors import CheckpointError, DataError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
-from dept_vl.models.vision.clip_weights import read_settings
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.open_clip.model import OpenClipEncoder
+from dept_vl.models.vision.open_clip.weights import read_settings
 from dept_vl.settings.schema import DataConfig
 from dept_vl.tasks import Task
 
@@ -37,7 +37,7 @@ class VisualInput:
     """
 
     source: VisualSource
-    encoder: ClipEncoder | None
+    encoder: OpenClipEncoder | None
     feature_dim: int
     fingerprint: dict[str, Any]
 
@@ -68,7 +68,7 @@ class VisualInput:
 
 
 def open_visual(
-    task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str], device: torch.device
+    task: Task, data: DataConfig, clip: OpenClipConfig, data_dir: Path, splits: Sequence[str], device: torch.device
 ) -> dict[str, VisualInput]:
     """Returns the visual input of each split of a task with images; encoder or store are opened once.
 
@@ -76,7 +76,7 @@ def open_visual(
         DataError: No matching feature store, or one of another encoder.
     """
     if data.visual_features == "encode":
-        encoder = ClipEncoder.load(clip, device)
+        encoder = OpenClipEncoder.load(clip, device)
         return {
             split: _encoded(encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
             for split in splits
@@ -88,21 +88,21 @@ def open_visual(
     return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint))
 
 
-def open_own_images(clip: ClipConfig, device: torch.device) -> VisualInput:
+def open_own_images(clip: OpenClipConfig, device: torch.device) -> VisualInput:
     """Returns visual input for images by their own paths.
 
     Raises:
         ConfigError: The encoder cannot be loaded.
     """
-    encoder = ClipEncoder.load(clip, device)
+    encoder = OpenClipEncoder.load(clip, device)
     return _encoded(encoder, ImagePixels(None, encoder.preprocess))
 
 
-def _encoded(encoder: ClipEncoder, source: VisualSource) -> VisualInput:
+def _encoded(encoder: OpenClipEncoder, source: VisualSource) -> VisualInput:
     return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
 
 
-def _open_store(data: DataConfig, clip: ClipConfig, data_dir: Path) -> FeatureStore:
+def _open_store(data: DataConfig, clip: OpenClipConfig, data_dir: Path) -> FeatureStore:
     """Opens the store in ``data.feature_dir``, or the one in `data_dir` that was made with the run's settings."""
     wanted = read_settings(clip)
     folder = data.feature_dir

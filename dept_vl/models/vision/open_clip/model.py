@@ -28,11 +28,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_weights import ClipTower, load_tower, read_settings
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.open_clip.weights import ClipTower, load_tower, read_settings
 
 
-class ClipEncoder(nn.Module):
+class OpenClipEncoder(nn.Module):
     """A frozen CLIP image tower, always in evaluation mode; computes in float32.
 
     Attributes:
@@ -44,7 +44,7 @@ class ClipEncoder(nn.Module):
         preprocess: Turns a PIL image into the tower's input (3, height, width) float32.
     """
 
-    def __init__(self, tower: ClipTower, config: ClipConfig) -> None:
+    def __init__(self, tower: ClipTower, config: OpenClipConfig) -> None:
         """Takes a loaded image tower; `load` is the usual way here.
 
         Raises:
@@ -77,7 +77,7 @@ class ClipEncoder(nn.Module):
         }
 
     @classmethod
-    def load(cls, config: ClipConfig, device: str | torch.device = "cpu") -> ClipEncoder:
+    def load(cls, config: OpenClipConfig, device: str | torch.device = "cpu") -> OpenClipEncoder:
         """Loads config, weights and preprocessing from one place, and checks that they belong together.
 
         Raises:
@@ -85,7 +85,7 @@ class ClipEncoder(nn.Module):
         """
         return cls(load_tower(config), config).to(device)
 
-    def train(self, mode: bool = True) -> ClipEncoder:
+    def train(self, mode: bool = True) -> OpenClipEncoder:
         """Stays in evaluation mode: the tower is frozen, its batch-norm statistics included."""
         return super().train(False)
 
@@ -145,7 +145,7 @@ def _grid_features(tower: nn.Module, pixel_values: Tensor) -> Tensor:
     return cast(Tensor, layers["image_intermediates"][-1])
 
 
-def _resolve_preprocessing(own: PreprocessCfg, config: ClipConfig) -> PreprocessCfg:
+def _resolve_preprocessing(own: PreprocessCfg, config: OpenClipConfig) -> PreprocessCfg:
     """Returns how images are brought to the tower's size: the model's own way, or both sides squashed."""
     size = (own.size, own.size) if isinstance(own.size, int) else (int(own.size[0]), int(own.size[1]))
     resize_mode = "squash" if config.preprocessing == "resize" else own.resize_mode

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ClipConfig
 from dept_vl.models.demo import ASSETS, DEMO
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
@@ -36,7 +36,7 @@ def local_folder(model: str) -> Path | None:
     return path if path.is_dir() or model.startswith("local-dir:") else None
 
 
-def read_settings(config: ClipConfig) -> dict[str, Any]:
+def read_settings(config: OpenClipConfig) -> dict[str, Any]:
     """Returns the part of an encoder's fingerprint that is known without loading it.
 
     A folder is named by its last part (its weights' hash tells it apart), and has no `pretrained`.
@@ -60,7 +60,7 @@ class ClipTower:
     preprocessing: PreprocessCfg
 
 
-def load_tower(config: ClipConfig) -> ClipTower:
+def load_tower(config: OpenClipConfig) -> ClipTower:
     """Loads the image tower of a CLIP model.
 
     Of a folder only the image tower's weights (``visual.*``) are read, so that a folder without a text tower will do.
@@ -84,7 +84,7 @@ def load_tower(config: ClipConfig) -> ClipTower:
     return _load_tag(config.model, config.pretrained)
 
 
-def tower_feature_dim(config: ClipConfig) -> int:
+def tower_feature_dim(config: OpenClipConfig) -> int:
     """Returns the width of a tower's grid features from its description alone, no weights needed.
 
     Raises:
