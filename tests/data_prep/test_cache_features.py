@@ -20,8 +20,6 @@ from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
 from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
-from dept_vl.models.vision.open_clip.model import OpenClipEncoder
-from dept_vl.models.vision.open_clip.weights import read_settings
 from tests.data.feature_stores import contents
 from tests.data_prep.raw_files import official_path, write_raw
 from tests.models.vision.open_clip.folders import VIT, save_clip
@@ -54,7 +52,7 @@ def cache(clip: OpenClipConfig, data: Path, task: str = "vqa", **options) -> Fea
 def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
     store = cache(clip, data)
     assert store.image_ids.tolist() == sorted(SPLIT_OF)
-    encoder = OpenClipEncoder.load(clip)
+    encoder = clip.load()
     for image_id, split in SPLIT_OF.items():
         pixels = encoder.preprocess(open_image(raw / official_path(image_id, split)))
         expected = encoder(pixels[None])
@@ -62,14 +60,14 @@ def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
     assert store.dtype == torch.float16
     assert store.fingerprint == encoder.fingerprint
     assert store.folder.name.startswith("tiny-vit-")
-    assert find_store(data, read_settings(clip)).folder == store.folder
+    assert find_store(data, clip.known_fingerprint()).folder == store.folder
     store.verify()
 
 
 def test_a_batch_of_the_same_images_gives_the_very_same_numbers(clip, data, raw):
     """Cached features are bit for bit those of the encoder on the same batch: training without a cache can match."""
     store = cache(clip, data)
-    encoder = OpenClipEncoder.load(clip)
+    encoder = clip.load()
     ids = sorted(SPLIT_OF)[:4]  # the first batch of the first shard
     pixels = torch.stack([encoder.preprocess(open_image(raw / official_path(i, SPLIT_OF[i]))) for i in ids])
     assert torch.equal(store.read(ids).float(), encoder(pixels))
@@ -195,7 +193,7 @@ def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
     listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}
     pictured = {i["id"] for i in json.loads((photos / "captions_images.json").read_text())["images"]}
     assert store.image_ids.tolist() == sorted(listed & pictured)
-    encoder = OpenClipEncoder.load(demo)
+    encoder = demo.load()
     for image_id in sorted(listed & pictured)[::20]:
         (file, *_) = sorted(photos.rglob(f"*{image_id:012d}.jpg"))
         expected = encoder(encoder.preprocess(open_image(file))[None])

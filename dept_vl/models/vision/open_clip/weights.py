@@ -17,39 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.demo import ASSETS, DEMO
-from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.open_clip.config import HUB, OpenClipConfig
 from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
 CONFIG_FILE = "open_clip_config.json"
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-_HUB = "hf-hub:"
 _PREFIX = "visual."
-
-
-def local_folder(model: str) -> Path | None:
-    """Returns the folder `model` stands for: the packaged one for ``"demo"``, or an existing path; else None."""
-    if model == DEMO:
-        return ASSETS / "clip"
-    path = Path(model.removeprefix("local-dir:"))
-    return path if path.is_dir() or model.startswith("local-dir:") else None
-
-
-def read_settings(config: OpenClipConfig) -> dict[str, Any]:
-    """Returns the part of an encoder's fingerprint that is known without loading it.
-
-    A folder is named by its last part (its weights' hash tells it apart), and has no `pretrained`.
-    """
-    folder = local_folder(config.model)
-    name = config.model if folder is None or config.model == DEMO else folder.resolve().name
-    return {
-        "model": name,
-        "pretrained": config.pretrained if folder is None and not config.model.startswith(_HUB) else None,
-        "preprocessing": config.preprocessing,
-        "pooled_grid": config.pooled_grid,
-        "dtype": config.dtype,
-    }
 
 
 @dataclass(frozen=True)
@@ -68,10 +42,9 @@ def load_tower(config: OpenClipConfig) -> ClipTower:
     Raises:
         ConfigError: The model, weights or folder are unknown, incomplete or do not fit together.
     """
-    folder = local_folder(config.model)
-    if folder is not None:
-        return _load_folder(folder)
-    if config.model.startswith(_HUB):
+    if config.folder is not None:
+        return _load_folder(config.folder)
+    if config.model.startswith(HUB):
         return _create(config.model)
     known = open_clip.list_models()
     if config.model not in known:
@@ -90,9 +63,8 @@ def tower_feature_dim(config: OpenClipConfig) -> int:
     Raises:
         ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
     """
-    folder = local_folder(config.model)
-    if folder is not None:
-        described = _read_folder_config(folder)["model_cfg"]
+    if config.folder is not None:
+        described = _read_folder_config(config.folder)["model_cfg"]
     else:
         described = open_clip.get_model_config(config.model)
     if described is None:
