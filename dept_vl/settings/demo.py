@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.demo import ASSETS
-from dept_vl.settings.load import Tree, read_yaml
+from dept_vl.settings.choices import Tree
+from dept_vl.settings.load import read_yaml
 from dept_vl.tasks import get_task
 
 _CONFIGS = ASSETS / "configs"

@@ -159,7 +159,7 @@ class TrainConfig:
     task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
     output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
-    tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
+    tuner: Annotated[TunerConfig, Field(description="the method, or several at once: dept+lora")] = Field(
         default_factory=DeptConfig
     )
     init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)
