@@ -62,8 +62,8 @@ def _make(root: Path, folder: Path) -> None:
             write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
             for task in DRAWN_TASKS:
                 prepare(task, folder / "raw", folder)
-            clip = config_from_tree(demo_settings("vqa", "dept")).model.clip
-            cache_features(clip, folder, "vqa")
+            encoder = config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+            cache_features(encoder, folder, "vqa")
             write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
     except OSError as error:
         raise DataError(

@@ -71,7 +71,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.cache_features import cache_features
 
     folder = cache_features(
-        config.model.clip,
+        config.model.image_encoder,
         data_dir,
         config.task,
         batch_size=options.batch_size,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.encoders import DefaultImageEncoder, ImageEncoderConfig
 from dept_vl.strict import STRICT
 
 VisualPositionBias = Literal["zero", "sequential"]
@@ -16,7 +16,7 @@ VisualPositionBias = Literal["zero", "sequential"]
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The frozen language model, the frozen CLIP, and the trainable projection between them."""
+    """The frozen language model, the frozen image encoder, and the trainable projection between them."""
 
     backbone: Annotated[
         str, Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5")
@@ -26,7 +26,9 @@ class ModelConfig:
         Literal["float32", "bfloat16"],
         Field(description="precision its frozen weights are kept and multiplied in; trainable tensors stay float32"),
     ] = "float32"
-    clip: Annotated[OpenClipConfig, Field(description="frozen image tower")] = Field(default_factory=OpenClipConfig)
+    image_encoder: Annotated[ImageEncoderConfig, Field(description="how the frozen image encoder is loaded")] = Field(
+        default_factory=DefaultImageEncoder
+    )
     visual_projection: Annotated[
         Literal["linear", "vl-t5"],
         Field(description="'linear' (the paper's words) or Sung et al.'s linear + RMS norm + order embedding"),

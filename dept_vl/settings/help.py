@@ -29,7 +29,7 @@ class Setting:
     def line(self, key: str) -> str:
         """Returns the line of help of the setting with a dotted key."""
         only = f" [{', '.join(self.only)}]" if self.only else ""
-        return f"  --{key:<32} {self.kind:<28} {self.default:<16} {self.text}{only}"
+        return f"  --{key:<34} {self.kind:<28} {self.default:<16} {self.text}{only}"
 
 
 def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:

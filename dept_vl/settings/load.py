@@ -17,7 +17,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
 from dept_vl.settings.help import settings_of
-from dept_vl.settings.renamed import new_key, with_new_names
+from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
@@ -46,6 +46,8 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     Raises:
         ConfigError: As `load_config`.
     """
+    refuse_both_names(overrides)
+    tree = with_new_groups(tree)
     overlay: Tree = {}
     for key, value in overrides.items():
         _set(overlay, new_key(key), value)

@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_prep.cache_features import store_name
 from dept_vl.cli import main
-from dept_vl.models.adapter.files import load_adapter
+from dept_vl.data.features import find_store
+from dept_vl.models.adapter.files import load_adapter, read_adapter_config
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.load import load_config
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
@@ -47,6 +50,7 @@ def test_its_settings_are_read_under_their_new_names(folder, name):
     assert config.tuner.lr == 0.3
     assert getattr(config.tuner, "lowrank_lr", 5e-4) == 5e-4
     assert load_config(folder / name / "config.yaml", {"optim.prompt_lr": 0.1}).tuner.lr == 0.1
+    assert config.model.image_encoder == OpenClipConfig()
 
 
 def test_its_facts_are_those_it_recorded(folder):
@@ -86,9 +90,23 @@ def test_it_is_gone_on_with(folder):
         torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+def test_the_encoder_of_a_run_on_images_is_read_under_its_new_name(on_images):
+    config = load_config(on_images / "run" / "config.yaml")
+    assert config.model.image_encoder == OpenClipConfig(model="demo", pooled_grid=None)
+
+
+def test_its_feature_store_is_that_of_the_encoder_today(on_images):
+    settings = load_config(on_images / "run" / "config.yaml").model.image_encoder
+    store = find_store(on_images / "data", settings.known_fingerprint())
+    assert store.folder.name == store_name(settings.label, store.fingerprint)
+    computed_by = {"open_clip": store.fingerprint["open_clip"]}
+    assert {**settings.load().fingerprint, **computed_by} == store.fingerprint
+    assert read_adapter_config(on_images / "run").features == store.fingerprint
+
+
 def test_a_run_on_images_is_scored_and_verified(on_images):
     before = json.loads((on_images / "run" / "results-test.json").read_text())
-    assert main(["eval", "--verify", "run/results-test.json"]) == 0
+    assert main(["eval", "--verify", "run/results-test.json", "--model.clip.model", "demo"]) == 0
     assert main(["eval", "--checkpoint", "run"]) == 0
     after = json.loads((on_images / "run" / "results-test.json").read_text())
     assert after["metrics"] == before["metrics"]

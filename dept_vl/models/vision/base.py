@@ -68,8 +68,8 @@ class ImageEncoder(nn.Module, ABC):
         side = settings.pooled_grid
         if side is not None and side > min(grid):
             raise ConfigError(
-                f"model.clip.pooled_grid: {side} is more than the {grid[0]} x {grid[1]} grid of {settings.model}; "
-                f"choose at most {min(grid)}, or null for no pooling"
+                f"model.image_encoder.pooled_grid: {side} is more than the {grid[0]} x {grid[1]} grid of "
+                f"{settings.model}; choose at most {min(grid)}, or null for no pooling"
             )
         self.pooled_grid = side
         self.num_visual_tokens = side * side if side is not None else grid[0] * grid[1]

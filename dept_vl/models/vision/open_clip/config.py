@@ -27,7 +27,7 @@ class OpenClipConfig(ImageEncoderSettings):
 
     implementation: ClassVar[str] = "dept_vl.models.vision.open_clip.model:OpenClipEncoder"
     packages: ClassVar[Mapping[str, str]] = {"open_clip": "open_clip_torch"}
-    kind: Annotated[Literal["open-clip"], Field(description="how the encoder is loaded")] = "open-clip"
+    kind: Literal["open-clip"] = "open-clip"
     model: Annotated[
         str, Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one")
     ] = "RN101"

@@ -67,8 +67,8 @@ def _describe_tower(tower: nn.Module, name: str) -> tuple[tuple[int, int], int, 
         gelu = tower.transformer.resblocks[0].mlp.gelu
         return tower.grid_size, tower.conv1.out_channels, "quick_gelu" if isinstance(gelu, QuickGELU) else "gelu"
     raise ConfigError(
-        f"model.clip.model: {name} has an image tower without grid features ({type(tower).__name__}); choose a CLIP "
-        "ResNet (RN50, RN101, RN50x4, ...) or ViT (ViT-B-32, ViT-B-16, ViT-L-14, ...)"
+        f"model.image_encoder.model: {name} has an image tower without grid features ({type(tower).__name__}); choose "
+        "a CLIP ResNet (RN50, RN101, RN50x4, ...) or ViT (ViT-B-32, ViT-B-16, ViT-L-14, ...)"
     )
 
 

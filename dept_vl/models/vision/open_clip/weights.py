@@ -49,11 +49,13 @@ def load_tower(config: OpenClipConfig) -> ClipTower:
     known = open_clip.list_models()
     if config.model not in known:
         raise ConfigError(
-            f"model.clip.model: unknown open_clip model {config.model!r}{suggest(config.model, known)} "
+            f"model.image_encoder.model: unknown open_clip model {config.model!r}{suggest(config.model, known)} "
             "(a local folder must exist; open_clip.list_models() has all names)"
         )
     if config.pretrained is None:
-        raise ConfigError(f"model.clip.pretrained: {config.model} needs a weight tag such as 'openai', got null")
+        raise ConfigError(
+            f"model.image_encoder.pretrained: {config.model} needs a weight tag such as 'openai', got null"
+        )
     return _load_tag(config.model, config.pretrained)
 
 
@@ -69,10 +71,14 @@ def tower_feature_dim(config: OpenClipConfig) -> int:
         described = open_clip.get_model_config(config.model)
     if described is None:
         hint = suggest(config.model, open_clip.list_models())
-        raise ConfigError(f"model.clip.model: the shape of {config.model!r} is not known without its files{hint}")
+        raise ConfigError(
+            f"model.image_encoder.model: the shape of {config.model!r} is not known without its files{hint}"
+        )
     tower = described["vision_cfg"]
     if "timm_model_name" in tower or "width" not in tower:
-        raise ConfigError(f"model.clip.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT")
+        raise ConfigError(
+            f"model.image_encoder.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT"
+        )
     return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
 
 
@@ -83,16 +89,17 @@ def _load_tag(name: str, tag: str) -> ClipTower:
         tags = open_clip.list_pretrained_tags_by_model(name)
         if Path(tag).is_file():
             raise ConfigError(
-                f"model.clip.pretrained: {tag}: a weight file alone says neither preprocessing nor activation; put it "
-                f"into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder as model.clip.model"
+                f"model.image_encoder.pretrained: {tag}: a weight file alone says neither preprocessing nor "
+                f"activation; put it into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder "
+                "as model.image_encoder.model"
             )
         raise ConfigError(
-            f"model.clip.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
+            f"model.image_encoder.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
             f"(known: {', '.join(tags) or 'none'})"
         )
     with_quick_gelu = bool(trained.get("quick_gelu", False))
     if not with_quick_gelu and (open_clip.get_model_config(name) or {}).get("quick_gelu", False):
-        raise ConfigError(f"model.clip: {name} computes QuickGELU, weights {tag!r} were trained with GELU")
+        raise ConfigError(f"model.image_encoder: {name} computes QuickGELU, weights {tag!r} were trained with GELU")
     return _create(name, pretrained=tag, force_quick_gelu=with_quick_gelu)
 
 
@@ -102,8 +109,8 @@ def _create(name: str, **options: Any) -> ClipTower:
         model = open_clip.create_model(name, require_pretrained=True, **options)
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
-            f"model.clip: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; offline, set "
-            f"model.clip.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
+            f"model.image_encoder: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; "
+            f"offline, set model.image_encoder.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
         ) from error
     return ClipTower(cast(nn.Module, model.visual), PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
 
