@@ -32,7 +32,7 @@ class DataConfig:
     feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
     visual_features: Annotated[
         Literal["cache", "encode", "zero"],
-        Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
+        Field(description="'cache': stored features; 'encode': the encoder on the fly; 'zero': blind baseline"),
     ] = "cache"
     batch_size: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
