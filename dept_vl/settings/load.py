@@ -156,6 +156,8 @@ def _describe(detail: Mapping[str, Any]) -> str:
     given = _shown(detail.get("input"))
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = setting_names()
+        if location in known:
+            return f"{location}: unknown setting of the kind chosen (another has it), given {given}"
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
         return f"{location}: unknown setting, given {given}{near}"
     if detail["type"] == "union_tag_invalid":

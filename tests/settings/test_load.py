@@ -72,6 +72,12 @@ def test_unknown_task_names_the_near_one():
         load_config(None, {"task": "vqaa"})
 
 
+def test_a_setting_of_another_tuner_is_told_from_one_that_nobody_has():
+    message = r"^tuner\.sites: unknown setting of the kind chosen \(another has it\), given 1$"
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, {"tuner.sites": 1})
+
+
 @pytest.mark.parametrize("text", ["seed: 3\n", "tuner: {name: dept, rank: 30}\n"])
 def test_unknown_tuner_names_the_near_one(tmp_path, text):
     with pytest.raises(ConfigError, match="unknown tuner 'depth'; did you mean 'dept'"):
