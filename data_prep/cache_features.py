@@ -1,4 +1,4 @@
-"""Images -> frozen CLIP grid features -> one feature store per encoder, shared by every task on the same images.
+"""Images -> frozen grid features -> one feature store per encoder, shared by every task on the same images.
 
 Loader workers decode while the encoder runs and a thread writes the shard before. Under ``accelerate launch`` each
 process writes its own shards of the same store; the main one writes the index when all are done.
@@ -7,7 +7,7 @@ process writes its own shards of the same store; the main one writes the index w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
 from dept_vl.errors import DataError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
+from dept_vl.models.vision.base import ImageEncoder
+from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import get_task
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_features(
-    config: ClipConfig,
+    settings: ImageEncoderSettings,
     data_dir: Path,
     task: str,
     *,
@@ -50,7 +50,7 @@ def cache_features(
     May be stopped or killed at any moment and run again: finished shards are kept, and the result has the same bytes.
 
     Args:
-        config: The encoder, its preprocessing and the stored dtype.
+        settings: The encoder, its preprocessing and the stored dtype.
         data_dir: The folder `dept-vl prepare` wrote to.
         task: A prepared task with images.
         batch_size: Images encoded at a time, in each process.
@@ -71,8 +71,8 @@ def cache_features(
     images = collect_images(data_dir, task, image_dir)
     state = process_state()
     target = state.device if device is None else torch.device(device)
-    encoder = ClipEncoder.load(config, target)
-    folder = data_dir / "features" / store_name(encoder)
+    encoder = settings.load(target)
+    folder = data_dir / "features" / store_name(settings.label, encoder.fingerprint)
     writer = FeatureWriter(
         folder,
         encoder.fingerprint,
@@ -101,18 +101,16 @@ def cache_features(
                 len(store),
                 store.num_visual_tokens,
                 store.feature_dim,
-                config.dtype,
+                settings.dtype,
                 len(store.skipped),
             )
     state.wait_for_everyone()
     return folder
 
 
-def store_name(encoder: ClipEncoder) -> str:
-    """Returns the folder name of an encoder's store: its model, its weights' tag and a key of the fingerprint."""
-    parts = [str(encoder.fingerprint[key]) for key in ("model", "pretrained") if encoder.fingerprint[key]]
-    safe = "-".join(parts).replace("hf-hub:", "").replace("/", "-")
-    return f"{safe}-{fingerprint_key(encoder.fingerprint)}"
+def store_name(label: str, fingerprint: Mapping[str, Any]) -> str:
+    """Returns the folder name of an encoder's store: what the encoder is called and a key of its fingerprint."""
+    return f"{label.replace('/', '-')}-{fingerprint_key(fingerprint)}"
 
 
 def collect_images(data_dir: Path, task: str, image_dir: Path | None = None) -> dict[int, Path]:
@@ -171,7 +169,7 @@ class _Batch:
 class _Images(Dataset[_Batch]):
     """Decodes and preprocesses images, a batch of ids at a time."""
 
-    def __init__(self, images: dict[int, Path], encoder: ClipEncoder) -> None:
+    def __init__(self, images: dict[int, Path], encoder: ImageEncoder) -> None:
         self._images = images
         self._preprocess = encoder.preprocess
 
@@ -193,7 +191,7 @@ class _Images(Dataset[_Batch]):
 class _Job:
     """Encoding some shards in one process."""
 
-    encoder: ClipEncoder
+    encoder: ImageEncoder
     device: torch.device
     writer: FeatureWriter
     images: dict[int, Path]

@@ -119,8 +119,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared VQA task, 60 / 20 / 20 rows on ten images, with a store of random features (4 x 6)."""
     from dept_vl.data.feature_writer import FeatureWriter
     from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
-    from dept_vl.models.config import ClipConfig
-    from dept_vl.models.vision.clip_weights import read_settings
+    from dept_vl.models.vision.open_clip.config import OpenClipConfig
 
     data_dir = tmp_path_factory.mktemp("data")
     (data_dir / "vqa").mkdir()
@@ -128,7 +127,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (split, size) in enumerate({"train": 60, "val": 20, "test": 20}.items(), start=1):
         write_split(data_dir / "vqa", SplitInfo("vqa", split, str(data_dir)), schema, tiny_vqa_rows(size, seed))
     fingerprint = {
-        **read_settings(ClipConfig()),
+        **OpenClipConfig().known_fingerprint(),
         "weights_sha256": "0" * 64,
         "num_visual_tokens": 4,
         "feature_dim": 6,

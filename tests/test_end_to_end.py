@@ -128,7 +128,7 @@ def test_an_adapter_refuses_features_of_another_encoder(demo, tmp_path, capsys):
     run("train", "--task", "vqa", *BASE, "--data-dir", demo / "data", "--output-dir", run_dir, "--loop.max_steps", "1")
     image = next((demo / "raw" / "val2014").iterdir())
     arguments = ["predict", "--checkpoint", run_dir, "--image", image, "--question", "What is it?"]
-    assert main([str(a) for a in [*arguments, "--model.clip.pooled_grid", "2"]]) == 2
+    assert main([str(a) for a in [*arguments, "--model.image_encoder.pooled_grid", "2"]]) == 2
     assert "the visual features are not those of the training" in capsys.readouterr().err
 
 

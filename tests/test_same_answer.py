@@ -25,11 +25,11 @@ def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root / "raw", seed=1, num_train=8, num_restval=2, num_val=4, num_test=2)
     prepare("vqa", root / "raw", root)
-    cache_features(load_config(None, CLIP).model.clip, root, "vqa", batch_size=4, num_workers=0)
+    cache_features(load_config(None, CLIP).model.image_encoder, root, "vqa", batch_size=4, num_workers=0)
     return root
 
 
-CLIP = {"model.clip.model": "demo", "model.clip.pooled_grid": None, "model.clip.dtype": "float32"}
+CLIP = {"model.image_encoder": {"model": "demo", "pooled_grid": None, "dtype": "float32"}}
 
 
 @pytest.fixture

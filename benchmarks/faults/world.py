@@ -210,7 +210,7 @@ class World:
         return {
             "task": "vqa",
             "tuner": {"name": "dept", "budget_tokens": 20, "num_virtual_tokens": 13},
-            "model": {"backbone": "demo", "dropout_rate": 0.1, "clip": {"model": "demo", "pooled_grid": None}},
+            "model": {"backbone": "demo", "dropout_rate": 0.1, "image_encoder": {"model": "demo", "pooled_grid": None}},
             "data": {"dir": str(self.data), "batch_size": 4, "max_source_length": 32, "max_target_length": 4},
             "loop": {
                 "max_steps": STEPS, "eval_every_steps": 4, "save_every_steps": 3, "log_every_steps": 1, "eval_rows": 8,
@@ -261,8 +261,8 @@ class World:
 
     def cache(self, data: Path, num_workers: int = 0) -> None:
         """Builds the feature store in five shards."""
-        clip = load_config(self.config).model.clip
-        cache_features(clip, data, "vqa", batch_size=2, num_workers=num_workers, rows_per_shard=4)
+        encoder = load_config(self.config).model.image_encoder
+        cache_features(encoder, data, "vqa", batch_size=2, num_workers=num_workers, rows_per_shard=4)
 
     def launch(self, processes: int) -> list[dict[str, str]]:
         """Returns the environment of each process of a launch."""

@@ -18,7 +18,6 @@ from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
-from dept_vl.models.vision.clip_encoder import ClipEncoder
 
 STORE = "dept-vl feature store"
 HDF5 = "one HDF5 file an image"
@@ -178,7 +177,7 @@ def _measure_building(settings: BenchSettings) -> Result:
     images = _BUILT_BATCHES * settings.batch_size
     data_dir = settings.work_dir / "build"
     write_visual_work(data_dir, images, rows=images)
-    encoder = ClipEncoder.load(clip)
+    encoder = clip.load()
     pixels = torch.stack([encoder.preprocess(open_image(path)) for path in sorted((data_dir / "images").iterdir())])
 
     def build() -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.visual_work import write_clip, write_visual_work
 from benchmarks.speed.workload import shape, write_backbone
 from data_prep.cache_features import cache_features
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import TrainConfig
@@ -34,7 +36,7 @@ def measure_vision(settings: BenchSettings) -> list[Result]:
     cache_features(clip, data_dir, "vqa", num_workers=0, device="cpu")
     session = Session()
     configs = {
-        name: _config(settings, backbone, clip.model, clip.pooled_grid, data_dir, source)
+        name: _config(settings, backbone, clip, data_dir, source)
         for name, source in ((CACHED, "cache"), (ENCODED, "encode"))
     }
     contestants = [Contestant(name, partial(_train, config, data_dir, session)) for name, config in configs.items()]
@@ -54,7 +56,7 @@ def measure_vision(settings: BenchSettings) -> list[Result]:
 
 
 def _config(
-    settings: BenchSettings, backbone: Path, clip: str, pooled_grid: int | None, data_dir: Path, source: str
+    settings: BenchSettings, backbone: Path, encoder: OpenClipConfig, data_dir: Path, source: str
 ) -> TrainConfig:
     kind = shape(settings.shape)
     every = dict.fromkeys(("max_steps", "eval_every_steps", "save_every_steps", "log_every_steps"), settings.steps)
@@ -65,7 +67,7 @@ def _config(
             "task": "vqa",
             "output_dir": str(settings.work_dir / f"run-{source}"),
             "tuner": dept,
-            "model": {"backbone": str(backbone), "clip": {"model": clip, "pooled_grid": pooled_grid}},
+            "model": {"backbone": str(backbone), "image_encoder": asdict(encoder)},
             "data": {**data, "max_source_length": kind.max_source_length},
             "loop": every,
         }

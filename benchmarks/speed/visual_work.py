@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
-from dept_vl.models.config import ClipConfig
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 
 _TOWERS = {
     "tiny": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": None},
@@ -22,7 +22,7 @@ _TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers
 _WORDS = ("what", "color", "is", "the", "big", "red", "blue", "left", "of", "circle", "square")
 
 
-def write_clip(folder: Path, tower: str) -> ClipConfig:
+def write_clip(folder: Path, tower: str) -> OpenClipConfig:
     """Saves a CLIP of random weights; the text tower, never used, is a small one.
 
     Args:
@@ -39,7 +39,7 @@ def write_clip(folder: Path, tower: str) -> ClipConfig:
     )
     described = {"model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": _TEXT}, "preprocess_cfg": {}}
     (folder / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
-    return ClipConfig(model=str(folder), pooled_grid=6 if tower == "RN101" else None)
+    return OpenClipConfig(model=str(folder), pooled_grid=6 if tower == "RN101" else None)
 
 
 def write_visual_work(data_dir: Path, num_images: int, rows: int) -> None:

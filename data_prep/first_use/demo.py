@@ -16,7 +16,8 @@ from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.errors import DataError
-from dept_vl.settings.demo import ASSETS, demo_file, demo_settings
+from dept_vl.models.demo import ASSETS
+from dept_vl.settings.demo import demo_file, demo_settings
 from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state
@@ -61,8 +62,8 @@ def _make(root: Path, folder: Path) -> None:
             write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
             for task in DRAWN_TASKS:
                 prepare(task, folder / "raw", folder)
-            clip = config_from_tree(demo_settings("vqa", "dept")).model.clip
-            cache_features(clip, folder, "vqa")
+            encoder = config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+            cache_features(encoder, folder, "vqa")
             write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
     except OSError as error:
         raise DataError(

@@ -49,7 +49,7 @@ def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _add_cache(commands: Any) -> None:
-    parser = add_command(commands, "cache-features", _cache, "Encode every image of a task once with the frozen CLIP.")
+    parser = add_command(commands, "cache-features", _cache, "Encode every image of a task and store its features.")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
     parser.add_argument("--on-error", default="stop", choices=("stop", "skip"), help="at an image that cannot be read")
@@ -71,7 +71,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.cache_features import cache_features
 
     folder = cache_features(
-        config.model.clip,
+        config.model.image_encoder,
         data_dir,
         config.task,
         batch_size=options.batch_size,

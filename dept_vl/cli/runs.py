@@ -125,11 +125,12 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
+    from dept_vl.settings.renamed import new_key
 
     settings = config_overrides(options, overrides)
     names = ("checkpoint", "metric", "predictions", *_reference_files(), "output", "config")
     given = [f"--{name}" for name in names if getattr(options, name)]
-    given += sorted(set(settings) - set(MOVABLE))
+    given += sorted(key for key in settings if new_key(key) not in MOVABLE)
     if given:
         raise ConfigError(
             f"{given[0]}: has no effect with --verify (only what moved may be given: {', '.join(MOVABLE)})"

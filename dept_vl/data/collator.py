@@ -48,7 +48,7 @@ class Batch:
         labels: (batch, target) int64 with `IGNORE_INDEX` where padded; (batch, 0) at evaluation.
         loss_weights: (batch,) float32.
         visual_features: (batch, visual, feature_dim) floating point, or None for a text-only task.
-        pixel_values: (batch, 3, height, width) float32 when CLIP runs on the fly, else None.
+        pixel_values: (batch, 3, height, width) float32 when the image encoder runs on the fly, else None.
     """
 
     example_ids: tuple[int, ...]

@@ -180,7 +180,9 @@ class FeatureWriter:
         if not is_finite.all():
             bad = image_ids[int((~is_finite).nonzero()[0])]
             dtype = self.fingerprint["dtype"]
-            raise DataError(f"image {bad}: a feature is not finite in {dtype}; choose another model.clip.dtype")
+            raise DataError(
+                f"image {bad}: a feature is not finite in {dtype}; choose another model.image_encoder.dtype"
+            )
         tensors = {
             "features": features,
             "image_ids": torch.tensor(image_ids, dtype=torch.int64),

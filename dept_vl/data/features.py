@@ -192,7 +192,7 @@ def find_store(data_dir: Path, wanted: Mapping[str, Any]) -> FeatureStore:
         seen = "; ".join(notes) if notes else "there is no finished store"
         raise DataError(
             f"{data_dir / 'features'}: no cached features of the encoder asked for ({seen}); "
-            f"run: dept-vl cache-features --task TASK --data-dir {data_dir}, with the same model.clip settings"
+            f"run: dept-vl cache-features --task TASK --data-dir {data_dir}, with the same model.image_encoder settings"
         )
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting)

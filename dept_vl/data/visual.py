@@ -72,7 +72,7 @@ class ZeroFeatures:
 
 
 class ImagePixels:
-    """Decoded and preprocessed images, for CLIP to encode on the device."""
+    """Decoded and preprocessed images, for the image encoder on the device."""
 
     skipped: Collection[int] = ()
 

@@ -16,6 +16,7 @@ from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings, describe_differences
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import read_yaml
+from dept_vl.settings.renamed import with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
@@ -143,7 +144,7 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
         if not marker.is_file() and (resume or overwrite):
             raise ConfigError(f"output_dir: {folder} holds no {marker.name}, so no {name} was started there")
         if resume:
-            differences = describe_differences(read_yaml(marker), dict(settings))
+            differences = describe_differences(_with_new_names(read_yaml(marker)), dict(settings))
             if differences:
                 raise ConfigError(
                     f"cannot resume {folder} with other settings than it was started with:\n  "
@@ -159,6 +160,15 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
         remove_folder(folder)
     with atomic_folder(folder) as building:
         write_text(building / marker.name, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too."""
+    sources = record.get("sources")
+    if isinstance(sources, dict):
+        named = {name: with_new_names(given) if isinstance(given, dict) else given for name, given in sources.items()}
+        record = {**record, "sources": named}
+    return with_new_names(record)
 
 
 def settings_tree(config: TrainConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 from dept_vl.settings.load import overlay_config, read_yaml, setting_names
+from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.strict import STRICT
 
@@ -157,16 +158,17 @@ def _numbers(value: Any) -> Any:
 
 
 def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -> None:
-    known = setting_names()
+    known, given = setting_names(), {new_key(key) for key in overrides}
     if not sweep.space:
         raise ConfigError(f"{path}: sweep.space: names no setting to vary")
     for key, values in sweep.space.items():
         where = f"{path}: sweep.space: {key}"
-        if key not in known:
+        name = new_key(key)
+        if name not in known:
             raise ConfigError(f"{where}: is no setting{suggest(key, known)}")
-        if key in _FIXED:
+        if name in _FIXED:
             raise ConfigError(f"{where}: cannot be varied in a sweep; set it for all runs")
-        if key in overrides:
+        if name in given:
             raise ConfigError(f"{where}: varied by the sweep and given on the command line; drop one of them")
         if isinstance(values, list):
             if not values or len(set(values)) != len(values):

@@ -154,7 +154,7 @@ def predict_inputs(
     num_beams: int = 5,
     session: Session | None = None,
 ) -> list[Prediction]:
-    """Returns a prediction for every input; CLIP encodes the images.
+    """Returns a prediction for every input; the image encoder runs on the fly.
 
     Where labels are scored, that is the most likely one; else the greedy answer and that of beam search.
 

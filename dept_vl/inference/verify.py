@@ -23,7 +23,7 @@ MOVABLE = (
     "data.image_dir",
     "data.feature_dir",
     "model.backbone",
-    "model.clip.model",
+    "model.image_encoder.model",
     "data.eval_batch_size",
 )
 """Settings that say where things lie or how fast they go: they may be others than those the results were made with."""

@@ -353,7 +353,7 @@ class AdaptedModel(nn.Module):
         if width != self.visual_projection.feature_dim:
             raise DataError(
                 f"visual features are {width}-d, the model was built for {self.visual_projection.feature_dim}-d ones; "
-                "use the feature store of the encoder in model.clip"
+                "use the feature store of the encoder in model.image_encoder"
             )
         projected: Tensor = self.visual_projection(visual_features.float(), self.backbone.word_embeddings)
         return projected

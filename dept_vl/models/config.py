@@ -7,45 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.models.vision.encoders import DefaultImageEncoder, ImageEncoderConfig
 from dept_vl.strict import STRICT
 
 VisualPositionBias = Literal["zero", "sequential"]
 """T5's relative position bias of pairs with a visual token (``dept_vl.models.language.relative_bias``)."""
 
-DEMO = "demo"
-"""The name of the small T5 and CLIP that ship with the package (``dept_vl/assets/demo``)."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class ClipConfig:
-    """The frozen CLIP image tower and how images become grid features.
-
-    The defaults are CLIP-T5 as Sung et al. built it: RN101, a plain resize to 224 x 224 and the 7 x 7 grid
-    max-pooled to 6 x 6 (VL_adapter, ``feature_extraction/coco_CLIP.py`` and ``src/clip_prepro_feats.py``).
-    """
-
-    model: Annotated[
-        str, Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one")
-    ] = "RN101"
-    pretrained: Annotated[
-        str | None, Field(description="open_clip weight tag; unused for a folder, 'hf-hub:' or 'demo'")
-    ] = "openai"
-    preprocessing: Annotated[
-        Literal["clip", "resize"],
-        Field(description="'clip': CLIP's own resize and centre crop; 'resize': squash both sides (Sung et al.)"),
-    ] = "resize"
-    pooled_grid: Annotated[
-        int | None,
-        Field(ge=1, description="side of the grid after adaptive max-pooling (6: 36 visual tokens); null: unpooled"),
-    ] = 6
-    dtype: Annotated[
-        Literal["float16", "bfloat16", "float32"], Field(description="stored precision of cached features")
-    ] = "float16"
-
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The frozen language model, the frozen CLIP, and the trainable projection between them."""
+    """The frozen language model, the frozen image encoder, and the trainable projection between them."""
 
     backbone: Annotated[
         str, Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5")
@@ -55,7 +26,9 @@ class ModelConfig:
         Literal["float32", "bfloat16"],
         Field(description="precision its frozen weights are kept and multiplied in; trainable tensors stay float32"),
     ] = "float32"
-    clip: Annotated[ClipConfig, Field(description="frozen image tower")] = Field(default_factory=ClipConfig)
+    image_encoder: Annotated[ImageEncoderConfig, Field(description="how the frozen image encoder is loaded")] = Field(
+        default_factory=DefaultImageEncoder
+    )
     visual_projection: Annotated[
         Literal["linear", "vl-t5"],
         Field(description="'linear' (the paper's words) or Sung et al.'s linear + RMS norm + order embedding"),

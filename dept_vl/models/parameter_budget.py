@@ -16,8 +16,8 @@ class ParameterBudget:
 
     Attributes:
         groups: Trainable parameters by group: ``soft_prompt``, ``lowrank``, ``lora``, ``visual_projection``, ...
-        backbone: Parameters of the backbone, whether trained or not. CLIP is not part of the model and not counted, as
-            in the paper's Table 3.
+        backbone: Parameters of the backbone, whether trained or not. The image encoder is not part of the model and
+            not counted, as in the paper's Table 3.
         total: Every parameter of the model.
         facts: What there is to say of the tuner: m, r, s, d and l of DePT, ...
     """

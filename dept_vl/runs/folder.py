@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.models.vision.encoders import registered_encoders
 from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
@@ -25,7 +26,8 @@ FEW_SHOT_FILE = "few_shot.json"
 SUMMARY_FILE = "training.json"
 """Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
 
-_PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "open_clip_torch", "safetensors", "torch", "transformers")
+_PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "safetensors", "torch", "transformers")
+"""Recorded beside those that image encoders are computed with."""
 
 
 def open_run_folder(
@@ -101,12 +103,13 @@ def read_run_config(folder: Path) -> TrainConfig:
 
 def describe_run() -> dict[str, Any]:
     """Returns the command line, the package's commit, versions and machine, for results anyone can re-make."""
+    encoders = {package for kind in registered_encoders() for package in kind.packages.values()}
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in sorted({*_PACKAGES, *encoders})},
     }
 
 

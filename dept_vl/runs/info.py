@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
-from dept_vl.models.vision.clip_weights import tower_feature_dim
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
@@ -13,9 +12,9 @@ def count_budget(config: TrainConfig) -> ParameterBudget:
     """Counts trainable and frozen parameters on a model built on the meta device.
 
     Raises:
-        ConfigError: The budget cannot be met, or the backbone's or CLIP's shape is not known here.
+        ConfigError: The budget cannot be met, or the backbone's or the image encoder's shape is not known here.
     """
-    feature_dim = tower_feature_dim(config.model.clip) if get_task(config.task).uses_images else None
+    feature_dim = config.model.image_encoder.feature_dim() if get_task(config.task).uses_images else None
     model = build_meta_model(
         config.model, config.tuner, max_source_length=config.data.max_source_length, feature_dim=feature_dim
     )

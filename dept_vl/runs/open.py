@@ -92,9 +92,9 @@ def open_run(
         for split in splits:
             session.rows(task, data_dir, split)
         if task.uses_images:
-            visual = session.visual(task, config.data, config.model.clip, data_dir, splits, device)
+            visual = session.visual(task, config.data, config.model.image_encoder, data_dir, splits, device)
     elif task.uses_images:
-        visual = {OWN_IMAGES: open_own_images(config.model.clip, device)}
+        visual = {OWN_IMAGES: open_own_images(config.model.image_encoder, device)}
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
     model, codec = _open_model(config, session, next(iter(visual.values()), None), adapter)

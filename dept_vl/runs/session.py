@@ -13,8 +13,9 @@ import torch
 
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ClipConfig, ModelConfig
+from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
+from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.visual_input import VisualInput, open_visual
 from dept_vl.settings.schema import DataConfig
@@ -55,18 +56,23 @@ class Session:
         return backbone
 
     def visual(
-        self, task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str],
+        self,
+        task: Task,
+        data: DataConfig,
+        encoder: ImageEncoderSettings,
+        data_dir: Path,
+        splits: Sequence[str],
         device: torch.device,
-    ) -> Mapping[str, VisualInput]:  # fmt: skip
+    ) -> Mapping[str, VisualInput]:
         """Returns the visual input of some splits, as `open_visual` opens it.
 
         Raises:
             DataError: As `open_visual`.
         """
-        settings = (data.visual_features, data.feature_dir, data.image_dir, clip)
+        settings = (data.visual_features, data.feature_dir, data.image_dir, encoder)
         key = (data_dir, task.name, task.protocol, *settings, tuple(splits), str(device))
         if key not in self._visual:
-            self._visual[key] = open_visual(task, data, clip, data_dir, splits, device)
+            self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device)
         return self._visual[key]
 
     def rows(self, task: Task, data_dir: Path, split: str) -> Dataset:

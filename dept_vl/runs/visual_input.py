@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,10 @@ from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.manifest import split_info
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
 from dept_vl.errors import CheckpointError, DataError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
-from dept_vl.models.vision.clip_weights import read_settings
+from dept_vl.models.vision.base import ImageEncoder
+from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.schema import DataConfig
 from dept_vl.tasks import Task
-
-_VERSION_KEY = "open_clip"
-"""The one part of a fingerprint that says who computed the features and not what they are."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +30,14 @@ class VisualInput:
         encoder: The frozen image encoder when it runs on the fly, else None.
         feature_dim: Width of one visual token.
         fingerprint: What made the features; recorded in the adapter.
+        ignored: Its keys that say who computed the features and not what they are.
     """
 
     source: VisualSource
-    encoder: ClipEncoder | None
+    encoder: ImageEncoder | None
     feature_dim: int
     fingerprint: dict[str, Any]
+    ignored: Collection[str]
 
     def features(self, batch: Batch) -> Tensor | None:
         """Returns (batch, visual, feature_dim) float32, encoding pixels if that is what the batch carries."""
@@ -61,14 +59,19 @@ class VisualInput:
         differing = [
             f"{key}: trained on {recorded.get(key)!r}, given {self.fingerprint.get(key)!r}"
             for key in sorted(set(recorded) | set(self.fingerprint))
-            if recorded and recorded.get(key) != self.fingerprint.get(key) and key != _VERSION_KEY
+            if recorded and recorded.get(key) != self.fingerprint.get(key) and key not in self.ignored
         ]
         if differing:
             raise CheckpointError(f"{where}: the visual features are not those of the training: {'; '.join(differing)}")
 
 
 def open_visual(
-    task: Task, data: DataConfig, clip: ClipConfig, data_dir: Path, splits: Sequence[str], device: torch.device
+    task: Task,
+    data: DataConfig,
+    settings: ImageEncoderSettings,
+    data_dir: Path,
+    splits: Sequence[str],
+    device: torch.device,
 ) -> dict[str, VisualInput]:
     """Returns the visual input of each split of a task with images; encoder or store are opened once.
 
@@ -76,35 +79,35 @@ def open_visual(
         DataError: No matching feature store, or one of another encoder.
     """
     if data.visual_features == "encode":
-        encoder = ClipEncoder.load(clip, device)
+        encoder = settings.load(device)
         return {
-            split: _encoded(encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
+            split: _encoded(settings, encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
             for split in splits
         }
-    store = _open_store(data, clip, data_dir)
+    store = _open_store(data, settings, data_dir)
     source: VisualSource = CachedFeatures(store)
     if data.visual_features == "zero":
         source = ZeroFeatures(store.num_visual_tokens, store.feature_dim, store.skipped)
-    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint))
+    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint, settings.packages))
 
 
-def open_own_images(clip: ClipConfig, device: torch.device) -> VisualInput:
+def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> VisualInput:
     """Returns visual input for images by their own paths.
 
     Raises:
         ConfigError: The encoder cannot be loaded.
     """
-    encoder = ClipEncoder.load(clip, device)
-    return _encoded(encoder, ImagePixels(None, encoder.preprocess))
+    encoder = settings.load(device)
+    return _encoded(settings, encoder, ImagePixels(None, encoder.preprocess))
 
 
-def _encoded(encoder: ClipEncoder, source: VisualSource) -> VisualInput:
-    return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint)
+def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: VisualSource) -> VisualInput:
+    return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings.packages)
 
 
-def _open_store(data: DataConfig, clip: ClipConfig, data_dir: Path) -> FeatureStore:
+def _open_store(data: DataConfig, settings: ImageEncoderSettings, data_dir: Path) -> FeatureStore:
     """Opens the store in ``data.feature_dir``, or the one in `data_dir` that was made with the run's settings."""
-    wanted = read_settings(clip)
+    wanted = {"kind": None, **settings.known_fingerprint()}  # who records no kind takes no store that has one
     folder = data.feature_dir
     if folder is None:
         return find_store(data_dir, wanted)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dept_vl.errors import ConfigError
-from dept_vl.settings.load import Tree, read_yaml
+from dept_vl.models.demo import ASSETS
+from dept_vl.settings.choices import Tree
+from dept_vl.settings.load import read_yaml
 from dept_vl.tasks import get_task
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
-"""``clip/`` and ``t5/``, small frozen models; ``configs/<task>.yaml``, and a method's sizes in ``configs/tuners/``."""
 
 _CONFIGS = ASSETS / "configs"
 

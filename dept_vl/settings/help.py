@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, get_origin
 
 from pydantic import RootModel
-
-from dept_vl.tuners import DeptConfig
+from pydantic.fields import FieldInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,26 +18,26 @@ class Setting:
         kind: Type, or the values it may take.
         default: Of the field, as text.
         text: What it means.
-        tuners: The methods that have it; empty for a setting of the run's own.
+        only: The kinds of its group that have it; empty where all do.
     """
 
     kind: str
     default: str
     text: str
-    tuners: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     def line(self, key: str) -> str:
         """Returns the line of help of the setting with a dotted key."""
-        only = f" [{', '.join(self.tuners)}]" if self.tuners else ""
-        return f"  --{key:<32} {self.kind:<28} {self.default:<16} {self.text}{only}"
+        only = f" [{', '.join(self.only)}]" if self.only else ""
+        return f"  --{key:<34} {self.kind:<28} {self.default:<16} {self.text}{only}"
 
 
 def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
     """Yields every setting under `cls` with its dotted key."""
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
-        groups = _groups(info.annotation)
-        if name == "tuner":
-            yield from _tuner_settings(groups)
+        groups = groups_of(info.annotation)
+        if info.discriminator is not None:
+            yield from _settings_of_kinds(info, f"{prefix}{name}.")
         elif groups and get_origin(info.annotation) is not dict:
             yield from settings_of(groups[0], f"{prefix}{name}.")
         else:
@@ -47,25 +46,26 @@ def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
             yield f"{prefix}{info.alias or name}", Setting(_kind(info.annotation), shown, info.description or "")
 
 
-def _tuner_settings(members: Sequence[type]) -> Iterable[tuple[str, Setting]]:
-    """Yields the settings of every method; one that several share alike once, with their names."""
-    names = [member.__pydantic_fields__["name"].default for member in members]  # type: ignore[attr-defined]
-    text = "the method, or several at once: dept+lora"
-    yield "tuner.name", Setting(" | ".join(names), DeptConfig().name, text)
+def _settings_of_kinds(info: FieldInfo, prefix: str) -> Iterable[tuple[str, Setting]]:
+    """Yields the settings of every kind of a group; one that several share alike once, with their names."""
+    tag, members = str(info.discriminator), groups_of(info.annotation)
+    names = [member.__pydantic_fields__[tag].default for member in members]  # type: ignore[attr-defined]
+    default = getattr(info.get_default(call_default_factory=True), tag)
+    yield f"{prefix}{tag}", Setting(" | ".join(names), default, info.description or "")
     merged: dict[tuple[str, Setting], list[str]] = {}
     for member, name in zip(members, names, strict=True):
-        for key, setting in settings_of(member, "tuner."):
-            if key != "tuner.name":
+        for key, setting in settings_of(member, prefix):
+            if key != f"{prefix}{tag}":
                 merged.setdefault((key, setting), []).append(name)
-    for (key, setting), tuners in merged.items():
-        yield key, dataclasses.replace(setting, tuners=tuple(tuners))
+    for (key, setting), only in merged.items():
+        yield key, setting if len(only) == len(members) else dataclasses.replace(setting, only=tuple(only))
 
 
-def _groups(annotation: Any) -> list[type]:
+def groups_of(annotation: Any) -> list[type]:
     """Returns the dataclasses an annotation names, through ``Annotated`` and unions."""
     if isinstance(annotation, type):
         return [annotation] if dataclasses.is_dataclass(annotation) else []
-    return [group for argument in getattr(annotation, "__args__", ()) for group in _groups(argument)]
+    return [group for argument in getattr(annotation, "__args__", ()) for group in groups_of(argument)]
 
 
 def _kind(annotation: Any) -> str:

@@ -6,7 +6,7 @@ imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,15 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
+from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
 from dept_vl.settings.help import settings_of
-from dept_vl.settings.renamed import new_key, with_new_names
+from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
-from dept_vl.tuners import DeptConfig
 from dept_vl.tuners.stack.config import expand_name
-
-Tree = dict[str, Any]
 
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -48,10 +46,12 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     Raises:
         ConfigError: As `load_config`.
     """
+    refuse_both_names(overrides)
+    tree = with_new_groups(tree)
     overlay: Tree = {}
     for key, value in overrides.items():
         _set(overlay, new_key(key), value)
-    _check_same_tuner(tree, overlay)
+    check_same_kinds(tree, overlay)
     return config_from_tree(_merge(tree, overlay), where=where)
 
 
@@ -64,14 +64,14 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     _refuse_nul(tree)
     tree = with_new_names(tree)
     task = get_task(str(tree.get("task", TrainConfig().task)))
-    tree = {**tree, "task": task.name}
+    tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
         tree = _merge({"data": lengths}, tree)
         if task.protocols and tree["data"].get("protocol") is None:
             tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     if isinstance(tree.get("tuner"), dict):
-        tree["tuner"] = expand_name({"name": DeptConfig().name, **tree["tuner"]})
+        tree["tuner"] = expand_name(tree["tuner"])
     try:
         config = _ADAPTER.validate_python(tree)
     except ValidationError as error:
@@ -145,20 +145,6 @@ def _merge(below: Tree, above: Tree) -> Tree:
     return merged
 
 
-def _check_same_tuner(tree: Tree, overlay: Tree) -> None:
-    """Refuses to lay another method's name over a file that sets fields of the first."""
-    given, wanted = tree.get("tuner"), overlay.get("tuner")
-    if not isinstance(given, dict) or not isinstance(wanted, dict) or "name" not in wanted:
-        return
-    written = given.get("name", DeptConfig().name)
-    extra = sorted(set(given) - {"name"})
-    if wanted["name"] != written and extra:
-        raise ConfigError(
-            f"tuner.name: {wanted['name']!r} was asked for, but the configuration sets fields of {written!r} "
-            f"({', '.join('tuner.' + key for key in extra)}); use a configuration made for {wanted['name']!r}"
-        )
-
-
 def _shown(value: Any) -> str:
     """Returns a given value, the long ones cut: a message is read by people."""
     text = repr(value)
@@ -166,25 +152,15 @@ def _shown(value: Any) -> str:
 
 
 def _describe(detail: Mapping[str, Any]) -> str:
-    location = _dotted(detail["loc"])
+    location = dotted(detail["loc"])
     given = _shown(detail.get("input"))
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = setting_names()
+        if location in known:
+            return f"{location}: unknown setting of the kind chosen (another has it), given {given}"
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
         return f"{location}: unknown setting, given {given}{near}"
     if detail["type"] == "union_tag_invalid":
-        expected = str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
-        tag = str(detail["ctx"]["tag"])
-        return f"{location}.name: unknown tuner {tag!r}{suggest(tag, expected)} (known: {', '.join(expected)})"
+        return unknown_kind(detail)
     message = str(detail["msg"]).removeprefix("Value error, ")
     return f"{location}: {message[0].lower()}{message[1:]}, got {given}" if location else message
-
-
-def _dotted(location: Sequence[int | str]) -> str:
-    """Joins an error's place, leaving out the tag pydantic puts behind a discriminated union."""
-    parts = [str(part) for part in location]
-    if len(parts) > 1 and parts[0] == "tuner":
-        del parts[1]
-    if len(parts) > 3 and parts[:2] == ["tuner", "parts"]:
-        del parts[3]
-    return ".".join(parts)

@@ -1,19 +1,38 @@
-"""Settings that earlier runs recorded under other names: rates of a method's groups stood in ``optim``."""
+"""Settings that earlier versions called otherwise: in files, in recorded runs and on the command line."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from dept_vl.errors import ConfigError
 from dept_vl.tuners import DeptConfig
 
-_MOVED = {"prompt_lr": "lr", "lowrank_lr": "lowrank_lr"}
-"""Key of ``optim`` then -> key of ``tuner`` now."""
+_RATES = {"prompt_lr": "lr", "lowrank_lr": "lowrank_lr"}
+"""Key of ``optim`` then -> key of ``tuner`` now: a method's rates are its own."""
+
+_RENAMED = {"model.clip": "model.image_encoder", **{f"optim.{old}": f"tuner.{new}" for old, new in _RATES.items()}}
+"""Dotted key then -> now, of a setting or a group of them."""
 
 
 def new_key(key: str) -> str:
     """Returns the dotted key of a setting as this version names it."""
-    group, _, name = key.partition(".")
-    return f"tuner.{_MOVED[name]}" if group == "optim" and name in _MOVED else key
+    for old, new in _RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return key
+
+
+def refuse_both_names(keys: Collection[str]) -> None:
+    """Refuses a setting under two of its names.
+
+    Raises:
+        ConfigError: A dotted key is given beside its earlier one.
+    """
+    for key in keys:
+        new = new_key(key)
+        if new != key and new in keys:
+            raise ConfigError(f"{key}: an earlier name of {new}, which is given too; drop one of them")
 
 
 def with_new_names(tree: dict[str, Any]) -> dict[str, Any]:
@@ -22,11 +41,26 @@ def with_new_names(tree: dict[str, Any]) -> dict[str, Any]:
     A new name that is given too wins. Every run of an earlier version recorded a rate of the low-rank pair; that of a
     method without one is left out.
     """
+    tree = with_new_groups(tree)
     optim, tuner = tree.get("optim"), tree.get("tuner") or {}
-    if not isinstance(optim, dict) or not isinstance(tuner, dict) or not optim.keys() & _MOVED.keys():
+    if not isinstance(optim, dict) or not isinstance(tuner, dict) or not optim.keys() & _RATES.keys():
         return tree
-    moved = {new: optim[old] for old, new in _MOVED.items() if old in optim}
+    moved = {new: optim[old] for old, new in _RATES.items() if old in optim}
     if tuner.get("name", DeptConfig().name) != DeptConfig().name:
         moved.pop("lowrank_lr", None)
-    kept = {key: value for key, value in optim.items() if key not in _MOVED}
+    kept = {key: value for key, value in optim.items() if key not in _RATES}
     return {**tree, "optim": kept, "tuner": {**moved, **tuner}}
+
+
+def with_new_groups(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested settings with ``model.clip``, from when there was no other image encoder, as the open-clip one."""
+    model = tree.get("model")
+    if not isinstance(model, dict) or "clip" not in model:
+        return tree
+    kept = {key: value for key, value in model.items() if key != "clip"}
+    then, now = model["clip"], model.get("image_encoder", {})
+    if isinstance(then, dict) and isinstance(now, dict):
+        now = {"kind": "open-clip", **then, **now}
+    elif "image_encoder" not in model:
+        now = then
+    return {**tree, "model": {**kept, "image_encoder": now}}

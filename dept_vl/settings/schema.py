@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.models.config import DEMO, ModelConfig
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners import DeptConfig, TunerConfig
 
@@ -31,7 +32,7 @@ class DataConfig:
     feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
     visual_features: Annotated[
         Literal["cache", "encode", "zero"],
-        Field(description="'cache': stored features; 'encode': CLIP on the fly; 'zero': blind baseline"),
+        Field(description="'cache': stored features; 'encode': the encoder on the fly; 'zero': blind baseline"),
     ] = "cache"
     batch_size: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
@@ -158,7 +159,7 @@ class TrainConfig:
     task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
     output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
-    tuner: Annotated[TunerConfig, Field(description="what is trained beside the projection")] = Field(
+    tuner: Annotated[TunerConfig, Field(description="the method, or several at once: dept+lora")] = Field(
         default_factory=DeptConfig
     )
     init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)

@@ -80,7 +80,7 @@ def train(
 
     Args:
         config: The resolved settings.
-        data_dir: Prepared data (and, unless CLIP runs on the fly, a feature store).
+        data_dir: Prepared data (and, unless the image encoder runs on the fly, a feature store).
         resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
         overwrite: Replace an earlier run in that folder.
         session: Frozen models and data shared with other runs of this process; the result is the same to the bit.

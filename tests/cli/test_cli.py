@@ -120,7 +120,7 @@ def test_train_then_eval_then_score_the_predictions_file(capsys, train_arguments
         (["transfer", "--target", "cola", "--sources", "mnli", "--task", "rte"], "has --target and --sources instead"),
         (["report", "--paper", "tabel1"], "unknown table 'tabel1'; did you mean 'table1'"),
         (["train", "--resume", "--output-dir", "absent"], "absent/config.yaml: cannot read"),
-        (["cache-features", "--task", "vqa", "--data-dir", "absent", "--model.clip.model", "demo"], "absent"),
+        (["cache-features", "--task", "vqa", "--data-dir", "absent", "--model.image_encoder.model", "demo"], "absent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

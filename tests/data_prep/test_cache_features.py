@@ -18,20 +18,19 @@ from data_prep.prepare import prepare
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
-from dept_vl.models.config import DEMO, ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
-from dept_vl.models.vision.clip_weights import read_settings
+from dept_vl.models.demo import DEMO
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from tests.data.feature_stores import contents
 from tests.data_prep.raw_files import official_path, write_raw
-from tests.models.vision.clip_folders import VIT, save_clip
+from tests.models.vision.open_clip.folders import VIT, save_clip
 
 ROOT = Path(__file__).parents[2]
 SPLIT_OF = {i: ("train", "restval", "val", "test")[i % 4] for i in range(1, 24)}
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> ClipConfig:
-    return ClipConfig(model=str(save_clip(tmp_path_factory.mktemp("clip") / "tiny-vit", VIT)), pooled_grid=2)
+def clip(tmp_path_factory) -> OpenClipConfig:
+    return OpenClipConfig(model=str(save_clip(tmp_path_factory.mktemp("clip") / "tiny-vit", VIT)), pooled_grid=2)
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def data(raw, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def cache(clip: ClipConfig, data: Path, task: str = "vqa", **options) -> FeatureStore:
+def cache(clip: OpenClipConfig, data: Path, task: str = "vqa", **options) -> FeatureStore:
     options = {"batch_size": 4, "num_workers": 0, "device": "cpu", "rows_per_shard": 5, **options}
     return FeatureStore.open(cache_features(clip, data, task, **options))
 
@@ -53,7 +52,7 @@ def cache(clip: ClipConfig, data: Path, task: str = "vqa", **options) -> Feature
 def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
     store = cache(clip, data)
     assert store.image_ids.tolist() == sorted(SPLIT_OF)
-    encoder = ClipEncoder.load(clip)
+    encoder = clip.load()
     for image_id, split in SPLIT_OF.items():
         pixels = encoder.preprocess(open_image(raw / official_path(image_id, split)))
         expected = encoder(pixels[None])
@@ -61,14 +60,14 @@ def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
     assert store.dtype == torch.float16
     assert store.fingerprint == encoder.fingerprint
     assert store.folder.name.startswith("tiny-vit-")
-    assert find_store(data, read_settings(clip)).folder == store.folder
+    assert find_store(data, clip.known_fingerprint()).folder == store.folder
     store.verify()
 
 
 def test_a_batch_of_the_same_images_gives_the_very_same_numbers(clip, data, raw):
     """Cached features are bit for bit those of the encoder on the same batch: training without a cache can match."""
     store = cache(clip, data)
-    encoder = ClipEncoder.load(clip)
+    encoder = clip.load()
     ids = sorted(SPLIT_OF)[:4]  # the first batch of the first shard
     pixels = torch.stack([encoder.preprocess(open_image(raw / official_path(i, SPLIT_OF[i]))) for i in ids])
     assert torch.equal(store.read(ids).float(), encoder(pixels))
@@ -99,7 +98,7 @@ def test_a_second_task_on_the_same_images_adds_the_missing_ones(clip, data, raw)
 
 def test_another_encoder_gets_its_own_store(clip, data):
     first = cache(clip, data)
-    second = cache(ClipConfig(model=clip.model, pooled_grid=None), data)
+    second = cache(OpenClipConfig(model=clip.model, pooled_grid=None), data)
     assert first.folder != second.folder
     assert (first.num_visual_tokens, second.num_visual_tokens) == (4, 16)
 
@@ -172,7 +171,7 @@ def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
     coco = prepare("coco", tmp_path / "raw", tmp_path / "data")
     assert {s: c.images for s, c in vqa.splits.items()} == {s: c.images for s, c in coco.splits.items()}
     assert coco.splits["train"].images == 6
-    demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
+    demo = OpenClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data")
     assert len(store) == 10
     assert cache(demo, tmp_path / "data", "coco").folder == store.folder
@@ -189,12 +188,12 @@ def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
     (raw / "captions_val2014.json").write_bytes((photos / "captions_images.json").read_bytes())
     (raw / "captions_train2014.json").write_text('{"images": [], "annotations": []}')
     prepare("coco", raw, tmp_path / "data", images=photos)
-    demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
+    demo = OpenClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
     listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}
     pictured = {i["id"] for i in json.loads((photos / "captions_images.json").read_text())["images"]}
     assert store.image_ids.tolist() == sorted(listed & pictured)
-    encoder = ClipEncoder.load(demo)
+    encoder = demo.load()
     for image_id in sorted(listed & pictured)[::20]:
         (file, *_) = sorted(photos.rglob(f"*{image_id:012d}.jpg"))
         expected = encoder(encoder.preprocess(open_image(file))[None])
@@ -208,7 +207,7 @@ import os, sys, time
 from pathlib import Path
 from data_prep.cache_features import cache_features
 from dept_vl.data.feature_writer import FeatureWriter
-from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.system.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write
@@ -216,7 +215,7 @@ def slow(self, *args):
     time.sleep(seconds_a_shard)
     write(self, *args)
 FeatureWriter.write = slow
-clip = ClipConfig(model=model, pooled_grid=2)
+clip = OpenClipConfig(model=model, pooled_grid=2)
 if __name__ == "__main__":
     data.with_name("pid-" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
     cache_features(clip, data, "vqa", batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)

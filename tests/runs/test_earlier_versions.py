@@ -8,21 +8,35 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_prep.cache_features import store_name
 from dept_vl.cli import main
-from dept_vl.models.adapter.files import load_adapter
+from dept_vl.data.features import find_store
+from dept_vl.models.adapter.files import load_adapter, read_adapter_config
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.load import load_config
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
 
-WRITTEN = Path(__file__).parents[1] / "data" / "format_1"
+WRITTEN = Path(__file__).parents[1] / "data"
+
+
+def copied(name, tmp_path, monkeypatch):
+    """Returns a run and its data in a folder of their own, which is where commands run."""
+    shutil.copytree(WRITTEN / name, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The run and its data in a folder of their own, which is where commands run."""
-    shutil.copytree(WRITTEN, tmp_path / "old")
-    monkeypatch.chdir(tmp_path / "old")
-    return tmp_path / "old"
+    """Of adapter format 1, on texts."""
+    return copied("format_1", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def on_images(tmp_path, monkeypatch):
+    """Of before there were kinds of image encoder, with its feature store."""
+    return copied("model_clip", tmp_path, monkeypatch)
 
 
 def test_it_is_of_the_earlier_format(folder):
@@ -36,6 +50,7 @@ def test_its_settings_are_read_under_their_new_names(folder, name):
     assert config.tuner.lr == 0.3
     assert getattr(config.tuner, "lowrank_lr", 5e-4) == 5e-4
     assert load_config(folder / name / "config.yaml", {"optim.prompt_lr": 0.1}).tuner.lr == 0.1
+    assert config.model.image_encoder == OpenClipConfig()
 
 
 def test_its_facts_are_those_it_recorded(folder):
@@ -73,3 +88,26 @@ def test_it_is_gone_on_with(folder):
     again = load_file(list_states(folder / "run" / "checkpoints")[-1] / "trainable.safetensors")
     for name, tensor in last.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_the_encoder_of_a_run_on_images_is_read_under_its_new_name(on_images):
+    config = load_config(on_images / "run" / "config.yaml")
+    assert config.model.image_encoder == OpenClipConfig(model="demo", pooled_grid=None)
+
+
+def test_its_feature_store_is_that_of_the_encoder_today(on_images):
+    settings = load_config(on_images / "run" / "config.yaml").model.image_encoder
+    store = find_store(on_images / "data", settings.known_fingerprint())
+    assert store.folder.name == store_name(settings.label, store.fingerprint)
+    computed_by = {"open_clip": store.fingerprint["open_clip"]}
+    assert {**settings.load().fingerprint, **computed_by} == store.fingerprint
+    assert read_adapter_config(on_images / "run").features == store.fingerprint
+
+
+def test_a_run_on_images_is_scored_and_verified(on_images):
+    before = json.loads((on_images / "run" / "results-test.json").read_text())
+    assert main(["eval", "--verify", "run/results-test.json", "--model.clip.model", "demo"]) == 0
+    assert main(["eval", "--checkpoint", "run"]) == 0
+    after = json.loads((on_images / "run" / "results-test.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["sha256"] == before["sha256"]

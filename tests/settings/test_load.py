@@ -6,6 +6,7 @@ import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.space import load_plan
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, describe_settings, dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
@@ -71,9 +72,36 @@ def test_unknown_task_names_the_near_one():
         load_config(None, {"task": "vqaa"})
 
 
-def test_unknown_tuner_names_the_near_one():
+def test_a_setting_of_another_tuner_is_told_from_one_that_nobody_has():
+    message = r"^tuner\.sites: unknown setting of the kind chosen \(another has it\), given 1$"
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, {"tuner.sites": 1})
+
+
+@pytest.mark.parametrize("text", ["seed: 3\n", "tuner: {name: dept, rank: 30}\n"])
+def test_unknown_tuner_names_the_near_one(tmp_path, text):
     with pytest.raises(ConfigError, match="unknown tuner 'depth'; did you mean 'dept'"):
-        load_config(None, {"tuner.name": "depth"})
+        load_config(write(tmp_path, text), {"tuner.name": "depth"})
+
+
+@pytest.mark.parametrize("text", ["seed: 3\n", "model: {image_encoder: {model: demo}}\n"])
+def test_unknown_kind_of_image_encoder_names_the_near_one(tmp_path, text):
+    message = r"model\.image_encoder\.kind: unknown image encoder 'open_clip'; did you mean 'open-clip'\? \(known: "
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text), {"model.image_encoder.kind": "open_clip"})
+
+
+def test_an_image_encoder_may_leave_its_kind_out(tmp_path):
+    path = write(tmp_path, "model: {image_encoder: {model: demo, pooled_grid: null}}\n")
+    assert load_config(path).model.image_encoder == OpenClipConfig(model="demo", pooled_grid=None)
+    assert "kind: open-clip" in dump_config(load_config(path))
+
+
+def test_errors_in_an_image_encoder_name_its_settings():
+    with pytest.raises(ConfigError, match=r"^model\.image_encoder\.pooled_grid: input should be greater .*, got 0$"):
+        load_config(None, {"model.image_encoder.pooled_grid": 0})
+    with pytest.raises(ConfigError, match=r"image_encoder\.modle: unknown setting.*'model\.image_encoder\.model'"):
+        load_config(None, {"model.image_encoder.modle": "RN50"})
 
 
 def test_another_tuner_over_fields_of_the_first_is_refused(tmp_path):
@@ -153,7 +181,7 @@ def test_help_lists_every_setting_once_with_its_default_or_once_a_method():
     lines = describe_settings().splitlines()
     keys = [line.split()[0] for line in lines]
     twice = {key for key in keys if keys.count(key) > 1}
-    assert all(key.startswith("--tuner.") for key in twice)
+    assert all(key.startswith(("--tuner.", "--model.image_encoder.")) for key in twice)
     assert all(line.endswith("]") for line in lines if line.split()[0] in twice), "says whose it is"
     assert "--tuner.lr" in keys
     assert "--tuner.rank" in keys

@@ -242,9 +242,9 @@ def test_long_texts_are_counted_or_refused(config, tiny_data, tmp_path, caplog):
 
 
 def test_features_of_another_encoder_are_refused(config, tiny_data):
-    other = replace(config.model.clip, preprocessing="clip")
+    other = replace(config.model.image_encoder, preprocessing="clip")
     with pytest.raises(DataError, match="preprocessing is 'resize', wanted 'clip'"):
-        train(with_settings(config, config.run_dir, model={"clip": other}), tiny_data)
+        train(with_settings(config, config.run_dir, model={"image_encoder": other}), tiny_data)
     assert not config.run_dir.exists()
 
 
@@ -293,10 +293,13 @@ def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same
 
 
 def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):
-    clip = replace(config.model.clip, pooled_grid=3)
+    other = replace(config.model.image_encoder, pooled_grid=3)
     store = str(tiny_data / "features" / "random")
     with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, this run wants 3"):
-        train(with_settings(config, config.run_dir, model={"clip": clip}, data={"feature_dir": store}), tiny_data)
+        train(
+            with_settings(config, config.run_dir, model={"image_encoder": other}, data={"feature_dir": store}),
+            tiny_data,
+        )
 
 
 def test_a_caller_that_prunes_leaves_a_run_that_can_go_on(config, tiny_data, tmp_path):

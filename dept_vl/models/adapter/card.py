@@ -13,7 +13,7 @@ def model_card(config: AdapterConfig) -> str:
     visual = "none: text only"
     if config.visual is not None:
         encoder = (config.features or {}).get("model", "not recorded")
-        visual = f"CLIP {encoder}, {config.visual.feature_dim}-d features, `{config.visual.projection}` projection"
+        visual = f"{config.visual.feature_dim}-d features of {encoder}, `{config.visual.projection}` projection"
         if config.visual.position_bias is not None:
             visual += f", relative position bias `{config.visual.position_bias}`"
     backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
@@ -35,7 +35,7 @@ def model_card(config: AdapterConfig) -> str:
         "---\n" + "\n".join(front) + "\n---\n\n"
         f"# {method} for {config.task or 'a task'} on {name}\n\n"
         "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
-        "frozen, of the language model and of CLIP, comes from their own checkpoints.\n\n"
+        "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         "```python\nfrom dept_vl.models.adapted_model import AdaptedModel\n"
         "from dept_vl.models.config import ModelConfig\n\n"

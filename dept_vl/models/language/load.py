@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import DEMO, ModelConfig, VisualPositionBias
+from dept_vl.models.config import ModelConfig, VisualPositionBias
+from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.gpt2 import GPT2Backbone
 from dept_vl.models.language.llama import LlamaBackbone
@@ -133,7 +133,7 @@ def _resolve(name: str) -> str:
     """Returns the folder or hub id behind a backbone's name."""
     if name != DEMO:
         return name
-    folder = resources.files("dept_vl").joinpath("assets", "demo", "t5")
+    folder = ASSETS / "t5"
     if not folder.is_dir():
         raise ConfigError(
             "model.backbone: the demo T5 is missing from this installation (dept_vl/assets/demo/t5); install the "

@@ -1,4 +1,4 @@
-"""The trainable projections of CLIP grid features into the backbone's embedding space."""
+"""The trainable projections of grid features into the backbone's embedding space."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import ClipConfig
-from dept_vl.models.vision.clip_encoder import ClipEncoder
-from dept_vl.models.vision.clip_weights import ClipTower, read_settings
-from tests.models.vision.clip_folders import RESNET, VIT, save_clip
+from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.models.vision.open_clip.model import OpenClipEncoder
+from dept_vl.models.vision.open_clip.weights import ClipTower
+from tests.models.vision.open_clip.folders import RESNET, VIT, save_clip
 
 
 def reference(folder: Path) -> torch.nn.Module:
@@ -24,8 +24,8 @@ def reference(folder: Path) -> torch.nn.Module:
     return open_clip.create_model(f"local-dir:{folder}").eval()
 
 
-def config(folder: Path, **changes) -> ClipConfig:
-    return ClipConfig(**{"model": str(folder), "pooled_grid": None, "dtype": "float32", **changes})
+def config(folder: Path, **changes) -> OpenClipConfig:
+    return OpenClipConfig(**{"model": str(folder), "pooled_grid": None, "dtype": "float32", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def vit(tmp_path_factory) -> Path:
 
 
 def test_resnet_features_are_what_the_attention_pool_receives(resnet):
-    encoder, model = ClipEncoder.load(config(resnet)), reference(resnet)
+    encoder, model = config(resnet).load(), reference(resnet)
     pixels = torch.randn(3, 3, 64, 64)
     seen = []
     hook = model.visual.attnpool.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -55,7 +55,7 @@ def test_resnet_features_are_what_the_attention_pool_receives(resnet):
 
 
 def test_resnet_grid_through_the_towers_own_pooling_gives_its_image_vector(resnet):
-    encoder, model = ClipEncoder.load(config(resnet)), reference(resnet)
+    encoder, model = config(resnet).load(), reference(resnet)
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         grid = encoder(pixels).transpose(1, 2).reshape(2, 256, 2, 2)
@@ -63,7 +63,7 @@ def test_resnet_grid_through_the_towers_own_pooling_gives_its_image_vector(resne
 
 
 def test_vit_features_are_the_last_layers_patch_tokens_after_the_final_norm(vit):
-    encoder, model = ClipEncoder.load(config(vit)), reference(vit)
+    encoder, model = config(vit).load(), reference(vit)
     pixels = torch.randn(2, 3, 32, 32)
     last = []
     hook = model.visual.transformer.resblocks[-1].register_forward_hook(lambda m, i, output: last.append(output))
@@ -78,8 +78,8 @@ def test_vit_features_are_the_last_layers_patch_tokens_after_the_final_norm(vit)
 
 
 def test_pooling_takes_the_maximum_of_each_cell(vit):
-    plain = ClipEncoder.load(config(vit))
-    pooled = ClipEncoder.load(config(vit, pooled_grid=3))
+    plain = config(vit).load()
+    pooled = config(vit, pooled_grid=3).load()
     pixels = torch.randn(1, 3, 32, 32)
     grid = plain(pixels).reshape(4, 4, 32)
     features = pooled(pixels)
@@ -95,7 +95,7 @@ def test_rn101_gives_36_tokens_of_2048():
     with torch.device("meta"):  # built there, the random initialisation costs nothing
         tower = open_clip.CLIP(**open_clip.get_model_config("RN101")).visual
     tower = ClipTower(tower.to_empty(device="cpu"), PreprocessCfg())
-    encoder = ClipEncoder(tower, ClipConfig(pooled_grid=6))
+    encoder = OpenClipEncoder(OpenClipConfig(pooled_grid=6), tower)
     assert (encoder.num_visual_tokens, encoder.feature_dim) == (36, 2048)
     seen = []
     tower.module.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
@@ -104,13 +104,13 @@ def test_rn101_gives_36_tokens_of_2048():
 
 
 def test_frozen_and_in_evaluation_mode_whatever_the_caller_does(resnet):
-    encoder = ClipEncoder.load(config(resnet))
+    encoder = config(resnet).load()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     encoder.train()
     with torch.enable_grad():
         features = encoder(torch.randn(2, 3, 64, 64))
     assert not encoder.training
-    assert not encoder.tower.training
+    assert not encoder.network.training
     assert not features.requires_grad
     assert all(not parameter.requires_grad for parameter in encoder.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
@@ -118,8 +118,8 @@ def test_frozen_and_in_evaluation_mode_whatever_the_caller_does(resnet):
 
 def test_features_are_rounded_to_the_cache_dtype_and_ignore_autocast(resnet):
     pixels = torch.randn(1, 3, 64, 64)  # one: float32 features are computed an image at a time
-    exact = ClipEncoder.load(config(resnet))(pixels)
-    encoder = ClipEncoder.load(config(resnet, dtype="float16"))
+    exact = config(resnet).load()(pixels)
+    encoder = config(resnet, dtype="float16").load()
     with torch.autocast("cpu", torch.bfloat16):
         features = encoder(pixels)
     assert features.dtype == torch.float32
@@ -130,8 +130,8 @@ def test_preprocessing_clip_crops_and_resize_squashes(resnet, tmp_path):
     image = Image.new("RGB", (120, 60))
     image.paste((255, 255, 255), (0, 0, 30, 60))  # the left quarter: outside the central square
     mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    cropped = ClipEncoder.load(config(resnet, preprocessing="clip")).preprocess(image)
-    squashed = ClipEncoder.load(config(resnet, preprocessing="resize")).preprocess(image)
+    cropped = config(resnet, preprocessing="clip").load().preprocess(image)
+    squashed = config(resnet, preprocessing="resize").load().preprocess(image)
     assert cropped.shape == squashed.shape == (3, 64, 64)
     black, white = -mean / std, (1 - mean) / std
     assert_close(cropped[:, 32, 4], black, rtol=1e-4, atol=1e-4)
@@ -143,7 +143,7 @@ def test_preprocessing_clip_crops_and_resize_squashes(resnet, tmp_path):
 
 def test_the_folders_own_preprocessing_is_used(tmp_path):
     folder = save_clip(tmp_path / "own", VIT, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], interpolation="bilinear")
-    encoder = ClipEncoder.load(config(folder, preprocessing="clip"))
+    encoder = config(folder, preprocessing="clip").load()
     details = encoder.fingerprint["preprocessing_details"]
     assert (details["mean"], details["std"], details["interpolation"]) == ([0.5] * 3, [0.25] * 3, "bilinear")
     assert details["size"] == [32, 32]
@@ -151,28 +151,28 @@ def test_the_folders_own_preprocessing_is_used(tmp_path):
 
 
 def test_fingerprint_tells_what_matters_apart(resnet, vit, tmp_path):
-    base = ClipEncoder.load(config(vit)).fingerprint
+    base = config(vit).load().fingerprint
     assert json.loads(json.dumps(base)) == base
     assert base["activation"] == "quick_gelu"
     assert base["model"] == "tiny-vit"
     assert base["pretrained"] is None
-    assert ClipEncoder.load(config(resnet)).fingerprint["activation"] == "relu"
-    plain_gelu = ClipEncoder.load(config(save_clip(tmp_path / "tiny-vit", VIT))).fingerprint
+    assert config(resnet).load().fingerprint["activation"] == "relu"
+    plain_gelu = config(save_clip(tmp_path / "tiny-vit", VIT)).load().fingerprint
     assert plain_gelu["activation"] == "gelu"
     assert {k for k in base if base[k] != plain_gelu[k]} == {"activation"}
     for change in ({"pooled_grid": 2}, {"dtype": "bfloat16"}, {"preprocessing": "clip"}):
-        assert ClipEncoder.load(config(vit, **change)).fingerprint != base
-    assert read_settings(config(vit)).items() <= base.items()
+        assert config(vit, **change).load().fingerprint != base
+    assert config(vit).known_fingerprint().items() <= base.items()
 
 
 def test_weights_hash_follows_the_tensors_not_the_file(vit, tmp_path):
-    whole = ClipEncoder.load(config(vit)).fingerprint
+    whole = config(vit).load().fingerprint
     tower_only = save_clip(tmp_path / "tiny-vit", VIT, quick_gelu=True, only_visual=True)
-    assert ClipEncoder.load(config(tower_only)).fingerprint == whole
+    assert config(tower_only).load().fingerprint == whole
     state = load_file(tower_only / "open_clip_model.safetensors")
     state["visual.proj"][0, 0] += 1
     save_file(state, tower_only / "open_clip_model.safetensors")
-    assert ClipEncoder.load(config(tower_only)).fingerprint["weights_sha256"] != whole["weights_sha256"]
+    assert config(tower_only).load().fingerprint["weights_sha256"] != whole["weights_sha256"]
 
 
 def test_openai_tags_get_quick_gelu(monkeypatch, vit):
@@ -185,10 +185,10 @@ def test_openai_tags_get_quick_gelu(monkeypatch, vit):
 
     reference_model = reference(vit)
     monkeypatch.setattr(open_clip, "create_model", create_model)
-    ClipEncoder.load(ClipConfig(model="ViT-B-32", pretrained="openai", pooled_grid=None))
+    OpenClipConfig(model="ViT-B-32", pretrained="openai", pooled_grid=None).load()
     assert asked["force_quick_gelu"] is True
     assert asked["require_pretrained"] is True
-    ClipEncoder.load(ClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k", pooled_grid=None))
+    OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k", pooled_grid=None).load()
     assert asked["force_quick_gelu"] is False
 
 
@@ -202,46 +202,46 @@ def test_openai_tags_get_quick_gelu(monkeypatch, vit):
 )
 def test_unknown_models_and_weights_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
-        ClipEncoder.load(ClipConfig(**changes))
+        OpenClipConfig(**changes).load()
 
 
 def test_a_weight_file_without_its_config_is_refused(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(b"x")
     with pytest.raises(ConfigError, match="says neither preprocessing nor activation"):
-        ClipEncoder.load(ClipConfig(model="RN101", pretrained=str(file)))
+        OpenClipConfig(model="RN101", pretrained=str(file)).load()
 
 
 def test_incomplete_folders_are_named(tmp_path, vit):
     folder = tmp_path / "clip"
     folder.mkdir()
     with pytest.raises(ConfigError, match=r"open_clip_config.json: no such file"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()
     (folder / "open_clip_config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"not an open_clip config"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()
     (folder / "open_clip_config.json").write_bytes((vit / "open_clip_config.json").read_bytes())
     with pytest.raises(ConfigError, match=r"no weights; expected one of open_clip_model.safetensors"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()
     whole = (vit / "open_clip_model.safetensors").read_bytes()
     (folder / "open_clip_model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ConfigError, match=r"not a complete safetensors file"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()
 
 
 def test_weights_of_another_shape_are_refused(tmp_path, resnet):
     folder = save_clip(tmp_path / "clip", VIT)
     (folder / "open_clip_model.safetensors").write_bytes((resnet / "open_clip_model.safetensors").read_bytes())
     with pytest.raises(ConfigError, match=r"does not fit the image tower .* tensors missing .* unknown"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()
 
 
 def test_pooling_beyond_the_grid_is_refused(resnet):
     with pytest.raises(ConfigError, match=r"pooled_grid: 6 is more than the 2 x 2 grid of .*; choose at most 2"):
-        ClipEncoder.load(config(resnet, pooled_grid=6))
+        config(resnet, pooled_grid=6).load()
 
 
 def test_towers_without_a_grid_are_refused(tmp_path):
     folder = save_clip(tmp_path / "coca", {**VIT, "attentional_pool": True, "attn_pooler_heads": 2})
     with pytest.raises(ConfigError, match="an image tower without grid features"):
-        ClipEncoder.load(config(folder))
+        config(folder).load()

@@ -17,39 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.config import DEMO, ClipConfig
+from dept_vl.models.vision.open_clip.config import HUB, OpenClipConfig
 from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
-DEMO_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "demo" / "clip"
 CONFIG_FILE = "open_clip_config.json"
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-_HUB = "hf-hub:"
 _PREFIX = "visual."
-
-
-def local_folder(model: str) -> Path | None:
-    """Returns the folder `model` stands for: the packaged one for ``"demo"``, or an existing path; else None."""
-    if model == DEMO:
-        return DEMO_FOLDER
-    path = Path(model.removeprefix("local-dir:"))
-    return path if path.is_dir() or model.startswith("local-dir:") else None
-
-
-def read_settings(config: ClipConfig) -> dict[str, Any]:
-    """Returns the part of an encoder's fingerprint that is known without loading it.
-
-    A folder is named by its last part (its weights' hash tells it apart), and has no `pretrained`.
-    """
-    folder = local_folder(config.model)
-    name = config.model if folder is None or config.model == DEMO else folder.resolve().name
-    return {
-        "model": name,
-        "pretrained": config.pretrained if folder is None and not config.model.startswith(_HUB) else None,
-        "preprocessing": config.preprocessing,
-        "pooled_grid": config.pooled_grid,
-        "dtype": config.dtype,
-    }
 
 
 @dataclass(frozen=True)
@@ -60,7 +34,7 @@ class ClipTower:
     preprocessing: PreprocessCfg
 
 
-def load_tower(config: ClipConfig) -> ClipTower:
+def load_tower(config: OpenClipConfig) -> ClipTower:
     """Loads the image tower of a CLIP model.
 
     Of a folder only the image tower's weights (``visual.*``) are read, so that a folder without a text tower will do.
@@ -68,39 +42,43 @@ def load_tower(config: ClipConfig) -> ClipTower:
     Raises:
         ConfigError: The model, weights or folder are unknown, incomplete or do not fit together.
     """
-    folder = local_folder(config.model)
-    if folder is not None:
-        return _load_folder(folder)
-    if config.model.startswith(_HUB):
+    if config.folder is not None:
+        return _load_folder(config.folder)
+    if config.model.startswith(HUB):
         return _create(config.model)
     known = open_clip.list_models()
     if config.model not in known:
         raise ConfigError(
-            f"model.clip.model: unknown open_clip model {config.model!r}{suggest(config.model, known)} "
+            f"model.image_encoder.model: unknown open_clip model {config.model!r}{suggest(config.model, known)} "
             "(a local folder must exist; open_clip.list_models() has all names)"
         )
     if config.pretrained is None:
-        raise ConfigError(f"model.clip.pretrained: {config.model} needs a weight tag such as 'openai', got null")
+        raise ConfigError(
+            f"model.image_encoder.pretrained: {config.model} needs a weight tag such as 'openai', got null"
+        )
     return _load_tag(config.model, config.pretrained)
 
 
-def tower_feature_dim(config: ClipConfig) -> int:
+def tower_feature_dim(config: OpenClipConfig) -> int:
     """Returns the width of a tower's grid features from its description alone, no weights needed.
 
     Raises:
         ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
     """
-    folder = local_folder(config.model)
-    if folder is not None:
-        described = _read_folder_config(folder)["model_cfg"]
+    if config.folder is not None:
+        described = _read_folder_config(config.folder)["model_cfg"]
     else:
         described = open_clip.get_model_config(config.model)
     if described is None:
         hint = suggest(config.model, open_clip.list_models())
-        raise ConfigError(f"model.clip.model: the shape of {config.model!r} is not known without its files{hint}")
+        raise ConfigError(
+            f"model.image_encoder.model: the shape of {config.model!r} is not known without its files{hint}"
+        )
     tower = described["vision_cfg"]
     if "timm_model_name" in tower or "width" not in tower:
-        raise ConfigError(f"model.clip.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT")
+        raise ConfigError(
+            f"model.image_encoder.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT"
+        )
     return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
 
 
@@ -111,16 +89,17 @@ def _load_tag(name: str, tag: str) -> ClipTower:
         tags = open_clip.list_pretrained_tags_by_model(name)
         if Path(tag).is_file():
             raise ConfigError(
-                f"model.clip.pretrained: {tag}: a weight file alone says neither preprocessing nor activation; put it "
-                f"into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder as model.clip.model"
+                f"model.image_encoder.pretrained: {tag}: a weight file alone says neither preprocessing nor "
+                f"activation; put it into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder "
+                "as model.image_encoder.model"
             )
         raise ConfigError(
-            f"model.clip.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
+            f"model.image_encoder.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
             f"(known: {', '.join(tags) or 'none'})"
         )
     with_quick_gelu = bool(trained.get("quick_gelu", False))
     if not with_quick_gelu and (open_clip.get_model_config(name) or {}).get("quick_gelu", False):
-        raise ConfigError(f"model.clip: {name} computes QuickGELU, weights {tag!r} were trained with GELU")
+        raise ConfigError(f"model.image_encoder: {name} computes QuickGELU, weights {tag!r} were trained with GELU")
     return _create(name, pretrained=tag, force_quick_gelu=with_quick_gelu)
 
 
@@ -130,8 +109,8 @@ def _create(name: str, **options: Any) -> ClipTower:
         model = open_clip.create_model(name, require_pretrained=True, **options)
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
-            f"model.clip: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; offline, set "
-            f"model.clip.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
+            f"model.image_encoder: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; "
+            f"offline, set model.image_encoder.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
         ) from error
     return ClipTower(cast(nn.Module, model.visual), PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
 

@@ -1,0 +1,74 @@
+"""What the settings of every kind of image encoder have in common. No torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import STRICT
+
+if TYPE_CHECKING:
+    import torch
+
+    from dept_vl.models.vision.base import ImageEncoder
+
+
+@dataclass(frozen=True, config=STRICT)
+class ImageEncoderSettings(ABC):
+    """The settings of a kind of image encoder: a field `kind` of its own, which encoder, and what features it gives.
+
+    Attributes:
+        kind: What ``--model.image_encoder.kind`` takes.
+        model: Which encoder of its kind, such as a name or a folder.
+        implementation: ``module:Class`` of the `ImageEncoder`, imported when one is loaded.
+        packages: Key of a fingerprint -> the distribution whose version stands there. These keys say who computed the
+            features and not what they are: readers do not compare them.
+    """
+
+    implementation: ClassVar[str]
+    packages: ClassVar[Mapping[str, str]]
+    kind: str
+    model: str
+    pooled_grid: Annotated[
+        int | None,
+        Field(ge=1, description="side of the grid after adaptive max-pooling (6: 36 visual tokens); null: unpooled"),
+    ] = 6
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"], Field(description="stored precision of cached features")
+    ] = "float16"
+
+    @property
+    def label(self) -> str:
+        """What a feature store's folder is called after."""
+        return self.model
+
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Returns the width of the features from the encoder's description alone, no weights needed.
+
+        Raises:
+            ConfigError: The encoder is not known here, or gives no grid of features.
+        """
+
+    def known_fingerprint(self) -> dict[str, Any]:
+        """Returns the part of the fingerprint (`ImageEncoder.fingerprint`) that is known without loading the encoder.
+
+        A kind adds its other settings that change the features.
+        """
+        return {"kind": self.kind, "model": self.model, "pooled_grid": self.pooled_grid, "dtype": self.dtype}
+
+    def load(self, device: str | torch.device = "cpu") -> ImageEncoder:
+        """Loads the encoder onto a device, frozen.
+
+        Raises:
+            ConfigError: It is not known, its files are incomplete or do not fit together, or the settings do not fit
+                it.
+        """
+        module, name = self.implementation.split(":")
+        encoder = cast("ImageEncoder", getattr(import_module(module), name)(self))
+        return encoder.to(device)
