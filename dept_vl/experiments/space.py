@@ -164,7 +164,7 @@ def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -
     for key, values in sweep.space.items():
         where = f"{path}: sweep.space: {key}"
         name = new_key(key)
-        if name not in known:
+        if name not in known and not name.startswith("tuner.parts."):  # those are checked with the runs' settings
             raise ConfigError(f"{where}: is no setting{suggest(key, known)}")
         if name in _FIXED:
             raise ConfigError(f"{where}: cannot be varied in a sweep; set it for all runs")

@@ -21,7 +21,7 @@ from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
-from dept_vl.tuners.stack.config import expand_name
+from dept_vl.tuners.stack.config import collapse_name, expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -51,7 +51,14 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     overlay: Tree = {}
     for key, value in overrides.items():
         _set(overlay, new_key(key), value)
-    check_same_kinds(tree, overlay)
+    below, above = tree.get("tuner"), overlay.get("tuner")
+    if isinstance(below, dict) and isinstance(above, dict):
+        named = {**tree, "tuner": collapse_name(below)}
+        check_same_kinds(named, {**overlay, "tuner": collapse_name(above, below)})
+        below = expand_name(below)
+        tree, overlay = {**tree, "tuner": below}, {**overlay, "tuner": expand_name(above, below)}
+    else:
+        check_same_kinds(tree, overlay)
     return config_from_tree(_merge(tree, overlay), where=where)
 
 
@@ -128,6 +135,8 @@ def describe_settings() -> str:
 
 def _set(tree: Tree, key: str, value: Any) -> None:
     *parents, last = key.split(".")
+    if not last or not all(parents):
+        raise ConfigError(f"{key!r}: is not the name of a setting; a name is words with dots between, as in tuner.lr")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
@@ -158,6 +167,9 @@ def _describe(detail: Mapping[str, Any]) -> str:
         known = setting_names()
         if location in known:
             return f"{location}: unknown setting of the kind chosen (another has it), given {given}"
+        if location.startswith("tuner.parts."):  # a part has the settings of its method
+            part = ".".join(location.split(".")[:3])
+            known = [f"{part}.{key.removeprefix('tuner.')}" for key in known if key.startswith("tuner.")]
         near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
         return f"{location}: unknown setting, given {given}{near}"
     if detail["type"] == "union_tag_invalid":

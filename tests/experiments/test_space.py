@@ -36,6 +36,14 @@ def test_overrides_go_to_the_sweep_or_to_its_runs(tmp_path):
     assert (config.seed, config.data.batch_size, config.tuner.lr) == (4, 2, 0.2)
 
 
+def test_a_stack_s_parts_can_be_varied(tmp_path):
+    text = "tuner: {name: dept+lora}\nsweep: {space: {tuner.parts.lora.rank: [2, 4]}}"
+    plan = plan_of(tmp_path, text)
+    assert [plan.config(point).tuner.parts["lora"].rank for point in plan.points] == [2, 4]
+    with pytest.raises(ConfigError, match=r"tuner\.parts\.lora\.rnk: unknown setting"):
+        plan_of(tmp_path, text.replace("rank", "rnk"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.tuners.methods import Method
 from dept_vl.tuners.settings import TunerSettings
@@ -46,17 +47,44 @@ class StackConfig(TunerSettings):
         }
 
 
-def expand_name(tuner: dict[str, Any]) -> dict[str, Any]:
+def expand_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) -> dict[str, Any]:
     """Returns the settings of ``dept+lora`` as those of a stack; others as they are.
 
     A rate given to the whole is the first part's, as `lr` is always that of the first group.
+
+    Args:
+        tuner: Nested settings of a tuner.
+        below: Those that they will be laid over, expanded; None where there are none.
+
+    Raises:
+        ConfigError: They have settings of a part that the stack has not.
     """
-    name = tuner.get("name")
-    if not isinstance(name, str) or "+" not in name:
+    names = _part_names(tuner) or _part_names(below or {})
+    if not names:
         return tuner
     given = tuner.get("parts") or {}
-    names = name.split("+")
-    parts = {part: given.get(part) or {} for part in names} if isinstance(given, dict) else given
-    if "lr" in tuner and isinstance(parts, dict):
-        parts = {**parts, names[0]: {"lr": tuner["lr"], **parts[names[0]]}}
-    return {**{key: value for key, value in tuner.items() if key != "lr"}, "name": "stack", "parts": parts}
+    rest = {key: value for key, value in tuner.items() if key not in ("name", "parts", "lr")}
+    if not isinstance(given, dict):
+        return {**rest, "name": "stack", "parts": given}
+    for part in given:
+        if part not in names:
+            raise ConfigError(f"tuner.parts.{part}: {'+'.join(names)!r} has no such part")
+    parts = {part: given.get(part) or {} for part in names}
+    first = parts[names[0]]
+    if "lr" in tuner and isinstance(first, dict):
+        parts[names[0]] = {"lr": tuner["lr"], **first}
+    return {**rest, "name": "stack", "parts": parts}
+
+
+def collapse_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Returns settings with a stack called after its parts, as it is on the command line; see `expand_name`."""
+    names = _part_names(tuner) or (_part_names(below or {}) if tuner.get("name") == "stack" else [])
+    return {**tuner, "name": "+".join(names)} if names else tuner
+
+
+def _part_names(tuner: dict[str, Any]) -> list[str]:
+    """Returns the names of a stack's parts; none where it is no stack, or does not say."""
+    name, parts = tuner.get("name"), tuner.get("parts")
+    if isinstance(name, str) and "+" in name:
+        return name.split("+")
+    return list(parts) if name == "stack" and isinstance(parts, dict) else []

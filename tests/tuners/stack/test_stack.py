@@ -6,7 +6,7 @@ import torch
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.warm_start import warm_start
-from dept_vl.settings.load import load_config
+from dept_vl.settings.load import dump_config, load_config
 from tests.tuners.adapted import logits, make, settings
 
 
@@ -74,6 +74,7 @@ def test_parts_that_train_the_same_tensors_are_refused(folders):
     [
         ({"tuner.name": "dept+lroa"}, r"tuner\.parts\.lroa\.name: unknown tuner 'lroa'; did you mean 'lora'"),
         ({"tuner.name": "dept+lora", "tuner.parts.lora.rnk": 3}, r"tuner\.parts\.lora\.rnk: unknown setting"),
+        ({"tuner.name": "dept+lora", "tuner.parts.bitfit.lr": 1}, r"tuner\.parts\.bitfit: .* has no such part"),
         ({"tuner.name": "stack"}, r"tuner\.parts: .*at least 1 item"),
         ({"tuner.name": "dept+lora", "tuner.parts": 3}, r"tuner\.parts: .*valid dictionary"),
         ({"tuner.name": "dept+stack"}, r"tuner\.parts\.stack\.name: unknown tuner 'stack'"),
@@ -83,6 +84,31 @@ def test_parts_that_train_the_same_tensors_are_refused(folders):
 def test_bad_stacks_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, given)
+
+
+def test_the_command_that_started_a_run_is_laid_over_its_settings(tmp_path):
+    given = {"tuner.name": "dept+lora", "tuner.lr": 0.1, "tuner.parts.lora.rank": 4}
+    config = load_config(None, given)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    for again in ({"tuner.name": "dept+lora"}, {"tuner.name": "stack"}, given, {}):
+        assert load_config(tmp_path / "config.yaml", again) == config
+    other = load_config(tmp_path / "config.yaml", {"tuner.lr": 0.2, "tuner.parts.lora.rank": 3}).tuner
+    assert (other.parts["dept"].lr, other.parts["lora"].rank) == (0.2, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tuner.name": "dept+bitfit"}, r"'dept\+bitfit' was asked for, .* sets fields of 'dept\+lora'"),
+        ({"tuner.name": "lora"}, r"'lora' was asked for, .* sets fields of 'dept\+lora'"),
+        ({"tuner.parts.bitfit.lr": 1}, r"tuner\.parts\.bitfit: 'dept\+lora' has no such part"),
+        ({"tuner.parts.lora.rnk": 3}, r"did you mean 'tuner\.parts\.lora\.rank'"),
+    ],
+)
+def test_another_stack_is_not_laid_over_a_file(tmp_path, given, message):
+    (tmp_path / "config.yaml").write_text(dump_config(load_config(None, {"tuner.name": "dept+lora"})))
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "config.yaml", given)
 
 
 def test_a_run_of_a_stack_is_called_after_its_parts():
