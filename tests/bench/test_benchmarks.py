@@ -19,6 +19,7 @@ def test_help_imports_no_torch():
     assert not imports_torch()
 
 
+@pytest.mark.bench
 def test_captions_are_compared_and_written(tmp_path):
     text = run_benchmark(
         "captions", cache_features=cache_features, work_dir=tmp_path, output_dir=tmp_path / "out", **TINY
@@ -28,11 +29,13 @@ def test_captions_are_compared_and_written(tmp_path):
     assert json.loads(file.read_text())["floors"][0]["bound"] == 1.0
 
 
+@pytest.mark.bench
 def test_vision_trains_with_cached_features_and_on_the_fly(tmp_path):
     text = run_benchmark("vision", cache_features=cache_features, work_dir=tmp_path, **TINY)
     assert "share of training time waiting for data" in text
 
 
+@pytest.mark.bench
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["training", "evaluation", "features", "means", "growth", "paper-efficiency"])
 def test_every_other_benchmark_runs(tmp_path, name):

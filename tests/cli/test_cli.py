@@ -256,7 +256,7 @@ def launch(arguments, *, processes=1):
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("processes", [1, 2], ids=["loader workers", "torchrun"])
 def test_a_signal_to_every_process_of_a_job_saves_a_checkpoint(train_arguments, tmp_path, processes):
     place = train_arguments.index("--loop.max_steps") + 1

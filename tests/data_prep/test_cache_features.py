@@ -258,7 +258,7 @@ def test_killed_mid_build_and_resumed_gives_the_bytes_of_an_unbroken_run(clip, d
     assert contents(cache(clip, data).folder) == whole  # waits for the dead build's workers to let go of the lock
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_share_the_work(clip, data, tmp_path):
     whole = contents(cache(clip, data).folder)
     os.replace(data / "features", tmp_path / "one-process")
@@ -270,7 +270,7 @@ def test_two_processes_share_the_work(clip, data, tmp_path):
     assert "13/13" in printed, "the main process wrote shards 0, 2 and 4: 5 + 5 + 3 images"
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_ends_the_launch_and_the_next_one_finishes_its_work(clip, data, tmp_path, rank):
     whole = contents(cache(clip, data).folder)

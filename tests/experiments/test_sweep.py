@@ -119,7 +119,7 @@ def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp
     assert table(plan.folder) == table(tmp_path / "a" / "sweep")
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
     base = {**base, "loop.max_steps": 30}
     plan = plan_of(tmp_path, base, GRID)

@@ -276,6 +276,7 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
         torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / name), atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.distributed
 def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same_weights(config, tiny_data, tmp_path):
     """The launcher's variables are accelerate's own; it would itself start two processes only on GPUs."""
     config = with_settings(config, tmp_path / "whole")
