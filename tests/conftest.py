@@ -15,12 +15,26 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from tests.fresh_process import FreshProcess, start_server
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 WORDS = (
     "what", "color", "is", "the", "small", "big", "red", "blue", "cube", "ball", "left", "of", "how", "many", "?",
     "green", "vqa", ":", "yes", "no", "one", "two", "0", "1", "2",
 )  # fmt: skip
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Starts the server of fresh processes beside the first tests, if any test needs it."""
+    if any("fresh_process" in getattr(item, "fixturenames", ()) for item in session.items):
+        start_server()
+
+
+@pytest.fixture
+def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> FreshProcess:
+    """Runs functions in processes that have done nothing before."""
+    return FreshProcess(tmp_path_factory.mktemp("fresh"))
 
 
 @pytest.fixture(scope="session")
