@@ -1,7 +1,7 @@
 """Shared fixtures: where the real data lie, and a small prepared task with everything a run needs."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,6 +29,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Starts the server of fresh processes beside the first tests, if any test needs it."""
     if any("fresh_process" in getattr(item, "fixturenames", ()) for item in session.items):
         start_server()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _written_is_enough() -> Iterator[None]:
+    """Waits for no disk: no test cuts the power, and a run of a few steps would wait for a fifth of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture
