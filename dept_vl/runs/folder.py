@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,12 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@cache
 def _commit() -> str | None:
-    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed."""
+    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed.
+
+    Asked once a process: what changes in the checkout later is not what runs.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
