@@ -10,7 +10,8 @@ from dept_vl.experiments.transfer import transfer
 from dept_vl.reports.paper_tables import read_outcome
 from dept_vl.reports.text import describe_transfer
 from dept_vl.settings.load import load_config
-from dept_vl.training.trainer import _Trainer, train
+from dept_vl.training.trainer import train
+from tests.experiments.conftest import written_at
 
 WORDS = ("red", "blue", "big", "small", "cube", "ball", "left", "green")
 
@@ -61,15 +62,18 @@ def test_the_best_source_on_validation_is_tested_beside_the_control(settings, te
     assert len(outcome.scores["accuracy"]) == 2
 
 
-def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path, monkeypatch):
+def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path):
     source = load_config(None, {**settings, "task": "sst2", "output_dir": str(tmp_path / "mine")})
     train(source, text_data)
     target, sources = plan_transfer("cola", ["sst2"], None, settings, source_runs=[f"sst2={tmp_path / 'mine'}"])
+    before = written_at(tmp_path)
     first = transfer(target, sources, text_data)
     assert not (tmp_path / "transfer" / "source-sst2").exists()
-    monkeypatch.setattr(_Trainer, "fit", lambda *_: pytest.fail("trained again"))
+    trained = written_at(tmp_path)
+    assert before.items() < trained.items()
     again = transfer(target, sources, text_data, resume=True)
     assert again.best.test == first.best.test
+    assert written_at(tmp_path) == trained
 
 
 def test_prompt_tuning_makes_it_spot(settings, text_data):

@@ -99,6 +99,15 @@ def test_multirc_keeps_questions_whole_under_fixed_only(shared_data, tmp_path):
     assert len(set(groups["test"])) == 953 - 953 // 2
 
 
+def test_words_of_each_text_column_are_counted(tmp_path):
+    rows = [{"question": "a " * n, "answers": ["x", "x y"], "context": "c"} for n in range(1, 201)]
+    write_rows(tmp_path / "raw" / "validation.jsonl", rows)
+    words = prepare("nq", tmp_path / "raw", tmp_path / "out", subset=True).splits["test"].words
+    assert words["question"] == {"max": 200, "p99": 198, "mean": 100.5}
+    assert words["references"] == {"max": 2, "p99": 2, "mean": 1.5}
+    assert "target_weights" not in words
+
+
 def test_a_large_task_holds_1000_training_rows_out(tmp_path):
     write_rows(tmp_path / "raw" / "train.jsonl", cola_rows(1_250))
     write_rows(tmp_path / "raw" / "validation.jsonl", cola_rows(7))
