@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dept_vl.experiments.runs import Spread
+    from dept_vl.experiments.scores import Spread
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
     from dept_vl.experiments.transfer import TransferResult

@@ -4,7 +4,7 @@ import statistics
 import pytest
 
 from dept_vl.errors import ConfigError
-from dept_vl.experiments.runs import spread
+from dept_vl.experiments.scores import spread
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.reports.text import describe_seeds
 from dept_vl.settings.load import load_config

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
+from dept_vl.models.adapter.presence import CONFIG_FILE, WEIGHTS_FILE, require_adapter
 from dept_vl.models.config import FROZEN, VisualPositionBias
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json
@@ -30,8 +31,6 @@ from dept_vl.tuners import TunerConfig
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
 FORMAT_VERSION = 1
 
@@ -160,10 +159,9 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], AdapterConfig]:
         CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings, or a
             tensor holds a value that is not finite.
     """
+    require_adapter(folder)
     config, described = _read_config(folder)
     path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no adapter here ({WEIGHTS_FILE} is missing)")
     try:
         with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
@@ -286,9 +284,8 @@ def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> 
 
 
 def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
+    require_adapter(folder, [CONFIG_FILE])
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no adapter here ({CONFIG_FILE} is missing)")
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:
