@@ -10,7 +10,8 @@ import torch
 
 from dept_vl.bench.training_jobs import padded, released_model
 from dept_vl.bench.workload import TASK, TextWork, shape, train_config, write_colour_work
-from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split
+from dept_vl.inference.answer import Answerer, agreement, predict_split
+from dept_vl.inference.decoding import choose_decoding
 from dept_vl.models.adapted_model import CLIPT5, build_model
 from dept_vl.runs.open import open_dataset
 from dept_vl.settings.load import config_from_tree

@@ -6,20 +6,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import split_path
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
+from dept_vl.evaluators import Reference, TokenizerName, align, check_available, evaluate
 from dept_vl.evaluators.official_files import load_caption_references, load_results, load_vqa_references, write_results
+from dept_vl.inference.decoding import Decoding, choose_decoding
+from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.runs.folder import describe_run
+from dept_vl.runs.refusals import check_prepared
 from dept_vl.settings.load import TrainConfig
 from dept_vl.system.atomic import write_json
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
-    from dept_vl.inference.answer import Decoding
     from dept_vl.runs.session import Session
 
 REFERENCE_READERS: dict[tuple[str, ...], Callable[..., dict[int, Reference]]] = {
@@ -93,9 +95,11 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split, to_references
+    check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
+    check_prepared(config, data_dir, [split])
+
+    from dept_vl.inference.answer import Answerer, agreement, predict_split, to_references
     from dept_vl.models.adapted_model import CLIPT5
-    from dept_vl.models.adapter.files import WEIGHTS_FILE
     from dept_vl.models.sharding import place_model
     from dept_vl.runs.open import check_features, open_dataset
     from dept_vl.runs.session import Session
@@ -104,10 +108,8 @@ def evaluate_run(
     session = session or Session()
     started = time.perf_counter()
     task, state = get_task(config.task), process_state()
-    names = _check_metrics(task, metrics, tokenizer)
-    decoding = choose_decoding(config, task)
-    methods = (decoding.method, *({"generate", "score"} - {decoding.method} if with_agreement else ()))
-    ways = {method: choose_decoding(config, task, method) for method in methods}
+    names, ways = list(metrics or task.evaluators), _choose_ways(config, with_agreement=with_agreement)
+    decoding = next(iter(ways.values()))
     model, codec = CLIPT5.from_pretrained(
         run_dir,
         config.model,
@@ -162,6 +164,36 @@ def evaluate_run(
     return result
 
 
+def check_evaluation(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+    with_agreement: bool = False,
+) -> None:
+    """Refuses what `evaluate_run` cannot do, whatever the data, without torch.
+
+    Raises:
+        ConfigError: A metric is unknown or cannot run here, or answers cannot be made in that way.
+        CheckpointError: There is no adapter in `run_dir`.
+    """
+    check_available(list(metrics or get_task(config.task).evaluators), tokenizer)
+    _choose_ways(config, with_agreement=with_agreement)
+    require_adapter(run_dir)
+
+
+def _choose_ways(config: TrainConfig, *, with_agreement: bool) -> dict[str, Decoding]:
+    """Returns how answers are made, by method: the settings' way, and behind it the other one if both are compared."""
+    task = get_task(config.task)
+    chosen = choose_decoding(config, task)
+    ways: dict[str, Decoding] = {chosen.method: chosen}
+    if with_agreement:
+        other: Literal["generate", "score"] = "generate" if chosen.method == "score" else "score"
+        ways[other] = choose_decoding(config, task, other)
+    return ways
+
+
 def evaluate_file(
     task_name: str,
     predictions: Path,
@@ -189,7 +221,8 @@ def evaluate_file(
     """
     started = time.perf_counter()
     task = get_task(task_name)
-    names = _check_metrics(task, metrics, tokenizer)
+    names = list(metrics or task.evaluators)
+    check_available(names, tokenizer)
     if set(references) != set(task.reference_files) or not task.reference_files:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
@@ -216,15 +249,6 @@ def evaluate_file(
 def _described(decoding: Decoding) -> dict[str, Any]:
     """Returns how answers were made, without the labels, which are the task's."""
     return {key: value for key, value in asdict(decoding).items() if key != "labels"}
-
-
-def _check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
-    """Returns the evaluators to run, all known and able to run here, before any model is loaded."""
-    from dept_vl.evaluators import check_available
-
-    names = list(metrics or task.evaluators)
-    check_available(names, tokenizer)
-    return names
 
 
 def _write_scores(

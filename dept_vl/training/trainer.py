@@ -19,7 +19,8 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import evaluate
-from dept_vl.inference.answer import Answerer, choose_decoding, predict_split, to_references
+from dept_vl.inference.answer import Answerer, predict_split, to_references
+from dept_vl.inference.decoding import choose_decoding
 from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget

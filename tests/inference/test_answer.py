@@ -10,7 +10,8 @@ import torch
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError
-from dept_vl.inference.answer import Answerer, agreement, choose_decoding, predict_split
+from dept_vl.inference.answer import Answerer, agreement, predict_split
+from dept_vl.inference.decoding import choose_decoding
 from dept_vl.models.adapted_model import build_model
 from dept_vl.runs.open import open_dataset
 from dept_vl.settings.load import load_config
