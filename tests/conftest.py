@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from tests.fresh_process import FreshProcess, start_server
 
+pytest_plugins = ["tests.allowed_skips"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 WORDS = (
@@ -49,7 +51,7 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> FreshProcess:
 def shared_data() -> Path:
     """The folder of real third-party data beside the checkout; skips the test when it is absent."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("needs the real data in ../shared/data, which is not beside this checkout")
+        pytest.skip("needs the complete real data in ../shared/data, which is not beside this checkout")
     return SHARED_DATA
 
 
