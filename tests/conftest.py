@@ -15,10 +15,12 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from tests.data_prep.photographs import Photographs, draw_photographs, real_photographs
 from tests.fresh_process import FreshProcess, start_server
 
 pytest_plugins = ["tests.allowed_skips"]
 
+EXCERPT = Path(__file__).resolve().parent / "data" / "excerpt"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 WORDS = (
@@ -48,11 +50,25 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> FreshProcess:
 
 
 @pytest.fixture(scope="session")
+def excerpt() -> Path:
+    """Real data that every clone has: a few hundred rows of what `shared_data` has in full."""
+    return EXCERPT
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real third-party data beside the checkout; skips the test when it is absent."""
+    """The folder of complete real data beside the checkout; skips the test when it is absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the complete real data in ../shared/data, which is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", params=["drawn", "real"])
+def photographs(request: pytest.FixtureRequest, excerpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    """Photographs with questions and captions; the real ones lie beside the checkout."""
+    if request.param == "drawn":
+        return draw_photographs(tmp_path_factory.mktemp("photographs"), excerpt)
+    return real_photographs(request.getfixturevalue("shared_data"))
 
 
 def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, d_model: int = 16) -> Path:

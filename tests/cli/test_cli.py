@@ -143,20 +143,20 @@ def test_info_counts_a_published_gpt2_without_its_weights(capsys, backbone, froz
     assert f"% of the frozen {frozen}" in out
 
 
-def test_vqa_results_file_is_scored_without_a_model(capsys, shared_data, tmp_path):
-    folder = shared_data / "coco_images"
-    annotations = json.loads((folder / "vqa_annotations.json").read_text())["annotations"]
-    answers = [{"question_id": a["question_id"], "answer": a["multiple_choice_answer"]} for a in annotations]
+def test_vqa_results_file_is_scored_without_a_model(capsys, excerpt, tmp_path):
+    folder = excerpt / "vqa"
+    answers = json.loads((folder / "results_majority.json").read_text())
+    expected = json.loads((folder / "scores.json").read_text())["majority"]["official"]["overall"]
     (tmp_path / "results.json").write_text(json.dumps(answers))
     arguments = [
         "eval", "--task", "vqa", "--predictions", tmp_path / "results.json", "--questions",
-        folder / "vqa_questions.json", "--annotations", folder / "vqa_annotations.json",
+        folder / "questions.json.gz", "--annotations", folder / "annotations.json.gz",
         "--output", tmp_path / "scores.json",
     ]  # fmt: skip
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert f"{len(answers)} scored" in out
-    assert json.loads((tmp_path / "scores.json").read_text())["metrics"]["vqa_accuracy"] > 90
+    assert json.loads((tmp_path / "scores.json").read_text())["metrics"]["vqa_accuracy"] == pytest.approx(expected)
     (tmp_path / "results.json").write_text(json.dumps(answers[:-2]))
     code, _, error = run(capsys, *arguments)
     assert code == 2

@@ -1,6 +1,5 @@
 """Encoding every image once: the same numbers as the encoder's, and nothing lost to a kill or a bad image."""
 
-import gzip
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from dept_vl.models.config import DEMO, ClipConfig
 from dept_vl.models.vision.clip_encoder import ClipEncoder
 from dept_vl.models.vision.clip_weights import read_settings
 from tests.data.feature_stores import contents
-from tests.data_prep.raw_files import official_path, write_raw
+from tests.data_prep.raw_files import official_path, write_json, write_raw
 from tests.models.vision.clip_folders import VIT, save_clip
 
 ROOT = Path(__file__).parents[2]
@@ -179,27 +178,22 @@ def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
     assert cache(demo, tmp_path / "data", "coco").folder == store.folder
 
 
-def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
-    """Every photograph of the real test images has features, under its own id."""
-    photos = shared_data / "coco_images"
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "dataset_coco.json").write_bytes(
-        gzip.decompress((shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz").read_bytes())
-    )
-    (raw / "captions_val2014.json").write_bytes((photos / "captions_images.json").read_bytes())
-    (raw / "captions_train2014.json").write_text('{"images": [], "annotations": []}')
-    prepare_coco(raw, tmp_path / "data", images=photos)
+def test_photographs_through_the_packaged_encoder(photographs, tmp_path):
+    """Every photograph of the test images has features, under its own id."""
+    raw, captions = tmp_path / "raw", photographs.read("captions_images.json")
+    write_json(raw / "dataset_coco.json", {"images": photographs.records})
+    write_json(raw / "captions_val2014.json", captions)
+    write_json(raw / "captions_train2014.json", {"images": [], "annotations": []})
+    prepare_coco(raw, tmp_path / "data", images=photographs.folder)
     demo = ClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
-    listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}
-    pictured = {i["id"] for i in json.loads((photos / "captions_images.json").read_text())["images"]}
-    assert store.image_ids.tolist() == sorted(listed & pictured)
+    expected = {r["cocoid"] for r in photographs.records} & {i["id"] for i in captions["images"]}
+    assert store.image_ids.tolist() == sorted(expected)
     encoder = ClipEncoder.load(demo)
-    for image_id in sorted(listed & pictured)[::20]:
-        (file, *_) = sorted(photos.rglob(f"*{image_id:012d}.jpg"))
-        expected = encoder(encoder.preprocess(open_image(file))[None])
-        torch.testing.assert_close(store.read([image_id]).float(), expected, rtol=2e-3, atol=2e-3)
+    for image_id in sorted(expected)[::20]:
+        (file, *_) = sorted(photographs.folder.rglob(f"*{image_id:012d}.jpg"))
+        features = encoder(encoder.preprocess(open_image(file))[None])
+        torch.testing.assert_close(store.read([image_id]).float(), features, rtol=2e-3, atol=2e-3)
 
 
 # --- kills and processes ----------------------------------------------------------------------------------------
