@@ -6,6 +6,8 @@ heap, seeds, threads and settings are those of a program that has just started, 
 
 import multiprocessing
 import os
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -27,7 +29,7 @@ class FreshProcess:
         self._count = 0
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> BaseProcess:
-        """Starts ``function(*arguments)``; its result is dropped."""
+        """Starts ``function(*arguments)``; a number that it returns is the exit code."""
         self._count += 1
         started = _CONTEXT.Process(target=_work, args=(self._log(), function, arguments))
         started.start()
@@ -40,6 +42,23 @@ class FreshProcess:
         if started.is_alive():
             started.kill()
         return started.exitcode
+
+    def run_launch(self, function: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[int | None]:
+        """Returns the exit codes of ``function(*arguments)`` in two processes that find torchrun's variables."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        started = [
+            self.start(_work_in_launch, {**launch, "RANK": rank, "LOCAL_RANK": rank}, function, arguments)
+            for rank in ("0", "1")
+        ]
+        for process in started:
+            process.join(timeout)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        return [process.exitcode for process in started]
 
     def printed(self) -> str:
         """Returns what the process started last has printed, errors among it."""
@@ -55,9 +74,20 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
+def _work_in_launch(variables: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(variables)
+    _call(function, arguments)
+
+
 def _work(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     with open(log, "w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     tqdm.set_lock(threading.RLock())  # its lock for several processes is reported as leaked when this one is killed
-    function(*arguments)
+    _call(function, arguments)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    result = function(*arguments)
+    if isinstance(result, int):
+        sys.exit(result)

@@ -67,8 +67,9 @@ def test_a_killed_sweep_goes_on_to_what_an_unbroken_one_finds(base, tiny_data, t
     base = {**base, "loop.max_steps": 30, "loop.eval_every_steps": 10, "loop.save_every_steps": 10}
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "killed").mkdir()
-    unbroken = run_sweep(plan_of(tmp_path / "unbroken", base, GRID), tiny_data)
-    plan = plan_of(tmp_path / "killed", base, GRID)
+    grid = {"space": {"optim.prompt_lr": [0.05, 0.3, 1.0]}}
+    unbroken = run_sweep(plan_of(tmp_path / "unbroken", base, grid), tiny_data)
+    plan = plan_of(tmp_path / "killed", base, grid)
     child = start_sweep(fresh_process, tmp_path / "killed" / "sweep.yaml", plan.folder)
     midway = plan.folder / "trial-0001" / "checkpoints" / "step-00000010"
     deadline = time.monotonic() + 120
