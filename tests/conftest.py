@@ -1,7 +1,8 @@
 """Shared fixtures: where the real data lie, and a small prepared task with everything a run needs."""
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,12 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from tests.data_prep.photographs import Photographs, draw_photographs, real_photographs
+from tests.fresh_process import FreshProcess, start_server
+
+pytest_plugins = ["tests.allowed_skips"]
+
+EXCERPT = Path(__file__).resolve().parent / "data" / "excerpt"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 WORDS = (
@@ -23,12 +30,50 @@ WORDS = (
 )  # fmt: skip
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Starts the server of fresh processes beside the first tests, if any test needs it.
+
+    What was imported until here is no garbage: the collector need not look through it every few seconds again.
+    """
+    gc.freeze()
+    if any("fresh_process" in getattr(item, "fixturenames", ()) for item in session.items):
+        start_server()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _written_is_enough() -> Iterator[None]:
+    """Waits for no disk: no test cuts the power, and a run of a few steps would wait for a fifth of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> FreshProcess:
+    """Runs functions in processes that have done nothing before."""
+    return FreshProcess(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="session")
+def excerpt() -> Path:
+    """Real data that every clone has: a few hundred rows of what `shared_data` has in full."""
+    return EXCERPT
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real third-party data beside the checkout; skips the test when it is absent."""
+    """The folder of complete real data beside the checkout; skips the test when it is absent."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("needs the real data in ../shared/data, which is not beside this checkout")
+        pytest.skip("needs the complete real data in ../shared/data, which is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", params=["drawn", "real"])
+def photographs(request: pytest.FixtureRequest, excerpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    """Photographs with questions and captions; the real ones lie beside the checkout."""
+    if request.param == "drawn":
+        return draw_photographs(tmp_path_factory.mktemp("photographs"), excerpt)
+    return real_photographs(request.getfixturevalue("shared_data"))
 
 
 def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, d_model: int = 16) -> Path:

@@ -1,6 +1,5 @@
-"""The whole path through the command line, on drawn scenes and on real photographs, with the packaged backbone."""
+"""The whole path through the command line, on drawn scenes and on photographs, with the packaged backbone."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -133,38 +132,31 @@ def test_an_adapter_refuses_features_of_another_encoder(demo, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def photographs(shared_data, tmp_path_factory) -> Path:
-    """Real COCO photographs with their official questions and captions, laid out as a raw folder.
+def official(photographs, tmp_path_factory) -> Path:
+    """Photographs with their official questions and captions, laid out as a raw folder.
 
     The questions are all on train2014 images; every fifth of those is given to val and to test.
     """
-    raw = tmp_path_factory.mktemp("photographs")
-    photos = shared_data / "coco_images"
-    with gzip.open(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz") as file:
-        records = json.load(file)["images"]
-    index = json.loads((photos / "index.json").read_text())
-    questions = json.loads((photos / "vqa_questions.json").read_text())["questions"]
-    known, with_file = {r["cocoid"] for r in records}, {entry["cocoid"] for entry in index}
-    asked = sorted({q["image_id"] for q in questions} & with_file - known)
-    for number, image_id in enumerate(asked):
+    raw = tmp_path_factory.mktemp("official")
+    records = list(photographs.records)
+    for number, image_id in enumerate(photographs.asked()):
         split = {3: "val", 4: "test"}.get(number % 5, "train")
         name = f"COCO_train2014_{image_id:012d}.jpg"
         records.append({"cocoid": image_id, "split": split, "filepath": "train2014", "filename": name})
     write_json(raw / "dataset_coco.json", {"images": records, "dataset": "coco"})
     for year, is_there in (("train2014", True), ("val2014", False)):
         for key, name in (("questions", f"v2_OpenEnded_mscoco_{year}"), ("annotations", f"v2_mscoco_{year}")):
-            content = json.loads((photos / f"vqa_{key}.json").read_text()) if is_there else {key: []}
+            content = photographs.read(f"vqa_{key}.json") if is_there else {key: []}
             write_json(raw / f"{name}_{key}.json", content)
-    captions = json.loads((photos / "captions_images.json").read_text())
-    write_json(raw / "annotations" / "captions_val2014.json", captions)
+    write_json(raw / "annotations" / "captions_val2014.json", photographs.read("captions_images.json"))
     write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
     return raw
 
 
 @pytest.mark.parametrize("task", ["vqa", "coco"])
-def test_real_photographs_go_through_every_command(photographs, shared_data, tmp_path, capsys, task):
-    photos, data, run_dir = shared_data / "coco_images", tmp_path / "data", tmp_path / "run"
-    run("prepare", "--task", task, "--raw", photographs, "--out", data, "--images", photos)
+def test_photographs_go_through_every_command(official, photographs, tmp_path, capsys, task):
+    photos, data, run_dir = photographs.folder, tmp_path / "data", tmp_path / "run"
+    run("prepare", "--task", task, "--raw", official, "--out", data, "--images", photos)
     run("cache-features", "--task", task, "--config", "demo", "--data-dir", data, "--workers", "0")
     run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
     run("eval", "--checkpoint", run_dir)
@@ -172,10 +164,9 @@ def test_real_photographs_go_through_every_command(photographs, shared_data, tmp
     predictions = json.loads((run_dir / "predictions-test.json").read_text())
     key = {"vqa": "question_id", "coco": "image_id"}[task]
     assert [p[key] for p in predictions] == test["example_id"][:]
-    files = {entry["file"]: entry["cocoid"] for entry in json.loads((photos / "index.json").read_text())}
+    files = photographs.files()
     for split in ("train", "val", "test"):
-        rows = open_split(data, task, split)
-        assert all(files[row["image"]] == row["image_id"] for row in rows)
+        assert all(row["image"] in files[row["image_id"]] for row in open_split(data, task, split))
     asked = ["--question", "What is this?"] if task == "vqa" else []
     capsys.readouterr()
     run("predict", "--checkpoint", run_dir, "--image", photos / test[0]["image"], *asked)

@@ -72,7 +72,7 @@ def test_an_example_has_one_loss_whatever_it_is_batched_with(config, data):
             parts.append(model(batch.input_ids, batch.attention_mask, batch.labels, visual.features(batch)))
         return torch.cat([part.loss_per_example for part in parts]).detach()
 
-    for size in (1, 5, 16):
+    for size in (1, 5):
         torch.testing.assert_close(losses(size), losses(16), rtol=0, atol=1e-5)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import RawFile, Record
@@ -127,6 +126,8 @@ def split_indices(table: pa.Table, rule: SplitRule) -> np.ndarray:
 
 def _part(count: int, rule: SplitRule) -> np.ndarray:
     """Returns the first part, or the rest, of ``range(count)`` in the released code's order."""
+    import torch  # takes a second: what is wrong with the raw files is said before
+
     order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
     cut = count // 2 if rule.cut is None else rule.cut
     return order[:cut] if rule.part == "first" else order[cut:]

@@ -11,7 +11,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from data_prep import demo_world
-from data_prep.cache_features import cache_features
 from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
@@ -20,7 +19,6 @@ from dept_vl.models.demo import ASSETS
 from dept_vl.settings.demo import demo_file, demo_settings
 from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
-from dept_vl.system.processes import process_state
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +40,8 @@ def demo_data_dir() -> Path:
     root = cache_root()
     folder = root / f"demo-{_key()}"
     if not (folder / _DONE).is_file():
+        from dept_vl.system.processes import process_state  # imports torch
+
         if process_state().num_processes > 1:
             raise DataError(
                 f"{folder}: not made yet, and one process makes it; run "
@@ -52,6 +52,8 @@ def demo_data_dir() -> Path:
 
 
 def _make(root: Path, folder: Path) -> None:
+    from data_prep.cache_features import cache_features  # imports torch
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):

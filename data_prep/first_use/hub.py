@@ -11,7 +11,6 @@ from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import DataError
-from dept_vl.system.processes import process_state
 from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,8 @@ def text_data_dir(task: str, protocol: str | None) -> Path:
     folder = task_folder(root, task, protocol)
     if folder.is_dir():
         return root
+    from dept_vl.system.processes import process_state  # imports torch
+
     if process_state().num_processes > 1:
         raise DataError(
             f"{folder}: not made yet, and one process makes it; run `dept-vl prepare --task {task} --protocol "

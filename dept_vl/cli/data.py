@@ -62,12 +62,14 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify is not None:
         _verify_store(options, overrides)
         return
+    from dept_vl.runs.refusals import check_splits
     from dept_vl.tasks import get_task
 
     config = load_settings(options, overrides)
     if not get_task(config.task).uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     data_dir = open_data_dir(config)
+    check_splits(config, data_dir, ["train", "val", "test"])
     from data_prep.cache_features import cache_features
 
     folder = cache_features(
@@ -85,6 +87,9 @@ def _verify_store(options: argparse.Namespace, overrides: dict[str, Any]) -> Non
     given = [*config_overrides(options, overrides), *(["--config"] if options.config else [])]
     if given:
         raise ConfigError(f"{given[0]}: has no effect with --verify")
+    from dept_vl.data.feature_format import read_index
+
+    read_index(options.verify)
     from dept_vl.data.features import FeatureStore
 
     store = FeatureStore.open(options.verify)

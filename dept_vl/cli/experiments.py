@@ -20,10 +20,14 @@ def _add_sweep(commands: Any) -> None:
 def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.config is None:
         raise ConfigError("--config: a sweep needs a file with a 'sweep' section, such as configs/sweeps/paper.yaml")
+    from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.space import load_plan
+    from dept_vl.runs.refusals import check_prepared
 
     plan = load_plan(options.config, config_overrides(options, overrides))
+    check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))
+    check_prepared(plan.config({}), data_dir, ["train", "val"])
     from dept_vl.experiments.sweep import run_sweep
     from dept_vl.reports.text import describe_sweep
 
@@ -59,7 +63,9 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError("task: a transfer has --target and --sources instead")
     if options.seeds and "seed" in settings:
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
-    from dept_vl.experiments.plan import plan_transfer
+    from dept_vl.experiments.folder import check_experiment
+    from dept_vl.experiments.plan import check_seeds, check_transfer, plan_transfer, transfer_record
+    from dept_vl.runs.refusals import check_prepared
 
     target, sources = plan_transfer(
         options.target,
@@ -69,10 +75,17 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         source_config=options.source_config,
         source_runs=options.source_runs,
     )
+    if options.seeds is not None:
+        check_seeds(options.seeds)
+    check_transfer(target, sources)
+    record = transfer_record(target, sources)
+    check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)
+    check_prepared(target, data_dir, ["train", "val"])
     for source in sources.values():
         if not isinstance(source, Path):
             open_data_dir(source)  # makes what is made on first use, in the same folder
+            check_prepared(source, data_dir, ["train", "val"])
     from dept_vl.experiments.transfer import transfer
     from dept_vl.reports.text import describe_transfer
 

@@ -25,6 +25,9 @@ def _add_import(commands: Any) -> None:
 
 def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("import-official", overrides)
+    from dept_vl.runs.refusals import check_import
+
+    check_import(options.folder, options.out, task=options.task, overwrite=options.overwrite)
     from dept_vl.runs.released import import_official
 
     adapter = import_official(
@@ -50,6 +53,9 @@ def _add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("export-official", overrides)
+    from dept_vl.runs.refusals import check_export
+
+    check_export(options.run, options.out)
     from dept_vl.runs.released import export_official
 
     export_official(options.run, options.out)

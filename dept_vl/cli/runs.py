@@ -27,8 +27,15 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds:
         _train_seeds(options, overrides)
         return
+    from dept_vl.runs.decoding import choose_decoding
+    from dept_vl.runs.refusals import check_prepared, check_start
+    from dept_vl.tasks import get_task
+
     config = load_settings(options, overrides)
+    choose_decoding(config, get_task(config.task).under(config.data.protocol))
+    check_start(config, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
+    check_prepared(config, data_dir, ["train", "val"])
     from dept_vl.reports.text import describe_training
     from dept_vl.training.trainer import train
 
@@ -39,8 +46,15 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if "seed" in config_overrides(options, overrides):
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from dept_vl.experiments.folder import check_experiment
+    from dept_vl.experiments.plan import check_seeds, seeds_record
+    from dept_vl.runs.refusals import check_prepared
+
+    check_seeds(options.seeds)
     config = load_settings(options, overrides, resume_from="seeds.yaml")
+    check_experiment(config.run_dir, "seeds", seeds_record(config), resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
+    check_prepared(config, data_dir, ["train", "val"])
     from dept_vl.experiments.seeds import train_seeds
     from dept_vl.reports.text import describe_seeds
 
@@ -107,9 +121,12 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             output=options.output,
         )
     else:
-        from dept_vl.inference.evaluate import evaluate_run
+        from dept_vl.inference.evaluate import check_evaluation, evaluate_run
 
         config, run_dir = _run_config(options, overrides)
+        check_evaluation(
+            config, run_dir, metrics=metrics, tokenizer=options.tokenizer, with_agreement=options.decode_agreement
+        )
         result = evaluate_run(
             config,
             open_data_dir(config),
@@ -189,8 +206,8 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from dept_vl.inference.predict import predict_inputs, read_inputs, write_predictions
-    from dept_vl.reports.text import describe_predictions
+    from dept_vl.inference.inputs import check_inputs, read_inputs
+    from dept_vl.models.adapter.presence import require_adapter
 
     config, run_dir = _run_config(options, overrides)
     columns = _columns(options.column)
@@ -199,6 +216,11 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     inputs = read_inputs(config.task, image=options.image, file=options.input, columns=columns)
     if options.sheet and any(item.image is None for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
+    check_inputs(config, inputs, num_beams=options.beams)
+    require_adapter(run_dir)
+    from dept_vl.inference.predict import predict_inputs, write_predictions
+    from dept_vl.reports.text import describe_predictions
+
     predictions = predict_inputs(config, run_dir, inputs, num_beams=options.beams)
     print(describe_predictions(predictions))
     if options.output:

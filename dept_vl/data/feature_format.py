@@ -176,6 +176,19 @@ def read_index(folder: Path) -> StoreIndex:
     return index
 
 
+def finished_stores(data_dir: Path) -> list[Path]:
+    """Returns the folders of all finished stores under ``data_dir/features``."""
+    return sorted(path.parent for path in (data_dir / "features").glob(f"*/{INDEX}"))
+
+
+def no_store_fits(data_dir: Path, why: str = "there is no finished store") -> DataError:
+    """Returns the error that says that a run's features are not there."""
+    return DataError(
+        f"{data_dir / 'features'}: no cached features of the encoder asked for ({why}); "
+        f"run: dept-vl cache-features --task TASK --data-dir {data_dir}, with the same model.image_encoder settings"
+    )
+
+
 def _image_id(value: Any) -> int:
     """Returns an image id; whatever is none, or does not fit 64 bits, is a ValueError."""
     if not isinstance(value, int) or not -(2**63) <= value < 2**63:

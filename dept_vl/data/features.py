@@ -178,9 +178,8 @@ def find_store(data_dir: Path, wanted: Mapping[str, Any]) -> FeatureStore:
     Raises:
         DataError: No store agrees (the message lists what each one differs in), or several do.
     """
-    folders = sorted(path.parent for path in (data_dir / "features").glob(f"*/{files.INDEX}"))
     fitting, notes = [], []
-    for folder in folders:
+    for folder in files.finished_stores(data_dir):
         found = files.read_index(folder).fingerprint
         differing = [key for key in wanted if found.get(key) != wanted[key]]
         if differing:
@@ -189,11 +188,7 @@ def find_store(data_dir: Path, wanted: Mapping[str, Any]) -> FeatureStore:
         else:
             fitting.append(folder)
     if not fitting:
-        seen = "; ".join(notes) if notes else "there is no finished store"
-        raise DataError(
-            f"{data_dir / 'features'}: no cached features of the encoder asked for ({seen}); "
-            f"run: dept-vl cache-features --task TASK --data-dir {data_dir}, with the same model.image_encoder settings"
-        )
+        raise files.no_store_fits(data_dir, "; ".join(notes)) if notes else files.no_store_fits(data_dir)
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting)
         raise DataError(f"{data_dir / 'features'}: several stores fit ({names}); name one with data.feature_dir")

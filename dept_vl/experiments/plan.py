@@ -1,4 +1,4 @@
-"""What a transfer consists of, from names and files to checked settings. No torch."""
+"""What several seeds or a transfer consist of, from names and files to checked settings. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.experiments.folder import settings_tree
+from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.registry import suggest
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
@@ -50,6 +52,48 @@ def plan_transfer(
     for name in sources:
         planned[name] = runs.get(name) or load_config(source_config or path, {**shared, "task": name})
     return config, planned
+
+
+def check_transfer(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> None:
+    """Refuses sources that are none.
+
+    Raises:
+        ConfigError: There is none, one is the target, or the target starts from a run of its own.
+        CheckpointError: A source run has no adapter.
+    """
+    if target.init.source is not None:
+        raise ConfigError("init.from: has no effect in a transfer; name runs with --source-runs TASK=RUN")
+    if not sources:
+        raise ConfigError("--sources: names no source task")
+    if target.task in sources:
+        raise ConfigError(f"--sources: {target.task!r} is the target itself")
+    for name, given in sources.items():
+        if isinstance(given, Path) and not (given / WEIGHTS_FILE).is_file():
+            raise CheckpointError(
+                f"--source-runs {name}={given}: no adapter there ({WEIGHTS_FILE} is missing); leave the run out to "
+                "train it here"
+            )
+
+
+def transfer_record(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> dict[str, Any]:
+    """Returns what a resumed transfer must agree in."""
+    given = {name: str(one) if isinstance(one, Path) else settings_tree(one) for name, one in sources.items()}
+    return {**settings_tree(target), "seed": 0, "sources": given}
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that are no seeds, or twice the same.
+
+    Raises:
+        ConfigError: As said.
+    """
+    if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds: expected different numbers from 0 on, such as 0,1,2, got {list(seeds)}")
+
+
+def seeds_record(config: TrainConfig) -> dict[str, Any]:
+    """Returns what several seeds that are gone on with must agree in."""
+    return {**settings_tree(config), "seed": 0}
 
 
 def _parse_runs(source_runs: Sequence[str], sources: Sequence[str]) -> dict[str, Path]:

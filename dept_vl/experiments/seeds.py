@@ -6,20 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dept_vl.errors import ConfigError
-from dept_vl.experiments.runs import (
-    STD,
-    FinishedRun,
-    Spread,
-    finish,
-    open_experiment,
-    run_record,
-    score,
-    settings_tree,
-    spread,
-    spread_records,
-    spreads,
-)
+from dept_vl.experiments.folder import open_experiment, settings_tree
+from dept_vl.experiments.plan import check_seeds, seeds_record
+from dept_vl.experiments.runs import FinishedRun, finish, run_record, score
+from dept_vl.experiments.scores import STD, Spread, spread, spread_records, spreads
 from dept_vl.runs.folder import describe_run
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
@@ -71,7 +61,7 @@ def train_seeds(
     check_seeds(seeds)
     session = session or Session()
     folder = config.run_dir
-    open_experiment(folder, "seeds", {**settings_tree(config), "seed": 0}, resume=resume, overwrite=overwrite)
+    open_experiment(folder, "seeds", seeds_record(config), resume=resume, overwrite=overwrite)
     runs = tuple(
         score(finish(run_config, data_dir, session), data_dir, session) for run_config in seed_configs(config, seeds)
     )
@@ -86,16 +76,6 @@ def train_seeds(
 def seed_configs(config: TrainConfig, seeds: Sequence[int]) -> list[TrainConfig]:
     """Returns the settings of every seed's run."""
     return [replace(config, seed=seed, output_dir=str(config.run_dir / f"seed-{seed}")) for seed in seeds]
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that are no seeds, or twice the same.
-
-    Raises:
-        ConfigError: As said.
-    """
-    if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"--seeds: expected different numbers from 0 on, such as 0,1,2, got {list(seeds)}")
 
 
 def _write(result: SeedsResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +87,12 @@ class SweepPlan:
         """Where the sweep goes: `output_dir`, or ``runs/<task>-<tuner>-sweep``."""
         base = self.config({})
         return Path(base.output_dir or f"runs/{base.task}-{base.tuner.label}-sweep")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a resumed sweep must agree in."""
+        overrides = {key: value for key, value in self.overrides.items() if key != "output_dir"}
+        return {"sweep": asdict(self.sweep), "settings": self.tree, "overrides": overrides}
 
     @property
     def points(self) -> list[dict[str, Value]]:

@@ -12,9 +12,8 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
@@ -23,7 +22,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dept_vl.errors import CheckpointError, ConfigError, DivergenceError, PrunedError
-from dept_vl.experiments.runs import FinishedRun, finish, open_experiment, score
+from dept_vl.experiments.folder import open_experiment
+from dept_vl.experiments.runs import FinishedRun, finish, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
 from dept_vl.runs.callbacks import Callback
@@ -80,8 +80,7 @@ def run_sweep(
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = plan.folder
-    settings = {"sweep": asdict(plan.sweep), "settings": plan.tree, "overrides": _recorded(plan.overrides)}
-    open_experiment(folder, "sweep", settings, resume=resume, overwrite=overwrite)
+    open_experiment(folder, "sweep", plan.record, resume=resume, overwrite=overwrite)
     session = session or Session()
     try:
         study = _open_study(plan, folder)
@@ -93,10 +92,6 @@ def run_sweep(
         return _conclude(study, plan, folder, data_dir, session)
     except json.JSONDecodeError as error:  # what Optuna says of its journal
         raise CheckpointError(f"{folder / _JOURNAL}: damaged, or replaced while the sweep ran: {error}") from None
-
-
-def _recorded(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in overrides.items() if key != "output_dir"}
 
 
 def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:

@@ -9,22 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.experiments.runs import (
-    STD,
-    FinishedRun,
-    Spread,
-    finish,
-    open_experiment,
-    run_record,
-    score,
-    settings_tree,
-    spread,
-    spread_records,
-    spreads,
-)
-from dept_vl.experiments.seeds import check_seeds, seed_configs
-from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.experiments.folder import open_experiment, settings_tree
+from dept_vl.experiments.plan import check_seeds, check_transfer, transfer_record
+from dept_vl.experiments.runs import FinishedRun, finish, run_record, score
+from dept_vl.experiments.scores import STD, Spread, spread, spread_records, spreads
+from dept_vl.experiments.seeds import seed_configs
 from dept_vl.runs.folder import describe_run
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import InitConfig, TrainConfig
@@ -95,18 +84,11 @@ def transfer(
     Raises:
         ConfigError, DataError, CheckpointError: As `train`; a source is the target; a source run has no adapter.
     """
-    if target.init.source is not None:
-        raise ConfigError("init.from: has no effect in a transfer; name runs with --source-runs TASK=RUN")
     seeds = [target.seed] if seeds is None else seeds
     check_seeds(seeds)
-    _check_sources(target, sources)
+    check_transfer(target, sources)
     folder, session = target.run_dir, session or Session()
-    settings = {
-        **settings_tree(target),
-        "seed": 0,
-        "sources": {name: _recorded(given) for name, given in sources.items()},
-    }
-    open_experiment(folder, "transfer", settings, resume=resume, overwrite=overwrite)
+    open_experiment(folder, "transfer", transfer_record(target, sources), resume=resume, overwrite=overwrite)
     trained = {name: _source_run(name, given, folder, data_dir, session) for name, given in sources.items()}
     starts = tuple(_train_from(name, run, target, seeds, data_dir, session) for name, run in trained.items())
     scratch = _train_from(SCRATCH, None, target, seeds, data_dir, session)
@@ -121,23 +103,6 @@ def transfer(
     if process_state().is_main_process:
         _write(result, trained)
     return result
-
-
-def _check_sources(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> None:
-    if not sources:
-        raise ConfigError("--sources: names no source task")
-    if target.task in sources:
-        raise ConfigError(f"--sources: {target.task!r} is the target itself")
-    for name, given in sources.items():
-        if isinstance(given, Path) and not (given / WEIGHTS_FILE).is_file():
-            raise CheckpointError(
-                f"--source-runs {name}={given}: no adapter there ({WEIGHTS_FILE} is missing); leave the run out to "
-                "train it here"
-            )
-
-
-def _recorded(given: TrainConfig | Path) -> object:
-    return str(given) if isinstance(given, Path) else settings_tree(given)
 
 
 def _source_run(name: str, given: TrainConfig | Path, folder: Path, data_dir: Path, session: Session) -> Path:

@@ -13,6 +13,9 @@ from dept_vl.data.manifest import split_path
 from dept_vl.evaluators import TokenizerName, evaluate
 from dept_vl.evaluators.official_files import write_results
 from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
+from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
+from dept_vl.runs.decoding import choose_decoding
+from dept_vl.runs.refusals import check_prepared
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
@@ -51,28 +54,25 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    from dept_vl.runs.decoding import choose_decoding
+    names = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
+    check_prepared(config, data_dir, [split])
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
     started = time.perf_counter()
-    task = get_task(config.task).under(config.data.protocol)
-    names = check_metrics(task, metrics, tokenizer)
-    if with_agreement:
-        choose_decoding(config, task, "score")  # refuses a task without labels before anything is loaded
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
     references = parts.references(split)
-    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=task.labels)
+    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=parts.task.labels)
     folder = folder or run_dir
     files = {"predictions": folder / f"predictions-{split}.json", "scores": output or folder / f"results-{split}.json"}
     result = EvaluationResult(
-        task.name, scores, len(references), files, time.perf_counter() - started, parts.model.parameter_budget(),
-        split, task.protocol, parts.decoding.method, shared,
+        parts.task.name, scores, len(references), files, time.perf_counter() - started, parts.model.parameter_budget(),
+        split, parts.task.protocol, parts.decoding.method, shared,
     )  # fmt: skip
     if process_state().is_main_process:
         ids = parts.datasets[split].example_ids()
-        write_results(result.files["predictions"], dict(zip(ids, predictions, strict=True)), *task.result_keys)
+        write_results(result.files["predictions"], dict(zip(ids, predictions, strict=True)), *parts.task.result_keys)
         write_scores(
             result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
             config=asdict(config), sha256=_hashes(result, data_dir, run_dir),
@@ -80,10 +80,32 @@ def evaluate_run(
     return result
 
 
+def check_evaluation(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+    with_agreement: bool = False,
+) -> list[str]:
+    """Refuses what `evaluate_run` cannot do, whatever the data, without torch.
+
+    Returns:
+        The evaluators to run.
+
+    Raises:
+        ConfigError: A metric is unknown or cannot run here, or answers cannot be made in that way.
+        CheckpointError: There is no adapter in `run_dir`.
+    """
+    task = get_task(config.task).under(config.data.protocol)
+    names = check_metrics(task, metrics, tokenizer)
+    choose_decoding(config, task, "score" if with_agreement else None)
+    require_adapter(run_dir)
+    return names
+
+
 def _hashes(result: EvaluationResult, data_dir: Path, run_dir: Path) -> dict[str, str]:
     """Returns the sha256 of what was made and what it was made from."""
-    from dept_vl.models.adapter.files import WEIGHTS_FILE
-
     assert result.split is not None
     data = split_path(data_dir, result.task, result.split, result.protocol)
     files = {"predictions": result.files["predictions"], "data": data, "adapter": run_dir / WEIGHTS_FILE}
@@ -95,7 +117,6 @@ def _answer(
 ) -> tuple[list[str], float | None]:
     """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
     from dept_vl.inference.answer import Answerer, agreement, predict_split
-    from dept_vl.runs.decoding import choose_decoding
 
     def answers(method: Literal["generate", "score"]) -> list[str]:
         decoding = choose_decoding(config, parts.task, method)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.experiments.runs import GENERATE, spread
+from dept_vl.experiments.scores import GENERATE, spread
 from dept_vl.registry import lookup
 from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperCell
 from dept_vl.reports.text import format_spread, format_table

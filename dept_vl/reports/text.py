@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dept_vl.evaluators import display_scale
 
 if TYPE_CHECKING:
-    from dept_vl.experiments.runs import Spread
+    from dept_vl.experiments.scores import Spread
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
     from dept_vl.experiments.transfer import TransferResult

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,22 +47,11 @@ def open_run_folder(
             differ from `config` (each difference is named).
     """
     folder = config.run_dir
-    is_run = (folder / CONFIG_FILE).is_file()
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
-    is_taken = folder.is_dir() and any(folder.iterdir())
-    if resume:
-        if is_taken and not is_run:
-            raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
-        if is_run:
-            _take_up(folder, config)
-            return folder
-    elif is_taken:
-        if not (overwrite and is_run):
-            raise ConfigError(
-                f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
-                "--overwrite to replace that run, or choose another --output-dir"
-            )
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
+    if resume and (folder / CONFIG_FILE).is_file():
+        _take_up(folder, config)
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
         remove_folder(folder)
     remove_leftovers(folder.parent, folder)
     try:
@@ -73,13 +63,42 @@ def open_run_folder(
     return folder
 
 
-def _take_up(folder: Path, config: TrainConfig) -> None:
-    """Checks that a run may go on with `config`, and clears what a killed writer left in its folder.
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that a run can neither be started nor gone on with in.
+
+    Raises:
+        ConfigError: It is a file; or not empty and neither was asked for, or not a run's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
+    if not (folder.is_dir() and any(folder.iterdir())):
+        return
+    is_run = (folder / CONFIG_FILE).is_file()
+    if resume and not is_run:
+        raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
+    if not resume and not (overwrite and is_run):
+        raise ConfigError(
+            f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
+            "--overwrite to replace that run, or choose another --output-dir"
+        )
+
+
+def check_resumable(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on with a run under other settings.
 
     ``loop.on_nan`` alone may change: a run that a bad step stopped can go on skipping such steps.
+
+    Raises:
+        ConfigError: They differ; each difference is named.
     """
     recorded = read_run_config(folder)
     check_same_settings(folder, replace(config, loop=replace(config.loop, on_nan=recorded.loop.on_nan)))
+
+
+def _take_up(folder: Path, config: TrainConfig) -> None:
+    """Checks that a run may go on with `config`, and clears what a killed writer left in its folder."""
+    check_resumable(folder, config)
+    recorded = read_run_config(folder)
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
     if recorded.loop.on_nan != config.loop.on_nan:
@@ -166,8 +185,12 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@cache
 def _commit() -> str | None:
-    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed."""
+    """Returns the commit of the checkout this package runs from, ``-dirty`` when changed; None when installed.
+
+    Asked once a process: what changes in the checkout later is not what runs.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -22,12 +22,11 @@ from dept_vl.models.adapter.released_format import (
 from dept_vl.models.language.load import load_backbone
 from dept_vl.models.language.published_shapes import published_config
 from dept_vl.runs.folder import open_run_folder
+from dept_vl.runs.refusals import check_export, check_import
 from dept_vl.settings.load import config_from_tree
 from dept_vl.tasks import get_task
+from dept_vl.tasks.released_names import our_name
 from dept_vl.tuners.base import TunerContext
-
-TASK_NAMES = {"superglue-wsc.fixed": "superglue-wsc", "yelp_polarity": "yelp-polarity"}
-"""Task names of the released code that are spelled otherwise here."""
 
 PAPER = "paper"
 """The protocol of text tasks that follows the released code."""
@@ -57,13 +56,13 @@ def import_official(
         ConfigError: The task or the backbone is not known, or `run_dir` is taken.
         CheckpointError: As `read_released`, or the adapter is not of the backbone's width or depth.
     """
+    check_import(folder, run_dir, task=task, overwrite=overwrite)
     released = read_released(folder, prompt_only=prompt_only)
     identity = _identity(folder, released.config, backbone)
-    name = task or folder.resolve().name
     config = config_from_tree(
         imported_settings(
             released,
-            task=TASK_NAMES.get(name, name),
+            task=our_name(task or folder.resolve().name),
             backbone=backbone or identity.name,
             run_dir=run_dir,
         ),
@@ -116,8 +115,7 @@ def export_official(run_dir: Path, out: Path) -> None:
         CheckpointError: No adapter in `run_dir`, or one that the released code cannot represent.
         ConfigError: `out` is not empty.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out: {out} is not an empty folder; choose another")
+    check_export(run_dir, out)
     tensors, saved = load_adapter(run_dir)
     try:
         write_released(out, tensors, saved)

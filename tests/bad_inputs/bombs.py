@@ -1,7 +1,4 @@
-"""Measures what the bombs among the cases take: ``python -m tests.bad_inputs.bombs FOLDER``, in a process of its own.
-
-Prints a line each: the case, the error, and by how many KiB the process's peak of memory grew.
-"""
+"""What the bombs among the cases take, measured in a process of its own."""
 
 import resource
 import sys
@@ -29,8 +26,11 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def main(root: Path) -> None:
-    """Writes every bomb, then opens one after the other."""
+def open_bombs(root: Path) -> None:
+    """Writes every bomb, then opens one after the other.
+
+    Prints a line each: the case, the error, and by how many KiB the process's peak of memory grew.
+    """
     cases = {case.name: case for module in (images, predictions, released, text_files) for case in module.CASES}
     base = Base(*[root] * 7)
     folders = {name: root / name.replace("/", "-") for name in READERS}
@@ -44,7 +44,3 @@ def main(root: Path) -> None:
             READERS[name](folder)
         except Exception as error:  # the test says which there may be
             sys.stdout.write(f"{name} {type(error).__name__} {_peak() - before}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

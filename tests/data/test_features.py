@@ -34,8 +34,9 @@ def test_what_is_written_comes_back_in_the_order_asked_for(tmp_path, dtype):
 
 def test_safetensors_reads_the_same(tmp_path):
     store = build(tmp_path)
-    for path in tmp_path.glob("*.safetensors"):
-        shard = load_file(path)
+    shards = [load_file(path) for path in tmp_path.glob("*.safetensors")]
+    assert sum(len(shard["image_ids"]) for shard in shards) == len(IDS)
+    for shard in shards:
         assert torch.equal(shard["features"], store.read(shard["image_ids"].tolist()))
 
 

@@ -1,5 +1,7 @@
 """What text becomes for T5 and for decoder-only models."""
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -26,8 +28,17 @@ def gpt2_like():
 
 
 @pytest.fixture(scope="module")
-def real_t5(shared_data):
-    return AutoTokenizer.from_pretrained(shared_data / "t5_tokenizer")
+def real_t5(excerpt):
+    """T5's tokenizer, with those of its pieces that the texts here can be cut into."""
+    return AutoTokenizer.from_pretrained(excerpt / "t5_tokenizer")
+
+
+@pytest.mark.parametrize("source", ["excerpt", "shared_data"])
+def test_the_real_tokenizer_cuts_text_into_the_recorded_pieces(request, excerpt, source):
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(source) / "t5_tokenizer")
+    recorded = json.loads((excerpt / "t5_tokenizer" / "pieces.json").read_text(encoding="utf-8"))
+    assert {text: tokenizer(text).tokens() for text in recorded} == recorded
+    assert [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id] == [0, 1, 2]
 
 
 def with_bos(tokenizer, *, and_eos=False):

@@ -1,6 +1,5 @@
 """Encoding every image once: the same numbers as the encoder's, and nothing lost to a kill or a bad image."""
 
-import gzip
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from dept_vl.errors import DataError
 from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from tests.data.feature_stores import contents
-from tests.data_prep.raw_files import official_path, write_raw
+from tests.data_prep.raw_files import official_path, write_json, write_raw
 from tests.models.vision.open_clip.folders import VIT, save_clip
 
 ROOT = Path(__file__).parents[2]
@@ -177,27 +176,22 @@ def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
     assert cache(demo, tmp_path / "data", "coco").folder == store.folder
 
 
-def test_real_photographs_through_the_packaged_encoder(shared_data, tmp_path):
-    """Every photograph of the real test images has features, under its own id."""
-    photos = shared_data / "coco_images"
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "dataset_coco.json").write_bytes(
-        gzip.decompress((shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz").read_bytes())
-    )
-    (raw / "captions_val2014.json").write_bytes((photos / "captions_images.json").read_bytes())
-    (raw / "captions_train2014.json").write_text('{"images": [], "annotations": []}')
-    prepare("coco", raw, tmp_path / "data", images=photos)
+def test_photographs_through_the_packaged_encoder(photographs, tmp_path):
+    """Every photograph of the test images has features, under its own id."""
+    raw, captions = tmp_path / "raw", photographs.read("captions_images.json")
+    write_json(raw / "dataset_coco.json", {"images": photographs.records})
+    write_json(raw / "captions_val2014.json", captions)
+    write_json(raw / "captions_train2014.json", {"images": [], "annotations": []})
+    prepare("coco", raw, tmp_path / "data", images=photographs.folder)
     demo = OpenClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
-    listed = {r["cocoid"] for r in json.loads((raw / "dataset_coco.json").read_text())["images"]}
-    pictured = {i["id"] for i in json.loads((photos / "captions_images.json").read_text())["images"]}
-    assert store.image_ids.tolist() == sorted(listed & pictured)
+    expected = {r["cocoid"] for r in photographs.records} & {i["id"] for i in captions["images"]}
+    assert store.image_ids.tolist() == sorted(expected)
     encoder = demo.load()
-    for image_id in sorted(listed & pictured)[::20]:
-        (file, *_) = sorted(photos.rglob(f"*{image_id:012d}.jpg"))
-        expected = encoder(encoder.preprocess(open_image(file))[None])
-        torch.testing.assert_close(store.read([image_id]).float(), expected, rtol=2e-3, atol=2e-3)
+    for image_id in sorted(expected)[::20]:
+        (file, *_) = sorted(photographs.folder.rglob(f"*{image_id:012d}.jpg"))
+        features = encoder(encoder.preprocess(open_image(file))[None])
+        torch.testing.assert_close(store.read([image_id]).float(), features, rtol=2e-3, atol=2e-3)
 
 
 # --- kills and processes ----------------------------------------------------------------------------------------
@@ -256,7 +250,7 @@ def test_killed_mid_build_and_resumed_gives_the_bytes_of_an_unbroken_run(clip, d
     assert contents(cache(clip, data).folder) == whole  # waits for the dead build's workers to let go of the lock
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_processes_share_the_work(clip, data, tmp_path):
     whole = contents(cache(clip, data).folder)
     os.replace(data / "features", tmp_path / "one-process")
@@ -268,7 +262,7 @@ def test_two_processes_share_the_work(clip, data, tmp_path):
     assert "13/13" in printed, "the main process wrote shards 0, 2 and 4: 5 + 5 + 3 images"
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_ends_the_launch_and_the_next_one_finishes_its_work(clip, data, tmp_path, rank):
     whole = contents(cache(clip, data).folder)

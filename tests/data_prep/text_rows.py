@@ -2,17 +2,28 @@
 
 import csv
 import gzip
+import itertools
 import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dept_vl.tasks import get_task
+from dept_vl.tasks.examples import example_rows
+
 COLUMNS = ("sentence", "label", "idx")
 
 
 def cola_rows(count: int) -> list[dict]:
     return [{"sentence": f'Sentence number {n}, "quoted".', "label": n % 2, "idx": n} for n in range(count)]
+
+
+def made_up_rows(task: str, count: int) -> list[dict]:
+    """Rows of a text task: the made-up ones again and again, their first text numbered so that each is another."""
+    rows = itertools.islice(itertools.cycle(example_rows(task)), count)
+    text = next(name for name, kind in get_task(task).columns.items() if kind == "text")
+    return [{**row, text: f"{row[text]} ({number})"} for number, row in enumerate(rows)]
 
 
 def write_rows(path: Path, rows: list[dict]) -> Path:

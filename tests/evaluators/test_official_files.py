@@ -185,14 +185,29 @@ def test_malformed_caption_references_name_file_and_record(tmp_path, content, me
         load_caption_references(write(tmp_path / "captions.json", content))
 
 
-def test_real_captions_file(shared_data):
+def test_a_real_captions_file(excerpt):
+    path = excerpt / "captions" / "captions_val2017.json.gz"
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    found = {image_id: list(reference.references) for image_id, reference in load_caption_references(path).items()}
+    expected = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        expected[annotation["image_id"]].append(annotation["caption"])
+    assert found == expected
+    assert len(found) == 130
+
+
+def test_real_results_files(excerpt):
+    outputs = load_results(excerpt / "captions" / "results_vinvl.json", "image_id", "caption")
+    assert len(outputs) == 100
+    assert outputs[85329] == "a close up of a person with a tie and a shirt"
+    assert len(load_results(excerpt / "vqa" / "results_majority.json", "question_id", "answer")) == 149
+
+
+def test_complete_real_files(shared_data):
     references = load_caption_references(shared_data / "coco_captions_official" / "captions_val2017.json.gz")
     assert len(references) == 5000
     assert sum(len(reference.references) for reference in references.values()) == 25014
     assert references[179765].references[0] == "A black Honda motorcycle parked in front of a garage."
-
-
-def test_real_results_files(shared_data):
     fakecap = load_results(
         shared_data / "coco_fakecap" / "captions_val2014_fakecap_results.json", "image_id", "caption"
     )

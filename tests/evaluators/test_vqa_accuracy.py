@@ -8,11 +8,11 @@ from dept_vl.errors import DataError
 from dept_vl.evaluators import EvaluationInput, Reference, evaluate
 from dept_vl.evaluators.official_files import load_results, load_vqa_references
 from dept_vl.evaluators.vqa_accuracy import question_accuracies, vqa_accuracy
+from tests.data.excerpt.cut import RULES
 
 GOLDENS = json.loads(
     (Path(__file__).parents[1] / "data" / "evaluators" / "vqa_goldens.json").read_text(encoding="utf-8")
 )
-NUMBER_WORDS = {"0": "zero", "1": "one", "2": "two", "3": "three"}
 
 
 def accuracy(prediction, answers, variant="official", annotators=None):
@@ -113,57 +113,51 @@ def test_a_question_without_answers_is_refused():
         evaluate(["vqa-accuracy"], ["yes"], [Reference([], example_id=7)])
 
 
-def shared_references(shared_data, split):
+@pytest.mark.parametrize("variant", ["official", "legacy-vlt5"])
+@pytest.mark.parametrize("rule", RULES)
+def test_real_answers_get_the_official_scores_to_the_last_digit(excerpt, rule, variant):
+    folder = excerpt / "vqa"
+    expected = json.loads((folder / "scores.json").read_text())[rule][variant]
+    references = load_vqa_references(folder / "questions.json.gz", folder / "annotations.json.gz")
+    answers = load_results(folder / f"results_{rule}.json", "question_id", "answer")
+    inputs = EvaluationInput([answers[question_id] for question_id in references], list(references.values()))
+    recorded = json.loads(gzip.decompress((folder / "annotations.json.gz").read_bytes()))["annotations"]
+    by_question = dict(zip((a["question_id"] for a in recorded), expected["questions"], strict=True))
+    assert question_accuracies(inputs, variant) == [by_question[question_id] for question_id in references]
+    scores = vqa_accuracy(inputs, variant, key="acc")
+    assert scores["acc"] == pytest.approx(expected["overall"], rel=1e-12)
+    for kind, names in (("", "answer_types"), ("question_type/", "question_types")):
+        for name, value in expected[names].items():
+            assert scores[f"acc/{kind}{name}"] == pytest.approx(value, rel=1e-12), name
+
+
+def complete_predictions(folder, split, rule):
+    """Predictions made by rule, as the scores beside them were recorded for."""
+    with gzip.open(folder / f"vqa_annotatons_{split}.gzip", "rt", encoding="utf-8") as file:
+        return [RULES[rule](annotation) for annotation in json.load(file)["annotations"]]
+
+
+def test_all_real_answers_get_the_recorded_official_scores(shared_data):
     folder = shared_data / "vqa_v2"
-    return load_vqa_references(folder / f"vqa_questions_{split}.gzip", folder / f"vqa_annotatons_{split}.gzip")
+    recorded = json.loads((folder / "official_evaluator_scores.json").read_text())
+    for name in [*(f"test/{rule}" for rule in RULES), "valid/majority", "valid/yes", "valid/first_annotator"]:
+        split, rule = name.split("/")
+        files = folder / f"vqa_questions_{split}.gzip", folder / f"vqa_annotatons_{split}.gzip"
+        references = list(load_vqa_references(*files).values())
+        scores = evaluate(["vqa-accuracy"], complete_predictions(folder, split, rule), references)
+        assert len(references) == recorded[name]["n"]
+        assert round(scores["vqa_accuracy"], 2) == recorded[name]["overall"], name
+        for answer_type, value in recorded[name]["perAnswerType"].items():
+            assert round(scores[f"vqa_accuracy/{answer_type}"], 2) == value, name
 
 
-def shared_predictions(shared_data, split, rule):
-    """The rule-made predictions of shared/data/README.md, section 4."""
-    with gzip.open(shared_data / "vqa_v2" / f"vqa_annotatons_{split}.gzip", "rt", encoding="utf-8") as file:
-        annotations = json.load(file)["annotations"]
-    rules = {
-        "majority": lambda a: a["multiple_choice_answer"],
-        "yes": lambda a: "yes",
-        "first_annotator": lambda a: a["answers"][0]["answer"],
-        "second_annotator": lambda a: a["answers"][1]["answer"],
-        "first_annotator_messy": lambda a: f"The {a['answers'][0]['answer'].upper()}!",
-        "digit_word": lambda a: NUMBER_WORDS.get(a["multiple_choice_answer"], a["multiple_choice_answer"]),
-    }
-    return [rules[rule](annotation) for annotation in annotations]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "test/majority",
-        "test/yes",
-        "test/first_annotator",
-        "test/second_annotator",
-        "test/first_annotator_messy",
-        "test/digit_word",
-        "valid/majority",
-        "valid/yes",
-        "valid/first_annotator",
-    ],
-)
-def test_real_answers_give_the_recorded_official_scores(shared_data, name):
-    recorded = json.loads((shared_data / "vqa_v2" / "official_evaluator_scores.json").read_text())[name]
-    split, rule = name.split("/")
-    references = list(shared_references(shared_data, split).values())
-    scores = evaluate(["vqa-accuracy"], shared_predictions(shared_data, split, rule), references)
-    assert len(references) == recorded["n"]
-    assert round(scores["vqa_accuracy"], 2) == recorded["overall"]
-    for answer_type, value in recorded["perAnswerType"].items():
-        assert round(scores[f"vqa_accuracy/{answer_type}"], 2) == value
-
-
-@pytest.mark.parametrize("rule", ["first_annotator_messy", "digit_word"])
-def test_every_real_question_gets_its_recorded_official_accuracy(shared_data, rule):
+def test_every_real_question_gets_its_recorded_official_accuracy(shared_data):
     folder = shared_data / "vqa_v2"
-    references = shared_references(shared_data, "test")
-    predictions = load_results(folder / f"results_test_{rule}.json.gz", "question_id", "answer")
-    with gzip.open(folder / f"evalQA_test_{rule}.json.gz", "rt", encoding="utf-8") as file:
-        recorded = {int(question_id): value for question_id, value in json.load(file).items()}
-    accuracies = question_accuracies(EvaluationInput([predictions[i] for i in references], list(references.values())))
-    assert {i: round(100 * value, 2) for i, value in zip(references, accuracies, strict=True)} == recorded
+    references = load_vqa_references(folder / "vqa_questions_test.gzip", folder / "vqa_annotatons_test.gzip")
+    for rule in ("first_annotator_messy", "digit_word"):
+        predictions = load_results(folder / f"results_test_{rule}.json.gz", "question_id", "answer")
+        with gzip.open(folder / f"evalQA_test_{rule}.json.gz", "rt", encoding="utf-8") as file:
+            recorded = {int(question_id): value for question_id, value in json.load(file).items()}
+        inputs = EvaluationInput([predictions[i] for i in references], list(references.values()))
+        accuracies = question_accuracies(inputs)
+        assert {i: round(100 * value, 2) for i, value in zip(references, accuracies, strict=True)} == recorded

@@ -1,4 +1,12 @@
+from pathlib import Path
+
 import pytest
+
+
+def written_at(folder: Path) -> dict[str, int]:
+    """Returns when the files of the training in a folder and below were written, in nanoseconds."""
+    names = ("adapter_model.safetensors", "metrics.jsonl", "training.json")
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.name in names}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every config of the paper trains two steps on a small model, on real rows where ``shared/data`` has them."""
+"""Every config of the paper trains two steps on a small model, on made-up rows; real ones can be prepared."""
 
 import gzip
 import json
@@ -11,6 +11,7 @@ from data_prep.prepare import prepare
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
 from dept_vl.training.trainer import train
+from tests.data_prep.text_rows import made_up_rows, write_rows
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
 
@@ -39,19 +40,13 @@ CONFIGS = [
 
 
 @pytest.fixture(scope="module")
-def data_dir(shared_data, tmp_path_factory):
-    """Real rows of every task of `ROWS`, prepared under protocol ``paper``."""
+def data_dir(tmp_path_factory):
+    """Made-up rows of every task of `ROWS`, prepared under protocol ``paper``."""
     root = tmp_path_factory.mktemp("paper")
-    for task, (folder, train_file, count) in ROWS.items():
-        raw = root / "raw" / task
-        raw.mkdir(parents=True)
-        for split, source, rows in (("train", train_file, count), ("validation", "validation", 60)):
-            with gzip.open(shared_data / "nlp" / "hf" / folder / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
-                records = [json.loads(line) for line in islice(file, rows)]
-            names = RENAMED.get(task, {})
-            renamed = ({names.get(name, name): value for name, value in record.items()} for record in records)
-            (raw / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in renamed))
-        prepare(task, raw, root / "data", protocol="paper", subset=True)
+    for task, (_, _, count) in ROWS.items():
+        for split, rows in (("train", count), ("validation", 60)):
+            write_rows(root / "raw" / task / f"{split}.jsonl", made_up_rows(task, rows))
+        prepare(task, root / "raw" / task, root / "data", protocol="paper", subset=True)
     return root / "data"
 
 
@@ -61,7 +56,7 @@ def session():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_two_steps_on_real_rows(path, data_dir, session, t5_folder, tmp_path):
+def test_two_steps_of_a_config(path, data_dir, session, t5_folder, tmp_path):
     small = {
         "model.backbone": str(t5_folder),
         "output_dir": str(tmp_path / "run"),
@@ -76,3 +71,15 @@ def test_two_steps_on_real_rows(path, data_dir, session, t5_folder, tmp_path):
     }
     result = train(load_config(path, small), data_dir, session=session)
     assert result.progress.step == 2
+
+
+def test_real_rows_of_every_task_are_prepared(shared_data, tmp_path):
+    for task, (folder, train_file, count) in ROWS.items():
+        for split, source, rows in (("train", train_file, count), ("validation", "validation", 60)):
+            with gzip.open(shared_data / "nlp" / "hf" / folder / f"{source}.jsonl.gz", "rt", encoding="utf-8") as file:
+                records = [json.loads(line) for line in islice(file, rows)]
+            names = RENAMED.get(task, {})
+            renamed = [{names.get(name, name): value for name, value in record.items()} for record in records]
+            write_rows(tmp_path / "raw" / task / f"{split}.jsonl", renamed)
+        stats = prepare(task, tmp_path / "raw" / task, tmp_path / "data", protocol="paper", subset=True)
+        assert stats.splits["train"].rows > 0, task

@@ -1,9 +1,5 @@
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError, DivergenceError
 from dept_vl.evaluators import EVALUATORS
 from dept_vl.evaluators.base import PERCENT, Evaluator
@@ -64,20 +61,24 @@ def test_a_grid_runs_every_point_and_scores_the_best_on_validation_once(base, ti
     assert "best on val" in describe_sweep(result)
 
 
-def test_a_killed_sweep_goes_on_to_what_an_unbroken_one_finds(base, tiny_data, tmp_path):
+def start_sweep(fresh_process, config: Path, folder: Path):
+    return fresh_process.start(main, ["sweep", "--config", str(config), "--output-dir", str(folder)])
+
+
+def test_a_killed_sweep_goes_on_to_what_an_unbroken_one_finds(base, tiny_data, tmp_path, fresh_process):
     base = {**base, "loop.max_steps": 30, "loop.eval_every_steps": 10, "loop.save_every_steps": 10}
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "killed").mkdir()
-    unbroken = run_sweep(plan_of(tmp_path / "unbroken", base, GRID), tiny_data)
-    plan = plan_of(tmp_path / "killed", base, GRID)
-    command = [sys.executable, "-m", "dept_vl", "sweep", "--config", str(tmp_path / "killed" / "sweep.yaml")]
-    child = subprocess.Popen([*command, "--output-dir", str(plan.folder)], stderr=subprocess.DEVNULL)
+    grid = {"space": {"tuner.lr": [0.05, 0.3, 1.0]}}
+    unbroken = run_sweep(plan_of(tmp_path / "unbroken", base, grid), tiny_data)
+    plan = plan_of(tmp_path / "killed", base, grid)
+    child = start_sweep(fresh_process, tmp_path / "killed" / "sweep.yaml", plan.folder)
     midway = plan.folder / "trial-0001" / "checkpoints" / "step-00000010"
     deadline = time.monotonic() + 120
-    while not midway.exists() and time.monotonic() < deadline and child.poll() is None:
+    while not midway.exists() and time.monotonic() < deadline and child.is_alive():
         time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     assert not (plan.folder / "trials.csv").exists()
     finished = (plan.folder / "trial-0000" / "training.json").stat().st_mtime_ns
     resumed = run_sweep(plan, tiny_data, resume=True)
@@ -118,16 +119,16 @@ def test_a_resumed_sampler_draws_what_an_unbroken_one_draws(base, tiny_data, tmp
     assert table(plan.folder) == table(tmp_path / "a" / "sweep")
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_trials(base, tiny_data, tmp_path):
+@pytest.mark.distributed
+def test_two_processes_share_the_trials(base, tiny_data, tmp_path, fresh_process):
     base = {**base, "loop.max_steps": 30}
     plan = plan_of(tmp_path, base, GRID)
-    command = [sys.executable, "-m", "dept_vl", "sweep", "--config", str(tmp_path / "sweep.yaml")]
-    child = subprocess.Popen([*command, "--output-dir", str(plan.folder)], stderr=subprocess.DEVNULL)
-    while not (plan.folder / "trial-0000").exists() and child.poll() is None:
+    child = start_sweep(fresh_process, tmp_path / "sweep.yaml", plan.folder)
+    while not (plan.folder / "trial-0000").exists() and child.is_alive():
         time.sleep(0.01)
     run_sweep(plan, tiny_data, resume=True)
-    assert child.wait(timeout=120) == 0
+    child.join(timeout=120)
+    assert child.exitcode == 0, fresh_process.printed()
     assert [row["state"] for row in table(plan.folder)] == ["complete"] * 4
     assert len(list(plan.folder.glob("*/results-test.json"))) == 1
 

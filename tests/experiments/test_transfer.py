@@ -9,10 +9,9 @@ from dept_vl.experiments.plan import plan_transfer
 from dept_vl.experiments.transfer import transfer
 from dept_vl.reports.paper_tables import read_outcome
 from dept_vl.reports.text import describe_transfer
-from dept_vl.runs.callbacks import Callback
-from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
 from dept_vl.training.trainer import train
+from tests.experiments.conftest import written_at
 
 WORDS = ("red", "blue", "big", "small", "cube", "ball", "left", "green")
 
@@ -67,15 +66,14 @@ def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, 
     source = load_config(None, {**settings, "task": "sst2", "output_dir": str(tmp_path / "mine")})
     train(source, text_data)
     target, sources = plan_transfer("cola", ["sst2"], None, settings, source_runs=[f"sst2={tmp_path / 'mine'}"])
+    before = written_at(tmp_path)
     first = transfer(target, sources, text_data)
     assert not (tmp_path / "transfer" / "source-sst2").exists()
-
-    class Refuse(Callback):
-        def on_step(self, config, step):
-            pytest.fail("trained again")
-
-    again = transfer(target, sources, text_data, resume=True, session=Session([Refuse()]))
+    trained = written_at(tmp_path)
+    assert before.items() < trained.items()
+    again = transfer(target, sources, text_data, resume=True)
     assert again.best.test == first.best.test
+    assert written_at(tmp_path) == trained
 
 
 def test_prompt_tuning_makes_it_spot(settings, text_data):

@@ -149,6 +149,7 @@ leave_launch()
 """
 
 
+@pytest.mark.distributed
 def test_two_processes_answer_every_row_once_in_as_many_batches_each(tmp_path):
     """Five rows in batches of two are two batches for the first process and one for the second; one row is none."""
     script = tmp_path / "echo.py"

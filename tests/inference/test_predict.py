@@ -2,7 +2,7 @@
 
 import json
 
-from dept_vl.inference.predict import read_inputs
+from dept_vl.inference.inputs import read_inputs
 
 
 def test_only_line_feeds_end_a_line_of_jsonl(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 
 from tests.models.language.causal_folders import save_tiny_gpt2
 
+pytestmark = pytest.mark.distributed
+
 SCRIPT = """
 import sys
 import torch

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,9 +45,9 @@ def logits(model):
     return model.eval()(ids, mask, labels).logits
 
 
-def test_a_published_adapter_becomes_a_run_folder(shared_data, tmp_path, capsys):
+def test_a_published_adapter_becomes_a_run_folder(excerpt, tmp_path, capsys):
     run_dir = tmp_path / "run"
-    folder = str(shared_data / "dept_official" / "cola")
+    folder = str(excerpt / "dept_official" / "cola")
     assert main(["import-official", folder, "--out", str(run_dir), "--task", "vqa"]) == 0
     assert "m = 80, r = 15, s = 256" in capsys.readouterr().out
     config = load_config(run_dir / "config.yaml")
@@ -59,18 +60,26 @@ def test_a_published_adapter_becomes_a_run_folder(shared_data, tmp_path, capsys)
     assert "low-rank pair: imported" in (run_dir / CARD_FILE).read_text()
 
 
-def test_a_prompt_alone_is_recorded_as_such(shared_data, tmp_path):
-    adapter = import_official(shared_data / "dept_official" / "nq", tmp_path / "run", task="vqa", prompt_only=True)
-    assert (adapter.tuner.name, adapter.facts["m"], adapter.max_source_length) == ("prompt-tuning", 60, 512)
+def test_a_prompt_alone_is_recorded_as_such(excerpt, tmp_path):
+    adapter = import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", prompt_only=True)
+    assert (adapter.tuner.name, adapter.facts["m"], adapter.max_source_length) == ("prompt-tuning", 80, 256)
+    assert adapter.origin.lowrank == "left out"
+    assert "low-rank pair: left out" in (tmp_path / "run" / CARD_FILE).read_text()
+
+
+def test_a_prompt_published_without_its_pair_is_recorded_as_such(excerpt, tmp_path):
+    folder = shutil.copytree(excerpt / "dept_official" / "cola", tmp_path / "cola")
+    content = torch.load(folder / RELEASED_WEIGHTS, weights_only=True, map_location="cpu")
+    torch.save({PROMPT: content[PROMPT]}, folder / RELEASED_WEIGHTS)
+    adapter = import_official(folder, tmp_path / "run", prompt_only=True)
     assert adapter.origin.lowrank == "not released"
     assert "low-rank pair: not released" in (tmp_path / "run" / CARD_FILE).read_text()
 
 
-@pytest.mark.parametrize("task", ["cola", "sst2"])
-def test_the_folder_names_the_task_and_the_protocol_is_the_paper_s(shared_data, tmp_path, task):
-    import_official(shared_data / "dept_official" / task, tmp_path / "run")
+def test_the_folder_names_the_task_and_the_protocol_is_the_paper_s(excerpt, tmp_path):
+    import_official(excerpt / "dept_official" / "cola", tmp_path / "run")
     config = load_config(tmp_path / "run" / "config.yaml")
-    assert (config.task, config.data.protocol) == (task, "paper")
+    assert (config.task, config.data.protocol) == ("cola", "paper")
 
 
 @pytest.mark.parametrize(
@@ -185,9 +194,9 @@ def test_folders_that_are_taken_are_not_written_to(t5_folder, tmp_path):
         import_official(tmp_path / "theirs", tmp_path / "ours", task="vqa", backbone=str(t5_folder))
 
 
-def test_weights_that_were_not_recorded_are_reported_on_loading(shared_data, tmp_path, save_tiny_t5, caplog):
+def test_weights_that_were_not_recorded_are_reported_on_loading(excerpt, tmp_path, save_tiny_t5, caplog):
     run_dir = tmp_path / "run"
-    import_official(shared_data / "dept_official" / "cola", run_dir, task="vqa")
+    import_official(excerpt / "dept_official" / "cola", run_dir, task="vqa")
     other = save_tiny_t5(tmp_path / "t5")
     with pytest.raises(CheckpointError, match=r"backbone\.d_model: saved for 768, this run has 16"):
         AdaptedModel.from_pretrained(run_dir, ModelConfig(backbone=str(other)))
@@ -204,9 +213,9 @@ def test_an_unrecorded_backbone_is_one_line_of_warning(t5_folder, tmp_path, capl
     assert len(caplog.records) == 1
 
 
-def test_a_backbone_of_another_shape_is_refused(shared_data, tmp_path, t5_folder):
+def test_a_backbone_of_another_shape_is_refused(excerpt, tmp_path, t5_folder):
     with pytest.raises(CheckpointError, match=r"token_dim 768, '.*' has 16; num_layers 12, '.*' has 2"):
-        import_official(shared_data / "dept_official" / "cola", tmp_path / "run", task="vqa", backbone=str(t5_folder))
+        import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", backbone=str(t5_folder))
     assert not (tmp_path / "run").exists()
 
 
@@ -217,7 +226,7 @@ def test_a_backbone_nobody_published_must_be_named(t5_folder, tmp_path):
         import_official(tmp_path / "theirs", tmp_path / "run", task="vqa")
 
 
-def test_a_task_nobody_declared_is_refused_before_anything_is_written(shared_data, tmp_path):
+def test_a_task_nobody_declared_is_refused_before_anything_is_written(excerpt, tmp_path):
     with pytest.raises(ConfigError, match="no-such-task"):
-        import_official(shared_data / "dept_official" / "cola", tmp_path / "run", task="no-such-task")
+        import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="no-such-task")
     assert not (tmp_path / "run").exists()

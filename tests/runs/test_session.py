@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 from safetensors.torch import load_file
 
@@ -8,7 +5,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import dump_config, load_config
+from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
 
@@ -37,7 +34,7 @@ def tensor_bytes(run_dir) -> bytes:
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
-def test_runs_of_one_session_equal_runs_of_their_own(t5_folder, tiny_data, tmp_path):
+def test_runs_of_one_session_equal_runs_of_their_own(t5_folder, tiny_data, tmp_path, fresh_process):
     session = Session()
     for seed in (0, 1):
         shared = settings(t5_folder, tiny_data, tmp_path / f"shared-{seed}", seed=seed)
@@ -48,9 +45,7 @@ def test_runs_of_one_session_equal_runs_of_their_own(t5_folder, tiny_data, tmp_p
         if seed == 0:
             train(alone, tiny_data)
         else:  # the second run of the session against a process that has done nothing before
-            (tmp_path / "alone.yaml").write_text(dump_config(alone))
-            command = [sys.executable, "-m", "dept_vl", "train", "--config", str(tmp_path / "alone.yaml")]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            assert fresh_process.run(train, alone, tiny_data) == 0, fresh_process.printed()
         evaluate_run(alone, tiny_data, alone.run_dir)
         assert tensor_bytes(tmp_path / f"shared-{seed}") == tensor_bytes(alone.run_dir)
         name = "predictions-test.json"

@@ -5,7 +5,7 @@ import yaml
 
 from dept_vl.cli import main
 from dept_vl.errors import ConfigError
-from dept_vl.experiments.runs import open_experiment, settings_tree
+from dept_vl.experiments.folder import open_experiment, settings_tree
 from dept_vl.experiments.space import load_plan
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.load import config_from_tree, load_config

@@ -12,6 +12,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from dept_vl.cli import main
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import ConfigError, DataError, PrunedError
 from dept_vl.evaluators import EVALUATORS
@@ -248,18 +249,22 @@ def test_features_of_another_encoder_are_refused(config, tiny_data):
     assert not config.run_dir.exists()
 
 
-def train_in_two_processes(config, data_dir, **environment):
+def settings_file(config, data_dir) -> str:
     path = config.run_dir.with_suffix(".yaml")
     path.write_text(dump_config(replace(config, data=replace(config.data, dir=str(data_dir)))))
+    return str(path)
+
+
+def train_in_two_processes(config, data_dir, **environment):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
-        "-m", "dept_vl", "train", "--config", str(path),
+        "-m", "dept_vl", "train", "--config", settings_file(config, data_dir),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_train_as_one(config, tiny_data, tmp_path):
+def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process):
     """The same global batches, so the same weights up to the order of float additions; every val row counted once.
 
     Two processes add their halves of a gradient as one process adds two accumulated passes over the same rows: then
@@ -269,7 +274,8 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
     halves = with_settings(config, tmp_path / "halves", loop={"accumulation_steps": 2})
     train(config, tiny_data)
     train(halves, tiny_data)
-    train_in_two_processes(with_settings(config, tmp_path / "two"), tiny_data)
+    settings = settings_file(with_settings(config, tmp_path / "two"), tiny_data)
+    assert fresh_process.run_launch(main, ["train", "--config", settings]) == [0, 0], fresh_process.printed()
     one, half, two = (final_weights(tmp_path / name) for name in ("one", "halves", "two"))
     for name in one:
         torch.testing.assert_close(two[name], half[name], atol=1e-6, rtol=0)
@@ -278,6 +284,7 @@ def test_two_processes_train_as_one(config, tiny_data, tmp_path):
         torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / name), atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.distributed
 def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same_weights(config, tiny_data, tmp_path):
     """The launcher's variables are accelerate's own; it would itself start two processes only on GPUs."""
     config = with_settings(config, tmp_path / "whole")

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
+from dept_vl.models.adapter.presence import CONFIG_FILE, WEIGHTS_FILE, require_adapter
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
@@ -32,8 +33,6 @@ from dept_vl.tuners.settings import without_rates
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
 FORMAT_VERSION = 2
 """Version 1 had m and r of DePT in ``num_virtual_tokens`` and ``rank`` where `AdapterConfig.facts` is now."""
@@ -176,10 +175,9 @@ def load_adapter(
         CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings; its tensors
             are not those expected; or one holds a value that is not finite.
     """
+    require_adapter(folder)
     config, described = _read_config(folder)
     path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no adapter here ({WEIGHTS_FILE} is missing)")
     try:
         with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
             _check_same_save(path, file.metadata() or {}, described)
@@ -291,9 +289,8 @@ def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> 
 
 
 def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
+    require_adapter(folder, [CONFIG_FILE])
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no adapter here ({CONFIG_FILE} is missing)")
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:

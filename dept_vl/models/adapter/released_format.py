@@ -26,13 +26,12 @@ from torch import Tensor
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import AdapterConfig, Origin, check_finite
+from dept_vl.models.adapter.presence import CONFIG_FILE, require_released
+from dept_vl.models.adapter.presence import RELEASED_WEIGHTS_FILE as WEIGHTS_FILE
 from dept_vl.strict import MAX_SIZE
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.bin"
 
 PROMPT, LOWRANK_A, LOWRANK_B = (
     "prompt_embeddings",
@@ -142,13 +141,9 @@ def read_released(folder: Path, *, prompt_only: bool = False) -> ReleasedAdapter
         CheckpointError: A file is missing or damaged, the weights are anything but a flat dict of the tensors that the
             settings announce, or shapes disagree with the settings (both are named).
     """
+    require_released(folder)
     config = _read_config(folder)
     path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder}: {WEIGHTS_FILE} is missing; the authors published the weights of some tasks only, and the "
-            f"{CONFIG_FILE} here describes an adapter without holding it"
-        )
     content = _read_weights(path, config)
     tensors = _unpickle(path, content)
     lowrank = _check_tensors(path, tensors, config, prompt_only=prompt_only)
@@ -247,8 +242,6 @@ def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) ->
 
 def _read_config(folder: Path) -> ReleasedConfig:
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no released adapter here ({CONFIG_FILE} is missing)")
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:

@@ -26,6 +26,7 @@ def test_every_name_in_the_table_leads_to_a_function(benchmark):
     assert callable(getattr(importlib.import_module(module), function))
 
 
+@pytest.mark.bench
 def test_captions_are_compared_and_written(tmp_path):
     text = run_benchmark("captions", BenchSettings(tmp_path, tmp_path / "out", **TINY))
     assert "both returned the same tokens" in text
@@ -33,11 +34,13 @@ def test_captions_are_compared_and_written(tmp_path):
     assert json.loads(file.read_text())["floors"][0]["bound"] == 1.0
 
 
+@pytest.mark.bench
 def test_vision_trains_with_cached_features_and_on_the_fly(tmp_path):
     text = run_benchmark("vision", BenchSettings(tmp_path, **TINY))
     assert "share of training time waiting for data" in text
 
 
+@pytest.mark.bench
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - {"captions", "vision"}))
 def test_every_other_benchmark_runs(tmp_path, name):

@@ -116,28 +116,23 @@ def test_truncated_and_missing_files(raw, tmp_path):
 # --- real data --------------------------------------------------------------------------------------------------
 
 
-def unpack(source, target):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(gzip.decompress(source.read_bytes()))
-    return json.loads(target.read_bytes())
+def read(path):
+    return json.loads(gzip.decompress(path.read_bytes()))
 
 
-def test_real_official_files_with_the_rebuilt_karpathy_file(shared_data, tmp_path):
-    """1,565 images, 5,000 + 80 images with captions: counts, ids, reference order and text against the sources."""
-    raw, official = tmp_path / "raw", shared_data / "coco_captions_official"
-    splits = unpack(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz", raw / "dataset_coco.json")
-    train = unpack(official / "captions_train2017_mini80.json.gz", raw / "captions_train2014.json")
-    val = unpack(official / "captions_val2017.json.gz", raw / "captions_val2014.json")
-    stats = prepare("coco", raw, tmp_path / "out", image_check=False)
-
+def prepare_official(raw, out, splits, train, val):
+    """Prepares official files and holds what is written against them: ids, reference order and text."""
+    write_json(raw / "dataset_coco.json", splits)
+    write_json(raw / "captions_train2014.json", train)
+    write_json(raw / "captions_val2014.json", val)
+    stats = prepare("coco", raw, out, image_check=False)
     captions = defaultdict(dict)
     for annotation in train["annotations"] + val["annotations"]:
         captions[annotation["image_id"]][annotation["id"]] = annotation["caption"]
-    names = Counter()
     for split in ("train", "val", "test"):
         wanted = {"train": ("train", "restval")}.get(split, (split,))
         records = [r for r in splits["images"] if r["split"] in wanted]
-        rows = open_split(tmp_path / "out", "coco", split)
+        rows = open_split(out, "coco", split)
         if split == "train":
             assert rows["example_id"][:] == [sentence for r in records for sentence in r["sentids"]]
             assert rows["targets"][:] == [[" ".join(s["raw"].split())] for r in records for s in r["sentences"]]
@@ -146,40 +141,62 @@ def test_real_official_files_with_the_rebuilt_karpathy_file(shared_data, tmp_pat
             assert rows["references"][:] == [[captions[r["cocoid"]][i] for i in r["sentids"]] for r in records]
         by_image = dict(zip(rows["image_id"][:], rows["image"][:], strict=True))
         assert by_image == {r["cocoid"]: f"{r['filepath']}/{r['filename']}" for r in records}
-        names[split] = len(by_image)
-    assert names == {"train": 364, "val": 608, "test": 593}
-    assert stats.splits["train"].examples == sum(len(r["sentids"]) for r in splits["images"][:]) - 5 * 1201 - sum(
-        len(r["sentids"]) - 5 for r in splits["images"] if r["split"] in ("val", "test")
-    )
+        examples = len(records) if split != "train" else sum(len(r["sentids"]) for r in records)
+        assert (stats.splits[split].examples, stats.splits[split].images) == (examples, len(records))
+    return stats
+
+
+def test_real_official_files(excerpt, tmp_path):
+    captions = {year: read(excerpt / "captions" / f"captions_{year}.json.gz") for year in ("train2017", "val2017")}
+    splits = read(excerpt / "karpathy" / "dataset_coco.json.gz")
+    stats = prepare_official(tmp_path / "raw", tmp_path / "out", splits, captions["train2017"], captions["val2017"])
+    assert {split: count.images for split, count in stats.splits.items()} == {"train": 25, "val": 15, "test": 100}
+    assert list(stats.left_out.values()) == [0, 0, 0]
+
+
+def test_complete_official_files_with_the_rebuilt_karpathy_file(shared_data, tmp_path):
+    """1,565 images, 5,000 + 80 images with captions."""
+    official = shared_data / "coco_captions_official"
+    splits = read(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz")
+    train, val = read(official / "captions_train2017_mini80.json.gz"), read(official / "captions_val2017.json.gz")
+    stats = prepare_official(tmp_path / "raw", tmp_path / "out", splits, train, val)
+    assert {split: count.images for split, count in stats.splits.items()} == {"train": 364, "val": 608, "test": 593}
     assert list(stats.left_out.values()) == [3515, 0, 0]
 
 
-def test_real_captions_on_real_photographs(shared_data, tmp_path):
-    """137 photographs under the names of 2014 and 2017 in several folders."""
-    photos = shared_data / "coco_images"
-    raw = tmp_path / "raw"
-    splits = unpack(shared_data / "karpathy" / "dataset_coco_subset_rebuilt.json.gz", raw / "dataset_coco.json")
-    cut = json.loads((photos / "captions_images.json").read_text())
-    write_json(raw / "annotations" / "captions_val2014.json", cut)
+def test_real_captions_on_photographs(photographs, tmp_path):
+    """Photographs under the names of 2014 and 2017 in several folders."""
+    raw, captions = tmp_path / "raw", photographs.read("captions_images.json")
+    write_json(raw / "dataset_coco.json", {"images": photographs.records})
+    write_json(raw / "annotations" / "captions_val2014.json", captions)
     write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
-    stats = prepare("coco", raw, tmp_path / "out", images=photos)
-    listed = {r["cocoid"]: r["split"].replace("restval", "train") for r in splits["images"]}
-    expected = Counter(listed[i["id"]] for i in cut["images"] if i["id"] in listed)
-    assert {s: c.images for s, c in stats.splits.items()} == expected == {"train": 74, "val": 10, "test": 22}
-    files = defaultdict(list)
-    for entry in json.loads((photos / "index.json").read_text()):
-        files[entry["cocoid"]].append(entry["file"])
+    stats = prepare("coco", raw, tmp_path / "out", images=photographs.folder)
+    listed = {r["cocoid"]: r["split"].replace("restval", "train") for r in photographs.records}
+    expected = Counter(listed[i["id"]] for i in captions["images"] if i["id"] in listed)
+    assert set(expected) == {"train", "val", "test"}
+    assert {split: count.images for split, count in stats.splits.items()} == expected
+    files = photographs.files()
     for split in expected:
         for row in open_split(tmp_path / "out", "coco", split):
             assert row["image"] in files[row["image_id"]]
-            assert (photos / row["image"]).is_file()
+            assert (photographs.folder / row["image"]).is_file()
 
 
-def test_every_real_caption_is_read(shared_data, tmp_path):
-    name = "captions_val2014_subset4800.json.gz"
-    source = unpack(shared_data / "coco_captions_official" / name, tmp_path / "captions_val2014.json")
-    captions, file = read_captions(tmp_path, "val2014")
-    assert sum(map(len, captions.values())) == len(source["annotations"]) == 24_019
+def read_every_caption(path, folder):
+    """Reads an official file and holds every caption against it; returns how many there are."""
+    source = read(path)
+    write_json(folder / "captions_val2014.json", source)
+    captions, file = read_captions(folder, "val2014")
     found = {c.caption_id: (image_id, c.caption) for image_id, listed in captions.items() for c in listed}
     assert found == {a["id"]: (a["image_id"], a["caption"]) for a in source["annotations"]}
     assert file.content is None
+    return sum(map(len, captions.values()))
+
+
+def test_every_real_caption_is_read(excerpt, tmp_path):
+    assert read_every_caption(excerpt / "captions" / "captions_val2017.json.gz", tmp_path) == 650
+
+
+def test_every_complete_real_caption_is_read(shared_data, tmp_path):
+    path = shared_data / "coco_captions_official" / "captions_val2014_subset4800.json.gz"
+    assert read_every_caption(path, tmp_path) == 24_019

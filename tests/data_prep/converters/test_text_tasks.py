@@ -11,7 +11,7 @@ from data_prep.prepare import prepare
 from dept_vl.data.manifest import open_split, split_info
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks.examples import example_rows
-from tests.data_prep.text_rows import cola_folder, cola_rows, write_rows
+from tests.data_prep.text_rows import cola_folder, cola_rows, made_up_rows, write_rows
 
 SPLITS = ("train", "val", "test")
 
@@ -39,64 +39,107 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     assert split_info(tmp_path / "out", "cola", "val", "fixed").protocol == "fixed"
 
 
-@pytest.mark.parametrize(("task", "folder"), [("cola", "glue_cola"), ("mrpc", "glue_mrpc")])
-def test_splits_of_real_rows_are_the_released_codes(shared_data, tmp_path, task, folder):
-    raw = shared_data / "nlp" / "hf" / folder
-    prepare(task, raw, tmp_path, protocol="paper")
-    with gzip.open(raw / "validation.jsonl.gz", "rt", encoding="utf-8") as file:
-        labels = [str(json.loads(line)["label"]) for line in file]
-    order = permuted(len(labels))
-    half = len(labels) // 2
-    ids = columns(tmp_path, task, "paper", "example_id")
-    assert ids["val"] == order[:half]
-    assert ids["test"] == order[half:]
-    assert ids["train"] == list(range(len(ids["train"])))
-    assert columns(tmp_path, task, "paper", "label")["test"] == [labels[row] for row in order[half:]]
-
-
 @pytest.mark.parametrize(
-    ("task", "folder", "expected"),
+    ("task", "counts", "table_9"),
     [
-        ("cola", "glue_cola", (8_551, 521, 522)),
-        ("mrpc", "glue_mrpc", (3_668, 204, 204)),
-        ("stsb", "glue_stsb", (5_749, 750, 750)),
-        ("superglue-wic", "super_glue_wic", (5_428, 319, 319)),
-        ("superglue-wsc", "super_glue_wsc", (554, 52, 52)),
-        ("superglue-cb", "super_glue_cb", (250, 28, 28)),
+        ("cola", (8_551, 1_043), (8_551, 521, 522)),
+        ("mrpc", (3_668, 408), (3_668, 204, 204)),
+        ("rte", (2_490, 277), (2_490, 138, 139)),
+        ("superglue-wsc", (554, 104), (554, 52, 52)),
+        ("superglue-cb", (250, 56), (250, 28, 28)),
     ],
 )
-def test_table_9_from_the_complete_files(shared_data, tmp_path, task, folder, expected):
-    stats = prepare(task, shared_data / "nlp" / "hf" / folder, tmp_path, protocol="paper")
+def test_splits_of_complete_files_are_the_released_codes_and_have_table_9s_sizes(tmp_path, task, counts, table_9):
+    raw = tmp_path / "raw"
+    for split, count in zip(("train", "validation"), counts, strict=True):
+        write_rows(raw / f"{split}.jsonl", made_up_rows(task, count))
+    stats = prepare(task, raw, tmp_path / "out", protocol="paper")
     assert not stats.is_subset
-    assert tuple(stats.splits[split].rows for split in SPLITS) == expected
+    assert tuple(stats.splits[split].rows for split in SPLITS) == table_9
+    order, half = permuted(counts[1]), counts[1] // 2
+    ids = columns(tmp_path / "out", task, "paper", "example_id")
+    assert ids == {"train": list(range(counts[0])), "val": order[:half], "test": order[half:]}
+    labels = [str(row["label"]) for row in made_up_rows(task, counts[1])]
+    assert columns(tmp_path / "out", task, "paper", "targets")["test"] == [[labels[row]] for row in order[half:]]
 
 
-def test_table_9_of_rte_from_superglues_rows(shared_data, tmp_path):
-    for split in ("train", "validation"):
-        with gzip.open(shared_data / "nlp" / "hf" / "super_glue_rte" / f"{split}.jsonl.gz", "rt") as file:
-            rows = [json.loads(line) for line in file]
-        renamed = [{"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": r["label"]} for r in rows]
-        write_rows(tmp_path / "raw" / f"{split}.jsonl", renamed)
-    stats = prepare("rte", tmp_path / "raw", tmp_path / "out")
-    assert tuple(stats.splits[split].rows for split in SPLITS) == (2_490, 138, 139)
+REAL = {
+    "cola": ("glue_cola", (8_551, 521, 522)),
+    "mrpc": ("glue_mrpc", (3_668, 204, 204)),
+    "stsb": ("glue_stsb", (5_749, 750, 750)),
+    "superglue-wic": ("super_glue_wic", (5_428, 319, 319)),
+    "superglue-wsc": ("super_glue_wsc", (554, 52, 52)),
+    "superglue-cb": ("super_glue_cb", (250, 28, 28)),
+    "rte": ("super_glue_rte", (2_490, 138, 139)),
+}
+"""Task -> folder of its complete real files, and the sizes of table 9."""
 
 
-def test_multirc_keeps_questions_whole_under_fixed_only(shared_data, tmp_path):
-    raw = shared_data / "nlp" / "hf" / "super_glue_multirc"
+def test_table_9_from_the_complete_real_files(shared_data, tmp_path):
+    sizes = {}
+    for task, (folder, _) in REAL.items():
+        raw = shared_data / "nlp" / "hf" / folder
+        if task == "rte":  # SuperGLUE's file, whose columns have other names
+            for split in ("train", "validation"):
+                with gzip.open(raw / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
+                    rows = [json.loads(line) for line in file]
+                renamed = [{"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": r["label"]} for r in rows]
+                write_rows(tmp_path / "rte" / f"{split}.jsonl", renamed)
+            raw = tmp_path / "rte"
+        stats = prepare(task, raw, tmp_path / "out", protocol="paper")
+        assert not stats.is_subset, task
+        sizes[task] = tuple(stats.splits[split].rows for split in SPLITS)
+    assert sizes == {task: expected for task, (_, expected) in REAL.items()}
+
+
+def multirc_sizes(raw, out):
+    """Prepares MultiRC's validation rows under both protocols; returns the sizes of val and test, and the groups."""
     sizes, kept = {}, {}
     for protocol in ("fixed", "paper"):
-        stats = prepare("superglue-multirc", raw, tmp_path, protocol=protocol, subset=True)
+        stats = prepare("superglue-multirc", raw, out, protocol=protocol, subset=True)
         assert "train" not in stats.splits
         assert stats.lines()[0].startswith(f"superglue-multirc ({protocol}) train: not made")
         sizes[protocol] = tuple(stats.splits[split].rows for split in ("val", "test"))
-        kept[protocol] = open_split(tmp_path, "superglue-multirc", "val", protocol).column_names
-    assert sizes == {"fixed": (2_410, 2_438), "paper": (2_424, 2_424)}
+        kept[protocol] = open_split(out, "superglue-multirc", "val", protocol).column_names
     assert "group" in kept["fixed"]
     assert "group" not in kept["paper"]
-    groups = columns(tmp_path, "superglue-multirc", "fixed", "group", ("val", "test"))
+    groups = columns(out, "superglue-multirc", "fixed", "group", ("val", "test"))
     assert not set(groups["val"]) & set(groups["test"])
-    assert len(set(groups["val"])) == 953 // 2
-    assert len(set(groups["test"])) == 953 - 953 // 2
+    return sizes, [len(set(groups[split])) for split in ("val", "test")]
+
+
+def test_multirc_keeps_questions_whole_under_fixed_only(tmp_path):
+    answers = [1, 4, 2, 7, 3, 5, 6]  # of each question
+    (row, *_) = example_rows("superglue-multirc")
+    rows = [
+        {
+            **row,
+            "answer": f"answer {answer}",
+            "idx": {"paragraph": question // 3, "question": question, "answer": answer},
+        }
+        for question, count in enumerate(answers)
+        for answer in range(count)
+    ]
+    write_rows(tmp_path / "raw" / "validation.jsonl", rows)
+    sizes, groups = multirc_sizes(tmp_path / "raw", tmp_path / "out")
+    first = sum(answers[question] for question in permuted(len(answers))[:3])
+    assert sizes == {"fixed": (first, 28 - first), "paper": (14, 14)}
+    assert groups == [3, 4]
+
+
+def test_real_multirc_has_the_sizes_of_both_protocols(shared_data, tmp_path):
+    sizes, groups = multirc_sizes(shared_data / "nlp" / "hf" / "super_glue_multirc", tmp_path)
+    assert sizes == {"fixed": (2_410, 2_438), "paper": (2_424, 2_424)}
+    assert groups == [953 // 2, 953 - 953 // 2]
+
+
+def test_words_of_each_text_column_are_counted(tmp_path):
+    rows = [{"question": "a " * n, "answers": ["x", "x y"], "context": "c"} for n in range(1, 201)]
+    write_rows(tmp_path / "raw" / "validation.jsonl", rows)
+    words = prepare("nq", tmp_path / "raw", tmp_path / "out", subset=True).splits["test"].words
+    assert words["question"] == {"max": 200, "p99": 198, "mean": 100.5}
+    assert words["references"] == {"max": 2, "p99": 2, "mean": 1.5}
+    assert "target_weights" not in words
 
 
 def test_a_large_task_holds_1000_training_rows_out(tmp_path):

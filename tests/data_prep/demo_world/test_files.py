@@ -162,10 +162,10 @@ def test_remains_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("data_prep.demo_world.files._write_captions", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(DataError, match="raw: cannot write the scenes: No space left on device"):
         write_scenes(tmp_path / "raw", num_train=2, num_restval=0, num_val=0, num_test=0)
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 
-from data_prep.prepared import _WordCounter
 from data_prep.raw.json_files import Place, find_raw, read_json, records, take
 from dept_vl.errors import DataError
 
@@ -43,13 +42,3 @@ def test_a_value_of_another_kind_is_shown(tmp_path):
     with pytest.raises(DataError, match=r'"id" should be a text, found list \[1, 1, 1, .*\.\.\.$'):
         take({"id": [1] * 100}, "id", str, place)
     assert take({"id": 3}, "id", int, place) == 3
-
-
-def test_word_statistics():
-    counter = _WordCounter(["question", "references", "image", "target_weights"])
-    rows = [{"question": "a " * n, "references": ["x", "x y"]} for n in range(1, 201)]
-    assert list(counter.watch(rows)) == rows
-    assert counter.summaries() == {
-        "question": {"max": 200, "p99": 198, "mean": 100.5},
-        "references": {"max": 2, "p99": 2, "mean": 1.5},
-    }

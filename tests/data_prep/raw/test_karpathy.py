@@ -22,22 +22,35 @@ def test_restval_is_training(tmp_path):
     assert splits.file.content is None
 
 
-def test_the_two_original_records(shared_data, tmp_path):
-    source = shared_data / "karpathy" / "dataset_coco_2records.json"
+def test_the_two_original_records(excerpt, tmp_path):
+    source = excerpt / "karpathy" / "original_records.json"
     (tmp_path / "dataset_coco.json").write_bytes(source.read_bytes())
     splits = read_karpathy(tmp_path)
     assert splits.split_of == {391895: "test", 537772: "train"}
     assert splits.path_of[391895] == "val2014/COCO_val2014_000000391895.jpg"
 
 
-def test_the_flickr_file_is_refused(shared_data, tmp_path):
-    data = gzip.decompress((shared_data / "karpathy" / "dataset_flickr8k.json.gz").read_bytes())
-    (tmp_path / "dataset_coco.json").write_bytes(data)
+def test_the_flickr_file_is_refused(tmp_path):
+    """Karpathy's own for Flickr8k has neither `filepath` nor `cocoid`."""
+    sentence = {"tokens": ["a", "dog", "runs"], "raw": "A dog runs .", "imgid": 0, "sentid": 0}
+    record = {"sentids": [0], "imgid": 0, "sentences": [sentence], "split": "train", "filename": "1_2.jpg"}
+    write_json(tmp_path / "dataset_coco.json", {"images": [record], "dataset": "flickr8k"})
     with pytest.raises(DataError, match=r'dataset_coco.json, images, record 0: missing "cocoid"; it has'):
         read_karpathy(tmp_path)
 
 
-def test_split_ids_agree_with_the_published_lists(shared_data, tmp_path):
+def test_split_ids_are_those_of_the_published_lists(excerpt, tmp_path):
+    data = gzip.decompress((excerpt / "karpathy" / "dataset_coco.json.gz").read_bytes())
+    (tmp_path / "dataset_coco.json").write_bytes(data)
+    splits = read_karpathy(tmp_path)
+    for split, count in (("val", 15), ("test", 100)):
+        lines = (excerpt / "karpathy" / f"{split}_images.txt").read_text().splitlines()
+        published = {int(line.split()[1]): line.split()[0] for line in lines}
+        assert len(published) == count
+        assert {i: splits.path_of[i] for i, s in splits.split_of.items() if s == split} == published
+
+
+def test_split_ids_agree_with_the_complete_published_lists(shared_data, tmp_path):
     folder = shared_data / "karpathy"
     data = gzip.decompress((folder / "dataset_coco_subset_rebuilt.json.gz").read_bytes())
     (tmp_path / "dataset_coco.json").write_bytes(data)

@@ -20,6 +20,8 @@ from dept_vl.models.adapter.released_format import (
     WEIGHTS_FILE,
     read_released,
 )
+from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.base import TunerContext
 
 M, R, S, D = 3, 2, 8, 16
 SETTINGS = {
@@ -42,9 +44,11 @@ def write(folder, content=None, **settings):
     return folder
 
 
-@pytest.mark.parametrize(("task", "m", "r"), [("cola", 80, 15), ("sst2", 60, 30)])
-def test_a_published_adapter_is_read_to_the_bit(shared_data, task, m, r):
-    folder = shared_data / "dept_official" / task
+@pytest.mark.parametrize(
+    ("source", "task", "m", "r"), [("excerpt", "cola", 80, 15), ("shared_data", "sst2", 60, 30)], ids=["cola", "sst2"]
+)
+def test_a_published_adapter_is_read_to_the_bit_and_computes_what_the_released_code_does(request, source, task, m, r):
+    folder = request.getfixturevalue(source) / "dept_official" / task
     adapter = read_released(folder)
     raw = torch.load(folder / WEIGHTS_FILE, weights_only=True, map_location="cpu")
     assert {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()} == {
@@ -54,42 +58,42 @@ def test_a_published_adapter_is_read_to_the_bit(shared_data, task, m, r):
     }
     assert sum(tensor.numel() for tensor in adapter.tensors.values()) == 76_800
     assert torch.equal(adapter.tensors["tuner.soft_prompt"], raw[PROMPT])
-    assert adapter.tuner_settings()["prompt_init_text"] == "Classify this text is postive or not:"
-    assert adapter.origin.lowrank == "imported"
-
-
-@pytest.mark.parametrize("task", ["cola", "sst2"])
-def test_a_published_adapter_s_update_is_the_released_computation(shared_data, task):
-    from dept_vl.tuners import DeptConfig
-    from dept_vl.tuners.base import TunerContext
-
-    folder = shared_data / "dept_official" / task
-    adapter = read_released(folder)
     settings = adapter.tuner_settings()
+    assert settings["prompt_init_text"] == "Classify this text is postive or not:"
+    assert adapter.origin.lowrank == "imported"
     tuner = DeptConfig(**settings).empty(TunerContext(768, 256))
     tuner.load_state_dict({name.removeprefix("tuner."): tensor for name, tensor in adapter.tensors.items()})
-    raw = torch.load(folder / WEIGHTS_FILE, weights_only=True, map_location="cpu")
-    scaling = 8 / math.sqrt(settings["rank"])
-    expected = scaling * (raw[LOWRANK_A] @ raw[LOWRANK_B])
-    update = tuner.embed(torch.zeros(1, 256, 768))[0, settings["num_virtual_tokens"] :]
+    scaling = 8 / math.sqrt(r)
+    update = tuner.embed(torch.zeros(1, 256, 768))[0, m:]
     assert tuner.scaling == scaling
-    torch.testing.assert_close(update, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(update, scaling * (raw[LOWRANK_A] @ raw[LOWRANK_B]), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("task", "r"), [("nq", 24), ("hotpotqa", 24), ("superglue-wic", 30)])
-def test_a_published_adapter_without_its_pair_is_refused_and_says_what_is_missing(shared_data, task, r):
-    folder = shared_data / "dept_official" / task
+def assert_pair_is_missed(folder, m, r):
     with pytest.raises(CheckpointError, match=rf"r={r}: .*lora_embedding_A.*lora_embedding_B.*--prompt-only"):
         read_released(folder)
     adapter = read_released(folder, prompt_only=True)
-    assert {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()} == {"tuner.soft_prompt": (60, 768)}
+    assert {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()} == {"tuner.soft_prompt": (m, 768)}
     assert adapter.origin.lowrank == "not released"
     assert adapter.tuner_settings()["name"] == "prompt-tuning"
 
 
-def test_a_published_folder_without_weights_is_refused(shared_data):
+def test_a_published_adapter_without_its_pair_is_refused_and_says_what_is_missing(excerpt, tmp_path):
+    """Three were published so; here the pair of a fourth is taken out of its file."""
+    folder = shutil.copytree(excerpt / "dept_official" / "cola", tmp_path / "cola")
+    content = torch.load(folder / WEIGHTS_FILE, weights_only=True, map_location="cpu")
+    torch.save({PROMPT: content[PROMPT]}, folder / WEIGHTS_FILE)
+    assert_pair_is_missed(folder, 80, 15)
+
+
+def test_every_adapter_published_without_its_pair_is_refused(shared_data):
+    for task, r in (("nq", 24), ("hotpotqa", 24), ("superglue-wic", 30)):
+        assert_pair_is_missed(shared_data / "dept_official" / task, 60, r)
+
+
+def test_a_published_folder_without_weights_is_refused(excerpt):
     with pytest.raises(CheckpointError, match=r"mrpc: adapter_model\.bin is missing"):
-        read_released(shared_data / "dept_official" / "mrpc")
+        read_released(excerpt / "dept_official" / "mrpc")
 
 
 def test_prompt_only_leaves_a_pair_that_is_there(tmp_path):

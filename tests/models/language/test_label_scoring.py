@@ -129,12 +129,12 @@ def test_scoring_is_without_dropout_and_restores_the_mode(t5_folder):
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("entailment", "neutral", "contradiction"), ("True", "False")])
-def test_labels_of_the_real_t5_tokenizer(shared_data, tmp_path, labels):
+def test_labels_of_the_real_t5_tokenizer(excerpt, tmp_path, labels):
     """ "0" is two pieces, and shares its first with "1"."""
     torch.manual_seed(0)
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     T5ForConditionalGeneration(T5Config(vocab_size=32128, **shape)).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(shared_data / "t5_tokenizer").save_pretrained(str(tmp_path))
+    AutoTokenizer.from_pretrained(excerpt / "t5_tokenizer").save_pretrained(str(tmp_path))
     model, codec = make(tmp_path, feature_dim=None)
     label_ids = codec.label_ids(labels, 10)
     if labels == ("0", "1"):

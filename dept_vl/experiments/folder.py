@@ -1,0 +1,101 @@
+"""The folder of an experiment: who may start or go on in it, and the settings it is stamped with.
+
+Refusing imports no torch, so that a taken folder is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dept_vl.errors import ConfigError
+from dept_vl.runs.folder import describe_differences
+from dept_vl.settings.load import dump_config, read_yaml
+from dept_vl.settings.renamed import with_new_names
+from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
+from dept_vl.system.locks import refuse_if_used_inside
+from dept_vl.system.signals import mark_resumable
+
+
+def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that an experiment can neither be started nor gone on with in; changes nothing.
+
+    Args:
+        folder: The experiment's folder; its runs lie in it.
+        name: Its settings are in ``<name>.yaml``.
+        settings: What the experiment is; a resumed one must be the same.
+        resume: Go on in the folder.
+        overwrite: Remove an earlier experiment of that kind first.
+
+    Raises:
+        ConfigError: The folder is taken and neither was asked for, is no such experiment's, has other settings, or is
+            in use.
+    """
+    marker = folder / f"{name}.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not marker.is_file() and (resume or overwrite):
+            raise ConfigError(f"output_dir: {folder} holds no {marker.name}, so no {name} was started there")
+        if resume:
+            differences = describe_differences(_with_new_names(read_yaml(marker)), dict(settings))
+            if differences:
+                raise ConfigError(
+                    f"cannot resume {folder} with other settings than it was started with:\n  "
+                    + "\n  ".join(differences)
+                )
+            return
+        if not overwrite:
+            raise ConfigError(
+                f"output_dir: {folder} is not empty; add --resume to go on with the {name} in it, --overwrite to "
+                "replace it, or choose another --output-dir"
+            )
+        refuse_if_used_inside(folder)
+
+
+def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Makes the folder of an experiment, stamped with its settings, or goes on in the one that is there.
+
+    Args:
+        folder: The experiment's folder; its runs lie in it.
+        name: The settings go to ``<name>.yaml``.
+        settings: What the experiment is; a resumed one must be the same.
+        resume: Go on in the folder.
+        overwrite: Remove an earlier experiment of that kind first.
+
+    Raises:
+        ConfigError: The folder is taken and neither was asked for, is no such experiment's, or has other settings.
+    """
+    from dept_vl.system.processes import process_state  # imports torch
+
+    if not process_state().is_main_process:
+        return
+    mark_resumable()
+    check_experiment(folder, name, settings, resume=resume, overwrite=overwrite)
+    marker = folder / f"{name}.yaml"
+    if resume and marker.is_file():
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        remove_folder(folder)
+    with atomic_folder(folder) as building:
+        write_text(building / marker.name, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def settings_tree(config: TrainConfig) -> dict[str, Any]:
+    """Returns settings as an experiment records them: without where they go, which a moved folder changes."""
+    tree: dict[str, Any] = yaml.safe_load(dump_config(config))
+    del tree["output_dir"]
+    return tree
+
+
+def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too."""
+    sources = record.get("sources")
+    if isinstance(sources, dict):
+        named = {name: with_new_names(given) if isinstance(given, dict) else given for name, given in sources.items()}
+        record = {**record, "sources": named}
+    return with_new_names(record)

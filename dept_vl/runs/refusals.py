@@ -1,0 +1,84 @@
+"""What is wrong with a run's folders and files that can be seen without torch, and so before it is imported.
+
+The command line asks first; what opens a folder or a file looks again, for other callers and for what changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dept_vl.data.feature_format import finished_stores, no_store_fits, read_index
+from dept_vl.data.manifest import split_info
+from dept_vl.errors import ConfigError
+from dept_vl.models.adapter.presence import require_adapter, require_released
+from dept_vl.runs.folder import CONFIG_FILE, check_resumable, check_run_folder
+from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.locks import folder_lock
+from dept_vl.tasks import get_task
+from dept_vl.tasks.released_names import our_name
+
+
+def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a training that cannot start in its folder, or from its source.
+
+    Raises:
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings.
+        CheckpointError: There is no adapter to start from.
+    """
+    folder = config.run_dir
+    folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
+    if resume and (folder / CONFIG_FILE).is_file():
+        check_resumable(folder, config)
+    elif config.init.source is not None:
+        require_adapter(Path(config.init.source))
+
+
+def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
+    """Refuses data that are not there: the files of some splits, and cached features where a run reads them.
+
+    Raises:
+        DataError: A split is not prepared, or no feature store is finished.
+    """
+    check_splits(config, data_dir, splits)
+    if not get_task(config.task).uses_images or config.data.visual_features == "encode":
+        return
+    if config.data.feature_dir is not None:
+        read_index(Path(config.data.feature_dir))
+    elif not finished_stores(data_dir):
+        raise no_store_fits(data_dir)
+
+
+def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
+    """Refuses splits that are not prepared.
+
+    Raises:
+        DataError: The file of one is missing or not what `dept-vl prepare` writes.
+    """
+    for split in splits:
+        split_info(data_dir, config.task, split, config.data.protocol)
+
+
+def check_import(folder: Path, run_dir: Path, *, task: str | None, overwrite: bool) -> None:
+    """Refuses to import what is no released adapter, of no task that is known, or into a folder that is taken.
+
+    Raises:
+        CheckpointError: A file of the adapter is missing.
+        ConfigError: There is no such task, or `run_dir` is taken.
+    """
+    require_released(folder)
+    get_task(our_name(task or folder.resolve().name))
+    check_run_folder(run_dir, resume=False, overwrite=overwrite)
+
+
+def check_export(run_dir: Path, out: Path) -> None:
+    """Refuses to export what is no adapter, or into a folder that is taken.
+
+    Raises:
+        ConfigError: `out` is taken.
+        CheckpointError: A file of the adapter is missing.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out: {out} is not an empty folder; choose another")
+    require_adapter(run_dir)

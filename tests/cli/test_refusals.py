@@ -1,0 +1,177 @@
+"""Wrong words are refused before torch is imported, with one message, and leave nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.prepare import prepare
+from dept_vl.settings.load import dump_config, load_config
+from tests.data_prep.text_rows import cola_folder
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 1.0
+"""Of CPU, imports of pydantic and pyarrow among them."""
+
+IMPORT = "import-official"
+CASES = [
+    # names and values
+    ("train --task vqaa", "unknown task 'vqaa'; did you mean 'vqa'"),
+    ("train --data-dir x --optim.projecton_lr 1", "did you mean 'optim.projection_lr'"),
+    ("train --data-dir x --data.batch_size many", "data.batch_size: "),
+    ("train --data-dir x --seed", "expected one argument"),
+    ("train --data.batch_size", "--data.batch_size: expected a value"),
+    ("train --lr 0.1 --tuner.lr 0.2 --data-dir x", "tuner.lr: given twice"),
+    ("train --task vqa --tuner lroa", "unknown tuner 'lroa'; did you mean 'lora'"),
+    ("train --tuner dpt --data-dir x", "unknown tuner 'dpt'; did you mean 'dept'"),
+    ("train --data-dir x --decode.method score", "decode.method: 'score' needs a label set"),
+    ("train --data-dir x --data.protocol paper", "task 'vqa' has no protocol 'paper'"),
+    ("train --seeds 0,1 --seed 3 --data-dir x", "seed: has no effect beside --seeds"),
+    ("train --seeds 0,x --data-dir x", "expected numbers with commas between"),
+    ("train --seeds 0,0 --data-dir x", "expected different numbers from 0 on"),
+    ("info --task vqaa", "unknown task 'vqaa'"),
+    ("info --config demo --tuner.rank many", "tuner.rank: "),
+    ("eval --checkpoint run --metric cidre", "unknown evaluator 'cidre'; did you mean 'cider'"),
+    ("eval --checkpoint run --decode.method score", "decode.method: 'score' needs a label set"),
+    ("eval --checkpoint run --task coco", "was trained on 'vqa', asked for 'coco'"),
+    ("eval --checkpoint run --split tset", "invalid choice: 'tset'"),
+    ("eval --checkpoint text-run --data.protocol paper", "was trained under 'fixed', asked for 'paper'"),
+    ("eval --checkpoint run --config demo", "--config: a run has its own settings"),
+    ("eval --predictions p.json --decode-agreement", "--decode-agreement: has no effect with"),
+    ("eval --predictions p.json --lr 3", "tuner.lr: has no effect with --predictions"),
+    ("eval --predictions p.json --metric accurac", "unknown evaluator 'accurac'; did you mean 'accuracy'"),
+    ("eval --task coco --predictions p.json", "needs --references"),
+    ("eval --verify p.json --lr 3", "tuner.lr: has no effect with --verify"),
+    ("predict --checkpoint run --image x.jpg --column x", "expected NAME=VALUE"),
+    ("predict --checkpoint run --image x.jpg --column x=y", "takes no such column (it takes: question)"),
+    ("predict --checkpoint run --image x.jpg", "needs a question; give --question TEXT"),
+    ("predict --checkpoint run --question q", "needs an image, a folder of images or a JSONL file"),
+    ("predict --checkpoint text-run --image x.jpg", "task 'cola' reads text alone"),
+    ("predict --checkpoint text-run --column sentence=x --sheet x.png", "--sheet: draws images"),
+    ("predict --checkpoint text-run --column sentence=x --beams 0", "--beams: must be at least 1"),
+    ("prepare --task vqq --raw x --out y", "unknown task 'vqq'; did you mean 'vqa'"),
+    ("prepare --task vqa --raw x --out y --data.dir z", "takes no settings"),
+    ("prepare --task vqa --raw x --out y --protocol paper", "--protocol: task 'vqa' takes none"),
+    ("prepare --task vqa --out y", "--raw: task 'vqa' needs the folder of its official files"),
+    ("cache-features --task cola --data-dir x", "task: 'cola' has no images"),
+    ("draw-scenes --out x --images 3", "--images: must be at least 10"),
+    ("sweep --task cola --data-dir x", "--config: a sweep needs a file with a 'sweep' section"),
+    ("sweep --config bad-sweep.yaml", "did you mean 'tuner.lowrank_lr'"),
+    ("transfer --target superglue-cbb --sources mnli", "did you mean 'superglue-cb'"),
+    ("transfer --target cola --sources mnly", "unknown task 'mnly'; did you mean 'mnli'"),
+    ("transfer --target cola --sources cola --data-dir x", "'cola' is the target itself"),
+    ("transfer --target cola --sources mnli --task rte", "has --target and --sources instead"),
+    ("transfer --target cola --sources mnli --seeds 1,1 --data-dir x", "expected different numbers from 0 on"),
+    ("report --paper tabel1", "unknown table 'tabel1'; did you mean 'table1'"),
+    (f"{IMPORT} released --out y --task colla", "unknown task 'colla'; did you mean 'cola'"),
+    ("tasks colla", "unknown task 'colla'; did you mean 'cola'"),
+    # files and folders that are not there, or hold something else
+    ("train --config absent.yaml", "absent.yaml: cannot read"),
+    ("train --config taken/notes.txt", "taken/notes.txt: "),
+    ("train --resume --output-dir absent", "absent/config.yaml: cannot read"),
+    ("train --resume --output-dir run --data-dir x --seed 3", "seed: the run has 0, asked for 3"),
+    ("train --data-dir absent", "absent/vqa/train.parquet: no such prepared split"),
+    ("train --data-dir data --task cola --data.protocol paper", "there is cola.fixed: another protocol"),
+    ("train --data-dir data", "no cached features of the encoder asked for (there is no finished store)"),
+    ("train --data-dir data --data.feature_dir absent", "absent/index.json: no such file"),
+    ("train --data-dir data --init-from absent", "absent: no adapter here"),
+    ("train --seeds 0,1 --data-dir absent", "absent/vqa/train.parquet: no such prepared split"),
+    ("info --config absent.yaml", "absent.yaml: cannot read"),
+    ("eval --checkpoint absent", "absent: no run here"),
+    ("eval --checkpoint taken", "taken: no run here"),
+    ("eval --checkpoint no-adapter", "no-adapter: no adapter here"),
+    ("eval --checkpoint run --data-dir absent", "absent/vqa/test.parquet: no such prepared split"),
+    ("eval --predictions absent --questions absent --annotations absent", "absent: cannot be read"),
+    ("eval --verify absent", "absent: cannot read the results"),
+    ("eval --verify p.json", "p.json: is no results file that can be made again"),
+    ("predict --checkpoint absent --image x.jpg", "absent: no run here"),
+    ("predict --checkpoint no-adapter --image picture.png --question q", "no-adapter: no adapter here"),
+    ("predict --checkpoint run --image absent.jpg --question q", "absent.jpg: no such image file"),
+    ("predict --checkpoint run --image x.jpg --question q", "x.jpg: not an image"),
+    ("predict --checkpoint run --image taken --question q", "taken: no image in this folder"),
+    ("predict --checkpoint text-run --input absent.jsonl", "absent.jsonl: cannot be read"),
+    ("predict --checkpoint text-run --input p.json", "p.json, line 1: expected an object of columns"),
+    ("prepare --task vqa --raw absent --out y", "absent: no such folder of raw files"),
+    ("prepare --task cola --raw absent --out y", "absent: no such folder of raw files"),
+    ("prepare --task cola --raw taken --out y", "taken: task 'cola' needs train"),
+    ("cache-features --task vqa --data-dir absent --model.clip.model demo", "no such prepared split"),
+    ("cache-features --verify absent", "absent/index.json: no such file"),
+    ("sweep --config absent.yaml", "absent.yaml: cannot read"),
+    ("sweep --config sweep.yaml --data-dir absent", "absent/vqa/train.parquet: no such prepared split"),
+    ("transfer --target cola --sources mnli --source-config absent.yaml", "absent.yaml: cannot read"),
+    ("transfer --target cola --sources mnli --source-runs mnli=absent --data-dir x", "no adapter there"),
+    ("transfer --target cola --sources mnli --data-dir data", "data/mnli.fixed/train.parquet: no such prepared split"),
+    ("report --paper table1 absent", "absent: holds no test scores"),
+    (f"{IMPORT} absent --out y", "absent: no released adapter here"),
+    ("export-official absent --out y", "absent: no adapter here"),
+    ("tasks cola --raw absent", "absent: no such folder of raw files"),
+    ("tasks cola --data-dir absent", "no such prepared split"),
+    # folders that are taken
+    ("train --data-dir x --output-dir taken", "taken is not empty; add --resume"),
+    ("train --data-dir x --output-dir taken/notes.txt", "is a file; choose a folder"),
+    ("train --seeds 0 --data-dir x --output-dir taken", "taken is not empty; add --resume to go on with the seeds"),
+    ("prepare --task cola --raw taken --out data", "cola.fixed: the output folder is not empty"),
+    ("draw-scenes --out taken", "taken: exists and is not an empty folder"),
+    (
+        "sweep --config sweep.yaml --data-dir x --output-dir taken",
+        "taken is not empty; add --resume to go on with the sw",
+    ),
+    ("transfer --target cola --sources mnli --data-dir x --output-dir taken", "taken is not empty; add --resume to go"),
+    (f"{IMPORT} released --out taken --task cola", "taken is not empty"),
+    ("export-official run --out taken", "taken is not an empty folder"),
+]
+
+
+def write_world(folder: Path, vqa_splits: Path) -> None:
+    """Writes what the command lines name; nothing of it gets further than a first look."""
+    shutil.copytree(vqa_splits, folder / "data" / "vqa")
+    prepare("cola", cola_folder(folder / "raw"), folder / "data", subset=True)
+    Image.new("RGB", (2, 2)).save(folder / "picture.png")
+    vqa, cola = load_config(None, {"data.dir": "x"}), load_config(None, {"task": "cola", "data.dir": "x"})
+    for name, config, has_adapter in (("run", vqa, True), ("text-run", cola, True), ("no-adapter", vqa, False)):
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text(dump_config(replace(config, output_dir=name)))
+        for file in ("adapter_config.json", "adapter_model.safetensors") if has_adapter else ():
+            (folder / name / file).touch()
+    (folder / "released").mkdir()
+    for file in ("adapter_config.json", "adapter_model.bin"):
+        (folder / "released" / file).touch()
+    (folder / "taken").mkdir()
+    (folder / "taken" / "notes.txt").write_text("mine")
+    (folder / "p.json").write_text("[]")
+    (folder / "x.jpg").write_text("no image")
+    space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
+    (folder / "sweep.yaml").write_text(space % "lr")
+    (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, tiny_data) -> dict[str, dict]:
+    """What came of every case, all of them in one process that has not imported torch."""
+    folder = tmp_path_factory.mktemp("refusals")
+    write_world(folder, tiny_data / "vqa")
+    lines = [line for line, _ in CASES]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cli.refusing", str(folder)],
+        input=json.dumps([line.split() for line in lines]), capture_output=True, text=True, cwd=ROOT, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(zip(lines, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize(("line", "message"), CASES, ids=[line for line, _ in CASES])
+def test_wrong_words_are_refused_at_once_with_one_message(outcomes, line, message):
+    outcome = outcomes[line]
+    assert outcome["imported"] is None
+    assert outcome["code"] == 2
+    assert message in outcome["printed"]
+    assert outcome["printed"].count("error: ") == 1
+    assert outcome["left"] == []
+    assert outcome["seconds"] < SECONDS
