@@ -5,7 +5,7 @@
 
 Only `ConfigError`, `DataError` and `CheckpointError` may come out of a reader. Everything else is an escape; so is a
 store that `FeatureStore.verify` takes although its bytes changed. Exit code 1 if there was one; the input is kept in
-``--keep``. atheris (a coverage-guided fuzzer, ``pip install atheris``, Linux) is no dependency of the package.
+``--keep``. atheris (a coverage-guided fuzzer, ``pip install atheris``, Linux) is not a dependency of the package.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def caption_sources(data: Path) -> dict[str, list[str]]:
 
 
 def other_sources(data: Path) -> dict[str, list[str]]:
-    """Returns real English text that is no caption: questions, answers, news, reviews, encyclopedia."""
+    """Returns real English text that is not a caption: questions, answers, news, reviews, encyclopedia."""
     sources: dict[str, list[str]] = {}
     for split in ("train", "valid", "test"):
         questions = json.loads(read_text(data / "vqa_v2" / f"vqa_questions_{split}.gzip"))["questions"]

@@ -33,7 +33,7 @@ WORDS = (
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Starts the server of fresh processes beside the first tests, if any test needs it.
 
-    What was imported until here is no garbage: the collector need not look through it every few seconds again.
+    What was imported until here is not garbage: the collector need not look through it every few seconds again.
     """
     gc.freeze()
     if any("fresh_process" in getattr(item, "fixturenames", ()) for item in session.items):

@@ -169,7 +169,7 @@ def file_hash(path: Path) -> str:
 
 
 def tree_hash(folder: Path) -> dict[str, str]:
-    """Returns the hash of every file that is no hidden one, by its place."""
+    """Returns the hash of every file that is not a hidden one, by its place."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): file_hash(path)

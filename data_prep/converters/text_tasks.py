@@ -223,5 +223,5 @@ def _kept_columns(task: Task) -> pa.Schema:
 
 def _source(task: Task) -> Source:
     if task.source is None:
-        raise ConfigError(f"task {task.name!r} is no text task: it has no source")
+        raise ConfigError(f"task {task.name!r} is not a text task: it has no source")
     return task.source

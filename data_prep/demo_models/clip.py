@@ -142,7 +142,7 @@ def _batches(recipe: ClipRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator
 def _contrast(model: CLIP, pixels: Tensor, ids: Tensor, decorrelation: float) -> tuple[Tensor, float]:
     """The contrastive loss with a penalty on correlated patch features, and the share of images that found their text.
 
-    Texts equal to an image's own are no negatives of it. Without the penalty (the covariance term of VICReg, Bardes et
+    Texts equal to an image's own are not negatives of it. Without the penalty (the covariance term of VICReg, Bardes et
     al. 2022) a few directions, colour above all, hold nearly all variance of the features, and a linear layer trained
     on them is slow to find the others.
     """

@@ -99,7 +99,7 @@ def records(file: RawFile, key: str) -> list[Record]:
     """Returns the list of objects under `key` at the top of a file.
 
     Raises:
-        DataError: The file is no object, has no such key, or the value is no list of objects.
+        DataError: The file is not an object, has no such key, or the value is not a list of objects.
     """
     if not isinstance(file.content, dict):
         raise DataError(f'{file.path}: expected an object with "{key}" at the top, found {_kind(file.content)}')

@@ -95,7 +95,7 @@ def read_karpathy(raw: Path) -> KarpathySplits:
             raise place.error(f'"cocoid" {image_id} is listed twice')
         parts = [take(record, key, str, place) for key in ("filepath", "filename")]
         if not all(_PLAIN_PART.match(part) for part in parts):
-            raise place.error(f"{'/'.join(parts)!r} is no path of a folder and a file")
+            raise place.error(f"{'/'.join(parts)!r} is not a path of a folder and a file")
         split_of[image_id] = _SPLIT_OF[split]
         path_of[image_id] = "/".join(parts)
     if not split_of:

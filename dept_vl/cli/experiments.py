@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, config_overrides, open_data_dir, parse_seeds, refuse_settings, say
+from dept_vl.cli.settings import (
+    add_command,
+    config_overrides,
+    open_data_dir,
+    parse_seeds,
+    print_on_main_process,
+    refuse_settings,
+)
 from dept_vl.errors import ConfigError
 
 
@@ -31,7 +38,7 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.experiments.sweep import run_sweep
     from dept_vl.reports.text import describe_sweep
 
-    say(describe_sweep(run_sweep(plan, data_dir, resume=options.resume, overwrite=options.overwrite)))
+    print_on_main_process(describe_sweep(run_sweep(plan, data_dir, resume=options.resume, overwrite=options.overwrite)))
 
 
 def _add_transfer(commands: Any) -> None:
@@ -92,7 +99,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     result = transfer(
         target, sources, data_dir, seeds=options.seeds, resume=options.resume, overwrite=options.overwrite
     )
-    say(describe_transfer(result))
+    print_on_main_process(describe_transfer(result))
 
 
 def _add_report(commands: Any) -> None:

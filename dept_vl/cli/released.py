@@ -1,4 +1,4 @@
-"""Commands about the released DePT checkpoints: import-official, export-official."""
+"""Commands about the released DePT checkpoints: import-released, export-released."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dept_vl.cli.settings import add_command, refuse_settings
 
 def _add_import(commands: Any) -> None:
     text = "Turn an adapter of the released DePT code into a run folder."
-    parser = add_command(commands, "import-official", _import, text, has_settings=False)
+    parser = add_command(
+        commands, "import-released", _import, text, has_settings=False, earlier_names=["import-official"]
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="holds adapter_config.json and adapter_model.bin")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder to make")
     parser.add_argument("--task", metavar="NAME", help="what it was trained on; default: the folder's name")
@@ -24,13 +26,13 @@ def _add_import(commands: Any) -> None:
 
 
 def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    refuse_settings("import-official", overrides)
+    refuse_settings("import-released", overrides)
     from dept_vl.runs.refusals import check_import
 
     check_import(options.folder, options.out, task=options.task, overwrite=options.overwrite)
-    from dept_vl.runs.released import import_official
+    from dept_vl.runs.released import import_released
 
-    adapter = import_official(
+    adapter = import_released(
         options.folder,
         options.out,
         task=options.task,
@@ -46,19 +48,21 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def _add_export(commands: Any) -> None:
     text = "Write a run's adapter as the released DePT code loads it."
-    parser = add_command(commands, "export-official", _export, text, has_settings=False)
+    parser = add_command(
+        commands, "export-released", _export, text, has_settings=False, earlier_names=["export-official"]
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder with a text-only adapter on a T5")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
 
 
 def _export(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    refuse_settings("export-official", overrides)
+    refuse_settings("export-released", overrides)
     from dept_vl.runs.refusals import check_export
 
     check_export(options.run, options.out)
-    from dept_vl.runs.released import export_official
+    from dept_vl.runs.released import export_released
 
-    export_official(options.run, options.out)
+    export_released(options.run, options.out)
     print(f"exported: {options.out} (the released code needs every text padded to max_length tokens)")
 
 

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, parse_seeds, say
+from dept_vl.cli.settings import (
+    add_command,
+    config_overrides,
+    load_settings,
+    open_data_dir,
+    parse_seeds,
+    print_on_main_process,
+)
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.training.trainer import train
 
     result = train(config, data_dir, resume=options.resume, overwrite=options.overwrite)
-    say(describe_training(result))
+    print_on_main_process(describe_training(result))
 
 
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -59,7 +66,7 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     from dept_vl.reports.text import describe_seeds
 
     result = train_seeds(config, data_dir, options.seeds, resume=options.resume, overwrite=options.overwrite)
-    say(describe_seeds(result))
+    print_on_main_process(describe_seeds(result))
 
 
 def _add_eval(commands: Any) -> None:
@@ -137,7 +144,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             output=options.output,
             with_agreement=options.decode_agreement,
         )
-    say(describe_evaluation(result, question_types=options.question_types))
+    print_on_main_process(describe_evaluation(result, question_types=options.question_types))
 
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -161,8 +168,8 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         config = record.settings(settings)
         notes = verify_run(record, config, open_data_dir(config))
     for note in notes:
-        say(f"note: {note}")
-    say(f"verified: {options.verify}: made again, equal")
+        print_on_main_process(f"note: {note}")
+    print_on_main_process(f"verified: {options.verify}: made again, equal")
 
 
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:

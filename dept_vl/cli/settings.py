@@ -72,10 +72,11 @@ def add_command(
     text: str,
     *,
     has_settings: bool = True,
+    earlier_names: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Adds a command: its name, what runs it, one line of help, and whether it takes ``--config`` and settings."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, allow_abbrev=False, add_help=not has_settings
+        name, help=text, description=text, allow_abbrev=False, add_help=not has_settings, aliases=earlier_names
     )
     parser.set_defaults(command=run)
     if has_settings:
@@ -186,7 +187,7 @@ def refuse_settings(command: str, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"--{next(iter(overrides))}: `dept-vl {command}` takes no settings; see its --help")
 
 
-def say(text: str) -> None:
+def print_on_main_process(text: str) -> None:
     """Prints, on the main process of a launch only."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(text)

@@ -71,7 +71,7 @@ def read_header(path: Path) -> tuple[dict[str, Region], dict[str, Any]]:
         The tensors' places by name, and the metadata this package put there (empty for a foreign file).
 
     Raises:
-        DataError: The file is missing, is no safetensors file, or is shorter or longer than its header says.
+        DataError: The file is missing, is not a safetensors file, or is shorter or longer than its header says.
     """
     try:
         check_regular(path)
@@ -170,7 +170,7 @@ def read_index(folder: Path) -> StoreIndex:
         raise DataError(f"{path}: damaged index ({error!r}); {REBUILD}") from error
     if index.dtype not in DTYPE_CODES or index.num_visual_tokens < 1 or index.feature_dim < 1:
         raise DataError(
-            f"{path}: {index.num_visual_tokens} visual tokens of {index.feature_dim} {index.dtype} numbers is no "
+            f"{path}: {index.num_visual_tokens} visual tokens of {index.feature_dim} {index.dtype} numbers are not a "
             f"shape a store can have; {REBUILD}"
         )
     return index

@@ -54,7 +54,7 @@ def choose_rows(
     chosen = (_released if few_shot.rule == "released" else _balanced)(few_shot, list(classes), class_names, where)
     if not chosen:
         raise ConfigError(
-            f"data.few_shot: {few_shot.k} over {len(class_names)} classes is no row of any by the rule "
+            f"data.few_shot: {few_shot.k} over {len(class_names)} classes gives no row of any by the rule "
             f"{few_shot.rule!r}{where}; take at least {len(class_names)}"
         )
     return np.asarray(chosen, dtype=np.int64)

@@ -25,7 +25,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         max_pixels: Largest width x height accepted, checked before any pixel is decoded.
 
     Raises:
-        DataError: The file is missing, is no image of these formats, is cut short or damaged, or is too large.
+        DataError: The file is missing, is not an image of these formats, is cut short or damaged, or is too large.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such image file")

@@ -142,8 +142,8 @@ def open_split(data_dir: Path, task: str, split: str, protocol: str | None = Non
         protocol: The text task's protocol.
 
     Raises:
-        DataError: The file is missing, is no Parquet file, is for another task, split or protocol, lacks a column, was
-            altered since it was prepared, has a row that breaks a rule, or holds no rows.
+        DataError: The file is missing, is not a Parquet file, is for another task, split or protocol, lacks a column,
+            was altered since it was prepared, has a row that breaks a rule, or holds no rows.
     """
     path = split_path(data_dir, task, split, protocol)
     parquet = _open_parquet(path, task, protocol)
@@ -189,7 +189,7 @@ def split_info(data_dir: Path, task: str, split: str, protocol: str | None = Non
     """Reads what a split's file says about itself: task, split, image root and protocol.
 
     Raises:
-        DataError: The file is missing, is no Parquet file, or was not written by `write_split`.
+        DataError: The file is missing, is not a Parquet file, or was not written by `write_split`.
     """
     path = split_path(data_dir, task, split, protocol)
     metadata = _open_parquet(path, task, protocol).schema_arrow.metadata or {}

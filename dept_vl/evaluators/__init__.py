@@ -34,7 +34,7 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 
 _INVALID = "invalid"
-_INVALID_SCALE = Scale(100.0, "% of the predictions are no label")
+_INVALID_SCALE = Scale(100.0, "% of the predictions are not labels")
 
 
 def display_scale(name: str) -> Scale:

@@ -113,7 +113,7 @@ def _run_java_scorer(name: str, scorer: Callable[[], Any], captions: TokenizedCa
     """Returns the corpus score of a scorer that talks to a Java program.
 
     Raises:
-        ConfigError: The program did not start, broke off, or answered something that is no number.
+        ConfigError: The program did not start, broke off, or answered something that is not a number.
     """
     running: Any = None
     try:

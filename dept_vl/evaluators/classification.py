@@ -1,7 +1,7 @@
 """Scores of predicted labels: accuracy, F1, Matthews correlation, and those of MultiRC and CB.
 
-All come from scikit-learn, on its scale (0 to 1; Matthews correlation -1 to 1). A prediction that is no label is never
-right; what else it does to a score is said in each docstring. scikit-learn is imported on first use.
+All come from scikit-learn, on its scale (0 to 1; Matthews correlation -1 to 1). A prediction that is not a label is
+never right; what else it does to a score is said in each docstring. scikit-learn is imported on first use.
 """
 
 from __future__ import annotations

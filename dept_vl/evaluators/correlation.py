@@ -10,14 +10,14 @@ from dept_vl.evaluators.base import TIMES_100, EvaluationInput, Evaluator
 from dept_vl.evaluators.classification import gold_labels
 
 UNREADABLE = -1.0
-"""What a prediction that is no finite number counts as; the released ``string_to_float`` (its "nan" stays nan)."""
+"""What a prediction that is not a finite number counts as; the released ``string_to_float`` (its "nan" stays nan)."""
 
 
 def pearson(inputs: EvaluationInput) -> dict[str, float]:
     """Returns Pearson correlation; 0 where it is undefined, as where all predictions are equal (released code).
 
     Raises:
-        DataError: As `gold_labels`; or a reference is no number.
+        DataError: As `gold_labels`; or a reference is not a number.
     """
     from scipy.stats import pearsonr
 
@@ -36,7 +36,7 @@ def _correlate(statistic: object, inputs: EvaluationInput) -> float:
     numbers = [_number(prediction) for prediction in inputs.predictions]
     for gold, reference in zip(golds, inputs.references, strict=True):
         if gold is None:
-            raise DataError(f"example {reference.example_id}: reference {reference.references[0]!r} is no number")
+            raise DataError(f"example {reference.example_id}: reference {reference.references[0]!r} is not a number")
     if len(golds) < 2:
         return 0.0
     with warnings.catch_warnings():

@@ -34,7 +34,7 @@ def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
         text_key: "answer" (VQA) or "caption" (captions).
 
     Raises:
-        DataError: The file is missing, is no JSON, has another shape, or names an id twice.
+        DataError: The file is missing, is not JSON, has another shape, or names an id twice.
     """
     content = _read_json(path)
     wanted = f"an object with {id_key!r} and {text_key!r}"
@@ -66,7 +66,7 @@ def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Referen
         annotations: ``v2_mscoco_val2014_annotations.json`` or one like it: what is scored.
 
     Raises:
-        DataError: A file is missing, is no JSON or has another shape; an id comes twice; an
+        DataError: A file is missing, is not JSON or has another shape; an id comes twice; an
             annotation has no question in `questions`, or another image there.
     """
     image_of: dict[int, int] = {}
@@ -112,7 +112,7 @@ def load_caption_references(references: Path) -> dict[int, Reference]:
         references: The file.
 
     Raises:
-        DataError: The file is missing, is no JSON or has another shape; an image id comes twice; a
+        DataError: The file is missing, is not JSON or has another shape; an image id comes twice; a
             caption belongs to no image.
     """
     content = _read_json(references)
@@ -170,7 +170,7 @@ def _records(content: Any, path: Path, key: str) -> list[Mapping[str, Any]]:
 
 
 def _field(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    """Returns ``record[key]`` after checking its type (a boolean is no integer)."""
+    """Returns ``record[key]`` after checking its type (a boolean is not an integer)."""
     if key not in record:
         raise DataError(f'{where}: missing "{key}"; it has {sorted(record)}')
     value = record[key]
@@ -189,7 +189,7 @@ def _read_json(path: Path) -> Any:
     """Returns the content of a JSON file, compressed or not.
 
     Raises:
-        DataError: The file is missing or unreadable, is cut short, or is no JSON.
+        DataError: The file is missing or unreadable, is cut short, or is not JSON.
     """
     try:
         raw = read_file(path)

@@ -24,7 +24,7 @@ def one_line(caption: str) -> str:
 
 
 def drop_punctuation(tokens: Iterable[str]) -> str:
-    """Returns the tokens that are no punctuation, joined by blanks."""
+    """Returns the tokens that are not punctuation, joined by blanks."""
     return " ".join(token for token in tokens if token not in _DROPPED)
 
 

@@ -32,8 +32,8 @@ def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, re
         overwrite: Remove an earlier experiment of that kind first.
 
     Raises:
-        ConfigError: The folder is taken and neither was asked for, is no such experiment's, has other settings, or is
-            in use.
+        ConfigError: The folder is taken and neither was asked for, is not such an experiment's, has other settings, or
+            is in use.
     """
     marker = folder / f"{name}.yaml"
     if folder.exists() and not folder.is_dir():
@@ -68,7 +68,7 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
         overwrite: Remove an earlier experiment of that kind first.
 
     Raises:
-        ConfigError: The folder is taken and neither was asked for, is no such experiment's, or has other settings.
+        ConfigError: The folder is taken and neither was asked for, is not such an experiment's, or has other settings.
     """
     from dept_vl.system.processes import process_state  # imports torch
 

@@ -82,7 +82,7 @@ def transfer_record(target: TrainConfig, sources: Mapping[str, TrainConfig | Pat
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that are no seeds, or twice the same.
+    """Refuses seeds that are not seeds, or twice the same.
 
     Raises:
         ConfigError: As said.

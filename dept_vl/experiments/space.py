@@ -172,7 +172,7 @@ def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -
         where = f"{path}: sweep.space: {key}"
         name = new_key(key)
         if name not in known and not name.startswith("tuner.parts."):  # those are checked with the runs' settings
-            raise ConfigError(f"{where}: is no setting{suggest(key, known)}")
+            raise ConfigError(f"{where}: not a setting{suggest(key, known)}")
         if name in _FIXED:
             raise ConfigError(f"{where}: cannot be varied in a sweep; set it for all runs")
         if name in given:

@@ -100,7 +100,7 @@ def _check_column(task: Task, name: str, value: Any, where: str) -> None:
 
     Raises:
         ConfigError: It is missing or empty.
-        DataError: It is of another kind, or holds bytes that are no text.
+        DataError: It is of another kind, or holds bytes that are not text.
     """
     if value is None or not str(value).strip():
         hint = "--question TEXT" if name == "question" else f"--column {name}=TEXT"
@@ -111,7 +111,7 @@ def _check_column(task: Task, name: str, value: Any, where: str) -> None:
     try:
         str(value).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: column {name!r} is no UTF-8 text: {str(value)[:80]!a} ({error.reason})") from None
+        raise DataError(f"{where}: column {name!r} is not UTF-8 text: {str(value)[:80]!a} ({error.reason})") from None
 
 
 def _given(task: Task, *, image: Path | None, file: Path | None) -> list[PredictionInput]:

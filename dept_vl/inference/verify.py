@@ -73,7 +73,7 @@ def read_record(path: Path) -> Record:
         key for key, kind in kinds.items() if not isinstance(content, dict) or not isinstance(content.get(key), kind)
     ]
     if lacking:
-        raise DataError(f"{path}: is no results file that can be made again: no {', '.join(lacking)}; score it anew")
+        raise DataError(f"{path}: not a results file that can be made again: no {', '.join(lacking)}; score it anew")
     return Record(path, content, content.get("config"))
 
 

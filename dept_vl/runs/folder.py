@@ -20,7 +20,7 @@ from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 
-CONFIG_FILE = "config.yaml"
+RUN_CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
 METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
@@ -48,7 +48,7 @@ def open_run_folder(
     """
     folder = config.run_dir
     check_run_folder(folder, resume=resume, overwrite=overwrite)
-    if resume and (folder / CONFIG_FILE).is_file():
+    if resume and (folder / RUN_CONFIG_FILE).is_file():
         _take_up(folder, config)
         return folder
     if folder.is_dir() and any(folder.iterdir()):
@@ -57,7 +57,7 @@ def open_run_folder(
     try:
         with atomic_folder(folder) as building:
             write_json(building / "run.json", {**describe_run(), **(record or {})})
-            write_text(building / CONFIG_FILE, dump_config(config))
+            write_text(building / RUN_CONFIG_FILE, dump_config(config))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
     return folder
@@ -73,9 +73,9 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
     if not (folder.is_dir() and any(folder.iterdir())):
         return
-    is_run = (folder / CONFIG_FILE).is_file()
+    is_run = (folder / RUN_CONFIG_FILE).is_file()
     if resume and not is_run:
-        raise ConfigError(f"output_dir: {folder} holds no {CONFIG_FILE}, so there is no run to resume there")
+        raise ConfigError(f"output_dir: {folder} holds no {RUN_CONFIG_FILE}, so there is no run to resume there")
     if not resume and not (overwrite and is_run):
         raise ConfigError(
             f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
@@ -102,7 +102,7 @@ def _take_up(folder: Path, config: TrainConfig) -> None:
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
     if recorded.loop.on_nan != config.loop.on_nan:
-        write_text(folder / CONFIG_FILE, dump_config(config))
+        write_text(folder / RUN_CONFIG_FILE, dump_config(config))
 
 
 def read_run_config(folder: Path) -> TrainConfig:
@@ -111,10 +111,10 @@ def read_run_config(folder: Path) -> TrainConfig:
     Raises:
         CheckpointError: The folder is missing or holds no run.
     """
-    path = folder / CONFIG_FILE
+    path = folder / RUN_CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{folder}: no run here ({CONFIG_FILE} is missing); train one with `dept-vl train`, "
+            f"{folder}: no run here ({RUN_CONFIG_FILE} is missing); train one with `dept-vl train`, "
             "or name its folder with --checkpoint"
         )
     return config_from_tree(read_yaml(path), where=str(path))
@@ -169,7 +169,7 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
 
 
 def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns one line a setting that two nested mappings give differently; where the run lies is no setting."""
+    """Returns one line a setting that two nested mappings give differently; where the run lies is not a setting."""
     before, after = _flatten(earlier), _flatten(now)
     return [
         f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"

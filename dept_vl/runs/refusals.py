@@ -12,7 +12,7 @@ from dept_vl.data.feature_format import finished_stores, no_store_fits, read_ind
 from dept_vl.data.manifest import split_info
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
-from dept_vl.runs.folder import CONFIG_FILE, check_resumable, check_run_folder
+from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
@@ -29,7 +29,7 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     folder = config.run_dir
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
-    if resume and (folder / CONFIG_FILE).is_file():
+    if resume and (folder / RUN_CONFIG_FILE).is_file():
         check_resumable(folder, config)
     elif config.init.source is not None:
         require_adapter(Path(config.init.source))
@@ -61,7 +61,7 @@ def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> 
 
 
 def check_import(folder: Path, run_dir: Path, *, task: str | None, overwrite: bool) -> None:
-    """Refuses to import what is no released adapter, of no task that is known, or into a folder that is taken.
+    """Refuses to import what is not a released adapter, of no task that is known, or into a folder that is taken.
 
     Raises:
         CheckpointError: A file of the adapter is missing.
@@ -73,7 +73,7 @@ def check_import(folder: Path, run_dir: Path, *, task: str | None, overwrite: bo
 
 
 def check_export(run_dir: Path, out: Path) -> None:
-    """Refuses to export what is no adapter, or into a folder that is taken.
+    """Refuses to export what is not an adapter, or into a folder that is taken.
 
     Raises:
         ConfigError: `out` is taken.

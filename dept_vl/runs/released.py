@@ -13,7 +13,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
 from dept_vl.models.adapter.released_format import (
-    CONFIG_FILE,
+    ADAPTER_CONFIG_FILE,
     ReleasedAdapter,
     ReleasedConfig,
     read_released,
@@ -32,7 +32,7 @@ PAPER = "paper"
 """The protocol of text tasks that follows the released code."""
 
 
-def import_official(
+def import_released(
     folder: Path,
     run_dir: Path,
     *,
@@ -108,7 +108,7 @@ def imported_settings(released: ReleasedAdapter, *, task: str, backbone: str, ru
     }
 
 
-def export_official(run_dir: Path, out: Path) -> None:
+def export_released(run_dir: Path, out: Path) -> None:
     """Writes a run's adapter as the released code loads it.
 
     Raises:
@@ -136,7 +136,7 @@ def _identity(folder: Path, config: ReleasedConfig, backbone: str | None) -> Bac
         name = config.base_model_name_or_path or ""
         t5 = published_config(name)
         if not isinstance(t5, T5Config):
-            raise ConfigError(f"{folder}: names the backbone {name!r}, which is no published T5; give --backbone")
+            raise ConfigError(f"{folder}: names the backbone {name!r}, which is not a published T5; give --backbone")
         identity = BackboneIdentity(
             name, t5.d_model, t5.num_layers, t5.num_decoder_layers or t5.num_layers, t5.vocab_size, None
         )
@@ -147,5 +147,5 @@ def _identity(folder: Path, config: ReleasedConfig, backbone: str | None) -> Bac
     }
     problems = [f"{key} {a}, {identity.name!r} has {b}" for key, (a, b) in pairs.items() if a != b]
     if problems:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: not of this backbone: {'; '.join(problems)}")
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG_FILE}: not of this backbone: {'; '.join(problems)}")
     return identity

@@ -61,7 +61,7 @@ def parse_json(text: str | bytes) -> Any:
 
     Raises:
         ValueError: It is not JSON (`json.JSONDecodeError`), not UTF-8 (`UnicodeDecodeError`), nested too deeply, or
-            holds a number too long to read or text that is no Unicode (half a surrogate pair).
+            holds a number too long to read or text that is not Unicode (half a surrogate pair).
     """
     try:
         value = json.loads(text)

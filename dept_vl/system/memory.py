@@ -1,4 +1,4 @@
-"""Memory that is used again at once: glibc told not to give freed memory back between two forward passes."""
+"""Stops glibc from returning freed memory between two forward passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three made-up rows of each task of the paper, in its data set's raw columns: they show a format and are no data."""
+"""Three made-up rows of each task of the paper, in its data set's raw columns: they show a format and are not data."""
 
 from __future__ import annotations
 

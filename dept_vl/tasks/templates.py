@@ -35,7 +35,7 @@ def fields(**columns: str) -> Template:
 
 
 def pad_punctuation(text: str) -> str:
-    """Puts blanks around everything that is no letter, accent, digit, ``_`` or white space; runs of it become one.
+    """Puts blanks around everything that is not a letter, accent, digit, ``_`` or white space; runs of it become one.
 
     The released ``pad_punctuation`` (T5's): a text ending in punctuation ends in a blank, and "U.S." is "U . S . ".
     """

@@ -135,7 +135,7 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
 
     Returns:
         Normalised answer to soft score in (0, 1], in order of first appearance. An answer of which
-        nothing is left ("the", "a") is no target, so the result is empty if all are like that.
+        nothing is left ("the", "a") is not a target, so the result is empty if all are like that.
     """
     counts = Counter(normalise_answer(answer) for answer in answers)
     return {answer: soft_score(count) for answer, count in counts.items() if answer}

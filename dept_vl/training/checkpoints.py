@@ -182,5 +182,5 @@ def _read_untouched(content: bytes) -> list[str]:
     header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
     names = parse_json((header.get("__metadata__") or {}).get(_UNTOUCHED, "[]"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"metadata {_UNTOUCHED!r} is no list of names")
+        raise ValueError(f"metadata {_UNTOUCHED!r} is not a list of names")
     return names

@@ -254,7 +254,7 @@ class Trainer:
             bar.update()
             (signal,) = agree_on_largest([signals.requested() or 0])
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
-            if due or is_last or signal:  # checked before every checkpoint: nothing that is no number gets into one
+            if due or is_last or signal:  # checked before every checkpoint: nothing that is not a number gets into one
                 self._judge_steps()
                 self.guard.refuse_bad_weights(self.progress.step)
                 samples_per_s = (done - first_step) * self.config.data.batch_size / seconds

@@ -157,7 +157,7 @@ _SWEEPS = {
     "section-is-a-list": ("sweep: [1]\n", ("s.yaml", "no section 'sweep'")),
     "space-is-a-list": ("sweep: {space: [1]}\n", ("s.yaml", "sweep.space")),
     "space-empty": ("sweep: {space: {}}\n", ("s.yaml", "names no setting")),
-    "space-unknown": ("sweep: {space: {optim.lr: [1]}}\n", ("s.yaml", "optim.lr", "no setting")),
+    "space-unknown": ("sweep: {space: {optim.lr: [1]}}\n", ("s.yaml", "optim.lr", "not a setting")),
     "space-output-dir": ("sweep: {space: {output_dir: [../../x]}}\n", ("s.yaml", "output_dir", "cannot be varied")),
     "space-nan": ("sweep: {space: {tuner.lr: [.nan, 0.1]}}\n", ("s.yaml", "tuner.lr", "nan")),
     "space-laughs": ("sweep: {space: {tuner.lr: &a [*a]}}\n", ("s.yaml: not valid YAML",)),

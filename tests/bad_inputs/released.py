@@ -41,7 +41,7 @@ def _import(weights=None, settings=_SETTINGS):
         (source / CONFIG).write_bytes(content)
         if weights:
             weights(source / WEIGHTS)
-        return ["import-official", "cola", "--out", "run"]
+        return ["import-released", "cola", "--out", "run"]
 
     return make
 
@@ -117,8 +117,8 @@ _CONFIGS = {
     "config-rank-negative": (_changed(r=-3), ("r:",)),
     "config-alpha-nan": (_changed(lora_alpha=float("nan")), ("lora_alpha",)),
     "config-lora": (_changed(peft_type="LORA"), ("peft_type",)),
-    "config-backbone-path": (_changed(base_model_name_or_path="../../evil"), ("'../../evil'", "no published T5")),
-    "config-backbone-url": (_changed(base_model_name_or_path="https://example.org/t5"), ("no published T5",)),
+    "config-backbone-path": (_changed(base_model_name_or_path="../../evil"), ("'../../evil'", "not a published T5")),
+    "config-backbone-url": (_changed(base_model_name_or_path="https://example.org/t5"), ("not a published T5",)),
 }
 
 CASES = [

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 1.0
 """Of CPU, imports of pydantic and pyarrow among them."""
 
-IMPORT = "import-official"
+IMPORT = "import-released"
 CASES = [
     # names and values
     ("train --task vqaa", "unknown task 'vqaa'; did you mean 'vqa'"),
@@ -89,7 +89,7 @@ CASES = [
     ("eval --checkpoint run --data-dir absent", "absent/vqa/test.parquet: no such prepared split"),
     ("eval --predictions absent --questions absent --annotations absent", "absent: cannot be read"),
     ("eval --verify absent", "absent: cannot read the results"),
-    ("eval --verify p.json", "p.json: is no results file that can be made again"),
+    ("eval --verify p.json", "p.json: not a results file that can be made again"),
     ("predict --checkpoint absent --image x.jpg", "absent: no run here"),
     ("predict --checkpoint no-adapter --image picture.png --question q", "no-adapter: no adapter here"),
     ("predict --checkpoint run --image absent.jpg --question q", "absent.jpg: no such image file"),
@@ -109,7 +109,7 @@ CASES = [
     ("transfer --target cola --sources mnli --data-dir data", "data/mnli.fixed/train.parquet: no such prepared split"),
     ("report --paper table1 absent", "absent: holds no test scores"),
     (f"{IMPORT} absent --out y", "absent: no released adapter here"),
-    ("export-official absent --out y", "absent: no adapter here"),
+    ("export-released absent --out y", "absent: no adapter here"),
     ("tasks cola --raw absent", "absent: no such folder of raw files"),
     ("tasks cola --data-dir absent", "no such prepared split"),
     # folders that are taken
@@ -124,7 +124,7 @@ CASES = [
     ),
     ("transfer --target cola --sources mnli --data-dir x --output-dir taken", "taken is not empty; add --resume to go"),
     (f"{IMPORT} released --out taken --task cola", "taken is not empty"),
-    ("export-official run --out taken", "taken is not an empty folder"),
+    ("export-released run --out taken", "taken is not an empty folder"),
 ]
 
 

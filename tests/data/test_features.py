@@ -168,7 +168,7 @@ def test_an_absurd_header_length_is_refused(tmp_path):
     [
         ('"format":1', '"format":9', "feature store of format 9, this version reads 1"),
         ("00000.safetensors", "../00000.safetensors", "damaged index"),
-        ('"dtype":"float16","feature_dim"', '"dtype":"int4","feature_dim"', "no shape a store can have"),
+        ('"dtype":"float16","feature_dim"', '"dtype":"int4","feature_dim"', "not a shape a store can have"),
         ('"shards"', '"shard"', "damaged index"),
         ("}", "", "damaged index"),
     ],

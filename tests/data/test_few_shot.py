@@ -88,7 +88,7 @@ def test_k_larger_than_a_class_names_class_and_count(rule):
 
 
 def test_a_k_that_is_no_row_of_any_class_is_refused():
-    with pytest.raises(ConfigError, match="2 over 3 classes is no row of any"):
+    with pytest.raises(ConfigError, match="2 over 3 classes gives no row of any"):
         choose_rows(FewShot(2, "released", 0), 300, labels(300, "012"), "012")
 
 

@@ -72,7 +72,7 @@ def test_an_unreadable_number_counts_as_minus_one():
 def test_an_undefined_correlation_is_0():
     assert evaluate(["pearson"], ["1.0", "1.0"], references(["1.0", "2.0"])) == {"pearson": 0.0}
     assert evaluate(["spearman"], ["1.0"], references(["1.0"])) == {"spearman": 0.0}
-    with pytest.raises(DataError, match="reference 'high' is no number"):
+    with pytest.raises(DataError, match="reference 'high' is not a number"):
         evaluate(["pearson"], ["1.0"], references(["high"]))
 
 

@@ -51,9 +51,9 @@ def test_a_stack_s_parts_can_be_varied(tmp_path):
         ("sweep: {space: {seed: [1]}, trails: 3}", r"sweep\.trails: unknown sweep key; did you mean 'trials'"),
         (
             "sweep: {space: {optim.projecton_lr: [1]}}",
-            r"optim\.projecton_lr: is no setting; did you mean 'optim\.projection_lr'",
+            r"optim\.projecton_lr: not a setting; did you mean 'optim\.projection_lr'",
         ),
-        ("sweep: {space: {optim: [1]}}", "optim: is no setting"),
+        ("sweep: {space: {optim: [1]}}", "optim: not a setting"),
         ("sweep: {space: {task: [vqa, coco]}}", "task: cannot be varied"),
         ("sweep: {space: {}}", "names no setting to vary"),
         ("sweep: {space: {tuner.lr: [0.1, -1]}}", r"tuner\.lr: .*greater than 0"),

@@ -18,7 +18,7 @@ from dept_vl.models.adapter.files import CARD_FILE, load_adapter
 from dept_vl.models.adapter.released_format import LOWRANK_A, LOWRANK_B, PROMPT, read_released, write_released
 from dept_vl.models.adapter.released_format import WEIGHTS_FILE as RELEASED_WEIGHTS
 from dept_vl.models.config import ModelConfig
-from dept_vl.runs.released import export_official, import_official
+from dept_vl.runs.released import export_released, import_released
 from dept_vl.settings.load import load_config
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.base import TunerContext
@@ -45,10 +45,11 @@ def logits(model):
     return model.eval()(ids, mask, labels).logits
 
 
-def test_a_published_adapter_becomes_a_run_folder(excerpt, tmp_path, capsys):
+@pytest.mark.parametrize("command", ["import-released", "import-official"])  # its earlier name
+def test_a_published_adapter_becomes_a_run_folder(excerpt, tmp_path, capsys, command):
     run_dir = tmp_path / "run"
     folder = str(excerpt / "dept_official" / "cola")
-    assert main(["import-official", folder, "--out", str(run_dir), "--task", "vqa"]) == 0
+    assert main([command, folder, "--out", str(run_dir), "--task", "vqa"]) == 0
     assert "m = 80, r = 15, s = 256" in capsys.readouterr().out
     config = load_config(run_dir / "config.yaml")
     assert (config.model.backbone, config.data.max_source_length) == ("t5-base", 256)
@@ -61,7 +62,7 @@ def test_a_published_adapter_becomes_a_run_folder(excerpt, tmp_path, capsys):
 
 
 def test_a_prompt_alone_is_recorded_as_such(excerpt, tmp_path):
-    adapter = import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", prompt_only=True)
+    adapter = import_released(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", prompt_only=True)
     assert (adapter.tuner.name, adapter.facts["m"], adapter.max_source_length) == ("prompt-tuning", 80, 256)
     assert adapter.origin.lowrank == "left out"
     assert "low-rank pair: left out" in (tmp_path / "run" / CARD_FILE).read_text()
@@ -71,13 +72,13 @@ def test_a_prompt_published_without_its_pair_is_recorded_as_such(excerpt, tmp_pa
     folder = shutil.copytree(excerpt / "dept_official" / "cola", tmp_path / "cola")
     content = torch.load(folder / RELEASED_WEIGHTS, weights_only=True, map_location="cpu")
     torch.save({PROMPT: content[PROMPT]}, folder / RELEASED_WEIGHTS)
-    adapter = import_official(folder, tmp_path / "run", prompt_only=True)
+    adapter = import_released(folder, tmp_path / "run", prompt_only=True)
     assert adapter.origin.lowrank == "not released"
     assert "low-rank pair: not released" in (tmp_path / "run" / CARD_FILE).read_text()
 
 
 def test_the_folder_names_the_task_and_the_protocol_is_the_paper_s(excerpt, tmp_path):
-    import_official(excerpt / "dept_official" / "cola", tmp_path / "run")
+    import_released(excerpt / "dept_official" / "cola", tmp_path / "run")
     config = load_config(tmp_path / "run" / "config.yaml")
     assert (config.task, config.data.protocol) == ("cola", "paper")
 
@@ -87,15 +88,15 @@ def test_the_folder_names_the_task_and_the_protocol_is_the_paper_s(excerpt, tmp_
 )
 def test_released_task_names_become_ours(t5_folder, tmp_path, theirs, ours):
     trained(t5_folder, tmp_path / "ours")
-    export_official(tmp_path / "ours", tmp_path / theirs)
-    adapter = import_official(tmp_path / theirs, tmp_path / "run", backbone=str(t5_folder))
+    export_released(tmp_path / "ours", tmp_path / theirs)
+    adapter = import_released(tmp_path / theirs, tmp_path / "run", backbone=str(t5_folder))
     assert (adapter.task, adapter.max_source_length) == (ours, S)
 
 
 def test_an_imported_adapter_computes_what_the_exported_one_did(t5_folder, tmp_path):
     model = trained(t5_folder, tmp_path / "ours")
-    export_official(tmp_path / "ours", tmp_path / "theirs")
-    adapter = import_official(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
+    export_released(tmp_path / "ours", tmp_path / "theirs")
+    adapter = import_released(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
     assert adapter.backbone == model.adapter_config().backbone
     first, second = load_adapter(tmp_path / "ours")[0], load_adapter(tmp_path / "back")[0]
     assert all(torch.equal(first[name], second[name]) for name in first | second)
@@ -118,7 +119,7 @@ def test_the_released_code_loads_an_export_and_computes_the_same(tmp_path, scali
         for name, parameter in built.tuner.named_parameters():
             parameter.copy_(draw(name, tuple(parameter.shape), seed=4, scale=0.5))
     built.save_pretrained(tmp_path / "ours")
-    export_official(tmp_path / "ours", tmp_path / "theirs")
+    export_released(tmp_path / "ours", tmp_path / "theirs")
     code = (
         "import sys, json, pathlib; sys.path.insert(0, sys.argv[1])\n"
         "from tests.models.adapter.goldens.released_forward import CASES, compute, load_released, random_t5\n"
@@ -137,20 +138,20 @@ def test_the_released_code_loads_an_export_and_computes_the_same(tmp_path, scali
 def test_scaling_one_is_folded_into_b(t5_folder, tmp_path):
     tuner = DeptConfig(num_virtual_tokens=3, rank=5, allow_nearest=True, scaling="one")
     model = trained(t5_folder, tmp_path / "ours", tuner)
-    export_official(tmp_path / "ours", tmp_path / "theirs")
+    export_released(tmp_path / "ours", tmp_path / "theirs")
     exported = torch.load(tmp_path / "theirs" / RELEASED_WEIGHTS, weights_only=True)
     assert torch.equal(exported[PROMPT], model.tuner.soft_prompt)
     torch.testing.assert_close(
         8 / 5**0.5 * exported[LOWRANK_A] @ exported[LOWRANK_B], model.tuner.lowrank_a @ model.tuner.lowrank_b
     )
-    import_official(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
+    import_released(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
     loaded, _ = AdaptedModel.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     torch.testing.assert_close(logits(loaded), logits(model))
 
 
 def test_prompt_tuning_goes_there_and_back(t5_folder, tmp_path):
     model = trained(t5_folder, tmp_path / "ours", PromptTuningConfig(num_virtual_tokens=4))
-    export_official(tmp_path / "ours", tmp_path / "theirs")
+    export_released(tmp_path / "ours", tmp_path / "theirs")
     back = read_released(tmp_path / "theirs")
     assert back.tuner_settings()["name"] == "prompt-tuning"
     assert torch.equal(back.tensors["tuner.soft_prompt"], model.tuner.soft_prompt)
@@ -158,7 +159,7 @@ def test_prompt_tuning_goes_there_and_back(t5_folder, tmp_path):
 
 def test_a_visual_projection_cannot_be_exported(t5_folder, tmp_path, capsys):
     trained(t5_folder, tmp_path / "ours", feature_dim=6)
-    assert main(["export-official", str(tmp_path / "ours"), "--out", str(tmp_path / "theirs")]) == 2
+    assert main(["export-released", str(tmp_path / "ours"), "--out", str(tmp_path / "theirs")]) == 2
     assert "cannot be exported: the adapter reads images" in capsys.readouterr().err
     assert not (tmp_path / "theirs").exists()
 
@@ -188,15 +189,15 @@ def test_another_family_cannot_be_exported(t5_folder, tmp_path):
 def test_folders_that_are_taken_are_not_written_to(t5_folder, tmp_path):
     trained(t5_folder, tmp_path / "ours")
     with pytest.raises(ConfigError, match="not an empty folder"):
-        export_official(tmp_path / "ours", tmp_path / "ours")
-    export_official(tmp_path / "ours", tmp_path / "theirs")
+        export_released(tmp_path / "ours", tmp_path / "ours")
+    export_released(tmp_path / "ours", tmp_path / "theirs")
     with pytest.raises(ConfigError, match="is not empty"):
-        import_official(tmp_path / "theirs", tmp_path / "ours", task="vqa", backbone=str(t5_folder))
+        import_released(tmp_path / "theirs", tmp_path / "ours", task="vqa", backbone=str(t5_folder))
 
 
 def test_weights_that_were_not_recorded_are_reported_on_loading(excerpt, tmp_path, save_tiny_t5, caplog):
     run_dir = tmp_path / "run"
-    import_official(excerpt / "dept_official" / "cola", run_dir, task="vqa")
+    import_released(excerpt / "dept_official" / "cola", run_dir, task="vqa")
     other = save_tiny_t5(tmp_path / "t5")
     with pytest.raises(CheckpointError, match=r"backbone\.d_model: saved for 768, this run has 16"):
         AdaptedModel.from_pretrained(run_dir, ModelConfig(backbone=str(other)))
@@ -215,18 +216,18 @@ def test_an_unrecorded_backbone_is_one_line_of_warning(t5_folder, tmp_path, capl
 
 def test_a_backbone_of_another_shape_is_refused(excerpt, tmp_path, t5_folder):
     with pytest.raises(CheckpointError, match=r"token_dim 768, '.*' has 16; num_layers 12, '.*' has 2"):
-        import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", backbone=str(t5_folder))
+        import_released(excerpt / "dept_official" / "cola", tmp_path / "run", task="vqa", backbone=str(t5_folder))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_backbone_nobody_published_must_be_named(t5_folder, tmp_path):
     trained(t5_folder, tmp_path / "ours")
-    export_official(tmp_path / "ours", tmp_path / "theirs")
-    with pytest.raises(ConfigError, match=r"no published T5; give --backbone"):
-        import_official(tmp_path / "theirs", tmp_path / "run", task="vqa")
+    export_released(tmp_path / "ours", tmp_path / "theirs")
+    with pytest.raises(ConfigError, match=r"not a published T5; give --backbone"):
+        import_released(tmp_path / "theirs", tmp_path / "run", task="vqa")
 
 
 def test_a_task_nobody_declared_is_refused_before_anything_is_written(excerpt, tmp_path):
     with pytest.raises(ConfigError, match="no-such-task"):
-        import_official(excerpt / "dept_official" / "cola", tmp_path / "run", task="no-such-task")
+        import_released(excerpt / "dept_official" / "cola", tmp_path / "run", task="no-such-task")
     assert not (tmp_path / "run").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dept_vl.models.adapter.files import CONFIG_FILE, AdapterConfig
+from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, AdapterConfig
 
 
 def model_card(config: AdapterConfig) -> str:
@@ -40,5 +40,5 @@ def model_card(config: AdapterConfig) -> str:
         "```python\nfrom dept_vl.models.adapted_model import AdaptedModel\n"
         "from dept_vl.models.config import ModelConfig\n\n"
         f'model, codec = AdaptedModel.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
-        f"Settings and first values: `{CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
+        f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.presence import CONFIG_FILE, WEIGHTS_FILE, require_adapter
+from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, require_adapter
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
@@ -148,7 +148,7 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CARD_FILE, card)
     write_bytes(folder / WEIGHTS_FILE, _sort_metadata(save(content, metadata)))
-    write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _sort_metadata(content: bytes) -> bytes:
@@ -289,8 +289,8 @@ def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> 
 
 
 def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
-    require_adapter(folder, [CONFIG_FILE])
-    path = folder / CONFIG_FILE
+    require_adapter(folder, [ADAPTER_CONFIG_FILE])
+    path = folder / ADAPTER_CONFIG_FILE
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:
@@ -332,7 +332,8 @@ def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> N
     if keys:
         differences = "; ".join(f"{key}: {inside.get(key)!r} and {described.get(key)!r}" for key in keys)
         raise CheckpointError(
-            f"{path} and {CONFIG_FILE} do not belong together (one was altered, or a save was cut off): {differences}"
+            f"{path} and {ADAPTER_CONFIG_FILE} do not belong together (one was altered, or a save was cut off): "
+            f"{differences}"
         )
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from dept_vl.errors import CheckpointError
 
-CONFIG_FILE = "adapter_config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 """Of an adapter of this package, and of one of the released code."""
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 RELEASED_WEIGHTS_FILE = "adapter_model.bin"
 
 
-def require_adapter(folder: Path, names: Sequence[str] = (CONFIG_FILE, WEIGHTS_FILE)) -> None:
+def require_adapter(folder: Path, names: Sequence[str] = (ADAPTER_CONFIG_FILE, WEIGHTS_FILE)) -> None:
     """Refuses a folder that lacks a file of an adapter.
 
     Args:
@@ -35,10 +35,10 @@ def require_released(folder: Path) -> None:
     Raises:
         CheckpointError: The settings or the weights are missing.
     """
-    if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{folder}: no released adapter here ({CONFIG_FILE} is missing)")
+    if not (folder / ADAPTER_CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder}: no released adapter here ({ADAPTER_CONFIG_FILE} is missing)")
     if not (folder / RELEASED_WEIGHTS_FILE).is_file():
         raise CheckpointError(
             f"{folder}: {RELEASED_WEIGHTS_FILE} is missing; the authors published the weights of some tasks only, and "
-            f"the {CONFIG_FILE} here describes an adapter without holding it"
+            f"the {ADAPTER_CONFIG_FILE} here describes an adapter without holding it"
         )

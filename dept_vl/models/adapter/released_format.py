@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import AdapterConfig, Origin, check_finite
-from dept_vl.models.adapter.presence import CONFIG_FILE, require_released
+from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, require_released
 from dept_vl.models.adapter.presence import RELEASED_WEIGHTS_FILE as WEIGHTS_FILE
 from dept_vl.strict import MAX_SIZE
 from dept_vl.system.atomic import write_bytes, write_text
@@ -202,7 +202,7 @@ def write_released(folder: Path, tensors: Mapping[str, Tensor], saved: AdapterCo
     torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in content.items()}, buffer)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
-    write_text(folder / CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True) + "\n")
+    write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
 def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) -> DeptConfig | PromptTuningConfig:
@@ -241,7 +241,7 @@ def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) ->
 
 
 def _read_config(folder: Path) -> ReleasedConfig:
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_CONFIG_FILE
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
     try:
@@ -273,13 +273,13 @@ def _read_weights(path: Path, config: ReleasedConfig) -> bytes:
         return content
     except OSError as error:
         raise CheckpointError(
-            f"{path}: {error.strerror or error}; {CONFIG_FILE} announces {numbers:,} numbers"
+            f"{path}: {error.strerror or error}; {ADAPTER_CONFIG_FILE} announces {numbers:,} numbers"
         ) from None
     except Exception as error:  # a damaged zip directory makes zipfile raise errors of several types
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error}); fetch it again") from None
     if unpacked > limit:
         raise CheckpointError(
-            f"{path}: unpacks to {unpacked:,} bytes, {CONFIG_FILE} announces {numbers:,} numbers; refused"
+            f"{path}: unpacks to {unpacked:,} bytes, {ADAPTER_CONFIG_FILE} announces {numbers:,} numbers; refused"
         )
     return content
 
@@ -325,7 +325,7 @@ def _check_tensors(
     is_bare = config.has_lowrank and missing == sorted((LOWRANK_A, LOWRANK_B))
     if is_bare and not prompt_only:
         raise CheckpointError(
-            f"{path}: holds only {PROMPT}, {CONFIG_FILE} says {config.peft_type} with r={config.r}: "
+            f"{path}: holds only {PROMPT}, {ADAPTER_CONFIG_FILE} says {config.peft_type} with r={config.r}: "
             f"{LOWRANK_A} {shapes[LOWRANK_A]} and {LOWRANK_B} {shapes[LOWRANK_B]} were not released; --prompt-only "
             "imports the soft prompt alone, which is not the model the authors measured"
         )
@@ -334,12 +334,14 @@ def _check_tensors(
     for name in sorted(shapes.keys() & tensors.keys()):
         tensor = tensors[name]
         if tuple(tensor.shape) != shapes[name]:
-            problems.append(f"{name} is {tuple(tensor.shape)}, {CONFIG_FILE} says {shapes[name]} ({_SIZES[name]})")
+            problems.append(
+                f"{name} is {tuple(tensor.shape)}, {ADAPTER_CONFIG_FILE} says {shapes[name]} ({_SIZES[name]})"
+            )
         elif tensor.dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
             found = f"{tensor.dtype} {tensor.layout} {tensor.device}"
             problems.append(f"{name} is {found}, expected dense float32, bfloat16 or float16 with its values")
     if problems:
-        raise CheckpointError(f"{path}: does not agree with {CONFIG_FILE}: {'; '.join(problems)}")
+        raise CheckpointError(f"{path}: does not agree with {ADAPTER_CONFIG_FILE}: {'; '.join(problems)}")
     if not config.has_lowrank:
         if prompt_only:
             raise CheckpointError(f"{path}: is prompt tuning and has no low-rank pair; import it without --prompt-only")

@@ -141,12 +141,12 @@ class CausalBackbone(Backbone[CausalInput]):
         """
         self._check_length(joint, trie.longest)
         source, nodes = joint.attention_mask.shape[1], len(trie.tokens)
-        sees = torch.zeros(source + nodes, source + nodes, dtype=torch.bool, device=trie.sees.device)
-        sees[:source, :source] = torch.ones_like(sees[:source, :source]).tril()
-        sees[source:, :source] = True
-        sees[source:, source:] = trie.sees[1:, 1:]
+        is_visible = torch.zeros(source + nodes, source + nodes, dtype=torch.bool, device=trie.ancestor_mask.device)
+        is_visible[:source, :source] = torch.ones_like(is_visible[:source, :source]).tril()
+        is_visible[source:, :source] = True
+        is_visible[source:, source:] = trie.ancestor_mask[1:, 1:]
         tokens = trie.tokens.expand(len(joint.attention_mask), -1)
-        return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, sees))
+        return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, is_visible))
 
     def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
         """Runs the model on the source and more tokens.
@@ -171,14 +171,15 @@ class CausalBackbone(Backbone[CausalInput]):
         ).logits
         return logits
 
-    def _additive_mask(self, joint: CausalInput, sees: Tensor) -> Tensor:
-        """Returns `sees` (total, total), [query, key], without padded keys, as (batch, 1, total, total) to be added.
+    def _additive_mask(self, joint: CausalInput, is_visible: Tensor) -> Tensor:
+        """Returns which keys are visible, without padding, as (batch, 1, total, total) to be added to the scores.
 
-        Of the lowest number and not of minus infinity: a padded token may attend to nothing, and must not become NaN.
+        `is_visible` is (total, total), [query, key]. Of the lowest number and not of minus infinity: a padded token may
+        attend to nothing, and must not become NaN.
         """
-        more = sees.shape[0] - joint.attention_mask.shape[1]
+        more = is_visible.shape[0] - joint.attention_mask.shape[1]
         keys = nn.functional.pad(joint.attention_mask, (0, more), value=1).bool()
-        is_open = sees[None, None] & keys[:, None, None, :]
+        is_open = is_visible[None, None] & keys[:, None, None, :]
         dtype = self.score_dtype
         mask = torch.zeros(is_open.shape, dtype=dtype, device=is_open.device)
         return mask.masked_fill_(~is_open, torch.finfo(dtype).min)

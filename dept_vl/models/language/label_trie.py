@@ -13,13 +13,13 @@ from torch import Tensor
 class LabelTrie:
     """The distinct proper prefixes of the labels, each a node that is read once whatever labels share it.
 
-    The root stands for the source alone: index 0 of `depths`, `sees` and of the logits that `log_likelihoods` takes.
-    Node j is index j + 1. A node comes after its ancestors.
+    The root stands for the source alone: index 0 of `depths`, `ancestor_mask` and of the logits that `log_likelihoods`
+    takes. Node j is index j + 1. A node comes after its ancestors.
 
     Attributes:
         tokens: (nodes,) the last token of each prefix.
         depths: (1 + nodes,) tokens of each prefix, 0 for the root.
-        sees: (1 + nodes, 1 + nodes) bool, [query, key]: the key is the query or one of its ancestors.
+        ancestor_mask: (1 + nodes, 1 + nodes) bool, [query, key]: the key is the query or one of its ancestors.
         step_label: (steps,) the label a step belongs to. A step is one token of one label.
         step_node: (steps,) the index whose logits predict the step.
         step_token: (steps,) the token predicted.
@@ -28,7 +28,7 @@ class LabelTrie:
 
     tokens: Tensor
     depths: Tensor
-    sees: Tensor
+    ancestor_mask: Tensor
     step_label: Tensor
     step_node: Tensor
     step_token: Tensor
@@ -48,14 +48,14 @@ class LabelTrie:
             for depth, token in enumerate(ids):
                 node = nodes.setdefault(tuple(ids[:depth]), len(nodes))
                 steps.append((number, node, token))
-        sees = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
+        ancestors = torch.zeros(len(nodes), len(nodes), dtype=torch.bool)
         for prefix, node in nodes.items():
-            sees[node, [nodes[prefix[:depth]] for depth in range(len(prefix) + 1)]] = True
+            ancestors[node, [nodes[prefix[:depth]] for depth in range(len(prefix) + 1)]] = True
         step_label, step_node, step_token = torch.tensor(steps, device=device).unbind(dim=1)
         return cls(
             tokens=torch.tensor([prefix[-1] for prefix in nodes if prefix], dtype=torch.long, device=device),
             depths=torch.tensor([len(prefix) for prefix in nodes], device=device),
-            sees=sees.to(device),
+            ancestor_mask=ancestors.to(device),
             step_label=step_label,
             step_node=step_node,
             step_token=step_token,

@@ -178,7 +178,7 @@ class T5Backbone(Backbone[EncoderInput]):
         length = trie.longest + 1
         table = self._self_attention.compute_bias(length, length, device=trie.depths.device)
         bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]  # (1, heads, 1 + nodes, 1 + nodes)
-        return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.sees)
+        return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.ancestor_mask)
 
     @property
     def _self_attention(self) -> T5Attention:

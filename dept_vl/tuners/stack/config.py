@@ -83,7 +83,7 @@ def collapse_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) ->
 
 
 def _part_names(tuner: dict[str, Any]) -> list[str]:
-    """Returns the names of a stack's parts; none where it is no stack, or does not say."""
+    """Returns the names of a stack's parts; none where it is not a stack, or does not say."""
     name, parts = tuner.get("name"), tuner.get("parts")
     if isinstance(name, str) and "+" in name:
         return name.split("+")

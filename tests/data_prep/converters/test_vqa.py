@@ -215,7 +215,7 @@ def test_packed_and_binary_files(raw, tmp_path):
         (
             "dataset_coco.json",
             lambda c: c["images"][1].update(filename="../x.jpg"),
-            "is no path of a folder and a file",
+            "is not a path of a folder and a file",
         ),
         ("dataset_coco.json", lambda c: c.update(images=[]), "lists no images"),
     ],

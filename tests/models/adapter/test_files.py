@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
-from dept_vl.models.adapter.files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_adapter
+from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, load_adapter
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
@@ -37,9 +37,9 @@ def saved(t5_folder, tmp_path):
 
 def rewrite(folder, change):
     """Applies `change` to the settings, in the JSON file and in the copy inside the weights alike."""
-    described = json.loads((folder / CONFIG_FILE).read_text())
+    described = json.loads((folder / ADAPTER_CONFIG_FILE).read_text())
     change(described)
-    (folder / CONFIG_FILE).write_text(json.dumps(described))
+    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(described))
     metadata = {"format": "pt", "adapter_config": json.dumps(described)}
     save_file(load_file(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE, metadata)
 
@@ -69,7 +69,7 @@ def test_round_trip_is_bit_equal(t5_folder, tmp_path, tuner, feature_dim, settin
 
 
 def test_files_hold_the_trainable_tensors_and_nothing_else(saved, t5_folder):
-    assert {path.name for path in saved.iterdir()} == {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE}
+    assert {path.name for path in saved.iterdir()} == {WEIGHTS_FILE, ADAPTER_CONFIG_FILE, CARD_FILE}
     tensors, config = load_adapter(saved)
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "tuner.soft_prompt": (3, 16),
@@ -81,7 +81,7 @@ def test_files_hold_the_trainable_tensors_and_nothing_else(saved, t5_folder):
     assert config.tuner == TUNER
     assert (config.facts["m"], config.facts["r"], config.max_source_length) == (3, 6, S)
     assert (config.task, config.features) == ("vqa", FINGERPRINT)
-    assert str(t5_folder.parent) not in (saved / CONFIG_FILE).read_text() + (saved / CARD_FILE).read_text()
+    assert str(t5_folder.parent) not in (saved / ADAPTER_CONFIG_FILE).read_text() + (saved / CARD_FILE).read_text()
 
 
 def test_model_card_says_what_it_is(saved):
@@ -114,13 +114,13 @@ def test_values_that_are_not_finite_are_not_saved(t5_folder, tmp_path):
 def test_values_that_are_not_finite_are_not_loaded(saved):
     tensors = load_file(saved / WEIGHTS_FILE)
     tensors["tuner.lowrank_b"][0, 0] = float("inf")
-    described = (saved / CONFIG_FILE).read_text()
+    described = (saved / ADAPTER_CONFIG_FILE).read_text()
     save_file(tensors, saved / WEIGHTS_FILE, {"adapter_config": described})
     with pytest.raises(CheckpointError, match=r"not finite.*tuner\.lowrank_b"):
         load_adapter(saved)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS_FILE, CONFIG_FILE])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, ADAPTER_CONFIG_FILE])
 def test_missing_file(saved, name):
     (saved / name).unlink()
     with pytest.raises(CheckpointError, match=f"no adapter here.*{re.escape(name)}"):
@@ -142,16 +142,16 @@ def test_pickle_is_not_read(saved):
 
 
 def test_settings_cut_short(saved):
-    content = (saved / CONFIG_FILE).read_text()
-    (saved / CONFIG_FILE).write_text(content[: len(content) // 2])
+    content = (saved / ADAPTER_CONFIG_FILE).read_text()
+    (saved / ADAPTER_CONFIG_FILE).write_text(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="not valid JSON"):
         load_adapter(saved)
 
 
 def test_settings_altered_beside_the_weights(saved):
-    described = json.loads((saved / CONFIG_FILE).read_text())
+    described = json.loads((saved / ADAPTER_CONFIG_FILE).read_text())
     described["tuner"]["alpha"] = 16.0
-    (saved / CONFIG_FILE).write_text(json.dumps(described))
+    (saved / ADAPTER_CONFIG_FILE).write_text(json.dumps(described))
     with pytest.raises(CheckpointError, match="do not belong together"):
         load_adapter(saved)
 
@@ -182,7 +182,7 @@ def test_settings_with_unknown_or_bad_keys(saved, change, message):
 
 @pytest.mark.parametrize("content", ["[]", "3", "null"])
 def test_settings_that_are_no_mapping(saved, content):
-    (saved / CONFIG_FILE).write_text(content)
+    (saved / ADAPTER_CONFIG_FILE).write_text(content)
     with pytest.raises(CheckpointError, match="format_version is None"):
         load_adapter(saved)
 
@@ -270,7 +270,7 @@ def test_learning_rates_do_not_decide_whether_an_adapter_fits(saved, t5_folder):
 def test_other_tensors_name_both_sides_and_change_nothing(saved, t5_folder, change, message):
     tensors = load_file(saved / WEIGHTS_FILE)
     change(tensors)
-    save_file(tensors, saved / WEIGHTS_FILE, {"adapter_config": (saved / CONFIG_FILE).read_text()})
+    save_file(tensors, saved / WEIGHTS_FILE, {"adapter_config": (saved / ADAPTER_CONFIG_FILE).read_text()})
     model = make(t5_folder, seed=9)
     before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
     with pytest.raises(CheckpointError, match=message):
@@ -280,6 +280,6 @@ def test_other_tensors_name_both_sides_and_change_nothing(saved, t5_folder, chan
 
 def test_too_many_tensors_are_refused_by_the_header_alone(saved, t5_folder):
     tensors = {f"t{index}": torch.zeros(1) for index in range(300)}
-    save_file(tensors, saved / WEIGHTS_FILE, {"adapter_config": (saved / CONFIG_FILE).read_text()})
+    save_file(tensors, saved / WEIGHTS_FILE, {"adapter_config": (saved / ADAPTER_CONFIG_FILE).read_text()})
     with pytest.raises(CheckpointError, match=r"missing tuner\.lowrank_a; .*\.\.\. \(305 in all\)"):
         make(t5_folder).load_adapter(saved)

@@ -13,7 +13,7 @@ import torch
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.released_format import (
-    CONFIG_FILE,
+    ADAPTER_CONFIG_FILE,
     LOWRANK_A,
     LOWRANK_B,
     PROMPT,
@@ -39,7 +39,7 @@ def tensors():
 
 def write(folder, content=None, **settings):
     folder.mkdir(exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps({**SETTINGS, **settings}))
+    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps({**SETTINGS, **settings}))
     torch.save(tensors() if content is None else content, folder / WEIGHTS_FILE)
     return folder
 
@@ -129,7 +129,7 @@ class _Trap:
 def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path, capsys):
     trace = tmp_path / "trace"
     folder = write(tmp_path / "cola", {**tensors(), "x": _Trap(trace)})
-    assert main(["import-official", str(folder), "--out", str(tmp_path / "run"), "--task", "vqa"]) == 2
+    assert main(["import-released", str(folder), "--out", str(tmp_path / "run"), "--task", "vqa"]) == 2
     assert "nothing in it was executed" in capsys.readouterr().err
     assert not trace.exists()
     assert not (tmp_path / "run").exists()

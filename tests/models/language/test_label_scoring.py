@@ -95,8 +95,8 @@ def test_shared_prefixes_are_read_once():
     # 5, 5 6, 5 6 7, 5 6 8, 5 6 8 9, 10, 11, 11 5, 11 5 6, 11 5 6 7; the ends are predicted and never read
     assert len(trie.tokens) == 10
     assert trie.longest == 4
-    assert trie.sees.diagonal().all()
-    assert torch.equal(trie.sees.sum(dim=1) - 1, trie.depths)
+    assert trie.ancestor_mask.diagonal().all()
+    assert torch.equal(trie.ancestor_mask.sum(dim=1) - 1, trie.depths)
 
 
 @pytest.mark.parametrize("kind", ["t5", "gpt2"])

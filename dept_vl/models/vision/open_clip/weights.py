@@ -21,7 +21,7 @@ from dept_vl.models.vision.open_clip.config import HUB, OpenClipConfig
 from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
-CONFIG_FILE = "open_clip_config.json"
+_CONFIG_FILE = "open_clip_config.json"
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 _PREFIX = "visual."
 
@@ -90,8 +90,8 @@ def _load_tag(name: str, tag: str) -> ClipTower:
         if Path(tag).is_file():
             raise ConfigError(
                 f"model.image_encoder.pretrained: {tag}: a weight file alone says neither preprocessing nor "
-                f"activation; put it into a folder as {_WEIGHT_FILES[0]} beside its {CONFIG_FILE} and give that folder "
-                "as model.image_encoder.model"
+                f"activation; put it into a folder as {_WEIGHT_FILES[0]} beside its {_CONFIG_FILE} and give that "
+                "folder as model.image_encoder.model"
             )
         raise ConfigError(
             f"model.image_encoder.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
@@ -110,7 +110,7 @@ def _create(name: str, **options: Any) -> ClipTower:
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
             f"model.image_encoder: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; "
-            f"offline, set model.image_encoder.model to a local folder with {CONFIG_FILE} and {_WEIGHT_FILES[0]}"
+            f"offline, set model.image_encoder.model to a local folder with {_CONFIG_FILE} and {_WEIGHT_FILES[0]}"
         ) from error
     return ClipTower(cast(nn.Module, model.visual), PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
 
@@ -128,7 +128,7 @@ def _load_folder(folder: Path) -> ClipTower:
         own = {**config.get("preprocess_cfg", {}), "size": tower.image_size}
         preprocessing = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), own))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        path = folder / CONFIG_FILE
+        path = folder / _CONFIG_FILE
         raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
     weights = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:
@@ -139,7 +139,7 @@ def _load_folder(folder: Path) -> ClipTower:
 
 def _read_folder_config(folder: Path) -> dict[str, Any]:
     """Reads ``open_clip_config.json`` as far as that it describes an image tower."""
-    path = folder / CONFIG_FILE
+    path = folder / _CONFIG_FILE
     try:
         config: dict[str, Any] = parse_json(read_file(path, MAX_SETTINGS_BYTES))
         config["model_cfg"]["vision_cfg"]["layers"]
