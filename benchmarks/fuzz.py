@@ -35,7 +35,7 @@ from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_a
 from dept_vl.models.adapter.released_format import read_released
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tuners import DeptConfig
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.context import TunerContext
 
 OURS = (ConfigError, DataError, CheckpointError)
 _PARSERS = (

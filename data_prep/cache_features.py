@@ -71,7 +71,7 @@ def cache_features(
     images = collect_images(data_dir, task, image_dir)
     state = process_state()
     target = state.device if device is None else torch.device(device)
-    encoder = settings.load(target)
+    encoder: ImageEncoder = settings.load(target)
     folder = data_dir / "features" / store_name(settings.label, encoder.fingerprint)
     writer = FeatureWriter(
         folder,

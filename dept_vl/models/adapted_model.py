@@ -392,7 +392,7 @@ def build_model(
     context = frozen.tuner_context(
         max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"])
     )
-    built = tuner.build(context)
+    built: Tuner = tuner.build(context)
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
     projection = new_projection(model, frozen, feature_dim)
     if projection is not None:

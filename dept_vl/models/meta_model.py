@@ -9,6 +9,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import backbone_config, meta_backbone
 from dept_vl.models.vision.projection import new_projection
 from dept_vl.tuners import TunerConfig
+from dept_vl.tuners.base import Tuner
 
 
 def build_meta_model(
@@ -23,6 +24,6 @@ def build_meta_model(
     config = backbone_config(model.backbone, model.revision)
     backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
-        built = tuner.empty(backbone.tuner_context(max_source_length))
+        built: Tuner = tuner.empty(backbone.tuner_context(max_source_length))
         backbone.check_lengths(built.num_virtual_tokens, max_source_length)
         return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim), model)

@@ -26,7 +26,8 @@ from dept_vl.runs.refusals import check_export, check_import
 from dept_vl.settings.load import config_from_tree
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.base import Tuner
+from dept_vl.tuners.context import TunerContext
 
 PAPER = "paper"
 """The protocol of text tasks that follows the released code."""
@@ -69,7 +70,7 @@ def import_released(
         where=str(folder),
     )
     with torch.device("meta"):
-        tuner = config.tuner.empty(TunerContext(identity.d_model, config.data.max_source_length))
+        tuner: Tuner = config.tuner.empty(TunerContext(identity.d_model, config.data.max_source_length))
     adapter = AdapterConfig(
         dept_vl_version=__version__,
         backbone=identity,

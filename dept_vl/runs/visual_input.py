@@ -79,7 +79,7 @@ def open_visual(
         DataError: No matching feature store, or one of another encoder.
     """
     if data.visual_features == "encode":
-        encoder = settings.load(device)
+        encoder: ImageEncoder = settings.load(device)
         return {
             split: _encoded(settings, encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
             for split in splits
@@ -97,7 +97,7 @@ def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> Vis
     Raises:
         ConfigError: The encoder cannot be loaded.
     """
-    encoder = settings.load(device)
+    encoder: ImageEncoder = settings.load(device)
     return _encoded(settings, encoder, ImagePixels(None, encoder.preprocess))
 
 

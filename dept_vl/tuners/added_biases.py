@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ForwardInfo, SiteHook, TunerContext
+from dept_vl.tuners.base import ForwardInfo, SiteHook
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.sites import Site
 
 

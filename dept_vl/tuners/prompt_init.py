@@ -11,7 +11,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.tuners.prompt_config import PromptInit
 
 if TYPE_CHECKING:
-    from dept_vl.tuners.base import TunerContext
+    from dept_vl.tuners.context import TunerContext
 
 NUM_SPECIAL_ROWS = 3
 """Rows 0 to 2 of every T5 and Llama vocabulary are special tokens: never a start of a prompt vector."""

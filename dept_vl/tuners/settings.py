@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import STRICT
-
-if TYPE_CHECKING:
-    from dept_vl.tuners.base import Tuner, TunerContext
+from dept_vl.tuners.context import TunerContext
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,17 +38,17 @@ class TunerSettings:
         """What a run folder is called after."""
         return self.name
 
-    def empty(self, context: TunerContext) -> Tuner:
-        """Builds the tuner with tensors of the right shapes and no set values, on the default device (or meta).
+    def empty(self, context: TunerContext) -> Any:
+        """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 
         Raises:
             ConfigError: The settings do not fit the backbone.
         """
         module, name = self.implementation.split(":")
-        return cast("Tuner", getattr(import_module(module), name)(self, context))
+        return getattr(import_module(module), name)(self, context)
 
-    def build(self, context: TunerContext) -> Tuner:
-        """Builds the tuner at its first values.
+    def build(self, context: TunerContext) -> Any:
+        """Builds the `Tuner` at its first values.
 
         Raises:
             ConfigError: As `empty`, or the first values cannot be had.

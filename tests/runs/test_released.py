@@ -21,7 +21,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.runs.released import export_released, import_released
 from dept_vl.settings.load import load_config
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.context import TunerContext
 from tests.models.adapter.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_backbone
 
 S = 8

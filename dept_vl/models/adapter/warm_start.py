@@ -88,7 +88,8 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
 def _empty_tuner(model: AdaptedModel, source: AdapterConfig) -> Tuner:
     """Returns the source's tuner on this model's backbone, without values."""
     with torch.device("meta"):
-        return source.tuner.empty(model.backbone.tuner_context(source.max_source_length))
+        tuner: Tuner = source.tuner.empty(model.backbone.tuner_context(source.max_source_length))
+    return tuner
 
 
 def _announced(model: AdaptedModel, source: AdapterConfig, tuner: Tuner) -> dict[str, Tensor]:

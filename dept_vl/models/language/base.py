@@ -23,7 +23,8 @@ from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place, hook_places, site_shape
-from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook, TunerContext
+from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.sites import Site
 
 Joint = TypeVar("Joint", bound=JointInput)

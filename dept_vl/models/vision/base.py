@@ -86,6 +86,18 @@ class ImageEncoder(nn.Module, ABC):
         }
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))  # tuples become lists, as on disk
 
+    @staticmethod
+    @abstractmethod
+    def described_width(settings: Any) -> int:
+        """Returns the width of the features from the encoder's description alone, no weights needed.
+
+        Args:
+            settings: Of this kind.
+
+        Raises:
+            ConfigError: The encoder is not known here, or gives no grid of features.
+        """
+
     @abstractmethod
     def grid(self, pixel_values: Tensor) -> Tensor:
         """Returns the features before pooling.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,11 +14,9 @@ from dept_vl.strict import STRICT
 if TYPE_CHECKING:
     import torch
 
-    from dept_vl.models.vision.base import ImageEncoder
-
 
 @dataclass(frozen=True, config=STRICT)
-class ImageEncoderSettings(ABC):
+class ImageEncoderSettings:
     """The settings of a kind of image encoder: a field `kind` of its own, which encoder, and what features it gives.
 
     Attributes:
@@ -47,13 +44,14 @@ class ImageEncoderSettings(ABC):
         """What a feature store's folder is called after."""
         return self.model
 
-    @abstractmethod
     def feature_dim(self) -> int:
         """Returns the width of the features from the encoder's description alone, no weights needed.
 
         Raises:
             ConfigError: The encoder is not known here, or gives no grid of features.
         """
+        width: int = self._class().described_width(self)
+        return width
 
     def known_fingerprint(self) -> dict[str, Any]:
         """Returns the part of the fingerprint (`ImageEncoder.fingerprint`) that is known without loading the encoder.
@@ -62,13 +60,15 @@ class ImageEncoderSettings(ABC):
         """
         return {"kind": self.kind, "model": self.model, "pooled_grid": self.pooled_grid, "dtype": self.dtype}
 
-    def load(self, device: str | torch.device = "cpu") -> ImageEncoder:
-        """Loads the encoder onto a device, frozen.
+    def load(self, device: str | torch.device = "cpu") -> Any:
+        """Loads the `ImageEncoder` onto a device, frozen.
 
         Raises:
             ConfigError: It is not known, its files are incomplete or do not fit together, or the settings do not fit
                 it.
         """
+        return self._class()(self).to(device)
+
+    def _class(self) -> Any:
         module, name = self.implementation.split(":")
-        encoder = cast("ImageEncoder", getattr(import_module(module), name)(self))
-        return encoder.to(device)
+        return getattr(import_module(module), name)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from dept_vl.tuners.base import ParamGroup, Tuner, TunerContext
+from dept_vl.tuners.base import ParamGroup, Tuner
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dept_vl.errors import ConfigError
 from dept_vl.tuners.added_biases import AddedBiases
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner, TunerContext, merge_hooks
+from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner, merge_hooks
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.sites import LINEAR_PARTS, Site, SiteShape
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ExtraKeys, Fact, ForwardInfo, ParamGroup, Tuner, TunerContext
+from dept_vl.tuners.base import ExtraKeys, Fact, ForwardInfo, ParamGroup, Tuner
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.sites import Site
 

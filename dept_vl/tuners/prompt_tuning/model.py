@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ParamGroup, Tuner, TunerContext, prepend_prompt
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 

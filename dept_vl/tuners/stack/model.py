@@ -16,10 +16,10 @@ from dept_vl.tuners.base import (
     ParamGroup,
     SiteHook,
     Tuner,
-    TunerContext,
     merge_extra_keys,
     merge_hooks,
 )
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.sites import Site
 from dept_vl.tuners.stack.config import StackConfig

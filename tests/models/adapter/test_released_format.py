@@ -21,7 +21,7 @@ from dept_vl.models.adapter.released_format import (
     read_released,
 )
 from dept_vl.tuners import DeptConfig
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.context import TunerContext
 
 M, R, S, D = 3, 2, 8, 16
 SETTINGS = {

@@ -9,7 +9,7 @@ import torch
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners import DeptConfig
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.context import TunerContext
 from tests.models.adapter.goldens.random_adapters import (
     CASES,
     D_MODEL,

@@ -6,7 +6,7 @@ import pytest
 
 from dept_vl.errors import ConfigError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-from dept_vl.tuners.base import TunerContext
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, exact_choices, solve
 
 T5_BASE = {"budget_tokens": 100, "d_model": 768, "max_source_length": 256}

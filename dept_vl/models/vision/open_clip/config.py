@@ -54,12 +54,6 @@ class OpenClipConfig(ImageEncoderSettings):
         name = str(known["model"]).removeprefix(HUB)
         return f"{name}-{known['pretrained']}" if known["pretrained"] else name
 
-    def feature_dim(self) -> int:
-        """See `ImageEncoderSettings.feature_dim`; a model on the hub is not known without its files."""
-        from dept_vl.models.vision.open_clip.weights import tower_feature_dim
-
-        return tower_feature_dim(self)
-
     def known_fingerprint(self) -> dict[str, Any]:
         """See `ImageEncoderSettings.known_fingerprint`.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dept_vl.errors import ConfigError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
-from dept_vl.models.vision.open_clip.weights import ClipTower, load_tower
+from dept_vl.models.vision.open_clip.weights import ClipTower, load_tower, tower_feature_dim
 
 
 class OpenClipEncoder(ImageEncoder):
@@ -43,6 +43,11 @@ class OpenClipEncoder(ImageEncoder):
             preprocess=cast("Callable[[Image.Image], Tensor]", image_transform_v2(preprocessing, is_train=False)),
             details={"activation": activation, "preprocessing_details": asdict(preprocessing)},
         )
+
+    @staticmethod
+    def described_width(settings: OpenClipConfig) -> int:
+        """See `ImageEncoder.described_width`; a model on the hub is not known without its files."""
+        return tower_feature_dim(settings)
 
     def grid(self, pixel_values: Tensor) -> Tensor:
         """See `ImageEncoder.grid`."""
