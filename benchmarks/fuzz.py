@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.data import feature_format
-from dept_vl.data.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.card import model_card

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from data_prep.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from data_prep.raw.karpathy import SPLITS
 from dept_vl.data.feature_format import fingerprint_key
-from dept_vl.data.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
 from dept_vl.errors import DataError

@@ -162,7 +162,7 @@ def tiny_vqa_rows(num_rows: int, seed: int) -> list[dict[str, object]]:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared VQA task, 60 / 20 / 20 rows on ten images, with a store of random features (4 x 6)."""
-    from dept_vl.data.feature_writer import FeatureWriter
+    from data_prep.feature_writer import FeatureWriter
     from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
     from dept_vl.models.vision.open_clip.config import OpenClipConfig
 

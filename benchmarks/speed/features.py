@@ -15,7 +15,7 @@ from benchmarks.speed.harness import Contestant, Floor, Result, run_rounds
 from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.visual_work import write_clip, write_visual_work
 from data_prep.cache_features import cache_features
-from dept_vl.data.feature_writer import FeatureWriter
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
 

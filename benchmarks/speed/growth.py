@@ -19,7 +19,7 @@ from benchmarks.speed.competition import Entry, compete
 from benchmarks.speed.harness import Result, Values
 from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.workload import glue_lengths, shape, train_config, write_backbone, write_text_work
-from dept_vl.data.feature_writer import FeatureWriter
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.settings.load import dump_config
 from dept_vl.settings.schema import TrainConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from dept_vl.data.feature_writer import FeatureWriter, SkippedImage
+from data_prep.feature_writer import FeatureWriter, SkippedImage
 
 FINGERPRINT = {"model": "tiny", "pooled_grid": None, "num_visual_tokens": 3, "feature_dim": 4, "dtype": "float16"}
 IDS = [5, 900_000_000_000, 7, 1, 12, 3, 44]

@@ -200,7 +200,7 @@ BUILD = """
 import os, sys, time
 from pathlib import Path
 from data_prep.cache_features import cache_features
-from dept_vl.data.feature_writer import FeatureWriter
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.system.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])

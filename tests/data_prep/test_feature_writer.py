@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dept_vl.data.feature_writer import FeatureWriter
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import ConfigError, DataError
 from tests.data.feature_stores import FINGERPRINT, IDS, build, contents, features_of
