@@ -142,11 +142,6 @@ class FeatureWriter:
         """Returns the shards process `process` of `num_processes` has to write, without those that are there."""
         return [plan for plan in self._plans[process::num_processes] if self._read_finished(plan) is None]
 
-    @property
-    def num_missing(self) -> int:
-        """Images of this build without those the store had when it began."""
-        return sum(len(plan.image_ids) for plan in self._plans)
-
     def stored_sizes(self) -> dict[int, int]:
         """Returns the size in bytes each stored image's file had when it was encoded, by image id."""
         names = [shard.file for shard in self._finished]

@@ -60,15 +60,7 @@ def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, re
 def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
     """Makes the folder of an experiment, stamped with its settings, or goes on in the one that is there.
 
-    Args:
-        folder: The experiment's folder; its runs lie in it.
-        name: The settings go to ``<name>.yaml``.
-        settings: What the experiment is; a resumed one must be the same.
-        resume: Go on in the folder.
-        overwrite: Remove an earlier experiment of that kind first.
-
-    Raises:
-        ConfigError: The folder is taken and neither was asked for, is not such an experiment's, or has other settings.
+    Arguments and errors are those of `check_experiment`; the settings go to ``<name>.yaml``.
     """
     from dept_vl.system.processes import process_state  # imports torch
 

@@ -54,7 +54,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         is_sharded: Whether each process has a share of the weights only (`dept_vl.models.sharding`); every process must
             then run the model as often as the others.
         recomputes_activations: Whether gradient checkpointing is on.
-        max_positions: Tokens the model was made for, source and target together; None where there is no limit.
     """
 
     model_class: ClassVar[Any]
@@ -64,7 +63,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     visual_position_bias: VisualPositionBias | None = None
     is_sharded = False
     recomputes_activations = False
-    max_positions: int | None = None
 
     def __init__(
         self,
@@ -186,6 +184,11 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     @abstractmethod
     def layer_norm_epsilon(self) -> float:
         """The epsilon of the model's norms."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens the model was made for, source and target together; None where there is no limit."""
+        return None
 
     @property
     def family(self) -> str:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.extra_keys import Attention
 from dept_vl.models.language.joint import JointInput, concatenate
@@ -62,22 +61,15 @@ class CausalBackbone(Backbone[CausalInput]):
 
     Attributes:
         layout: Where the family's modules lie.
-        max_positions: ``max_position_embeddings``: the rows of GPT-2's position table, or what Llama was trained on.
     """
 
     codec_class = CausalTextCodec
     layout: ClassVar[DecoderLayout]
-    max_positions: int
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        special_tokens: Mapping[str, int],
-        visual_position_bias: VisualPositionBias | None = None,
-    ) -> None:
-        """Wraps a frozen model; see `Backbone`."""
-        super().__init__(model, special_tokens, visual_position_bias)
-        self.max_positions = int(model.config.max_position_embeddings)
+    @property
+    def max_positions(self) -> int:
+        """``max_position_embeddings``: the rows of GPT-2's position table, or what Llama was trained on."""
+        return int(self.model.config.max_position_embeddings)
 
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
