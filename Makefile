@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo-vqa
 NEWEST := .venv-newest
 FLOORS := .venv-floors
-ALL_TESTS := -m pytest -q -m 'not slow and not gpu'
+# Two processes, each with whole test files: fixtures that load models are made once a process.
+TESTS := -m pytest -q -n 2 --dist loadfile
+ALL_TESTS := $(TESTS) -m 'not slow and not gpu'
 
 .PHONY: demo test test-all test-newest test-floors lint audit install constraints clean
 
@@ -23,7 +25,7 @@ demo: install
 	$(BIN)/dept-vl eval --task vqa --checkpoint $(RUN)
 
 test: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 $(BIN)/python $(TESTS)
 
 # Launches of several processes and benchmark runs too.
 test-all: install

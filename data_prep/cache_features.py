@@ -45,7 +45,7 @@ def cache_features(
     image_dir: Path | None = None,
     rows_per_shard: int | None = None,
 ) -> Path:
-    """Encodes every image of a prepared task once; keeps what the store of this encoder has already.
+    """Encodes every image of a prepared task once; returns the store, ``data_dir/features/<encoder>-<key>``.
 
     May be stopped or killed at any moment and run again: finished shards are kept, and the result has the same bytes.
 
@@ -60,9 +60,6 @@ def cache_features(
         image_dir: Root of the images; None: where `prepare` found them.
         rows_per_shard: Images a shard; None: about 128 MiB.
 
-    Returns:
-        The store's folder, ``data_dir/features/<encoder>-<key>``.
-
     Raises:
         DataError: The task is not prepared or has no images, an image cannot be read or was replaced, or the
             store is in use or damaged.
@@ -73,37 +70,26 @@ def cache_features(
     target = state.device if device is None else torch.device(device)
     encoder: ImageEncoder = settings.load(target)
     folder = data_dir / "features" / store_name(settings.label, encoder.fingerprint)
+    owner, skip = state.is_main_process, on_error == "skip"
     writer = FeatureWriter(
-        folder,
-        encoder.fingerprint,
-        list(images),
-        rows_per_shard=rows_per_shard,
-        allow_skipped=on_error == "skip",
-        is_owner=state.is_main_process,
+        folder, encoder.fingerprint, list(images), rows_per_shard=rows_per_shard, allow_skipped=skip, is_owner=owner
     )
-    if not state.is_main_process:
+    if not owner:
         state.wait_for_everyone()  # the owner locks and cleans first
     with writer:
-        if state.is_main_process:
+        if owner:
             state.wait_for_everyone()
             _refuse_changed(writer, images)
         plans = writer.pending(state.process_index, state.num_processes)
         state.wait_for_everyone()  # every process has planned before anything changes
-        job = _Job(encoder, target, writer, images, batch_size, num_workers, on_error)
         with reused_memory():
-            job.run(plans, show_progress=state.is_main_process)
+            job = _Job(encoder, target, writer, images, batch_size, num_workers, on_error)
+            job.run(plans, show_progress=owner)
         state.wait_for_everyone()
-        if state.is_main_process:
+        if owner:
             store = writer.finish()
-            logger.info(
-                "%s: %d images, %d x %d %s each, %d skipped",
-                folder,
-                len(store),
-                store.num_visual_tokens,
-                store.feature_dim,
-                settings.dtype,
-                len(store.skipped),
-            )
+            size = f"{store.num_visual_tokens} x {store.feature_dim} {settings.dtype}"
+            logger.info("%s: %d images, %s each, %d skipped", folder, len(store), size, len(store.skipped))
     state.wait_for_everyone()
     return folder
 

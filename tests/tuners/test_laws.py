@@ -5,6 +5,9 @@ from typing import get_args
 import pytest
 import torch
 
+from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.config import ModelConfig
+from dept_vl.models.language import load
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
 from dept_vl.tuners import Method
@@ -33,6 +36,12 @@ def tuner_of(name: str):
     if name.startswith("prompt-tuning+"):
         return settings(name, **{"parts.prompt-tuning.num_virtual_tokens": 4})
     return settings(name)
+
+
+def test_every_registered_family_is_among_them(folders):
+    found = {open_backbone(ModelConfig(backbone=str(folder)))[0].family for folder in folders.values()}
+    assert found == set(load.FAMILIES)
+    assert set(folders) == set(FAMILIES)
 
 
 @every_family
@@ -90,13 +99,7 @@ def test_after_its_uses_the_backbone_is_as_it_was(folders, family, name):
 
 
 def make_on(loaded, tuner):
-    from dept_vl.models.adapted_model import build_model
-    from dept_vl.models.config import ModelConfig
-
-    built = build_model(
-        ModelConfig(), tuner, max_source_length=S, feature_dim=None, seed=0, backbone=loaded
-    )  # fmt: skip
-    return built[0]
+    return build_model(ModelConfig(), tuner, max_source_length=S, feature_dim=None, seed=0, backbone=loaded)[0]
 
 
 @every_family
@@ -164,8 +167,6 @@ def test_beams_find_what_scoring_finds(folders, family, name):
 @every_family
 @every_method
 def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path):
-    from dept_vl.models.adapted_model import AdaptedModel
-
     model = make(folders[family], tuner_of(name), moved=0.1)
     model.save_pretrained(tmp_path, task="vqa")
     loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)

@@ -78,7 +78,7 @@ def test_updates_merged_into_the_matrices_give_the_same_logits(folders, family):
                     weight.chunk(place.parts, dim=1)[place.part].add_(change.T)
                 else:
                     weight.add_(change)
-    torch.testing.assert_close(logits(model), logits(merged), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(logits(model), logits(merged), rtol=1e-3, atol=2e-4)
 
 
 def test_dropout_acts_on_updates_in_training_alone(folders):
