@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ForwardInfo, SiteHook
+from dept_vl.tuners.base import ForwardInfo, LinearMap, SiteHook
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.sites import Site
 
@@ -17,10 +19,10 @@ class _BiasHook(SiteHook):
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         return output + self._bias.to(output.dtype)
 
-    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns the same map and the sum of the biases."""
-        added = self._bias.to(weight.dtype)
-        return weight, added if bias is None else bias + added
+    def fold(self, linear: LinearMap) -> LinearMap:
+        """Returns the same map with the sum of the biases."""
+        added = self._bias.to(linear.weight.dtype)
+        return replace(linear, bias=added if linear.bias is None else linear.bias + added)
 
 
 class AddedBiases(nn.Module):

@@ -9,7 +9,7 @@ attentions read beside their own (`Tuner.extra_keys`), or by training tensors of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,41 @@ class ForwardInfo:
     num_virtual_tokens: int
 
 
+@dataclass(frozen=True)
+class NarrowMap:
+    """U f(x) beside a linear map, where f has few outputs and need not be linear: LoRA's A dropout(x).
+
+    Attributes:
+        reduce: f, from (..., inputs) to (..., narrow).
+        expand: U, (outputs, narrow).
+    """
+
+    reduce: Callable[[Tensor], Tensor]
+    expand: Tensor
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """W x + b, and narrow maps of the same input added to it.
+
+    Attributes:
+        weight: W, (outputs, inputs).
+        bias: b, (outputs,), or None.
+        narrow: What is added.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    narrow: tuple[NarrowMap, ...] = ()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Returns (..., outputs)."""
+        output = nn.functional.linear(inputs, self.weight, self.bias)
+        for narrow in self.narrow:
+            output = output + nn.functional.linear(narrow.reduce(inputs), narrow.expand)
+        return output
+
+
 class SiteHook(ABC):
     """What a method does at one place of the backbone."""
 
@@ -51,15 +86,11 @@ class SiteHook(ABC):
             info: The forward pass.
         """
 
-    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
-        """Returns the linear map that a linear map becomes by this hook, in every detail; None if it becomes none.
+    def fold(self, linear: LinearMap) -> LinearMap | None:
+        """Returns what a map becomes by this hook, in every detail; None if it is no such map any more.
 
         A backbone may then compute with the map instead of calling module and hook
         (`dept_vl.models.language.cross_attention`).
-
-        Args:
-            weight: (outputs, inputs).
-            bias: (outputs,), or None.
         """
         return None
 
@@ -78,11 +109,11 @@ class HookChain(SiteHook):
             output = output if changed is None else changed
         return output
 
-    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+    def fold(self, linear: LinearMap) -> LinearMap | None:
         """Folds one hook after the other; None as soon as one cannot be."""
-        folded: tuple[Tensor, Tensor | None] | None = (weight, bias)
+        folded: LinearMap | None = linear
         for hook in self._hooks:
-            folded = None if folded is None else hook.fold(*folded)
+            folded = None if folded is None else hook.fold(folded)
         return folded
 
 

@@ -8,6 +8,9 @@ label, or an answer of a few words, is that short: a seventh of T5-base's work i
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
+from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -15,10 +18,7 @@ from torch import Tensor, nn
 
 from dept_vl.models.language.extra_keys import reads_extra_keys
 from dept_vl.models.language.places import is_plain
-from dept_vl.tuners.base import SiteHook
-
-LinearMap = tuple[Tensor, Tensor | None]
-"""Weight (outputs, inputs), and bias (outputs,) or None."""
+from dept_vl.tuners.base import LinearMap, SiteHook
 
 
 def cross_attend(
@@ -56,11 +56,11 @@ def cross_attend(
 
 
 def _folded(module: nn.Module, hook: SiteHook | None) -> LinearMap | None:
-    """Returns the linear map that a module and the hook on it are together; None if they are none, or not known."""
+    """Returns the map that a module and the hook on it are together; None if they are none, or not known."""
     if not is_plain(module, is_hooked=hook is not None):
         return None
-    weight = cast(nn.Linear, module).weight
-    return (weight, None) if hook is None else hook.fold(weight, None)
+    linear = LinearMap(cast(nn.Linear, module).weight)
+    return linear if hook is None else hook.fold(linear)
 
 
 def is_absorbed_cheaper(attention: Any, target: int, source: int) -> bool:
@@ -84,24 +84,40 @@ def absorbed_attention(
         states: (batch, source, d_model).
         mask: (batch, 1, 1, source), added to the scores; None without padding.
         keys: States to keys.
-        values: States to values.
+        values: States to values. What either has of narrow maps is made for the whole source: it costs little.
 
     Returns:
         (batch, target, d_model).
     """
     heads = (attention.n_heads, attention.key_value_proj_dim)
-    key_matrix, value_matrix = (weight.unflatten(0, heads) for weight, _ in (keys, values))  # (heads, k, d_model)
     query = attention.q(normed).unflatten(-1, heads)  # (batch, target, heads, k)
-    query = torch.einsum("bthk,hkd->bthd", query, key_matrix).flatten(1, 2)  # (batch, target x heads, d_model)
-    scores = query @ states.transpose(1, 2)  # (batch, target x heads, source)
+    scores = reduce(operator.add, (_scores(query, *part) for part in _parts(keys, states)))
     if mask is not None:
         scores = scores + mask[:, 0]
     weights = nn.functional.softmax(scores.float(), dim=-1).type_as(scores)
     weights = nn.functional.dropout(weights, attention.dropout, attention.training)
-    read = (weights @ states).unflatten(1, (-1, attention.n_heads))  # (batch, target, heads, d_model)
-    read = torch.einsum("bthd,hkd->bthk", read, value_matrix).flatten(2)  # (batch, target, heads x k)
-    if values[1] is not None:
+    read = reduce(operator.add, (_read(weights, *part, heads) for part in _parts(values, states)))
+    if values.bias is not None:
         totals = weights.sum(dim=-1).unflatten(1, (-1, attention.n_heads))  # (batch, target, heads); 1 without dropout
-        read = read + (totals[..., None] * values[1].unflatten(0, heads)).flatten(2)
+        read = read + (totals[..., None] * values.bias.unflatten(0, heads)).flatten(2)
     output: Tensor = attention.o(read)
     return output
+
+
+def _parts(linear: LinearMap, states: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields what a map's matrices multiply, (batch, source, width), and each matrix, (heads x k, width)."""
+    yield states, linear.weight
+    for narrow in linear.narrow:
+        yield narrow.reduce(states), narrow.expand
+
+
+def _scores(query: Tensor, states: Tensor, matrix: Tensor) -> Tensor:
+    """Returns (batch, target x heads, source): queries (batch, target, heads, k) times the keys ``matrix states``."""
+    turned = torch.einsum("bthk,hkd->bthd", query, matrix.unflatten(0, query.shape[2:])).flatten(1, 2)
+    return turned @ states.transpose(1, 2)
+
+
+def _read(weights: Tensor, states: Tensor, matrix: Tensor, heads: tuple[int, int]) -> Tensor:
+    """Returns (batch, target, heads x k): values ``matrix states`` by weights (batch, target x heads, source)."""
+    read = (weights @ states).unflatten(1, (-1, heads[0]))  # (batch, target, heads, width)
+    return torch.einsum("bthd,hkd->bthk", read, matrix.unflatten(0, heads)).flatten(2)

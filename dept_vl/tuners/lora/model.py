@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from dept_vl.errors import ConfigError
 from dept_vl.tuners.added_biases import AddedBiases
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner, merge_hooks
+from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner, merge_hooks
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.sites import LINEAR_PARTS, Site, SiteShape
@@ -47,8 +48,12 @@ class LowRankUpdate(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns (..., outputs)."""
+        return self.scaling * nn.functional.linear(self.reduce(inputs), self.lora_b)
+
+    def reduce(self, inputs: Tensor) -> Tensor:
+        """Returns A dropout(inputs), (..., rank)."""
         dropped = nn.functional.dropout(inputs.to(self.lora_a.dtype), self.dropout, self.training)
-        return self.scaling * nn.functional.linear(nn.functional.linear(dropped, self.lora_a), self.lora_b)
+        return nn.functional.linear(dropped, self.lora_a)
 
 
 class _UpdateHook(SiteHook):
@@ -59,12 +64,15 @@ class _UpdateHook(SiteHook):
         update: Tensor = self._update(inputs)
         return output + update.to(output.dtype)
 
-    def fold(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
-        """Returns W + scaling * B A; None while dropout makes every input's map another one."""
+    def fold(self, linear: LinearMap) -> LinearMap:
+        """Returns W + scaling * B A; while dropout makes every input's map another one, B beside W instead."""
         update = self._update
+        scaled = update.scaling * update.lora_b
+        dtype = linear.weight.dtype
         if update.training and update.dropout:
-            return None
-        return weight + (update.scaling * (update.lora_b @ update.lora_a)).to(weight.dtype), bias
+            narrow = NarrowMap(lambda inputs: update.reduce(inputs).to(dtype), scaled.to(dtype))
+            return replace(linear, narrow=(*linear.narrow, narrow))
+        return replace(linear, weight=linear.weight + (scaled @ update.lora_a).to(dtype))
 
 
 class Lora(Tuner):

@@ -1,5 +1,7 @@
 """Cross-attention without keys and values, against T5's own layer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,7 +10,7 @@ from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 
 from dept_vl.models.language.cross_attention import absorbed_attention, cross_attend, is_absorbed_cheaper
 from dept_vl.models.language.places import Place, hook_places
-from dept_vl.tuners.base import ForwardInfo, HookChain, SiteHook
+from dept_vl.tuners.base import ForwardInfo, HookChain, LinearMap, NarrowMap, SiteHook
 
 
 def make(**shape):
@@ -30,7 +32,7 @@ def inputs(target, source, width=24, batch=3):
 
 
 def matrices(layer):
-    return [(module.weight, None) for module in (layer.EncDecAttention.k, layer.EncDecAttention.v)]
+    return [LinearMap(module.weight) for module in (layer.EncDecAttention.k, layer.EncDecAttention.v)]
 
 
 @pytest.mark.parametrize("target", [1, 2, 5])
@@ -85,8 +87,18 @@ class LowRank(SiteHook):
     def __call__(self, inputs, output, info):
         return output + inputs @ self.a.T @ self.b.T
 
-    def fold(self, weight, bias):
-        return weight + self.b @ self.a, bias
+    def fold(self, linear):
+        return replace(linear, weight=linear.weight + self.b @ self.a)
+
+
+class Bent(LowRank):
+    """W x + B A tanh(x): a narrow map beside W that is not linear."""
+
+    def __call__(self, inputs, output, info):
+        return output + torch.tanh(inputs) @ self.a.T @ self.b.T
+
+    def fold(self, linear):
+        return replace(linear, narrow=(*linear.narrow, NarrowMap(lambda x: torch.tanh(x) @ self.a.T, self.b)))
 
 
 class Scale(SiteHook):
@@ -99,8 +111,10 @@ class Scale(SiteHook):
     def __call__(self, inputs, output, info):
         return output * self.scale
 
-    def fold(self, weight, bias):
-        return weight * self.scale[:, None], None if bias is None else bias * self.scale
+    def fold(self, linear):
+        bias = None if linear.bias is None else linear.bias * self.scale
+        narrow = tuple(replace(each, expand=each.expand * self.scale[:, None]) for each in linear.narrow)
+        return LinearMap(linear.weight * self.scale[:, None], bias, narrow)
 
 
 class Bias(SiteHook):
@@ -113,8 +127,8 @@ class Bias(SiteHook):
     def __call__(self, inputs, output, info):
         return output + self.bias
 
-    def fold(self, weight, bias):
-        return weight, self.bias if bias is None else bias + self.bias
+    def fold(self, linear):
+        return replace(linear, bias=self.bias if linear.bias is None else linear.bias + self.bias)
 
 
 class Squash(SiteHook):
@@ -131,7 +145,7 @@ class Squash(SiteHook):
 INFO = ForwardInfo(torch.ones(3, 7), 0)
 
 
-@pytest.mark.parametrize("kind", [LowRank, Scale, Bias, Squash], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [LowRank, Bent, Scale, Bias, Squash], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("where", ["k", "v", "k and v"])
 def test_hooks_at_keys_and_values_act_as_on_the_modules_in_values_and_gradients(kind, where):
     layer = make()
@@ -159,11 +173,12 @@ def test_hooks_at_keys_and_values_act_as_on_the_modules_in_values_and_gradients(
 
 
 def test_a_chain_folds_as_it_acts():
-    chain, weight = HookChain([LowRank(), Scale(), Bias()]), torch.randn(32, 24)
+    chain, linear = HookChain([Bent(), LowRank(), Scale(), Bias()]), LinearMap(torch.randn(32, 24))
     source = torch.randn(5, 24)
-    matrix, bias = chain.fold(weight, None)
-    torch.testing.assert_close(source @ matrix.T + bias, chain(source, source @ weight.T, INFO), rtol=1e-4, atol=1e-4)
-    assert HookChain([LowRank(), Squash()]).fold(weight, None) is None
+    folded = chain.fold(linear)
+    assert len(folded.narrow) == 1
+    torch.testing.assert_close(folded(source), chain(source, linear(source), INFO), rtol=1e-4, atol=1e-4)
+    assert HookChain([LowRank(), Squash()]).fold(linear) is None
 
 
 def test_a_bias_of_values_under_dropout_is_read_as_often_as_the_weights_say():

@@ -9,6 +9,7 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import meta_backbone, open_backbone
 from dept_vl.models.meta_model import build_meta_model
+from dept_vl.tuners.base import LinearMap
 from dept_vl.tuners.sites import Site
 from tests.tuners.adapted import batch, logits, make, settings
 
@@ -86,6 +87,20 @@ def test_dropout_acts_on_updates_in_training_alone(folders):
     assert torch.equal(logits(model), logits(model))
     model.train()
     assert not torch.equal(logits(model), logits(model))
+
+
+def test_with_active_dropout_it_folds_to_the_map_that_it_is(folders):
+    """Otherwise T5's cross-attention would make keys and values of the whole source while LoRA trains."""
+    tuner = make(folders["t5"], settings("lora", rank=3, dropout=0.5), moved=0.3).tuner.train()
+    site = next(site for site in tuner.site_hooks() if site.part == "cross_attn.v")
+    hook, linear = tuner.site_hooks()[site], LinearMap(torch.randn(16, 16))
+    source = torch.randn(2, 5, 16)
+    both = []
+    for apply in (lambda: hook(source, linear(source), None), lambda: hook.fold(linear)(source)):
+        torch.manual_seed(0)
+        both.append(apply())
+    torch.testing.assert_close(*both, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(both[0], hook(source, linear(source), None), atol=1e-3)  # other draws
 
 
 def test_parts_are_chosen_by_name(folders):
