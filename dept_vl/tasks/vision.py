@@ -11,6 +11,7 @@ VQA = Task(
     name="vqa",
     template=templates.vqa,
     evaluators=("vqa-accuracy",),
+    also_scored=("vqa-accuracy-legacy-vlt5",),  # Sung et al.'s own, which the numbers of Table 3 follow
     primary_metric="vqa_accuracy",
     max_source_length=256,
     max_target_length=10,
