@@ -24,8 +24,8 @@ _HEAD = ("task", "ours", "paper", "metric", "runs", "method", "protocol", "decod
 _TOGETHER = {"table4_5": ("table4", "table5")}
 """What earlier versions called one table -> the tables."""
 
-_BESIDE = {"vqa": ("vqa_accuracy_legacy_vlt5", "vqa-accuracy,vqa-accuracy-legacy-vlt5")}
-"""Task -> a second score that stands beside its own, and the ``--metric`` that makes both."""
+_BESIDE = {"vqa": "vqa_accuracy_legacy_vlt5"}
+"""Task -> a second score that stands beside its own; runs of earlier versions lack it."""
 
 
 def compare(table: str, folders: Sequence[Path], *, mixed: bool = False) -> str:
@@ -119,15 +119,14 @@ def _cell_lines(
         runs: Of that task and method.
         notes: Texts below the table by what they say -> their marks; new ones are added.
     """
-    value = row and row.values.get(task)
-    printed = _MISSING if value is None else f"{value:.1f}"
-    if row is not None and task in row.std:
-        printed += f" +- {row.std[task]:.1f}"
+    printed = _MISSING
+    if row is not None and task in row.values:
+        printed = f"{row.values[task]} +- {row.std[task]}" if task in row.std else f"{row.values[task]}"
     groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(what_it_is(run), sort_keys=True), []).append(run)
     differing = _differing([json.loads(key) for key in groups])
-    metrics = [get_task(task).primary_metric, *_BESIDE.get(task, ())[:1]]
+    metrics = [get_task(task).primary_metric, *([_BESIDE[task]] if task in _BESIDE else [])]
     if not groups:
         return [(label, _MISSING, printed, name, _MISSING, method, _MISSING, _MISSING, "") for name in metrics]
     lines: list[tuple[str, ...]] = []
@@ -156,10 +155,9 @@ def _mean(runs: Sequence[ScoredRun], metric: str, task: str) -> tuple[str, str]:
     lacking = [run.path for run in runs if metric not in run.scores]
     if not lacking:
         return format_spread(metric, spread([run.scores[metric] for run in runs])), ""
-    beside, evaluators = _BESIDE.get(task, ("", ""))
-    if metric != beside:
+    if metric != _BESIDE.get(task):
         raise CheckpointError(f"{lacking[0]}: has no {metric!r}; score the run with the task's own metrics")
-    return _MISSING, f"made by: dept-vl eval --checkpoint {lacking[0].parent} --metric {evaluators}"
+    return _MISSING, f"{metric} is made by: dept-vl eval --checkpoint {lacking[0].parent}"
 
 
 def _differing(groups: Sequence[Mapping[str, Any]]) -> set[str]:

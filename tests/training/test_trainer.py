@@ -302,13 +302,14 @@ def train_in_two_processes(config, data_dir, **environment):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process):
+@pytest.mark.parametrize("loss_mean", ["examples", "tokens"])
+def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process, loss_mean):
     """The same global batches, so the same weights up to the order of float additions; every val row counted once.
 
     Two processes add their halves of a gradient as one process adds two accumulated passes over the same rows: then
     nothing is left to differ. A single pass over the batch adds in another order.
     """
-    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0})
+    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0}, data={"loss_mean": loss_mean})
     halves = with_settings(config, tmp_path / "halves", loop={"accumulation_steps": 2})
     train(config, tiny_data)
     train(halves, tiny_data)
