@@ -42,7 +42,7 @@ def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, re
         if not marker.is_file() and (resume or overwrite):
             raise ConfigError(f"output_dir: {folder} holds no {marker.name}, so no {name} was started there")
         if resume:
-            differences = describe_differences(_as_now(read_yaml(marker), marker), dict(settings))
+            differences = describe_differences(_with_new_names(read_yaml(marker), marker), dict(settings))
             if differences:
                 raise ConfigError(
                     f"cannot resume {folder} with other settings than it was started with:\n  "
@@ -84,20 +84,18 @@ def settings_tree(config: TrainConfig) -> dict[str, Any]:
     return tree
 
 
-def _as_now(record: dict[str, Any], marker: Path) -> dict[str, Any]:
-    """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too.
-
-    Settings are called as now, and those that came later have their defaults, with which the experiment was made.
-    """
+def _with_new_names(record: dict[str, Any], marker: Path) -> dict[str, Any]:
+    """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too."""
     if "settings" in record:  # a sweep's: what its file says
         return with_new_names(record)
-    own = {key: value for key, value in record.items() if key != "sources"}
-    now = settings_tree(config_from_tree(own, where=str(marker)))
-    if "sources" in record:
-        now["sources"] = {
-            name: settings_tree(config_from_tree(given, where=f"{marker}: {name}"))
-            if isinstance(given, dict)
-            else given
-            for name, given in record["sources"].items()
-        }
-    return now
+    own = _complete({key: value for key, value in record.items() if key != "sources"}, marker)
+    sources = record.get("sources")
+    if not isinstance(sources, dict):
+        return own
+    named = {name: _complete(given, marker) if isinstance(given, dict) else given for name, given in sources.items()}
+    return {**own, "sources": named}
+
+
+def _complete(record: dict[str, Any], marker: Path) -> dict[str, Any]:
+    """Returns recorded settings with those that came later at their defaults, with which they were made."""
+    return settings_tree(config_from_tree(record, where=str(marker)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from dept_vl.models.vision.encoders import DefaultImageEncoder
 from dept_vl.reports.paper_numbers import RELEASED_RUNS, PaperRow
 from dept_vl.reports.scored_runs import ScoredRun
-from dept_vl.runs.folder import flat_settings
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig
@@ -35,7 +35,7 @@ def short_name(backbone: str) -> str:
 def what_it_is(run: ScoredRun) -> dict[str, Any]:
     """Returns what runs must agree in to be averaged: settings by dotted key, and the rows they were scored on."""
     config = run.config
-    settings = {key: value for key, value in flat_settings(asdict(config)).items() if key not in _NEUTRAL}
+    settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _NEUTRAL}
     return {
         **settings,
         "model.backbone": short_name(config.model.backbone),
@@ -48,6 +48,14 @@ def what_it_is(run: ScoredRun) -> dict[str, Any]:
         "starts from a source": config.init.source is not None,
         "decode": run.decode,
     }
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def not_the_papers(run: ScoredRun, row: PaperRow | None) -> list[str]:

@@ -170,7 +170,7 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
 
 def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one line a setting that two nested mappings give differently; where the run lies is not a setting."""
-    before, after = flat_settings(earlier), flat_settings(now)
+    before, after = _flatten(earlier), _flatten(now)
     return [
         f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"
         for key in sorted(set(before) | set(after))
@@ -178,11 +178,10 @@ def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[s
     ]
 
 
-def flat_settings(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings by their dotted keys."""
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
 
 

@@ -235,5 +235,9 @@ CASES = [
     *(Case(f"sweep/{name}", _sweep(text), says) for name, (text, says) in _SWEEPS.items()),
     *(Case(f"scores/{name}", _scores(file, text), says) for name, (file, text, says) in _SCORES.items()),
     Case("transfer/target-without-data", _other_source, ("rte.fixed/train.parquet: no such prepared split",)),
-    Case("transfer/record-of-an-unknown-setting", _resumed_transfer, ("out/transfer.yaml: cola", "tuner.nmae")),
+    Case(
+        "transfer/record-of-an-unknown-setting",
+        _resumed_transfer,
+        ("out/transfer.yaml", "tuner.nmae"),
+    ),
 ]
