@@ -18,7 +18,10 @@ PAPER_SPEED: Mapping[str, Mapping[int, float]] = {
     "base": {80: 1.04, 60: 1.07, 40: 1.11, 20: 1.13, 0: 1.17},
     "large": {80: 1.05, 60: 1.09, 40: 1.14, 20: 1.18, 0: 1.22},
 }
-"""Training speed over prompt tuning with l = 100 by m (Shi & Lipani 2024, Figure 4)."""
+"""Inference speed over prompt tuning with l = 100 by m, on one RTX 3090 (Shi & Lipani 2024, Figure 4).
+
+Ours is of training.
+"""
 
 PROMPT_TUNING = "prompt tuning, l = 100"
 
@@ -58,7 +61,7 @@ def _notes(rounds: Sequence[Round], settings: BenchSettings) -> list[str]:
     for name in result.contestants()[1:]:
         speed, memory = result.ratio(name, PROMPT_TUNING), result.ratio(name, PROMPT_TUNING, "over_loaded_gib")
         m = int(name.rpartition(" ")[2])
-        printed = f", the paper {paper[m]:.2f} (its Figure 4)" if m in paper else ""
+        printed = f", the paper {paper[m]:.2f} (its Figure 4, inference)" if m in paper else ""
         memory_text = f"; memory over the loaded model {memory.median:.2f} times" if memory else ""
         if speed is not None:
             notes.append(
@@ -90,7 +93,7 @@ def _write(folder: Path, results: Sequence[Result], shape_name: str) -> None:
                 cells = [f"{one.median:.3f}" if one else "" for one in (speed, memory)]
                 writer.writerow([result.name, m, *cells, paper.get(m, "")])
     if paper:
-        axes[0].plot(list(paper), list(paper.values()), "s--", label="the paper, Figure 4")
+        axes[0].plot(list(paper), list(paper.values()), "s--", label="the paper, Figure 4 (inference)")
     for plot, title in zip(axes, ("training speed", "memory over the loaded model"), strict=True):
         plot.set_title(f"{title}, relative to prompt tuning (l = 100)", fontsize=9)
         plot.set_xlabel("m, virtual tokens (r follows from the budget)", fontsize=8)

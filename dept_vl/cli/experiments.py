@@ -34,7 +34,7 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     plan = load_plan(options.config, config_overrides(options, overrides))
     check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))
-    check_prepared(plan.config({}), data_dir, ["train", "val"])
+    check_prepared(plan.config({}), data_dir, ["train", "val", "test"])
     from dept_vl.experiments.sweep import run_sweep
     from dept_vl.reports.text import describe_sweep
 
@@ -88,7 +88,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     record = transfer_record(target, sources)
     check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)
-    check_prepared(target, data_dir, ["train", "val"])
+    check_prepared(target, data_dir, ["train", "val", "test"])
     for source in sources.values():
         if not isinstance(source, Path):
             open_data_dir(source)  # makes what is made on first use, in the same folder
@@ -105,7 +105,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _add_report(commands: Any) -> None:
     text = "Print scored runs beside the paper's numbers."
     parser = add_command(commands, "report", _report, text, has_settings=False)
-    parser.add_argument("--paper", required=True, metavar="TABLE", help="table1, table2, table3 or table4_5")
+    parser.add_argument("--paper", required=True, metavar="TABLE", help="table1 to table6")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, seeds or transfers")
     parser.add_argument("--mixed", action="store_true", help="print runs of different protocols, a line each")
 

@@ -61,7 +61,7 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     config = load_settings(options, overrides, resume_from="seeds.yaml")
     check_experiment(config.run_dir, "seeds", seeds_record(config), resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
-    check_prepared(config, data_dir, ["train", "val"])
+    check_prepared(config, data_dir, ["train", "val", "test"])
     from dept_vl.experiments.seeds import train_seeds
     from dept_vl.reports.text import describe_seeds
 

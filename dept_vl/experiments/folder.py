@@ -13,7 +13,7 @@ import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.folder import describe_differences
-from dept_vl.settings.load import dump_config, read_yaml
+from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
 from dept_vl.settings.renamed import with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
@@ -42,7 +42,7 @@ def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, re
         if not marker.is_file() and (resume or overwrite):
             raise ConfigError(f"output_dir: {folder} holds no {marker.name}, so no {name} was started there")
         if resume:
-            differences = describe_differences(_with_new_names(read_yaml(marker)), dict(settings))
+            differences = describe_differences(_with_new_names(read_yaml(marker), marker), dict(settings))
             if differences:
                 raise ConfigError(
                     f"cannot resume {folder} with other settings than it was started with:\n  "
@@ -84,10 +84,18 @@ def settings_tree(config: TrainConfig) -> dict[str, Any]:
     return tree
 
 
-def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
+def _with_new_names(record: dict[str, Any], marker: Path) -> dict[str, Any]:
     """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too."""
+    if "settings" in record:  # a sweep's: what its file says
+        return with_new_names(record)
+    own = _complete({key: value for key, value in record.items() if key != "sources"}, marker)
     sources = record.get("sources")
-    if isinstance(sources, dict):
-        named = {name: with_new_names(given) if isinstance(given, dict) else given for name, given in sources.items()}
-        record = {**record, "sources": named}
-    return with_new_names(record)
+    if not isinstance(sources, dict):
+        return own
+    named = {name: _complete(given, marker) if isinstance(given, dict) else given for name, given in sources.items()}
+    return {**own, "sources": named}
+
+
+def _complete(record: dict[str, Any], marker: Path) -> dict[str, Any]:
+    """Returns recorded settings with those that came later at their defaults, with which they were made."""
+    return settings_tree(config_from_tree(record, where=str(marker)))

@@ -58,7 +58,7 @@ def check_transfer(target: TrainConfig, sources: Mapping[str, TrainConfig | Path
     """Refuses sources that are none.
 
     Raises:
-        ConfigError: There is none, one is the target, or the target starts from a run of its own.
+        ConfigError: There is none, one is the target or has data elsewhere, or the target starts from a run of its own.
         CheckpointError: A source run has no adapter.
     """
     if target.init.source is not None:
@@ -68,11 +68,21 @@ def check_transfer(target: TrainConfig, sources: Mapping[str, TrainConfig | Path
     if target.task in sources:
         raise ConfigError(f"--sources: {target.task!r} is the target itself")
     for name, given in sources.items():
+        if isinstance(given, TrainConfig) and given.data.dir is not None and not _is_one_folder(given, target):
+            raise ConfigError(
+                f"--sources {name}: data.dir is {given.data.dir}, the target's {target.data.dir}; all tasks are read "
+                "from one folder: prepare them there, and give it with --data-dir"
+            )
         if isinstance(given, Path) and not (given / WEIGHTS_FILE).is_file():
             raise CheckpointError(
                 f"--source-runs {name}={given}: no adapter there ({WEIGHTS_FILE} is missing); leave the run out to "
                 "train it here"
             )
+
+
+def _is_one_folder(source: TrainConfig, target: TrainConfig) -> bool:
+    theirs, ours = (None if one.data.dir is None else Path(one.data.dir).resolve() for one in (source, target))
+    return theirs == ours
 
 
 def transfer_record(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> dict[str, Any]:

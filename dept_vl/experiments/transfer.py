@@ -14,11 +14,15 @@ from dept_vl.experiments.plan import check_seeds, check_transfer, transfer_recor
 from dept_vl.experiments.runs import FinishedRun, finish, run_record, score
 from dept_vl.experiments.scores import STD, Spread, spread, spread_records, spreads
 from dept_vl.experiments.seeds import seed_configs
-from dept_vl.runs.folder import describe_run
+from dept_vl.experiments.sources import fit_sources
+from dept_vl.runs.folder import SUMMARY_FILE, describe_run
+from dept_vl.runs.open import open_run
+from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import InitConfig, TrainConfig
 from dept_vl.system.atomic import write_json
 from dept_vl.system.processes import process_state
+from dept_vl.training.batches import check_batch_size
 
 SCRATCH = "scratch"
 TRANSFER_FILE = "transfer.json"
@@ -74,7 +78,8 @@ def transfer(
 
     Args:
         target: The target's settings; `InitConfig.parts` says what is taken of a source.
-        sources: Source task -> settings to train it with, into ``<output_dir>/source-<task>``, or a finished run.
+        sources: Source task -> settings to train it with, into ``<output_dir>/source-<task>``, or a finished run. Sizes
+            that the settings leave open are the target's (`fit_sources`).
         data_dir: Prepared data of target and sources.
         seeds: Of the target's runs, each in ``<output_dir>/from-<task>/seed-<n>``; None for the settings' own.
         resume: Go on in the folder: finished runs are kept.
@@ -82,14 +87,19 @@ def transfer(
         session: Shared with other runs of this process.
 
     Raises:
-        ConfigError, DataError, CheckpointError: As `train`; a source is the target; a source run has no adapter.
+        ConfigError, DataError, CheckpointError: As `train`; before anything is trained: a source is the target, cannot
+            be started from, has no prepared data, or is a run without an adapter.
     """
     seeds = [target.seed] if seeds is None else seeds
     check_seeds(seeds)
     check_transfer(target, sources)
+    for config in (target, *(given for given in sources.values() if isinstance(given, TrainConfig))):
+        check_prepared(config, data_dir, ["train", "val", "test"] if config is target else ["train", "val"])
+    fitted = fit_sources(target, sources)
     folder, session = target.run_dir, session or Session()
+    _check_target(target, fitted, data_dir, session)
     open_experiment(folder, "transfer", transfer_record(target, sources), resume=resume, overwrite=overwrite)
-    trained = {name: _source_run(name, given, folder, data_dir, session) for name, given in sources.items()}
+    trained = {name: _source_run(name, given, folder, data_dir, session) for name, given in fitted.items()}
     starts = tuple(_train_from(name, run, target, seeds, data_dir, session) for name, run in trained.items())
     scratch = _train_from(SCRATCH, None, target, seeds, data_dir, session)
     best = max(starts, key=lambda start: start.val.mean)  # the first of equals, in the order given
@@ -103,6 +113,17 @@ def transfer(
     if process_state().is_main_process:
         _write(result, trained)
     return result
+
+
+def _check_target(
+    target: TrainConfig, sources: Mapping[str, TrainConfig | Path], data_dir: Path, session: Session
+) -> None:
+    """Opens the target once while a source is still to be trained: what it refuses, it refuses before that."""
+    folders = [target.run_dir / f"source-{name}" for name, given in sources.items() if isinstance(given, TrainConfig)]
+    if all((folder / SUMMARY_FILE).is_file() for folder in folders):
+        return
+    parts = open_run(target, data_dir, ("train", "val"), session)
+    check_batch_size(target.data, target.loop, len(parts.datasets["train"].indices), process_state().num_processes)
 
 
 def _source_run(name: str, given: TrainConfig | Path, folder: Path, data_dir: Path, session: Session) -> Path:

@@ -44,7 +44,7 @@ def evaluate_run(
         data_dir: Prepared data.
         run_dir: Holds the adapter.
         split: Which split.
-        metrics: Evaluator names; None for the task's own.
+        metrics: Evaluator names; None for the task's own, those that only a trained run is scored with among them.
         tokenizer: How captions are tokenised.
         output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
@@ -98,7 +98,7 @@ def check_evaluation(
         CheckpointError: There is no adapter in `run_dir`.
     """
     task = get_task(config.task).under(config.data.protocol)
-    names = check_metrics(task, metrics, tokenizer)
+    names = check_metrics(task, metrics or (*task.evaluators, *task.also_scored), tokenizer)
     choose_decoding(config, task, "score" if with_agreement else None)
     require_adapter(run_dir)
     return names

@@ -8,7 +8,11 @@ from dept_vl.data.collator import IGNORE_INDEX
 
 
 def loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the cross-entropy averaged over each example's own label tokens (Sung et al.), in nats; 0 without any.
+    """Returns the cross-entropy averaged over each example's own label tokens, in nats; 0 without any.
+
+    What a step's loss makes of them is ``data.loss_mean``: their mean, as Sung et al. train VQA (``vqa_model.py``), or
+    the mean over the batch's tokens, which transformers' models return, as they train captions (``caption_model.py``)
+    and the released DePT trains everything.
 
     Args:
         logits: (batch, target, vocabulary).

@@ -1,92 +1,127 @@
-"""The numbers the paper prints, in one place: Shi & Lipani 2024 (arXiv 2309.05173v5), DePT on T5-base.
+"""What the paper and its released runs say, from the package's data (Shi & Lipani 2024, arXiv 2309.05173v5).
 
-Numbers are as printed (of 100; CIDEr x 100). A number that could not be looked up here is None and never a guess.
+Numbers are as printed (of 100; CIDEr x 100).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "paper"
 
 
 @dataclass(frozen=True)
-class PaperCell:
-    """One number of a table.
+class PaperRow:
+    """One row of a table: what a method reached.
 
     Attributes:
-        task: Task name here.
-        metric: Evaluator key that holds the same quantity.
-        value: As printed; None: not available here.
-        std: Standard deviation as printed, None where the number is not available here.
-        few_shot: k of a few-shot cell.
+        method: As ``--tuner`` names it, where we have it.
+        values: Task name here -> number.
+        std: Standard deviations over seeds, of the tasks that have one.
+        few_shot: k of a few-shot row.
+        group: Of Table 1: how it was trained; only ``single-task`` is what a run here is.
+        backbone: Where it is not the table's T5-base.
+        params: Trained parameters, as printed.
+        updated_params_percent: Of Table 3.
+        num_virtual_tokens: m, or l of prompt tuning, where the row has one.
+        rank: r, where the row has one.
+        means: Printed means of groups of tasks (`PaperTable.means`).
+        samples_per_s: Inference speed.
+        sst2_samples_per_s: The same on SST-2 (Table 8).
     """
 
-    task: str
-    metric: str
-    value: float | None
-    std: float | None = None
+    method: str
+    values: Mapping[str, float]
+    std: Mapping[str, float] = field(default_factory=dict)
     few_shot: int | None = None
-
-    @property
-    def key(self) -> tuple[str, int | None]:
-        """What a run must be to belong here: its task and k."""
-        return self.task, self.few_shot
+    group: str | None = None
+    backbone: str | None = None
+    params: str | None = None
+    updated_params_percent: float | None = None
+    num_virtual_tokens: int | None = None
+    rank: int | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
+    samples_per_s: float | None = None
+    sst2_samples_per_s: float | None = None
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, the row of DePT.
+    """A table of the paper.
 
     Attributes:
         title: What it is.
-        cells: In the table's order.
+        tasks: Its columns of scores; empty for a table of means and speeds alone.
+        rows: In the table's order.
+        notes: What to know of its numbers.
+        means: Name of a printed mean -> the tasks it is over.
     """
 
     title: str
-    cells: tuple[PaperCell, ...]
+    tasks: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+    notes: tuple[str, ...] = ()
+    means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_TABLE_1 = (
-    PaperCell("mnli", "accuracy", 85.0),
-    PaperCell("qqp", "accuracy", 90.4),
-    PaperCell("qnli", "accuracy", 93.2),
-    PaperCell("sst2", "accuracy", 94.2),
-    PaperCell("stsb", "pearson", 90.8),
-    PaperCell("mrpc", "accuracy", 90.7),
-    PaperCell("rte", "accuracy", 79.1),
-    PaperCell("cola", "matthews_correlation", 63.8),
-    PaperCell("superglue-multirc", "f1a", 74.3),
-    PaperCell("superglue-boolq", "accuracy", 79.3),
-    PaperCell("superglue-wic", "accuracy", 68.7),
-    PaperCell("superglue-wsc", "accuracy", 67.3),
-    PaperCell("superglue-cb", "accuracy", 92.9),
-)
+@dataclass(frozen=True)
+class ReleasedRun:
+    """A run that the authors released: settings from its log and its adapter, and its score.
 
-_TABLE_2 = (
-    PaperCell("nq", "squad_f1", 73.2),
-    PaperCell("hotpotqa", "squad_f1", 76.8),
-    PaperCell("searchqa", "squad_f1", 77.6),
-    PaperCell("newsqa", "squad_f1", 64.4),
-    PaperCell("winogrande", "accuracy", 59.0),
-    PaperCell("yelp-polarity", "accuracy", 96.8),
-    PaperCell("scitail", "accuracy", 95.6),
-    PaperCell("paws", "accuracy", 93.7),
-)
+    Attributes:
+        test: Its score on the test split; rounded, the paper's cell.
+        prompt_lr: Peak rate of the soft prompt.
+        lowrank_lr: Peak rate of the pair.
+        steps: Optimiser steps.
+        rows_a_step: Over all accumulated passes.
+        gradient_accumulation: Passes a step.
+        warmup_steps: Of its schedule.
+        max_grad_norm: Gradients are clipped at it.
+        seed: Of the run.
+        num_virtual_tokens: m.
+        rank: r.
+        max_source_length: s, in tokens.
+    """
 
-_TABLE_3 = (
-    PaperCell("vqa", "vqa_accuracy", 59.8, 0.4),
-    PaperCell("coco", "CIDEr", 113.7, 0.3),
-)
+    test: float
+    prompt_lr: float
+    lowrank_lr: float
+    steps: int
+    rows_a_step: int
+    gradient_accumulation: int
+    warmup_steps: int
+    max_grad_norm: float
+    seed: int
+    num_virtual_tokens: int
+    rank: int
+    max_source_length: int
 
-_FEW_SHOT = tuple(
-    PaperCell(task, "accuracy", None, few_shot=k)
-    for task in ("superglue-boolq", "superglue-cb", "scitail")
-    for k in (4, 16, 32)
-)
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((_FOLDER / name).read_text(encoding="utf-8"))
+    return content
+
+
+def _table(content: dict[str, Any]) -> PaperTable:
+    return PaperTable(
+        content["title"],
+        tuple(content["tasks"]),
+        tuple(PaperRow(**row) for row in content["rows"]),
+        tuple(content.get("notes", ())),
+        {name: tuple(tasks) for name, tasks in content.get("means", {}).items()},
+    )
+
 
 PAPER_TABLES: dict[str, PaperTable] = {
-    "table1": PaperTable("Table 1: GLUE and SuperGLUE, test", _TABLE_1),
-    "table2": PaperTable("Table 2: MRQA 2019 and four others, test", _TABLE_2),
-    "table3": PaperTable("Table 3: VQA v2 and COCO captions, Karpathy test", _TABLE_3),
-    "table4_5": PaperTable("Tables 4 and 5: few-shot, numbers not available here", _FEW_SHOT),
+    name: _table(content) for name, content in _read("tables.json")["tables"].items()
 }
-"""Table -> its row of DePT."""
+"""``table1`` to ``table8`` -> the table, the baselines' rows too."""
+
+RELEASED_RUNS: dict[str, ReleasedRun] = {
+    task: ReleasedRun(**run) for task, run in _read("released_runs.json")["runs"].items()
+}
+"""Task -> its released run: 17 of the 21 tasks of Tables 1 and 2."""

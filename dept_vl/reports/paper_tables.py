@@ -2,81 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.experiments.scores import GENERATE, spread
+from dept_vl.experiments.scores import spread
 from dept_vl.registry import lookup
-from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperCell
+from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperRow, PaperTable
+from dept_vl.reports.paper_settings import not_the_papers, short_name, what_it_is
+from dept_vl.reports.scored_runs import ScoredRun, read_scored_runs
 from dept_vl.reports.text import format_spread, format_table
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 
 _MISSING = "-"
+_OWN_METHOD = "dept"
+_OWN_GROUP = "single-task"
+_HEAD = ("task", "ours", "paper", "metric", "runs", "method", "protocol", "decode", "")
+_TOGETHER = {"table4_5": ("table4", "table5")}
+"""What earlier versions called one table -> the tables."""
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """Test scores of a run, of several seeds, or of the chosen source of a transfer.
-
-    Attributes:
-        path: The file they were read from.
-        task: Task name.
-        few_shot: k, None for the whole training split.
-        protocol: Of a text task.
-        decode: How answers were made.
-        scores: Metric -> one value a run.
-    """
-
-    path: Path
-    task: str
-    few_shot: int | None
-    protocol: str | None
-    decode: str
-    scores: dict[str, tuple[float, ...]]
-
-    @property
-    def kind(self) -> tuple[str, int | None, str | None, str]:
-        """What runs must agree in to be averaged."""
-        return self.task, self.few_shot, self.protocol, self.decode
+_BESIDE = {"vqa": "vqa_accuracy_legacy_vlt5"}
+"""Task -> a second score that stands beside its own; runs of earlier versions lack it."""
 
 
 def compare(table: str, folders: Sequence[Path], *, mixed: bool = False) -> str:
     """Returns a table of the paper with ours beside it; what no run was given for is ``-``.
 
-    Runs of one cell, protocol and way to decode are averaged: mean and sample standard deviation (n - 1).
+    Runs that agree in everything but the seed are averaged: mean and sample standard deviation (n - 1). Others get a
+    line each, and every line says below the table in what it is not the paper's.
 
     Args:
-        table: A name in `PAPER_TABLES`.
+        table: ``table1`` to ``table6``.
         folders: Run folders, folders of several seeds, or transfers.
-        mixed: Print runs of two protocols, one line each, instead of refusing.
+        mixed: Print runs of two protocols, instead of refusing.
 
     Raises:
-        ConfigError: No such table, a run of a task that is not in it, or two protocols without `mixed`.
+        ConfigError: No such table, a run that has no place in it, or two protocols without `mixed`.
         CheckpointError: A folder holds no test scores.
     """
-    paper = lookup(PAPER_TABLES, table, "table")
-    outcomes = [read_outcome(folder) for folder in folders]
-    known = {cell.key for cell in paper.cells}
-    for outcome in outcomes:
-        if (outcome.task, outcome.few_shot) not in known:
-            shots = "" if outcome.few_shot is None else f" with {outcome.few_shot} examples"
-            raise ConfigError(f"{outcome.path}: a run of {outcome.task!r}{shots} has no cell in {table}")
-    _check_protocols(outcomes, mixed=mixed)
-    rows: list[tuple[str, ...]] = [("task", "ours", "paper", "metric", "runs", "protocol", "decode")]
-    for cell in paper.cells:
-        rows += _rows(cell, [one for one in outcomes if (one.task, one.few_shot) == cell.key])
-    note = "  (ours: mean +- sample standard deviation, n - 1; the paper's protocol is 'paper', decoded by generation)"
-    return "\n".join([paper.title, format_table(rows), note])
+    names = _TOGETHER.get(table, (table,))
+    tables = [lookup(PAPER_TABLES, name, "table") for name in names]
+    if not all(content.tasks for content in tables):
+        known = ", ".join(name for name, content in PAPER_TABLES.items() if content.tasks)
+        raise ConfigError(f"{table}: has means over tasks and speeds, which no run stands beside (others: {known})")
+    runs = [run for folder in folders for run in read_scored_runs(folder)]
+    for run in runs:
+        config = run.config
+        if not any(_has_place(content, config) for content in tables):
+            shots = "" if config.data.few_shot is None else f" with {config.data.few_shot} examples"
+            raise ConfigError(
+                f"{run.path}: a run of {config.task!r}{shots} on {config.model.backbone} has no cell in {table}"
+            )
+    _check_protocols(runs, mixed=mixed)
+    return "\n\n".join(_format(content, [run for run in runs if _has_place(content, run.config)]) for content in tables)
 
 
-def _check_protocols(outcomes: Sequence[Outcome], *, mixed: bool) -> None:
+def _check_protocols(runs: Sequence[ScoredRun], *, mixed: bool) -> None:
     by_protocol: dict[str, Path] = {}
-    for outcome in outcomes:
-        if outcome.protocol is not None:
-            by_protocol.setdefault(outcome.protocol, outcome.path)
+    for run in runs:
+        if run.config.data.protocol is not None:
+            by_protocol.setdefault(run.config.data.protocol, run.path)
     if len(by_protocol) > 1 and not mixed:
         given = ", ".join(f"{protocol!r} ({path})" for protocol, path in sorted(by_protocol.items()))
         raise ConfigError(
@@ -84,69 +72,95 @@ def _check_protocols(outcomes: Sequence[Outcome], *, mixed: bool) -> None:
         )
 
 
-def _rows(cell: PaperCell, outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    task = cell.task if cell.few_shot is None else f"{cell.task} k={cell.few_shot}"
-    number = _MISSING if cell.value is None else f"{cell.value:.1f}"
-    printed = number if cell.std is None else f"{number} +- {cell.std:.1f}"
-    groups: dict[tuple[Any, ...], list[float]] = {}
-    for outcome in outcomes:
-        if cell.metric not in outcome.scores:
-            raise CheckpointError(f"{outcome.path}: has no {cell.metric!r}; score the run with the task's own metrics")
-        groups.setdefault(outcome.kind, []).extend(outcome.scores[cell.metric])
+def _has_place(table: PaperTable, config: TrainConfig) -> bool:
+    """Returns whether a table has numbers of a run's task, k and backbone, whatever the method."""
+    return config.task in table.tasks and any(_fits(row, config) for row in table.rows)
+
+
+def _fits(row: PaperRow, config: TrainConfig) -> bool:
+    """Returns whether a row has the k of a run and, where it names one, the backbone."""
+    name = short_name(config.model.backbone).lower()
+    return row.few_shot == config.data.few_shot and (row.backbone is None or name.startswith(row.backbone))
+
+
+def _format(table: PaperTable, runs: Sequence[ScoredRun]) -> str:
+    lines: list[tuple[str, ...]] = [_HEAD]
+    notes: dict[str, str] = {}
+    places = {(row.few_shot, row.backbone): row for row in table.rows}
+    for task in table.tasks:
+        for (few_shot, backbone), any_row in places.items():
+            label = f"{task}{f' k={few_shot}' if few_shot else ''}{f' {backbone}' if backbone else ''}"
+            here = [run for run in runs if run.config.task == task and _fits(any_row, run.config)]
+            rows = {
+                row.method: row
+                for row in table.rows
+                if (row.few_shot, row.backbone) == (few_shot, backbone) and row.group in (None, _OWN_GROUP)
+            }
+            for method in dict.fromkeys([_OWN_METHOD, *(run.config.tuner.label for run in here)]):
+                of_it = [run for run in here if run.config.tuner.label == method]
+                lines += _cell_lines(label, task, method, rows.get(method), of_it, notes)
+    own = "  (ours: mean +- sample standard deviation, n - 1)"
+    return "\n".join(
+        [table.title, format_table(lines), own, *(f"  {mark} {text}" for text, mark in notes.items())]
+        + [f"  {note}" for note in table.notes]
+    )
+
+
+def _cell_lines(
+    label: str, task: str, method: str, row: PaperRow | None, runs: Sequence[ScoredRun], notes: dict[str, str]
+) -> list[tuple[str, ...]]:
+    """Returns the lines of one number of the paper: of each score, one for every group of runs that agree.
+
+    Args:
+        label: What the lines begin with.
+        task: Task name.
+        method: The runs' method.
+        row: The paper's row of it, or None.
+        runs: Of that task and method.
+        notes: Texts below the table by what they say -> their marks; new ones are added.
+    """
+    printed = _MISSING
+    if row is not None and task in row.values:
+        printed = f"{row.values[task]} +- {row.std[task]}" if task in row.std else f"{row.values[task]}"
+    groups: dict[str, list[ScoredRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(what_it_is(run), sort_keys=True), []).append(run)
+    differing = _differing([json.loads(key) for key in groups])
+    metrics = [get_task(task).primary_metric, *([_BESIDE[task]] if task in _BESIDE else [])]
     if not groups:
-        return [(task, _MISSING, printed, cell.metric, _MISSING, _MISSING, _MISSING)]
-    return [
-        (
-            task,
-            format_spread(cell.metric, spread(values)),
-            printed,
-            cell.metric,
-            str(len(values)),
-            protocol or _MISSING,
-            decode,
-        )
-        for (_, _, protocol, decode), values in groups.items()
-    ]
+        return [(label, _MISSING, printed, name, _MISSING, method, _MISSING, _MISSING, "") for name in metrics]
+    lines: list[tuple[str, ...]] = []
+    for key, agreeing in groups.items():
+        first = agreeing[0]
+        phrases = not_the_papers(first, row)
+        own = [f"{name} {value}" for name, value in json.loads(key).items() if name in differing]
+        texts = [f"not the paper's: {'; '.join(phrases)}"] if phrases else []
+        texts += [f"apart from the other runs of this cell: {', '.join(own)}"] if own else []
+        marks = " ".join(notes.setdefault(text, f"[{len(notes) + 1}]") for text in texts)
+        for name in metrics:
+            mean, note = _mean(agreeing, name, task)
+            if note:
+                marks = f"{marks} {notes.setdefault(note, f'[{len(notes) + 1}]')}".strip()
+            protocol = first.config.data.protocol or _MISSING
+            lines.append((label, mean, printed, name, str(len(agreeing)), method, protocol, first.decode, marks))
+    return lines
 
 
-def read_outcome(folder: Path) -> Outcome:
-    """Reads the test scores of a folder.
+def _mean(runs: Sequence[ScoredRun], metric: str, task: str) -> tuple[str, str]:
+    """Returns the mean of a score as printed, and a note where runs lack the one that stands beside the task's own.
 
     Raises:
-        CheckpointError: There are none, or they cannot be read.
+        CheckpointError: A run lacks the task's own.
     """
-    for name, read in (("seeds.json", _of_seeds), ("transfer.json", _of_transfer), ("results-test.json", _of_run)):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            content = parse_json(read_file(path))
-            config = content["config"]
-            scores, decode = read(content)
-            return Outcome(
-                path, config["task"], config["data"].get("few_shot"), config["data"].get("protocol"), decode, scores
-            )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: cannot read scores: {error!r}; score the run again") from None
-    raise CheckpointError(f"{folder}: holds no test scores; make them with `dept-vl eval --checkpoint {folder}`")
+    lacking = [run.path for run in runs if metric not in run.scores]
+    if not lacking:
+        return format_spread(metric, spread([run.scores[metric] for run in runs])), ""
+    if metric != _BESIDE.get(task):
+        raise CheckpointError(f"{lacking[0]}: has no {metric!r}; score the run with the task's own metrics")
+    return _MISSING, f"{metric} is made by: dept-vl eval --checkpoint {lacking[0].parent}"
 
 
-_Scores = tuple[dict[str, tuple[float, ...]], str]
-"""Values by metric, and how answers were made."""
-
-
-def _of_seeds(content: dict[str, Any]) -> _Scores:
-    return _values(content["metrics"]), content["runs"][0]["decode"]
-
-
-def _of_transfer(content: dict[str, Any]) -> _Scores:
-    chosen = content["starts"][content["best_source"]]
-    return _values(chosen["test"]), chosen["runs"][0]["decode"]
-
-
-def _of_run(content: dict[str, Any]) -> _Scores:
-    return {name: (float(value),) for name, value in content["metrics"].items()}, content.get("decode", GENERATE)
-
-
-def _values(spreads: dict[str, Any]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(value["values"]) for name, value in spreads.items()}
+def _differing(groups: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Returns the keys that groups of runs have different values of."""
+    keys = {key for group in groups for key in group}
+    return {key for key in keys if len({json.dumps(group.get(key)) for group in groups}) > 1}

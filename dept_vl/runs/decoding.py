@@ -18,7 +18,7 @@ class Decoding:
         method: ``"generate"``, or ``"score"``: the most likely of `labels`.
         labels: The label strings of ``"score"``; empty for ``"generate"``.
         num_beams: Of ``"generate"``; 1 for greedy.
-        max_new_tokens: Generated tokens at most, and tokens of a label at most, the end of sequence included.
+        max_new_tokens: Generated tokens at most, or tokens of a label at most, the end of sequence included.
         precision: ``"bf16"`` for autocast.
     """
 
@@ -52,10 +52,11 @@ def choose_decoding(
             f"decode.method: 'score' needs a label set, and task {task.name!r} answers with free text; use 'generate'"
         )
     is_scored = asked == "score" or (asked == "auto" and task.labels is not None)
+    max_new_tokens = None if is_scored else config.decode.max_new_tokens
     return Decoding(
         method="score" if is_scored else "generate",
         labels=task.labels if is_scored and task.labels else (),
         num_beams=config.decode.num_beams,
-        max_new_tokens=config.data.max_target_length,
+        max_new_tokens=max_new_tokens or config.data.max_target_length,
         precision=config.loop.precision,
     )

@@ -66,6 +66,13 @@ class DataConfig:
     loss_weighting: Annotated[
         Literal["none", "score"], Field(description="'score': loss times the drawn target's soft score (Sung et al.)")
     ] = "none"
+    loss_mean: Annotated[
+        Literal["examples", "tokens"],
+        Field(
+            description="a step's loss: the mean of each example's own mean (Sung et al.'s VQA), or the mean of all "
+            "target tokens (transformers' own: released DePT, Sung et al.'s captions)"
+        ),
+    ] = "examples"
     num_workers: Annotated[int, Field(ge=0, le=1024, description="loader processes per training process")] = 0
     few_shot: Annotated[
         int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
@@ -90,6 +97,13 @@ class OptimConfig:
     ] = "linear"
     warmup_proportion: Annotated[float, Field(ge=0, le=1, description="share of max_steps")] = 0.06
     warmup_steps: Annotated[int | None, Field(ge=0, description="replaces warmup_proportion when given")] = None
+    warmup: Annotated[
+        Literal["above-zero", "transformers"],
+        Field(
+            description="share of the peak rate at step n (from 0) of w: 'above-zero': (n + 1) / (w + 1); "
+            "'transformers' (the released code, Sung et al.): n / w, 0 at the first step"
+        ),
+    ] = "above-zero"
     max_grad_norm: Annotated[float | None, Field(gt=0, description="clip the global norm; null: no clipping")] = None
 
 
@@ -133,6 +147,15 @@ class DecodeConfig:
         Field(description="'score': the task's most likely label, exactly; 'auto': that where there are labels"),
     ] = "auto"
     num_beams: Annotated[int, Field(ge=1, le=1024, description="beams of decode.method=generate; 1: greedy")] = 1
+    max_new_tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_SIZE,
+            description="generated tokens at most; null: data.max_target_length (T5's start token is not counted, as "
+            "it is in transformers' max_length)",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, config=ConfigDict(**STRICT, populate_by_name=True))

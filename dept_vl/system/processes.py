@@ -25,11 +25,12 @@ def agree_on_largest(values: Sequence[int]) -> list[int]:
 
     Goes through the CPU, so that no process waits for its accelerator: tens of microseconds on one machine.
     """
-    if process_state().num_processes == 1:
-        return list(values)
-    agreed = torch.tensor(values)
-    distributed.all_reduce(agreed, distributed.ReduceOp.MAX, group=_cpu_group())
-    return [int(value) for value in agreed]
+    return _agree(values, "MAX")
+
+
+def sum_over_processes(values: Sequence[int]) -> list[int]:
+    """Returns each value's sum over the processes of the launch, through the CPU; alone, the values themselves."""
+    return _agree(values, "SUM")
 
 
 def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -64,6 +65,14 @@ def leave_launch() -> None:
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _agree(values: Sequence[int], operation: str) -> list[int]:
+    if process_state().num_processes == 1:
+        return list(values)
+    agreed = torch.tensor(values)
+    distributed.all_reduce(agreed, getattr(distributed.ReduceOp, operation), group=_cpu_group())
+    return [int(value) for value in agreed]
 
 
 @cache

@@ -131,6 +131,7 @@ class Task:
         name: Lower case, digits, ``-`` and ``_``; what ``--task`` takes.
         template: Row to source text; of a text task the one of its default protocol. Nothing else builds prompts.
         evaluators: Names in ``dept_vl.evaluators.EVALUATORS``, computed at every evaluation.
+        also_scored: Evaluators that a trained run is scored with too, and training is not.
         primary_metric: The metric key that papers report; higher is better.
         max_source_length: Text tokens kept by default (s), the end-of-sequence token included.
         max_target_length: Target tokens kept and generated at most, the end-of-sequence token included.
@@ -162,6 +163,7 @@ class Task:
     max_source_length: int
     max_target_length: int
     paper: str
+    also_scored: tuple[str, ...] = ()
     input_columns: tuple[str, ...] = ()
     split_sizes: Mapping[str, SplitSize] = field(default_factory=dict)
     converter: str | None = None

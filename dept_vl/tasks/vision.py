@@ -11,6 +11,7 @@ VQA = Task(
     name="vqa",
     template=templates.vqa,
     evaluators=("vqa-accuracy",),
+    also_scored=("vqa-accuracy-legacy-vlt5",),  # Sung et al.'s, whose setting Table 3 has
     primary_metric="vqa_accuracy",
     max_source_length=256,
     max_target_length=10,

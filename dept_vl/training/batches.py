@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dept_vl.data.collator import Batch
+from dept_vl.data.collator import IGNORE_INDEX, Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import DataConfig, LoopConfig
 from dept_vl.system import signals
+from dept_vl.system.processes import sum_over_processes
 
 
 def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_processes: int) -> None:
@@ -63,6 +66,29 @@ def read_steps(
         if request.is_last_of_step:
             yield parts
             parts = []
+
+
+def loss_terms(
+    parts: Sequence[tuple[BatchRequest, Batch]], loss_mean: Literal["examples", "tokens"]
+) -> tuple[list[Tensor], int]:
+    """Returns by what each example's mean loss counts in a step, and what the sum of all is divided by.
+
+    Whatever the processes and accumulated passes, a step's loss is the one of its whole batch.
+
+    Args:
+        parts: This process's backward passes of the step.
+        loss_mean: ``data.loss_mean``.
+
+    Returns:
+        One (rows,) float32 a pass: the examples' weights, for ``"tokens"`` times their target tokens; and the rows, or
+        the target tokens, of the whole step over all processes.
+    """
+    weights = [batch.loss_weights for _, batch in parts]
+    if loss_mean == "examples":
+        return weights, parts[0][0].global_rows
+    tokens = [(batch.labels != IGNORE_INDEX).sum(dim=1) for _, batch in parts]
+    (step_tokens,) = sum_over_processes([sum(int(counts.sum()) for counts in tokens)])
+    return [weight * counts for weight, counts in zip(weights, tokens, strict=True)], step_tokens
 
 
 class Timed:

@@ -56,13 +56,15 @@ def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: Opti
 def schedule_factor(step: int, max_steps: int, config: OptimConfig) -> float:
     """Returns the share of the peak rate at optimiser step `step` (from 0): warm-up, then decay to 0 at `max_steps`.
 
-    Warm-up is ``warmup_steps``, or ``ceil(warmup_proportion * max_steps)`` (Table 10: 0.06, linear).
+    Warm-up is ``warmup_steps``, or ``ceil(warmup_proportion * max_steps)`` (Table 10: 0.06, linear). Its first step has
+    a rate above 0; with ``warmup: transformers`` it has none, as in ``get_linear_schedule_with_warmup`` of transformers
+    (``optimization.py``), with which the released code and Sung et al. train. After the warm-up the two are the same.
     """
     warmup = config.warmup_steps
     if warmup is None:
         warmup = math.ceil(config.warmup_proportion * max_steps)
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        return step / warmup if config.warmup == "transformers" else (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return 1.0
     progress = (step - warmup) / max(1, max_steps - warmup)

@@ -38,7 +38,7 @@ from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
-from dept_vl.training.batches import Timed, check_batch_size, read_steps
+from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
@@ -294,19 +294,20 @@ class Trainer:
         """Does one optimiser step.
 
         Returns:
-            The mean loss of this process's examples, on the device; None for a step that was skipped.
+            This process's share of the step's mean loss, on the device; None for a step that was skipped.
         """
         self.model.train()
         factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
         self.rates = set_learning_rates(self.optimizer, factor)
         total = torch.zeros((), device=self.accelerator.device)
-        for part, (request, batch) in enumerate(parts):
+        weights, divisor = loss_terms(parts, self.config.data.loss_mean)
+        for part, (_, batch) in enumerate(parts):
             torch.manual_seed(_seed(self.config.seed, step, part, self.accelerator.process_index))
             batch = batch.to(self.accelerator.device)
             features = self.visual.features(batch) if self.visual else None
             with self.accelerator.autocast():
                 output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features)
-            loss = (output.loss_per_example * batch.loss_weights).sum() / request.global_rows
+            loss = (output.loss_per_example * weights[part].to(total.device)).sum() / divisor
             self.accelerator.backward(loss)
             total += loss.detach()
         all_reduce_gradients(self.trainable.values())

@@ -38,6 +38,21 @@ class TunerSettings:
         """What a run folder is called after."""
         return self.name
 
+    def as_source_of(self, target: TunerSettings, context: TunerContext, max_source_length: int) -> TunerSettings:
+        """Returns these settings as those of a run that another will start from: sizes they leave open are its.
+
+        A method whose sizes follow from the text's length overrides this.
+
+        Args:
+            target: The settings of the run that will start from this one.
+            context: Its backbone and text length.
+            max_source_length: This run's text length, tokens.
+
+        Raises:
+            ConfigError: The target's settings do not fit its backbone.
+        """
+        return self
+
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 

@@ -144,6 +144,57 @@ _LINES = {
 }
 
 
+def _scores(name, text):
+    def make(folder, base):
+        (folder / "run").mkdir()
+        (folder / "run" / name).write_text(text)
+        return ["report", "--paper", "table1", "run"]
+
+    return make
+
+
+_RESULTS, _SEEDS, _TRANSFER = "results-test.json", "seeds.json", "transfer.json"
+_SCORES = {
+    "not-json": (_RESULTS, "{", ("run/results-test.json: cannot read scores",)),
+    "a-list": (_RESULTS, "[]", ("run/results-test.json: cannot read scores",)),
+    "score-is-text": (
+        _RESULTS, '{"metrics": {"accuracy": "high"}, "config": {"task": "rte"}}', ("results-test.json", "'high'"),
+    ),
+    "score-is-nan": (
+        _RESULTS, '{"metrics": {"accuracy": NaN}, "config": {"task": "rte"}}', ("results-test.json", "a score is nan"),
+    ),
+    "setting-unknown": (
+        _RESULTS, '{"metrics": {"accuracy": 1}, "config": {"task": "rte", "sed": 1}}', ("run/results", "sed: unknown"),
+    ),
+    "data-is-a-number": (
+        _RESULTS, '{"metrics": {"accuracy": 1}, "config": {"task": "rte"}, "data": 3}', ("run/results", "cannot read"),
+    ),
+    "no-settings-anywhere": (_RESULTS, '{"metrics": {"accuracy": 1}}', ("run: no run here (config.yaml is missing)",)),
+    "seeds-of-a-path": (
+        _SEEDS, '{"metrics": {}, "config": {"task": "rte"}, "runs": [{"seed": "../../x"}]}', ("seeds.json: cannot",),
+    ),
+    "source-is-a-path": (
+        _TRANSFER, '{"best_source": "../../x", "config": {"task": "rte"}, "starts": {}}', ("unknown task '../../x'",),
+    ),
+}  # fmt: skip
+
+
+def _other_source(folder, base):
+    """A finished source run, and no data of the target."""
+    return [
+        "transfer", "--target", "rte", "--sources", "cola", "--source-runs", f"cola={base.text_run}", "--data-dir",
+        str(base.text_data), "--model.backbone", str(base.t5), "--output-dir", "out",
+    ]  # fmt: skip
+
+
+def _resumed_transfer(folder, base):
+    (folder / "out").mkdir()
+    (folder / "out" / "transfer.yaml").write_text("sources: {cola: {tuner: {nmae: dept}}}\ntask: rte\n")
+    return [
+        "transfer", "--target", "rte", "--sources", "cola", "--resume", "--output-dir", "out", "--data-dir", "x",
+    ]  # fmt: skip
+
+
 def _sweep(text):
     def make(folder, base):
         (folder / "s.yaml").write_text(text)
@@ -182,4 +233,11 @@ CASES = [
     Case("config/link-loop", _loop, ("c.yaml: cannot read", "symbolic links")),
     *(Case(f"arguments/{name}", _words(*words), says) for name, (words, says) in _LINES.items()),
     *(Case(f"sweep/{name}", _sweep(text), says) for name, (text, says) in _SWEEPS.items()),
+    *(Case(f"scores/{name}", _scores(file, text), says) for name, (file, text, says) in _SCORES.items()),
+    Case("transfer/target-without-data", _other_source, ("rte.fixed/train.parquet: no such prepared split",)),
+    Case(
+        "transfer/record-of-an-unknown-setting",
+        _resumed_transfer,
+        ("out/transfer.yaml", "tuner.nmae"),
+    ),
 ]

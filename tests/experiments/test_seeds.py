@@ -1,7 +1,9 @@
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
+import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.scores import spread
@@ -58,3 +60,17 @@ def test_a_folder_of_seeds_is_not_taken_without_being_asked_to(config, tiny_data
 def test_seeds_are_different_numbers(config, tiny_data, seeds):
     with pytest.raises(ConfigError, match="--seeds: expected different numbers from 0 on"):
         train_seeds(config, tiny_data, seeds)
+
+
+def test_settings_that_came_later_have_their_defaults_in_an_earlier_record(config, tiny_data):
+    """Whatever a later version adds, the experiment was made with what is its default now."""
+    train_seeds(config, tiny_data, [0])
+    marker = config.run_dir / "seeds.yaml"
+    record = yaml.safe_load(marker.read_text())
+    for group, name in (("optim", "warmup"), ("data", "loss_mean"), ("decode", "max_new_tokens")):
+        del record[group][name]
+    marker.write_text(yaml.safe_dump(record))
+    train_seeds(config, tiny_data, [0], resume=True)
+    other = replace(config, optim=replace(config.optim, warmup="transformers"))
+    with pytest.raises(ConfigError, match=r"optim\.warmup: the run has 'above-zero', asked for 'transformers'"):
+        train_seeds(other, tiny_data, [0], resume=True)

@@ -42,7 +42,7 @@ def test_results_of_a_run_say_everything_and_are_made_again(scored, capsys):
     assert set(content["sha256"]) == {"adapter", "data", "predictions"}
     assert content["decoding"] == {"method": "generate", "num_beams": 2, "max_new_tokens": 10, "precision": "float32"}
     assert content["config"]["seed"] == 0
-    assert content["evaluators"] == ["vqa-accuracy"]
+    assert content["evaluators"] == ["vqa-accuracy", "vqa-accuracy-legacy-vlt5"]
     assert {"commit", "versions", "python"} <= set(content["made_by"])
     assert run("eval", "--verify", path) == 0
     assert "verified: " in capsys.readouterr().out

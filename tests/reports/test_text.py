@@ -27,3 +27,12 @@ def test_budget_names_groups_share_and_shape():
     assert "1,650,432  0.74 % of the backbone's 222,903,552" in text
     assert "0.73 % of all" in text
     assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text
+
+
+def test_a_pair_that_misses_the_budget_says_by_how_much():
+    """The released MultiRC run: 60 x 768 + (348 + 768) x 30, where the paper counts 76,800."""
+    facts = {"m": 60, "r": 30, "s": 348, "d": 768, "l": 100, "l x d": 76_800}
+    budget = ParameterBudget({"soft_prompt": 46_080, "lowrank": 33_480}, 222_903_552, 222_983_112, facts)
+    assert "trains 79,560 parameters, 2,760 more than l x d, which the paper counts" in format_budget(budget)
+    exact = ParameterBudget({"soft_prompt": 46_080, "lowrank": 30_720}, 222_903_552, 222_980_352, facts)
+    assert format_budget(exact).endswith("trains 76,800 parameters")

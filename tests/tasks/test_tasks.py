@@ -22,7 +22,7 @@ def test_source_text(name, row, source):
 
 def test_every_evaluator_and_primary_metric_resolves():
     for task in TASKS.values():
-        assert set(task.evaluators) <= set(EVALUATORS)
+        assert {*task.evaluators, *task.also_scored} <= set(EVALUATORS)
     assert get_task("vqa").primary_metric == "vqa_accuracy"
     assert get_task("coco").primary_metric == "CIDEr"
 

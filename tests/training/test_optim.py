@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import get_linear_schedule_with_warmup
 
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
@@ -59,6 +60,25 @@ def test_linear_schedule_warms_up_and_ends_at_zero():
     assert factors[100] == 0.0
     assert factors[:11] == sorted(factors[:11])
     assert all(factor > 0 for factor in factors[:100])
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 10])
+def test_transformers_warm_up_is_transformers_own_schedule(warmup_steps):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, warmup_steps, 100)
+    config = OptimConfig(warmup_steps=warmup_steps, warmup="transformers")
+    for step in range(100):
+        assert schedule_factor(step, 100, config) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_two_warm_ups_differ_in_the_first_steps_alone():
+    ours, theirs = OptimConfig(warmup_steps=4), OptimConfig(warmup_steps=4, warmup="transformers")
+    assert [schedule_factor(step, 9, ours) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [schedule_factor(step, 9, theirs) for step in range(4)] == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert [schedule_factor(step, 9, ours) for step in (4, 8)] == [schedule_factor(step, 9, theirs) for step in (4, 8)]
 
 
 def test_warmup_steps_replace_the_proportion():

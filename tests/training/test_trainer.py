@@ -13,7 +13,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from dept_vl.cli import main
-from dept_vl.data.manifest import open_split
+from dept_vl.data.manifest import SplitInfo, manifest_schema, open_split, task_folder, write_split
+from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError, DataError, PrunedError
 from dept_vl.evaluators import EVALUATORS
 from dept_vl.evaluators.base import PERCENT, Evaluator
@@ -155,6 +156,43 @@ def test_loss_weighting_by_score_changes_the_loss(config, tiny_data, tmp_path):
     assert losses(tmp_path / "weighted")[0] < losses(config.run_dir)[0]
 
 
+@pytest.fixture
+def answers_data(tmp_path) -> Path:
+    """SQuAD with made-up rows, prepared: 8 / 4 questions whose answers have one to three words."""
+    folder = task_folder(tmp_path / "data", "squad", "fixed")
+    folder.mkdir(parents=True)
+    schema = manifest_schema(images=False, text_columns=("question", "context"))
+    for split, size in (("train", 8), ("val", 4)):
+        rows = []
+        for row in range(size):
+            answer = ["red", "big red", "small blue ball"][row % 3]
+            texts = {"question": "what is left ?", "context": f"the {answer} is left", "targets": [answer]}
+            rows.append({"example_id": row, "target_weights": [1.0], "references": [answer], **texts})
+        write_split(folder, SplitInfo("squad", split, protocol="fixed"), schema, rows)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("loss_mean", ["examples", "tokens"])
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+def test_the_loss_of_a_step_is_the_mean_asked_for(config, answers_data, tmp_path, loss_mean, accumulation_steps):
+    """``tokens`` is what transformers' own model returns for the whole batch, whatever the passes it is cut into."""
+    data = {"batch_size": 8, "loss_mean": loss_mean, "protocol": "fixed"}
+    loop = {"accumulation_steps": accumulation_steps, "max_steps": 1}
+    config = replace(config, task="squad")
+    config = with_settings(config, tmp_path / "run", data=data, loop=loop, model={"dropout_rate": 0.0})
+    trainer = Trainer(config, answers_data)
+    batch = trainer.train_set.batch(BatchRequest(0, tuple(range(8)), True, 8))
+    texts = trainer.model.joint_input(batch.input_ids, batch.attention_mask)
+    own = trainer.model.backbone.model(
+        inputs_embeds=texts.inputs_embeds, attention_mask=texts.attention_mask, labels=batch.labels
+    )
+    each = trainer.model(batch.input_ids, batch.attention_mask, batch.labels).loss_per_example.mean().item()
+    assert own.loss.item() != pytest.approx(each, rel=1e-3)
+    trainer.fit()
+    expected = own.loss.item() if loss_mean == "tokens" else each
+    assert losses(tmp_path / "run") == [pytest.approx(expected, rel=1e-5)]
+
+
 def test_zero_features_train_the_same_parameters_on_nothing_seen(config, tiny_data, tmp_path):
     zero = with_settings(config, tmp_path / "zero", data={"visual_features": "zero"})
     seeing, blind = train(config, tiny_data), train(zero, tiny_data)
@@ -264,13 +302,14 @@ def train_in_two_processes(config, data_dir, **environment):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process):
+@pytest.mark.parametrize("loss_mean", ["examples", "tokens"])
+def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process, loss_mean):
     """The same global batches, so the same weights up to the order of float additions; every val row counted once.
 
     Two processes add their halves of a gradient as one process adds two accumulated passes over the same rows: then
     nothing is left to differ. A single pass over the batch adds in another order.
     """
-    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0})
+    config = with_settings(config, tmp_path / "one", model={"dropout_rate": 0.0}, data={"loss_mean": loss_mean})
     halves = with_settings(config, tmp_path / "halves", loop={"accumulation_steps": 2})
     train(config, tiny_data)
     train(halves, tiny_data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapted_model import AdaptedModel
@@ -85,6 +85,23 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
     }
 
 
+def check_can_start(tuner: Tuner, source: Tuner, parts: Literal["all", "prompt"]) -> None:
+    """Refuses a source that a run cannot start from, by the rules of `warm_start`, before there are any values.
+
+    Args:
+        tuner: The run's, on the meta device.
+        source: The source's, on the meta device and the same backbone.
+        parts: What will be taken.
+
+    Raises:
+        CheckpointError: Another method, or other sizes; both sides are named.
+    """
+    if parts == "prompt":
+        _equal_prompts(tuner, source)
+    else:
+        tuner.start_from(source.trainable_state(), source.config)
+
+
 def _empty_tuner(model: AdaptedModel, source: AdapterConfig) -> Tuner:
     """Returns the source's tuner on this model's backbone, without values."""
     with torch.device("meta"):
@@ -113,15 +130,25 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _take_prompt(model: AdaptedModel, tensors: Mapping[str, Tensor], source: Tuner) -> None:
-    ours, theirs = model.tuner.prompt(), source.prompt()
+    ours, theirs = _equal_prompts(model.tuner, source)
     names = {id(parameter): name for name, parameter in source.named_parameters()}
+    ours.copy_(tensors[f"{_TUNER}{names[id(theirs)]}"])
+
+
+def _equal_prompts(tuner: Tuner, source: Tuner) -> tuple[nn.Parameter, nn.Parameter]:
+    """Returns the soft prompts of a run and of what it starts from.
+
+    Raises:
+        CheckpointError: One has none, or they are of different lengths.
+    """
+    ours, theirs = tuner.prompt(), source.prompt()
     if ours is None or theirs is None or ours.shape != theirs.shape:
         lengths = [0 if prompt is None else len(prompt) for prompt in (theirs, ours)]
         raise CheckpointError(
             f"the source's soft prompt has num_virtual_tokens={lengths[0]}, this run's has {lengths[1]}; "
             "set tuner.num_virtual_tokens to the source's (above 0)"
         )
-    ours.copy_(tensors[f"{_TUNER}{names[id(theirs)]}"])
+    return ours, theirs
 
 
 def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list[str]:

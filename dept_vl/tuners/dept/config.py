@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
 from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.tuners.settings import TunerSettings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -72,6 +76,31 @@ class DeptConfig(PromptInit):
             rank=self.rank,
             allow_nearest=self.allow_nearest,
         )
+
+    def as_source_of(self, target: TunerSettings, context: TunerContext, max_source_length: int) -> TunerSettings:
+        """Returns these settings with the target's m and r where they follow from the budget alone, or agree with it.
+
+        The budget gives another r at another s; a pair that misses it there is taken as it is. See
+        `TunerSettings.as_source_of`.
+        """
+        if not isinstance(target, DeptConfig) or target.budget_tokens != self.budget_tokens:
+            return self
+        wanted = target.budget(context.d_model, context.max_source_length)
+        pair = wanted.num_virtual_tokens, wanted.rank
+        told = self.num_virtual_tokens, self.rank
+        if any(given not in (None, size) for given, size in zip(told, pair, strict=True)):
+            return self
+        if not self._misses(pair, context.d_model, max_source_length):
+            return self
+        return replace(self, num_virtual_tokens=pair[0], rank=pair[1], allow_nearest=True)
+
+    def _misses(self, pair: tuple[int, int], d_model: int, max_source_length: int) -> bool:
+        """Returns whether the budget does not give this m and r by itself."""
+        try:
+            own = self.budget(d_model, max_source_length)
+        except ConfigError:
+            return True
+        return (own.num_virtual_tokens, own.rank) != pair
 
     def scaling_factor(self, rank: int) -> float:
         """Returns the factor on A B at this rank; 1.0 at rank 0, where there is no A B."""

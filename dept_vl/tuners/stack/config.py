@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
+from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.methods import Method
 from dept_vl.tuners.settings import TunerSettings
 
@@ -35,6 +37,16 @@ class StackConfig(TunerSettings):
     def references(self) -> tuple[str, ...]:
         """Those of its parts."""
         return tuple(text for part in self.parts.values() for text in part.references)
+
+    def as_source_of(self, target: TunerSettings, context: TunerContext, max_source_length: int) -> TunerSettings:
+        """Returns these settings, each part's as those of a run that the target's part of that name starts from."""
+        if not isinstance(target, StackConfig):
+            return self
+        parts = {
+            key: cast("Method", part.as_source_of(target.parts.get(key, part), context, max_source_length))
+            for key, part in self.parts.items()
+        }
+        return self if parts == self.parts else replace(self, parts=parts)
 
     @field_validator("parts", mode="before")
     @classmethod
