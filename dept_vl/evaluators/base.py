@@ -163,9 +163,11 @@ def add_up(values: Iterable[float]) -> float:
     return total
 
 
-def share_of(count: int, total: int, noun: str) -> str:
-    """Returns ``every question`` or ``3 of 10 questions``."""
-    return f"every {noun}" if count == total else f"{count:,} of {total:,} {noun}s"
+def how_many_have(count: int, total: int, noun: str) -> str:
+    """Returns ``every question has``, ``1 of 10 questions has`` or ``3 of 10 questions have``."""
+    if count == total:
+        return f"every {noun} has"
+    return f"{count:,} of {total:,} {noun}s {'has' if count == 1 else 'have'}"
 
 
 def align(

@@ -23,7 +23,7 @@ from dept_vl.evaluators.base import (
     Evaluator,
     Reference,
     TokenizerName,
-    share_of,
+    how_many_have,
 )
 from dept_vl.evaluators.java import require_java
 from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
@@ -180,12 +180,14 @@ def check_captions(references: Sequence[Reference]) -> list[Concern]:
         first = references[0]
         where = "" if first.example_id is None else f", as those of image {first.example_id}"
         raise DataError(
-            f"no reference caption of {len(references):,} images has a word{where}: {first.references[0]!r}; captions "
+            f"no reference caption has a word{where}: {first.references[0]!r}; captions "
             "of punctuation alone cannot be scored against"
         )
     if not bare:
         return []
-    return [Concern(f"{share_of(bare, len(references), 'image')} has no reference with a word, and scores nothing")]
+    return [
+        Concern(f"{how_many_have(bare, len(references), 'image')} no reference with a word, so nothing scores there")
+    ]
 
 
 def _has_word(reference: Reference) -> bool:

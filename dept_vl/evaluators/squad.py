@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, share_of
+from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, how_many_have
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -54,7 +54,7 @@ def check_golds(references: Sequence[Reference]) -> list[Concern]:
         return []
     return [
         Concern(
-            f"{share_of(bare, len(references), 'question')} has only golds of articles and punctuation, of which the "
+            f"{how_many_have(bare, len(references), 'question')} only golds of articles and punctuation, of which the "
             "script leaves nothing: its F1 of them is 0 whatever is predicted",
             "exact-match" if bare == len(references) else None,
         )

@@ -20,7 +20,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
-from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, share_of
+from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, how_many_have
 from dept_vl.tasks.vqa_answers import clean_whitespace, normalise_answer, process_punctuation
 
 VqaVariant = Literal["official", "legacy-vlt5"]
@@ -83,7 +83,7 @@ def check_answers(references: Sequence[Reference]) -> list[Concern]:
         what = "1 answer" if has_one else f"fewer than {_MIN_ANSWERS} answers"
         concerns.append(
             Concern(
-                f"{share_of(len(few), len(numbers), 'question')} has {what}, and VQA accuracy leaves each person out "
+                f"{how_many_have(len(few), len(numbers), 'question')} {what}, and VQA accuracy leaves each person out "
                 "in turn and asks for three others who agree: of 100, a question with one answer scores 0 whatever is "
                 "predicted, with two at most 33.3, with three at most 66.7",
                 ("exact-match" if has_one else "vqa-soft-accuracy") if 2 * len(few) > len(numbers) else None,
@@ -97,9 +97,9 @@ def check_answers(references: Sequence[Reference]) -> list[Concern]:
     if together:
         concerns.append(
             Concern(
-                f"{share_of(together, len(references), 'question')} has answers that are equal in every field, and the "
-                "official script leaves those out together: ten equal answers score 0. Give the answers of a question "
-                'an "answer_id" each, from 1 on',
+                f"{how_many_have(together, len(references), 'question')} answers that are equal in every field, and "
+                "the official script leaves those out together: ten equal answers score 0. Give the answers of a "
+                'question an "answer_id" each, from 1 on',
                 "vqa-soft-accuracy" if 2 * together > len(references) else None,
             )
         )
