@@ -10,6 +10,7 @@ from typing import Any
 from dept_vl.errors import CheckpointError
 from dept_vl.experiments.scores import GENERATE, RESULTS_FILE, read_results
 from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.inference.result_files import settings_sha256
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings
 from dept_vl.runs.session import Session
@@ -67,7 +68,9 @@ def score(run: FinishedRun, data_dir: Path, session: Session) -> FinishedRun:
     """
     path = run.run_dir / RESULTS_FILE
     if path.is_file():
-        return replace(run, test=read_results(path)["metrics"])
+        content = read_results(path)
+        if content.get("settings_sha256") in (None, settings_sha256(run.config)):  # None: of an earlier version
+            return replace(run, test=content["metrics"])
     return replace(run, test=evaluate_run(run.config, data_dir, run.run_dir, session=session).metrics)
 
 

@@ -21,7 +21,7 @@ from dept_vl.evaluators import (
     score_each,
     warn_of,
 )
-from dept_vl.inference.result_files import files_beside, files_of, own_name, settings_sha256
+from dept_vl.inference.result_files import Destination, choose_destination, files_beside, files_of, settings_sha256
 from dept_vl.inference.results import (
     EvaluationResult,
     check_metrics,
@@ -34,7 +34,7 @@ from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
     from dept_vl.runs.open import RunParts
@@ -56,7 +56,7 @@ def evaluate_run(
 ) -> EvaluationResult:
     """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
 
-    Without `output`, other settings or other data than the run's own go to files of a name of their own.
+    Without `output`, nothing of other settings or data is replaced (`choose_destination`).
 
     Args:
         config: The run's settings, overrides laid over them.
@@ -77,11 +77,10 @@ def evaluate_run(
     check_prepared(config, data_dir, [split])
     names = _with_fitting(config, data_dir, split, names, is_asked=metrics is not None)
     rows_sha256 = hash_rows(data_dir, config.task, split, config.data.protocol)
-    if output is not None:
-        files = files_beside(output)
+    if output is not None or folder is not None:
+        destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
     else:
-        files = files_of(folder or run_dir, split if folder else own_name(config, run_dir, split, rows_sha256))
-    from dept_vl.models.adapter.files import read_adapter_config
+        destination = choose_destination(config, run_dir, split, rows_sha256)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
@@ -91,7 +90,7 @@ def evaluate_run(
     inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
     scores = score(names, inputs, label_set=parts.task.labels)
     result = EvaluationResult(
-        parts.task.name, scores, len(predictions), files, time.perf_counter() - started,
+        parts.task.name, scores, len(predictions), destination.files, time.perf_counter() - started,
         parts.model.parameter_budget(), split, parts.task.protocol, parts.decoding.method, shared,
     )  # fmt: skip
     if process_state().is_main_process:
@@ -99,13 +98,11 @@ def evaluate_run(
         dataset = parts.datasets[split]
         by_id = dict(zip(dataset.example_ids(), predictions, strict=True))
         each = score_each(names, inputs)
-        write_answers(files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
-        write_scores(
-            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
-            config=asdict(config), sha256=_hashes(result, data_dir, run_dir), tuner=config.tuner.label,
-            data=_describe_data(parts.task, data_dir, split, len(predictions), rows_sha256),
-            backbone=asdict(read_adapter_config(run_dir).backbone), settings_sha256=settings_sha256(config),
-        )  # fmt: skip
+        destination.clear()
+        write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
+        details = _describe(config, parts, result, data_dir, run_dir)
+        details["data"]["rows_sha256"] = rows_sha256
+        write_scores(result, names, tokenizer, **details)
     return result
 
 
@@ -120,14 +117,28 @@ def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[s
     return evaluator_names([*names, *chosen, *fitting(found)])
 
 
-def _describe_data(task: Task, data_dir: Path, split: str, rows: int, rows_sha256: str) -> dict[str, Any]:
-    """Returns what a results file says of the rows it is of."""
-    expected = task.split_sizes.get(split)
+def _describe(
+    config: TrainConfig, parts: RunParts, result: EvaluationResult, data_dir: Path, run_dir: Path
+) -> dict[str, Any]:
+    """Returns what the results file of a run says of it, beside its scores."""
+    from dept_vl.models.adapter.files import read_adapter_config
+
+    assert result.split is not None
+    expected = parts.task.split_sizes.get(result.split)
     return {
-        "complete": is_complete(data_dir, task.name, split, task.protocol),
-        "rows": rows,
-        "complete_rows": expected.rows if expected else None,
-        "rows_sha256": rows_sha256,
+        "run": str(run_dir),
+        "data_dir": str(data_dir),
+        "decoding": parts.decoding.record(),
+        "config": asdict(config),
+        "sha256": _hashes(result, data_dir, run_dir),
+        "tuner": config.tuner.label,
+        "backbone": asdict(read_adapter_config(run_dir).backbone),
+        "settings_sha256": settings_sha256(config),
+        "data": {
+            "complete": is_complete(data_dir, result.task, result.split, result.protocol),
+            "rows": result.num_scored,
+            "complete_rows": expected.rows if expected else None,
+        },
     }
 
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dept_vl.data.manifest import hash_rows
-from dept_vl.errors import DataError
-from dept_vl.models.demo import DEMO
+from dept_vl.errors import ConfigError, DataError
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
+from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 
@@ -52,11 +52,32 @@ def files_beside(output: Path) -> dict[str, Path]:
     }
 
 
-def own_name(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> str:
-    """Returns what the files of an evaluation in its run's folder are named after.
+@dataclass(frozen=True)
+class Destination:
+    """Where an evaluation goes.
 
-    That is the split; under other settings or on other data than the run's own the split and eight digits of their
-    hash, so that what the run's own gave is never replaced by others.
+    Attributes:
+        files: What is written, ``scores``, ``predictions`` and ``answers`` -> where.
+        moves: Files that lie there, of another evaluation -> where they are moved first.
+    """
+
+    files: dict[str, Path]
+    moves: dict[Path, Path] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Moves away what is of another evaluation; scores that are replaced go before their predictions do."""
+        for path, target in self.moves.items():
+            if path.is_file():
+                path.replace(target)
+        self.files["scores"].unlink(missing_ok=True)
+
+
+def choose_destination(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> Destination:
+    """Returns where an evaluation in its run's folder goes, so that none of other settings or data is replaced.
+
+    ``results-<split>.json`` is that of the run's own settings and data, or of others while there is none of its own.
+    Others go to ``results-<split>-<8 digits>.json``, by the hash of settings and rows; those that lie in the place of
+    the run's own are moved there.
 
     Args:
         config: The settings.
@@ -64,34 +85,51 @@ def own_name(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -
         split: The split.
         rows_sha256: Of its rows.
     """
-    if not (run_dir / RUN_CONFIG_FILE).is_file():
-        return split
-    own = read_run_config(run_dir)
-    settings = settings_sha256(config)
-    others = settings != settings_sha256(own)
-    if not others and rows_sha256 == _own_rows(own, config, run_dir, split, rows_sha256):
-        return split
-    name = f"{split}-{hashlib.sha256(f'{settings} {rows_sha256}'.encode()).hexdigest()[:8]}"
+    there, key = _recorded_key(run_dir, split, rows_sha256), _key(settings_sha256(config), rows_sha256)
+    files = files_of(run_dir, split)
+    if there in (None, key):
+        return Destination(files)
+    if _is_own(config, run_dir, split, rows_sha256):
+        earlier = files_of(run_dir, f"{split}-{there}")
+        logger.warning("%s is of other settings or data; it is moved to %s", files["scores"], earlier["scores"].name)
+        return Destination(files, {files[name]: path for name, path in earlier.items()})
+    others = files_of(run_dir, f"{split}-{key}")
     logger.warning(
-        "%s: not the %s the run has of its own, so that its %s is left as it is; see %s",
-        run_dir, "settings" if others else "data", f"results-{split}.json", f"results-{name}.json",
-    )  # fmt: skip
-    return name
+        "other settings or data than those of %s, which stays as it is; see %s", files["scores"], others["scores"].name
+    )
+    return Destination(others)
 
 
-def _own_rows(own: TrainConfig, config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> str:
-    """Returns the sha256 of the rows that are the run's own, as far as that can be told; else `rows_sha256`."""
-    if own.data.dir == config.data.dir:
-        return rows_sha256
-    if own.is_demo_data:
-        return DEMO
+def _key(settings: str, rows_sha256: str) -> str:
+    return hashlib.sha256(f"{settings} {rows_sha256}".encode()).hexdigest()[:8]
+
+
+def _recorded_key(run_dir: Path, split: str, rows_sha256: str) -> str | None:
+    """Returns the key of the scores that lie in a run's folder; None where there are none that can be read.
+
+    Scores of format 1 do not say of which rows they are: of `rows_sha256`, as far as is known.
+    """
     try:
-        return hash_rows(Path(own.data.dir or ""), own.task, split, own.data.protocol)
-    except DataError:  # they were moved: what the run was scored on before tells
-        scores = files_of(run_dir, split)["scores"]
-        recorded = read_scores(scores) if scores.is_file() else None
-        data = recorded.get("data") if isinstance(recorded, dict) else None
-        return str(data.get("rows_sha256", rows_sha256)) if isinstance(data, dict) else rows_sha256
+        content = read_scores(files_of(run_dir, split)["scores"])
+        settings = content.get("settings_sha256") or settings_sha256(config_from_tree(content["config"]))
+        return _key(settings, content.get("data", {}).get("rows_sha256", rows_sha256))
+    except (DataError, ConfigError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _is_own(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> bool:
+    """Returns whether settings and data are the run's own, as far as that can be told: its data may have moved."""
+    if not (run_dir / RUN_CONFIG_FILE).is_file():
+        return False
+    own = read_run_config(run_dir)
+    if settings_sha256(config) != settings_sha256(own):
+        return False
+    if own.data.dir == config.data.dir or own.is_demo_data:
+        return own.data.dir == config.data.dir
+    try:
+        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.task, split, own.data.protocol)
+    except DataError:
+        return True
 
 
 def settings_sha256(config: TrainConfig) -> str:

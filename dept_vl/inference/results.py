@@ -66,8 +66,6 @@ def write_answers(
 ) -> None:
     """Writes predictions in the official format and, a line each, with what they answer and what people said.
 
-    Scores that are there from before are removed first: they are of other predictions.
-
     Args:
         files: From `dept_vl.inference.result_files`; without ``predictions`` where those were given.
         keys: Names of id and text in the official format.
@@ -76,8 +74,7 @@ def write_answers(
         each: Scores of each example, in the same order.
         inputs: Image and columns of each example, in the same order.
     """
-    files["scores"].unlink(missing_ok=True)
-    files["scores"].parent.mkdir(parents=True, exist_ok=True)
+    files["answers"].parent.mkdir(parents=True, exist_ok=True)
     if "predictions" in files:
         write_results(files["predictions"], predictions, *keys)
     lines = []
@@ -122,4 +119,6 @@ def warn_if_constant(predictions: Sequence[str]) -> None:
     """Warns where one text is predicted for everything: correlations count that as 0, other scores say little."""
     if len(predictions) > 1 and len(set(predictions)) == 1:
         text = predictions[0] if len(predictions[0]) <= 60 else f"{predictions[0][:57]}..."
-        logger.warning("all %d predictions are %r: a correlation of them is undefined and is 0", len(predictions), text)
+        logger.warning(
+            "all %d predictions are %r; a correlation is undefined then and counts as 0", len(predictions), text
+        )

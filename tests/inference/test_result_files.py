@@ -100,11 +100,11 @@ def test_with_an_output_everything_goes_beside_it(folder, run_dir, tmp_path):
     ]  # fmt: skip
 
 
-def test_other_settings_replace_nothing_of_the_runs_own(folder, run_dir, caplog):
+def test_other_settings_replace_nothing(folder, run_dir, caplog):
     own = evaluate(folder, run_dir)
     before = contents(run_dir)
     other = evaluate(folder, run_dir, {"decode.num_beams": 2})
-    assert "not the settings the run has of its own" in caplog.text
+    assert "which stays as it is; see results-test-" in caplog.text
     assert {name: content for name, content in contents(run_dir).items() if name in before} == before
     assert own.files["scores"].name == "results-test.json"
     assert other.files["scores"].name.startswith("results-test-")
@@ -114,28 +114,52 @@ def test_other_settings_replace_nothing_of_the_runs_own(folder, run_dir, caplog)
     assert evaluate(folder, run_dir, {"data.eval_batch_size": 7}).files == own.files
 
 
-def test_other_data_replace_nothing_of_the_runs_own(folder, run_dir, tmp_path, caplog):
-    own = evaluate(folder, run_dir)
-    data = shutil.copytree(folder / "data", tmp_path / "data")
-    assert evaluate(folder, run_dir, {"data.dir": str(data)}, data).files == own.files  # the same rows elsewhere
+def test_the_runs_own_take_their_place_and_what_lay_there_is_moved(folder, run_dir, caplog):
+    first = evaluate(folder, run_dir, {"decode.num_beams": 2})
     before = contents(run_dir)
+    assert first.files["scores"].name == "results-test.json"
+    own = evaluate(folder, run_dir)
+    assert own.files == first.files
+    assert "it is moved to results-test-" in caplog.text
+    (moved,) = run_dir.glob("results-test-*.json")
+    key = moved.stem.removeprefix("results-test-")
+    for name, content in before.items():
+        assert (run_dir / name.replace("-test", f"-test-{key}")).read_bytes() == content
+    assert belong_together(own.files)
+    assert read(moved)["config"]["decode"]["num_beams"] == 2
+    assert read(own.files["scores"])["config"]["decode"]["num_beams"] == 1
+
+
+def other_rows(folder, data):
+    """Copies the data, with other rows to test on."""
+    shutil.copytree(folder / "data", data)
     schema = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
     write_split(data / "vqa", SplitInfo("vqa", "test", str(data)), schema, tiny_vqa_rows(20, 9))
+    return data
+
+
+def test_other_data_replace_nothing(folder, run_dir, tmp_path, caplog):
+    own = evaluate(folder, run_dir)
+    same = shutil.copytree(folder / "data", tmp_path / "same")
+    assert evaluate(folder, run_dir, {"data.dir": str(same)}, same).files == own.files  # the same rows elsewhere
+    before = contents(run_dir)
+    data = other_rows(folder, tmp_path / "data")
     other = evaluate(folder, run_dir, {"data.dir": str(data)}, data)
-    assert "not the data the run has of its own" in caplog.text
+    assert "other settings or data than those of" in caplog.text
     assert other.files["scores"].name.startswith("results-test-")
     assert {name: content for name, content in contents(run_dir).items() if name in before} == before
 
 
-def test_other_data_are_told_by_the_earlier_scores_where_the_runs_own_are_gone(folder, run_dir, tmp_path):
+def test_results_of_format_1_are_replaced_by_those_of_the_same_settings_alone(folder, run_dir):
     own = evaluate(folder, run_dir)
-    config = (run_dir / "config.yaml").read_text().replace(str(folder / "data"), str(tmp_path / "gone"))
-    (run_dir / "config.yaml").write_text(config)
-    assert evaluate(folder, run_dir, {"data.dir": str(folder / "data")}).files == own.files
-    data = shutil.copytree(folder / "data", tmp_path / "data")
-    schema = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
-    write_split(data / "vqa", SplitInfo("vqa", "test", str(data)), schema, tiny_vqa_rows(20, 9))
-    assert evaluate(folder, run_dir, {"data.dir": str(data)}, data).files != own.files
+    content = {
+        key: value for key, value in read(own.files["scores"]).items()
+        if key not in ("format_version", "settings_sha256", "data")
+    }  # fmt: skip
+    own.files["scores"].write_text(json.dumps(content))
+    assert evaluate(folder, run_dir, {"decode.num_beams": 2}).files != own.files
+    assert evaluate(folder, run_dir).files == own.files
+    assert read(own.files["scores"])["format_version"] == 2
 
 
 def test_answers_hold_question_image_references_and_score(folder, run_dir):
@@ -162,7 +186,9 @@ def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path):
     result = evaluate_file("vqa", predictions, references, output=tmp_path / "out" / "scores.json")
     answers = [json.loads(line) for line in result.files["answers"].read_text().splitlines()]
     assert result.files["answers"].name == "scores-answers.jsonl"
-    assert [answer["question_id"] for answer in answers] == [1000, 1001, 5000, 5001]
+    people = read(references["annotations"])["annotations"]
+    assert [answer["question_id"] for answer in answers] == [record["question_id"] for record in people]
+    assert answers[0]["references"] == [answer["answer"] for answer in people[0]["answers"]]
     assert set(answers[0]) == {"question_id", "answer", "references", "scores"}
     assert not (tmp_path / "out" / "scores-predictions.json").exists()
     with pytest.raises(ConfigError, match=r"--output: .*p\.json is the file of --predictions"):
