@@ -12,6 +12,7 @@ import re
 import subprocess
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +165,8 @@ def _last_words(running: Any) -> str:
     process = getattr(running, "meteor_p", None)
     if process is None:
         return ""
+    with suppress(OSError):  # what it was still to read; METEOR would trip over it when it is deleted
+        process.stdin.close()
     process.kill()
     printed = process.stderr.read().decode(errors="replace").strip().splitlines()
     return f": {printed[-1][-300:]}" if printed else ""

@@ -73,13 +73,12 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    names = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
+    asked = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
     check_prepared(config, data_dir, [split])
-    names = _with_fitting(config, data_dir, split, names, is_asked=metrics is not None)
+    names = _with_fitting(config, data_dir, split, asked, is_asked=metrics is not None)
     rows_sha256 = hash_rows(data_dir, config.task, split, config.data.protocol)
-    if output is not None or folder is not None:
-        destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
-    else:
+    destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
+    if output is None and folder is None:
         destination = choose_destination(config, run_dir, split, rows_sha256)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
@@ -88,10 +87,9 @@ def evaluate_run(
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
     inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
-    scores = score(names, inputs, label_set=parts.task.labels)
     result = EvaluationResult(
-        parts.task.name, scores, len(predictions), destination.files, time.perf_counter() - started,
-        parts.model.parameter_budget(), split, parts.task.protocol, parts.decoding.method, shared,
+        parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
+        time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol, parts.decoding.method, shared,
     )  # fmt: skip
     if process_state().is_main_process:
         warn_if_constant(predictions)
@@ -100,9 +98,7 @@ def evaluate_run(
         each = score_each(names, inputs)
         destination.clear()
         write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
-        details = _describe(config, parts, result, data_dir, run_dir)
-        details["data"]["rows_sha256"] = rows_sha256
-        write_scores(result, names, tokenizer, **details)
+        write_scores(result, names, tokenizer, **_describe(config, parts, result, data_dir, run_dir, rows_sha256))
     return result
 
 
@@ -118,7 +114,7 @@ def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[s
 
 
 def _describe(
-    config: TrainConfig, parts: RunParts, result: EvaluationResult, data_dir: Path, run_dir: Path
+    config: TrainConfig, parts: RunParts, result: EvaluationResult, data_dir: Path, run_dir: Path, rows_sha256: str
 ) -> dict[str, Any]:
     """Returns what the results file of a run says of it, beside its scores."""
     from dept_vl.models.adapter.files import read_adapter_config
@@ -138,6 +134,7 @@ def _describe(
             "complete": is_complete(data_dir, result.task, result.split, result.protocol),
             "rows": result.num_scored,
             "complete_rows": expected.rows if expected else None,
+            "rows_sha256": rows_sha256,
         },
     }
 
