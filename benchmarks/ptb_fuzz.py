@@ -5,10 +5,10 @@
 Needs Java. For each kind it prints the share of strings with other tokens, and with --show the shortest forms that
 still differ: characters are taken away one by one as long as the two disagree. Last result in docs/evaluation.md.
 
-Kinds: `ascii` and `latin` are characters drawn alike, letters, digits, blanks and marks weighted; `pieces` are whole
-words, abbreviations, numbers and marks, joined with and without blanks; `captions` are captions with one to three such
-characters or pieces put in, taken out or doubled; `characters` is every character of the basic plane between two words,
-without and with blanks.
+Kinds: `ascii` and `latin` are up to 30 letters, digits, blanks and marks, in other shares in every string; `pieces` are
+whole words, abbreviations, numbers and marks, joined with and without blanks; `captions` are captions with one to three
+such characters or pieces put in, taken out or doubled; `characters` is every character of the basic plane between two
+words, without and with blanks.
 """
 
 from __future__ import annotations
@@ -55,23 +55,18 @@ A. final naïve café Über ½ ² ° © ® € £ ¥ ¢ § « » ‹ › “ ”
 PIECES = _PIECES.split()
 
 
-def _of(*weighted: tuple[str, int]) -> tuple[list[str], list[float]]:
-    """Returns the characters of several sets, each set drawn with its weight."""
-    characters = [character for text, _ in weighted for character in text]
-    return characters, [weight / len(text) for text, weight in weighted for _ in text]
-
-
-def _random_string(rng: random.Random, characters: Sequence[str], weights: Sequence[float]) -> str:
-    return "".join(rng.choices(characters, weights, k=rng.randrange(1, 21)))
+def _random_string(rng: random.Random, *sets: str) -> str:
+    """Returns a string of characters of some sets, each string with shares of its own."""
+    shares = [rng.random() ** 2 for _ in sets]
+    return "".join(rng.choice(rng.choices(sets, shares)[0]) for _ in range(rng.randrange(1, 31)))
 
 
 def _ascii(rng: random.Random) -> str:
-    return _random_string(rng, *_of((LETTERS, 4), ("0123456789", 1), (" ", 2), (ASCII_MARKS, 3)))
+    return _random_string(rng, LETTERS, "0123456789", " ", ASCII_MARKS)
 
 
 def _latin(rng: random.Random) -> str:
-    marks = ASCII_MARKS + LATIN_MARKS + PUNCTUATION
-    return _random_string(rng, *_of((LETTERS, 3), (LATIN_LETTERS, 2), ("0123456789", 1), (" ", 2), (marks, 3)))
+    return _random_string(rng, LETTERS, LATIN_LETTERS, "0123456789", " ", ASCII_MARKS, LATIN_MARKS, PUNCTUATION)
 
 
 def _pieces(rng: random.Random) -> str:

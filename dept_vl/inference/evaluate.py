@@ -89,7 +89,8 @@ def evaluate_run(
     inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
         parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
-        time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol, parts.decoding.method, shared,
+        time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol,
+        parts.decoding.method, shared,
     )  # fmt: skip
     if process_state().is_main_process:
         warn_if_constant(predictions)
