@@ -14,8 +14,9 @@ import pyarrow as pa
 from data_prep.raw.json_files import RawFile
 from dept_vl import __version__
 from dept_vl.data.feature_format import hash_file
-from dept_vl.data.manifest import STATS, SplitInfo, task_folder, write_split
+from dept_vl.data.manifest import STATS, SplitInfo, read_references, task_folder, write_split
 from dept_vl.errors import DataError
+from dept_vl.evaluators import Reference, concerns, warn_of
 from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
 from dept_vl.system.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
@@ -175,7 +176,19 @@ class Preparation:
                 write_json(temporary / STATS, {**content, "dept_vl": __version__})
         for line in stats.lines():
             logger.info("%s", line)
+        self._warn_of_scores(out, [split for split, count in splits.items() if split != "train" and count.rows])
         return stats
+
+    def _warn_of_scores(self, out: Path, splits: Iterable[str]) -> None:
+        """Warns where the task's scores will say less of some written splits than they seem to."""
+        for split in splits:
+            rows = read_references(out, self.task.name, split, self.task.protocol)
+            try:
+                found = concerns(self.task.evaluators, [Reference(**row) for row in rows])
+            except DataError as error:  # the data may still be answered; training and eval refuse
+                logger.warning("%s %s: cannot be scored: %s", self.task.name, split, error)
+            else:
+                warn_of(found, f"{self.task.name} {split}")
 
 
 class _WordCounter:

@@ -12,8 +12,11 @@ T = TypeVar("T")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the known names close to `name`, or the empty string."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    """Returns ``"; did you mean 'x'?"`` for the known names close to `name` in any case, or the empty string."""
+    folded: dict[str, str] = {}
+    for one in known:
+        folded.setdefault(one.casefold(), one)
+    near = [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

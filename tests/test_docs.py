@@ -32,7 +32,7 @@ def placeholders(name: str) -> str:
     for pattern, written in (
         (r"^step-\d{8}$", "step-<8 digits>"),
         (r"^seed-\d+$", "seed-<n>"),
-        (r"-(test|val)\.json$", "-<split>.json"),
+        (r"-(test|val)\.(jsonl?)$", r"-<split>.\2"),
         (r"^lr/.*", "lr/<group>"),
         (r"^val/.*", "val/<score>"),
     ):

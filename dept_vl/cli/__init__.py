@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from dept_vl import __version__
 from dept_vl.cli import data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
+from dept_vl.registry import lookup
 from dept_vl.system.signals import StoppedError, listen
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"an argument holds a NUL character: {next(w for w in arguments if chr(0) in w)!r}")
         with listen(), _quiet_threads():
             words, overrides = split_overrides(arguments)
-            options = _parser().parse_args(words)
+            parser, commands = _parser()
+            if words and not words[0].startswith("-"):
+                lookup(commands, words[0], "command")
+            options = parser.parse_args(words)
             command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
             command(options, overrides)
             sys.stdout.flush()
@@ -108,7 +112,8 @@ def _fail(message: str, code: int) -> int:
 
 
 @cache
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Returns the parser, and that of each command by its name."""
     parser = argparse.ArgumentParser(
         prog="dept-vl",
         description="Decomposed Prompt Tuning (DePT) of a frozen CLIP-T5: VQA v2, COCO captions and text tasks.",
@@ -124,4 +129,4 @@ def _parser() -> argparse.ArgumentParser:
         *released.COMMANDS,
     ):
         add(commands)
-    return parser
+    return parser, commands.choices

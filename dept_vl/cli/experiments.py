@@ -30,11 +30,13 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.space import load_plan
     from dept_vl.runs.refusals import check_prepared
+    from dept_vl.runs.selection import warn_of_selection
 
     plan = load_plan(options.config, config_overrides(options, overrides))
     check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))
     check_prepared(plan.config({}), data_dir, ["train", "val", "test"])
+    warn_of_selection(plan.config({}), data_dir)
     from dept_vl.experiments.sweep import run_sweep
     from dept_vl.reports.text import describe_sweep
 
@@ -73,6 +75,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, check_transfer, plan_transfer, transfer_record
     from dept_vl.runs.refusals import check_prepared
+    from dept_vl.runs.selection import warn_of_selection
 
     target, sources = plan_transfer(
         options.target,
@@ -89,10 +92,12 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)
     check_prepared(target, data_dir, ["train", "val", "test"])
+    warn_of_selection(target, data_dir)
     for source in sources.values():
         if not isinstance(source, Path):
             open_data_dir(source)  # makes what is made on first use, in the same folder
             check_prepared(source, data_dir, ["train", "val"])
+            warn_of_selection(source, data_dir)
     from dept_vl.experiments.transfer import transfer
     from dept_vl.reports.text import describe_transfer
 

@@ -36,13 +36,16 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     from dept_vl.runs.decoding import choose_decoding
     from dept_vl.runs.refusals import check_prepared, check_start
+    from dept_vl.runs.selection import check_best_metric, warn_of_selection
     from dept_vl.tasks import get_task
 
     config = load_settings(options, overrides)
+    check_best_metric(config)
     choose_decoding(config, get_task(config.task).under(config.data.protocol))
     check_start(config, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
     check_prepared(config, data_dir, ["train", "val"])
+    warn_of_selection(config, data_dir)
     from dept_vl.reports.text import describe_training
     from dept_vl.training.trainer import train
 
@@ -56,12 +59,15 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
     from dept_vl.runs.refusals import check_prepared
+    from dept_vl.runs.selection import check_best_metric, warn_of_selection
 
     check_seeds(options.seeds)
     config = load_settings(options, overrides, resume_from="seeds.yaml")
+    check_best_metric(config)
     check_experiment(config.run_dir, "seeds", seeds_record(config), resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
     check_prepared(config, data_dir, ["train", "val", "test"])
+    warn_of_selection(config, data_dir)
     from dept_vl.experiments.seeds import train_seeds
     from dept_vl.reports.text import describe_seeds
 
@@ -108,7 +114,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     from dept_vl.reports.text import describe_evaluation
 
-    metrics = options.metric.split(",") if options.metric else None
+    metrics = [name for name in options.metric.split(",") if name.strip()] if options.metric else None
     if options.predictions:
         from dept_vl.inference.score_file import evaluate_file
 
@@ -152,18 +158,20 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.settings.renamed import new_key
 
     settings = config_overrides(options, overrides)
-    names = ("checkpoint", "metric", "predictions", *_reference_files(), "output", "config")
-    given = [f"--{name}" for name in names if getattr(options, name)]
+    given = [f"--{name}" for name in ("checkpoint", "metric", "output", "config") if getattr(options, name)]
     given += sorted(key for key in settings if new_key(key) not in MOVABLE)
     if given:
         raise ConfigError(
             f"{given[0]}: has no effect with --verify (only what moved may be given: {', '.join(MOVABLE)})"
         )
+    files = {name: getattr(options, name) for name in ("predictions", *_reference_files()) if getattr(options, name)}
     record = read_record(options.verify)
     if record.config is None:
         if settings:
             raise ConfigError(f"{next(iter(settings))}: has no effect on scores of a predictions file")
-        notes = verify_file(record)
+        notes = verify_file(record, files)
+    elif files:
+        raise ConfigError(f"--{next(iter(files))}: has no effect on scores of a run")
     else:
         config = record.settings(settings)
         notes = verify_run(record, config, open_data_dir(config))

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
+from dept_vl.data.manifest import REFERENCE_COLUMNS
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
@@ -150,9 +151,15 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, types and group."""
-        wanted = ("example_id", "references", "answer_type", "question_type", "group")
-        columns = [name for name in wanted if name in self._rows.column_names]
-        return list(self._rows.select_columns(columns))
+        return self._columns(REFERENCE_COLUMNS)
+
+    def inputs(self) -> list[Row]:
+        """Returns every row with what people need to judge an answer: the image's path and the template's columns."""
+        return self._columns(("image", *self.task.input_columns))
+
+    def _columns(self, names: Sequence[str]) -> list[Row]:
+        known = [name for name in names if name in self._rows.column_names]
+        return list(self._rows.select_columns(known)) if known else [{} for _ in range(len(self._rows))]
 
     def __getitem__(self, request: BatchRequest) -> tuple[BatchRequest, Batch]:
         """Returns a request with its batch, for a ``DataLoader``."""

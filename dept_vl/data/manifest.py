@@ -145,24 +145,94 @@ def open_split(data_dir: Path, task: str, split: str, protocol: str | None = Non
         DataError: The file is missing, is not a Parquet file, is for another task, split or protocol, lacks a column,
             was altered since it was prepared, has a row that breaks a rule, or holds no rows.
     """
+    path, parquet, digest = _open_checked(data_dir, task, split, protocol)
+    return _map_arrow(path, parquet.metadata.num_rows, digest)
+
+
+def _open_checked(data_dir: Path, task: str, split: str, protocol: str | None) -> tuple[Path, pq.ParquetFile, str]:
+    """Returns a split's path, its file and the file's sha256, checked as `open_split` does, but for the rows."""
     path = split_path(data_dir, task, split, protocol)
     parquet = _open_parquet(path, task, protocol)
     info, wanted = split_info(data_dir, task, split, protocol), SplitInfo(task, split, protocol=protocol)
     if (info.task, info.split, info.protocol) != (task, split, protocol):
         raise DataError(f"{path}: holds {info}, expected {wanted}; the file was renamed or moved")
     check_columns(parquet.schema_arrow, path, get_task(task).input_columns)
-    rows = parquet.metadata.num_rows
-    if rows == 0:
+    if parquet.metadata.num_rows == 0:
         raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
     digest = hash_split(path)
     _check_digest(path, digest)
-    return _map_arrow(path, rows, digest)
+    return path, parquet, digest
 
 
 def hash_split(path: Path) -> str:
     """Returns the sha256 of a split's Parquet file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_rows(data_dir: Path, task: str, split: str, protocol: str | None = None) -> str:
+    """Returns the sha256 of a split's rows, in hexadecimal: the same wherever they were prepared.
+
+    The Parquet file's own hash depends on the folder of the images, which its metadata name. Every column counts but
+    ``image``, which says where an image lies; ``image_id`` says which it is.
+
+    Raises:
+        DataError: As `open_split`.
+    """
+    path, parquet, _ = _open_checked(data_dir, task, split, protocol)
+    columns = [name for name in parquet.schema_arrow.names if name != "image"]
+    digest = hashlib.sha256()
+    for row in _read_rows(path, parquet, columns):
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_rows(path: Path, parquet: pq.ParquetFile, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields some columns of every row of a split, after checking its targets and those columns."""
+    first = 0
+    try:
+        for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=[*{*columns, "targets", "target_weights"}]):
+            check_rows(batch, path, first)
+            yield from batch.select(columns).to_pylist()
+            first += batch.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
+
+
+REFERENCE_COLUMNS = ("example_id", "references", "answer_type", "question_type", "group")
+"""What evaluators need of a row, where a task has it."""
+
+
+def read_references(
+    data_dir: Path, task: str, split: str, protocol: str | None = None, *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Returns `REFERENCE_COLUMNS` of the rows of a split, in order, without opening it for training.
+
+    Args:
+        data_dir: Prepared data.
+        task: Task name.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        protocol: The text task's protocol.
+        limit: Only the first so many rows.
+
+    Raises:
+        DataError: As `open_split`.
+    """
+    path, parquet, _ = _open_checked(data_dir, task, split, protocol)
+    columns = [name for name in REFERENCE_COLUMNS if name in parquet.schema_arrow.names]
+    return list(islice(_read_rows(path, parquet, columns), limit))
+
+
+def is_complete(data_dir: Path, task: str, split: str, protocol: str | None = None) -> bool:
+    """Returns whether a split is the complete one: `dept-vl prepare` compared its counts with the data set's own.
+
+    Rows of one's own, drawn scenes and data without the record of their preparation are not.
+    """
+    try:
+        stats = parse_json(read_file(task_folder(data_dir, task, protocol) / STATS))
+        return stats["is_subset"] is False and split in stats["expected"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check_digest(path: Path, digest: str) -> None:

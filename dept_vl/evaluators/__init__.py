@@ -5,19 +5,35 @@ To add one: a file with an `Evaluator`, and its line in `EVALUATORS` (docs/exten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
-from dept_vl.evaluators.base import EvaluationInput, Evaluator, Reference, Scale, TokenizerName, align
+from dept_vl.errors import ConfigError
+from dept_vl.evaluators.base import (
+    Concern,
+    EvaluationInput,
+    Evaluator,
+    Reference,
+    Scale,
+    TokenizerName,
+    align,
+    require_texts,
+)
 from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
 from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
+from dept_vl.evaluators.exact_match import EXACT_MATCH, VQA_SOFT_ACCURACY
 from dept_vl.evaluators.squad import SQUAD
 from dept_vl.evaluators.vqa_accuracy import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
-from dept_vl.registry import lookup
+from dept_vl.registry import suggest
+
+logger = logging.getLogger(__name__)
 
 EVALUATORS: dict[str, Evaluator] = {
     "vqa-accuracy": VQA_ACCURACY,
     "vqa-accuracy-legacy-vlt5": VQA_ACCURACY_LEGACY_VLT5,
+    "vqa-soft-accuracy": VQA_SOFT_ACCURACY,
+    "exact-match": EXACT_MATCH,
     "cider": CIDER,
     "bleu": BLEU,
     "rouge-l": ROUGE_L,
@@ -51,14 +67,98 @@ def display_scale(name: str) -> Scale:
     return next(declared, Scale(1.0, ""))
 
 
+def evaluator_name(name: str) -> str:
+    """Returns the name in `EVALUATORS` of an evaluator or of a score that one prints, in any case.
+
+    Args:
+        name: Such as ``cider``, ``CIDEr``, ``BLEU-4`` or ``vqa_accuracy``. An evaluator's own name comes first.
+
+    Raises:
+        ConfigError: There is none; the message names near ones.
+    """
+    names = _names()
+    if name.strip().casefold() not in names:
+        scores = (score for evaluator in EVALUATORS.values() for score in evaluator.scores)
+        near = suggest(name.strip(), [*EVALUATORS, *scores])
+        raise ConfigError(f"unknown evaluator {name!r}{near} (known: {', '.join(sorted(EVALUATORS))})")
+    return names[name.strip().casefold()][0]
+
+
+def score_name(name: str) -> str:
+    """Returns the score that a name stands for, in any case: a score itself, or an evaluator's first.
+
+    Raises:
+        ConfigError: As `evaluator_name`.
+    """
+    evaluator = evaluator_name(name)
+    return _names()[name.strip().casefold()][1] or next(iter(EVALUATORS[evaluator].scores))
+
+
+def _names() -> dict[str, tuple[str, str | None]]:
+    """Returns every name, without case -> its evaluator, and the score that it is the name of, if it is one's."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, evaluator in EVALUATORS.items():
+        for score in evaluator.scores:
+            found.setdefault(score.casefold(), (name, score))
+    own: dict[str, tuple[str, str | None]] = {}
+    for name, evaluator in EVALUATORS.items():
+        same = [score for score in evaluator.scores if score.casefold() == name.casefold()]
+        own[name.casefold()] = (name, same[0] if same else None)
+    return {**found, **own}
+
+
+def evaluator_names(names: Sequence[str]) -> list[str]:
+    """Returns the evaluators of some names, each once.
+
+    Raises:
+        ConfigError: As `evaluator_name`.
+    """
+    return list(dict.fromkeys(map(evaluator_name, names)))
+
+
 def check_available(names: Sequence[str], tokenizer: TokenizerName = "ptb") -> None:
     """Checks that evaluators exist and can run on this machine, to fail before any work is done.
 
     Raises:
         ConfigError: A name is unknown, or Java is needed and there is none.
     """
-    for evaluator in [lookup(EVALUATORS, name, "evaluator") for name in names]:
-        evaluator.check_available(tokenizer)
+    for name in evaluator_names(names):
+        EVALUATORS[name].check_available(tokenizer)
+
+
+def concerns(names: Sequence[str], references: Sequence[Reference]) -> dict[str, list[Concern]]:
+    """Returns what each evaluator assumes and these references do not keep, before there is any prediction.
+
+    Raises:
+        ConfigError: A name is unknown.
+        DataError: An evaluator cannot score against these references.
+    """
+    require_texts(references)
+    return {
+        name: EVALUATORS[name].check_references(references) if references else [] for name in evaluator_names(names)
+    }
+
+
+def fitting(found: Mapping[str, Sequence[Concern]]) -> list[str]:
+    """Returns the evaluators that fit where some of those in `found` do not, each once."""
+    named = (concern.instead for several in found.values() for concern in several)
+    return [name for name in dict.fromkeys(named) if name is not None and name not in found]
+
+
+def warn_of(found: Mapping[str, Sequence[Concern]], where: str = "") -> None:
+    """Logs concerns, a warning each, with the evaluator that fits.
+
+    Args:
+        found: From `concerns`.
+        where: What was looked at, for the beginning of each line.
+    """
+    by_text: dict[str, tuple[list[str], str | None]] = {}
+    for name, several in found.items():
+        for concern in several:
+            by_text.setdefault(concern.text, ([], concern.instead))[0].append(name)
+    for text, (names, instead) in by_text.items():
+        fits = f"; {instead} fits" if instead else ""
+        logger.warning("%s%s: %s%s", where and f"{where}: ", ", ".join(names), text, fits)
 
 
 def evaluate(
@@ -69,10 +169,10 @@ def evaluate(
     tokenizer: TokenizerName = "ptb",
     label_set: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Runs several evaluators on one `EvaluationInput`, so that what they share is made once.
+    """Runs several evaluators on predictions, and warns where the references do not keep what a score assumes.
 
     Args:
-        names: Names of `EVALUATORS`.
+        names: Names of `EVALUATORS`, or of the scores they print.
         predictions: One text for each example.
         references: What people wrote, in the same order (see `align`).
         tokenizer: How captions are tokenised; other evaluators ignore it.
@@ -84,20 +184,46 @@ def evaluate(
 
     Raises:
         ConfigError: A name is unknown, or Java is needed and there is none.
-        DataError: The lengths differ, there is nothing to score, or an example has no reference.
+        DataError: The lengths differ, there is nothing to score, or an example has no reference that can be scored
+            against.
     """
     check_available(names, tokenizer)
     inputs = EvaluationInput(predictions, references, tokenizer)
+    warn_of(concerns(names, references))
+    return score(names, inputs, label_set=label_set)
+
+
+def score(names: Sequence[str], inputs: EvaluationInput, *, label_set: Sequence[str] | None = None) -> dict[str, float]:
+    """Runs evaluators on one input, so that what they share is made once; for who has checked the references.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
     scores: dict[str, float] = {}
-    for name in names:
+    for name in evaluator_names(names):
         scores.update(EVALUATORS[name].compute(inputs))
     if label_set is not None:
-        scores[_INVALID] = sum(prediction not in label_set for prediction in predictions) / len(predictions)
+        outside = sum(prediction not in label_set for prediction in inputs.predictions)
+        scores[_INVALID] = outside / len(inputs.predictions)
+    return scores
+
+
+def score_each(names: Sequence[str], inputs: EvaluationInput) -> dict[str, list[float]]:
+    """Returns the scores of each example, name -> a value an example, of the evaluators that have such.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    scores: dict[str, list[float]] = {}
+    for name in evaluator_names(names):
+        each = EVALUATORS[name].each
+        scores.update(each(inputs) if each else {})
     return scores
 
 
 __all__ = [
     "EVALUATORS",
+    "Concern",
     "EvaluationInput",
     "Evaluator",
     "Reference",
@@ -105,6 +231,14 @@ __all__ = [
     "TokenizerName",
     "align",
     "check_available",
+    "concerns",
     "display_scale",
     "evaluate",
+    "evaluator_name",
+    "evaluator_names",
+    "fitting",
+    "score",
+    "score_each",
+    "score_name",
+    "warn_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
@@ -69,16 +69,25 @@ class EvaluationInput:
             )
         if not self.references:
             raise DataError("nothing to score: 0 predictions and 0 references")
-        for index, reference in enumerate(self.references):
-            if not reference.references:
-                where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
-                raise DataError(f"example {where} has no reference text to score against")
+        require_texts(self.references)
 
     def shared(self, make: Callable[[EvaluationInput], T]) -> T:
         """Returns ``make(self)``, made at the first call and kept for the other evaluators of this input."""
         if make not in self._shared:
             self._shared[make] = make(self)
         return cast(T, self._shared[make])
+
+
+def require_texts(references: Sequence[Reference]) -> None:
+    """Refuses examples without a reference.
+
+    Raises:
+        DataError: There is one.
+    """
+    for index, reference in enumerate(references):
+        if not reference.references:
+            where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
+            raise DataError(f"example {where} has no reference text to score against")
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,26 @@ PERCENT = Scale(1.0, "of 100")
 TIMES_100 = Scale(100.0, "x 100, as papers print it")
 
 
+@dataclass(frozen=True)
+class Concern:
+    """An assumption of a score that these references do not keep, so that the score says less than it seems to.
+
+    Attributes:
+        text: What is assumed, what is there, and what becomes of the score.
+        instead: The evaluator that fits where this score cannot tell good predictions from bad ones; else None.
+    """
+
+    text: str
+    instead: str | None = None
+
+
 def _runs_anywhere(tokenizer: TokenizerName) -> None:
     """Checks nothing: most evaluators need no more than their packages."""
+
+
+def _fits_anything(references: Sequence[Reference]) -> list[Concern]:
+    """Has no concern."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -109,13 +136,38 @@ class Evaluator:
     Attributes:
         compute: Scores an input: score key -> value, unrounded, in the scale of the reference implementation.
         scores: Every key that `compute` may return -> how it is printed. Behind a slash it may add a detail
-            (``vqa_accuracy/number``), which is printed in the same way.
+            (``vqa_accuracy/number``), which is printed in the same way. The first picks a checkpoint.
         check_available: Raises `ConfigError` where it cannot run on this machine, given the tokenizer of captions.
+        check_references: Returns what the scores assume and these references do not keep. Raises `DataError` where they
+            cannot be scored against at all.
+        each: Scores of each example: name -> one value an example, in the scale of `compute`. None where an example has
+            none of its own, as of a correlation.
     """
 
     compute: Callable[[EvaluationInput], dict[str, float]]
     scores: Mapping[str, Scale]
     check_available: Callable[[TokenizerName], None] = _runs_anywhere
+    check_references: Callable[[Sequence[Reference]], list[Concern]] = _fits_anything
+    each: Callable[[EvaluationInput], dict[str, list[float]]] | None = None
+
+
+def add_up(values: Iterable[float]) -> float:
+    """Returns the sum, added from left to right.
+
+    The built-in ``sum`` compensates rounding from Python 3.12 on; the reference scripts do not, and results are meant
+    to equal theirs to the last digit.
+    """
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def how_many_have(count: int, total: int, noun: str) -> str:
+    """Returns ``every question has``, ``1 of 10 questions has`` or ``3 of 10 questions have``."""
+    if count == total:
+        return f"every {noun} has"
+    return f"{count:,} of {total:,} {noun}s {'has' if count == 1 else 'have'}"
 
 
 def align(

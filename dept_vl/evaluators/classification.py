@@ -1,34 +1,54 @@
 """Scores of predicted labels: accuracy, F1, Matthews correlation, and those of MultiRC and CB.
 
-All come from scikit-learn, on its scale (0 to 1; Matthews correlation -1 to 1). A prediction that is not a label is
-never right; what else it does to a score is said in each docstring. scikit-learn is imported on first use.
+The formulas and the scale (0 to 1; Matthews correlation -1 to 1) are scikit-learn's, which the tests compare with. A
+prediction that is not a label is never right; what else it does to a score is said in each docstring.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import TIMES_100, EvaluationInput, Evaluator
+from dept_vl.evaluators.base import TIMES_100, Concern, EvaluationInput, Evaluator, Reference, add_up
 
 _OTHER = {"0": "1", "1": "0"}
 _CB_LABELS = ("0", "1", "2")
 
 
-def gold_labels(inputs: EvaluationInput) -> list[str]:
+def gold_labels(references: Sequence[Reference]) -> list[str]:
     """Returns the one reference of every example.
 
     Raises:
         DataError: An example has several references.
     """
-    for reference in inputs.references:
+    for reference in references:
         if len(reference.references) > 1:
             raise DataError(
                 f"example {reference.example_id} has {len(reference.references)} references; "
                 "this score compares a label with one"
             )
-    return [reference.references[0] for reference in inputs.references]
+    return [reference.references[0] for reference in references]
+
+
+def constant_golds(score: str, references: Sequence[Reference]) -> list[Concern]:
+    """Returns the concern that all references are equal, where a correlation is undefined and counts as 0."""
+    golds = gold_labels(references)
+    if len(set(golds)) > 1:
+        return []
+    return [Concern(f"every reference is {golds[0]!r}: {score} is 0 whatever is predicted", "accuracy")]
+
+
+def _check_labels(references: Sequence[Reference]) -> list[Concern]:
+    gold_labels(references)
+    return []
+
+
+def _is_right(inputs: EvaluationInput) -> dict[str, list[float]]:
+    """Returns ``correct``, 1 for each prediction that equals its label, else 0."""
+    golds = gold_labels(inputs.references)
+    return {"correct": [float(p == gold) for p, gold in zip(inputs.predictions, golds, strict=True)]}
 
 
 def accuracy(inputs: EvaluationInput) -> dict[str, float]:
@@ -37,9 +57,8 @@ def accuracy(inputs: EvaluationInput) -> dict[str, float]:
     Raises:
         DataError: As `gold_labels`.
     """
-    from sklearn.metrics import accuracy_score
-
-    return {"accuracy": float(accuracy_score(gold_labels(inputs), list(inputs.predictions)))}
+    (right,) = _is_right(inputs).values()
+    return {"accuracy": sum(right) / len(right)}
 
 
 def f1(inputs: EvaluationInput) -> dict[str, float]:
@@ -48,29 +67,54 @@ def f1(inputs: EvaluationInput) -> dict[str, float]:
     Raises:
         DataError: As `gold_labels`; or a reference is neither "0" nor "1".
     """
-    return {"f1": _f1(inputs.predictions, gold_labels(inputs))}
+    return {"f1": _f1(inputs)}
 
 
-def _f1(predictions: Sequence[str], golds: Sequence[str]) -> float:
-    from sklearn.metrics import f1_score
+def _f1(inputs: EvaluationInput) -> float:
+    golds = _binary_golds(inputs.references)
+    valid = [p if p in _OTHER else _OTHER[gold] for p, gold in zip(inputs.predictions, golds, strict=True)]
+    return _f1_of("1", valid, golds)
 
+
+def _f1_of(label: str, predictions: Sequence[str], golds: Sequence[str]) -> float:
+    """Returns F1 of one label, 2 * hits / (predicted + there); 0 where it is neither predicted nor there."""
+    hits = sum(prediction == gold == label for prediction, gold in zip(predictions, golds, strict=True))
+    total = sum(one == label for one in (*predictions, *golds))
+    return 2 * hits / total if total else 0.0
+
+
+def _binary_golds(references: Sequence[Reference]) -> list[str]:
+    golds = gold_labels(references)
     strange = set(golds) - _OTHER.keys()
     if strange:
         raise DataError(f'F1 is for the labels "0" and "1", found the reference {min(strange)!r}')
-    valid = [p if p in _OTHER else _OTHER[gold] for p, gold in zip(predictions, golds, strict=True)]
-    return float(f1_score(list(golds), valid, pos_label="1", zero_division=0.0))
+    return golds
+
+
+def _check_binary(references: Sequence[Reference]) -> list[Concern]:
+    """Returns the concern that nothing is there to be found: F1 is of the label "1"."""
+    if "1" in _binary_golds(references):
+        return []
+    return [Concern("no reference is '1', the label that F1 is of: it is 0 whatever is predicted", "accuracy")]
 
 
 def matthews_correlation(inputs: EvaluationInput) -> dict[str, float]:
     """Returns Matthews correlation of the raw strings: invalid predictions are classes of their own, as released.
 
+    Of several classes as Gorodkin 2004 defines it (R_K); 0 where it is undefined: all predictions or all labels
+    are equal.
+
     Raises:
         DataError: As `gold_labels`.
     """
-    from sklearn.metrics import matthews_corrcoef
-
-    golds = gold_labels(inputs)
-    return {"matthews_correlation": float(matthews_corrcoef(golds, list(inputs.predictions)))}
+    golds, predictions = gold_labels(inputs.references), list(inputs.predictions)
+    count = len(golds)
+    hits = sum(prediction == gold for prediction, gold in zip(predictions, golds, strict=True))
+    there, predicted = Counter(golds), Counter(predictions)
+    both = hits * count - sum(number * predicted[label] for label, number in there.items())
+    of_there, of_predicted = (count**2 - sum(number**2 for number in side.values()) for side in (there, predicted))
+    spread = float(of_predicted) * float(of_there)  # floats, as scikit-learn multiplies them
+    return {"matthews_correlation": both / math.sqrt(spread) if spread else 0.0}
 
 
 def cb(inputs: EvaluationInput) -> dict[str, float]:
@@ -79,11 +123,18 @@ def cb(inputs: EvaluationInput) -> dict[str, float]:
     Raises:
         DataError: As `gold_labels`.
     """
-    from sklearn.metrics import f1_score
+    golds, predictions = gold_labels(inputs.references), list(inputs.predictions)
+    each = [_f1_of(label, predictions, golds) for label in _CB_LABELS]
+    return {**accuracy(inputs), "f1_macro": add_up(each) / len(each)}
 
-    golds = gold_labels(inputs)
-    macro = f1_score(golds, list(inputs.predictions), labels=list(_CB_LABELS), average="macro", zero_division=0.0)
-    return {**accuracy(inputs), "f1_macro": float(macro)}
+
+def _check_cb(references: Sequence[Reference]) -> list[Concern]:
+    """Returns the concern that a class is absent, whose F1 is 0."""
+    absent = sorted(set(_CB_LABELS) - set(gold_labels(references)))
+    if not absent:
+        return []
+    most = 100 * (1 - len(absent) / len(_CB_LABELS))
+    return [Concern(f"no reference is {' or '.join(map(repr, absent))}: f1_macro is at most {most:.1f} of 100")]
 
 
 def multirc(inputs: EvaluationInput) -> dict[str, float]:
@@ -95,18 +146,26 @@ def multirc(inputs: EvaluationInput) -> dict[str, float]:
     Raises:
         DataError: As `f1`.
     """
-    golds = gold_labels(inputs)
-    scores = {"f1a": _f1(inputs.predictions, golds)}
+    scores = {"f1a": _f1(inputs)}
     if any(reference.group is None for reference in inputs.references):
         return scores
     is_right: dict[str | None, bool] = defaultdict(lambda: True)
-    for prediction, gold, reference in zip(inputs.predictions, golds, inputs.references, strict=True):
-        is_right[reference.group] &= prediction == gold
+    for prediction, reference in zip(inputs.predictions, inputs.references, strict=True):
+        is_right[reference.group] &= prediction == reference.references[0]
     return {**scores, "em": sum(is_right.values()) / len(is_right)}
 
 
-ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100})
-F1 = Evaluator(f1, {"f1": TIMES_100})
-MATTHEWS_CORRELATION = Evaluator(matthews_correlation, {"matthews_correlation": TIMES_100})
-CB = Evaluator(cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100})
-MULTIRC = Evaluator(multirc, {"f1a": TIMES_100, "em": TIMES_100})
+def _check_correlation(references: Sequence[Reference]) -> list[Concern]:
+    return constant_golds("Matthews correlation", references)
+
+
+ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100}, check_references=_check_labels, each=_is_right)
+F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, each=_is_right)
+MATTHEWS_CORRELATION = Evaluator(
+    matthews_correlation,
+    {"matthews_correlation": TIMES_100},
+    check_references=_check_correlation,
+    each=_is_right,
+)
+CB = Evaluator(cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100}, check_references=_check_cb, each=_is_right)
+MULTIRC = Evaluator(multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, each=_is_right)

@@ -25,18 +25,38 @@ from dept_vl.evaluators.ptb_characters import (
 )
 
 _LETTER = f"[{LETTERS}]"
+_DIGIT = f"[{DIGITS}]"
 _LETTER_OR_DIGIT = f"[{LETTERS}{DIGITS}]"
-_WORD_START = f"[{LETTERS}{MARKS}{SOFT_HYPHEN}]"
-_WORD_PART = f"{_WORD_START}[{LETTERS}{DIGITS}{MARKS}{SOFT_HYPHEN}]*"
+# An accented vowel may be written as an entity: "caf&eacute;s" is one word.
+_ACCENTED = "&[aeiouAEIOU](?:acute|grave|uml);"
+_WORD_START = f"[{LETTERS}{MARKS}{SOFT_HYPHEN}&]"
+_LETTER_OF_WORD = f"(?:[{LETTERS}{MARKS}{SOFT_HYPHEN}]|{_ACCENTED})"
+_WORD_CHARACTERS = f"[{LETTERS}{DIGITS}{MARKS}{SOFT_HYPHEN}]*"
+_WORD_PART = f"{_LETTER_OF_WORD}{_WORD_CHARACTERS}(?:{_ACCENTED}{_WORD_CHARACTERS})*"
 # A sentence mark between letters without a blank does not end a word: "red.blue" is one token.
 _WORD = f"{_WORD_PART}(?:[.!?]{_WORD_PART})*"
-_APOSTROPHE = f"[{APOSTROPHES}]"
-_QUOTE_AS_APOSTROPHE = f"[{APOSTROPHES}`\u2018\u0091]"
-_PIECE = rf"[{LETTERS}{DIGITS}{SOFT_HYPHEN}]"
+_APOSTROPHE = f"(?:[{APOSTROPHES}]|&(?i:apos);)"
+_QUOTE_AS_APOSTROPHE = f"(?:[{APOSTROPHES}`\u2018\u201b\u0091]|&(?i:apos);)"
+_APOSTROPHE_START = f"[{APOSTROPHES}&]"
+_PIECE = rf"(?:[dDlLoO]{_QUOTE_AS_APOSTROPHE}{_LETTER_OR_DIGIT})?{_LETTER_OR_DIGIT}+"
 _SUFFIX = rf"{_APOSTROPHE}(?:[sSmMdD]|[lL][lL]|[rR][eE]|[vV][eE])"
 _INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
-_CURLY_QUOTES = "`\u0091-\u0094\u2018-\u201e\u2039\u203a\u00ab\u00bb"
+# Letters and digits in any order, joined by hyphens, each of which may begin as "l'arc" does; soft hyphens end them.
+_PIECES = f"{_PIECE}(?:[{HYPHENS}_]{_PIECE})*"
+# In ASCII there may be a number with marks before the first hyphen ("5.5-inch"), and initials after one.
+_HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,{SOFT_HYPHEN}]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9{SOFT_HYPHEN}]+))+"
+_LIST_MARK = "[,;:\u3001]"
+_CURLY_QUOTES = "`\u0091-\u0094\u2018-\u201f\u2039\u203a\u00ab\u00bb"
 _BLANK = r"[ \u00a0]"
+_SPACES = "[ \t\u00a0\u2000-\u200a\u3000\n]"
+
+_ATTRIBUTE = r"""[A-Za-z][A-Za-z0-9_.:\-]*(?: *= *(?:"[^"\n]*"|'[^'\n]*'))?"""
+_OPENING_TAG = rf"<[A-Za-z][A-Za-z0-9_.:\-]*(?: +{_ATTRIBUTE})* *[/?]? *>"
+_TAG = rf"(?:{_OPENING_TAG}|</[A-Za-z][A-Za-z0-9_.:\-]* *>|<[!?][A-Za-z\-][^>\n]*>)"
+
+_SIGNS = "\u207a\u207b\u208a\u208b"
+_RAISED = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079"
+_LOWERED = "\u2080-\u2089"
 
 # Contractions that are split although they have no apostrophe, and their two parts.
 _JOINED_WORDS = (("can", "not"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("gim", "me"), ("wan", "na"))
@@ -58,6 +78,11 @@ _ENDINGS = (
 _CAPITAL_ENDINGS = "ark az del ill la mass miss ore pa tex wash"
 # Abbreviations only before a number.
 _BEFORE_NUMBERS = "art ca fig figs no nos op pp prop"
+# A name with one of these at its end is one token, whatever it begins with: "1.jpg".
+_EXTENSIONS = (
+    "bat bmp c class cgi cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt ps py sql "
+    "tar txt wav x xml zip"
+)
 # After initials and a blank these words, with a capital, begin a sentence: "Plan B. The" ends with "B".
 _SENTENCE_STARTS = (
     "a about according additionally after an as at but earlier he her here however if in it last many more "
@@ -126,11 +151,6 @@ def _word_rules() -> list[Rule]:
     """Returns the rules of words, contractions and hyphenated words."""
     not_ = f"[nN]{_QUOTE_AS_APOSTROPHE}[tT]"
     name = rf"[dlnoA-HJ-XZ]{_QUOTE_AS_APOSTROPHE}{_LETTER}{{2,}}"
-    part = rf"(?:{_PIECE}+(?:_{_PIECE}+)*)"
-    elided = rf"[dDlLoO]{_QUOTE_AS_APOSTROPHE}{_LETTER_OR_DIGIT}{{2,}}"
-    hyphenated = rf"(?:{elided}|{part})(?:[{HYPHENS}](?:{elided}|{part}))+"
-    # Before the first hyphen there may be a number with marks ("5.5-inch"), after one initials.
-    hyphenated_ascii = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{_INITIALS}\.|[A-Za-z0-9]+))+"
     return [
         *(_rule(f"(?i:{a[0]})", f"(?i:{a}{_ahead(b)})") for a, b in _JOINED_WORDS),
         _rule("'", f"'[tT]{_ahead('(?i:was|is)')}"),
@@ -138,16 +158,13 @@ def _word_rules() -> list[Rule]:
         # "don't" is "do" and "n't"; "'s", "'ll" and so on are tokens of their own.
         _rule("[A-Za-z]", f"[A-Za-z]*[A-MO-Za-mo-z]{_ahead(not_)}"),
         _rule("[nN]", not_, _straighten),
-        _rule(_LETTER, _WORD + _ahead(_SUFFIX)),
-        _rule(_APOSTROPHE, rf"{_SUFFIX}(?:{_ahead('[^A-Za-z]')}|\Z)", _straighten),
+        _rule(_WORD_START, _WORD + _ahead(_SUFFIX)),
+        _rule(_APOSTROPHE_START, rf"{_SUFFIX}(?:{_ahead('[^A-Za-z]')}|\Z)", _straighten),
         *_apostrophe_word_rules(),
-        _rule("[A-Za-z]", f"{elided}|{name}"),
+        _rule("[A-Za-z]", name),
         _rule(_LETTER, rf"{_LETTER}+[aeiouyAEIOUY]{_QUOTE_AS_APOSTROPHE}[A-Zaeiou]{_LETTER}*"),
-        _rule(_LETTER_OR_DIGIT, hyphenated, _without_soft_hyphens),
-        _rule("[A-Za-z0-9]", hyphenated_ascii),
         _rule("[A-Za-z]", rf"{_INITIALS}\.(?:-[A-Za-z0-9]+)+"),
         _rule("[aApP]", "(?i:anti|pro)-"),
-        _rule(_LETTER_OR_DIGIT, rf"{_PIECE}+(?:_{_PIECE}+)+", _without_soft_hyphens),
         _rule(
             "[A-Za-z0-9]",
             r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
@@ -157,72 +174,79 @@ def _word_rules() -> list[Rule]:
 
 
 def _straighten(token: str) -> str:
-    """Returns a token with straight apostrophes."""
-    return re.sub(_APOSTROPHE, "'", token)
+    """Returns a token with straight apostrophes; of entities, those in lower case only."""
+    return re.sub(f"[{APOSTROPHES}]|&apos;", "'", token)
 
 
 def _apostrophe_word_rules() -> list[Rule]:
     """Returns the rules of words that begin or end with an apostrophe, and of some that have one inside."""
     a = _APOSTROPHE
     return [
-        _rule(a, rf"{a}[nN]{a}?|(?i:{a}(?:em|cause|till?))"),
-        _rule("[a-zA-Z]", rf"(?i:[ldj]|dunkin|somethin|ol|y){a}"),
-        _rule("[oO]", "[oO]'[oO]"),
+        _rule(_APOSTROPHE_START, rf"{a}[nN]{a}?|(?i:{a}(?:em|cause|till?))"),
+        _rule("[a-zA-Z]", rf"(?i:[ldj]|dunkin|somethin|ol){a}"),
+        _rule("[yY]", f"[yY]{a}{_ahead(_LETTER)}"),
+        _rule("[oO]", f"[oO]{_QUOTE_AS_APOSTROPHE}[oO]"),
         _rule("[cesCESoO]", rf"(?i:o{_QUOTE_AS_APOSTROPHE}clock|c{a}est|c'mon|e'er|s'mores)"),
-        _rule(a, rf"{a}(?:[2-9]0s|\d\d(?:(?=(?P<ahead>[ \n]))|\Z))"),
+        _rule(_APOSTROPHE_START, rf"{a}(?:[2-9]0s|{_DIGIT}{{2}}{_ahead(_SPACES)})"),
     ]
 
 
 def _abbreviation_rules() -> list[Rule]:
-    """Returns the rules of abbreviations and initials, whose period belongs to the token."""
+    """Returns the rules of abbreviations and initials, whose period belongs to the token, and of hyphenated words."""
     starts = "|".join(f"{word.capitalize()}|{word.upper()}" for word in _SENTENCE_STARTS.split())
-    ending = rf"(?:(?i:{_one_of(_ENDINGS)})|{_capitalised(_CAPITAL_ENDINGS)}|(?:[Pp]p?te|[Pp]p?ty)s?)"
+    ending = rf"(?:(?i:{_one_of(_ENDINGS)}|(?:ph|ed)\.d)|{_capitalised(_CAPITAL_ENDINGS)}|(?:[Pp]p?te|[Pp]p?ty)s?)"
+    part, after = f"(?:{_LETTER_OF_WORD}|{_DIGIT})+", f"{_SPACES}|[.?!,]"
     abbreviable = rf"(?:{_WORD}|[A-Z]+(?:[+&][A-Z]+)+)"
-    hyphenable = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-[A-Za-z0-9]+)+|{_PIECE}+(?:[{HYPHENS}_]{_PIECE}+)*"
     return [
         _rule("[A-Za-z]", rf"(?i:{_one_of(_TITLES)}|[a-z])\.|[Mm][ft]g\."),
-        _rule("[A-Za-z]", r"[A-Za-z]" + _ahead(rf"\.[ \t\u00a0\n]+(?:{starts}|M[rR]\.|M[sS]\.)[ \t\u00a0\n]")),
+        _rule("[A-Za-z]", "[A-Za-z]" + _ahead(rf"\.{_SPACES}+(?:{starts}|M[rR]\.|M[sS]\.|{_TAG}){_SPACES}")),
         _rule("[A-Za-z]", rf"{ending}\.(?:{_ahead('(?s:..)')})?"),
-        _rule("[A-Za-z]", rf"(?i:{_one_of(_BEFORE_NUMBERS)})\." + _ahead(r"[ \n]?\d")),
-        _rule("[A-Za-z]", rf"{_INITIALS}\.|(?i:ph|ed)\.[dD]\."),
-        _rule(_LETTER_OR_DIGIT, rf"(?:{abbreviable}|{hyphenable})\.{_ahead('[,;:]')}"),
+        _rule("[A-Za-z]", rf"(?i:{_one_of(_BEFORE_NUMBERS)})\." + _ahead(f"{_SPACES}?{_DIGIT}")),
+        _rule("[A-Za-z]", rf"{_INITIALS}\."),
+        _rule(f"{_WORD_START}|{_DIGIT}", rf"(?:{abbreviable}|{_HYPHENATED}|{_PIECES})\.{_ahead(_LIST_MARK)}"),
+        _rule(f"{_WORD_START}|{_DIGIT}", rf"(?:{part}\.)+(?i:{_one_of(_EXTENSIONS)}){_ahead(after)}"),
+        _rule(_LETTER_OR_DIGIT, _PIECES),
+        _rule("[A-Za-z0-9]", _HYPHENATED, _without_soft_hyphens),
     ]
 
 
 def _number_rules() -> list[Rule]:
     """Returns the rules of numbers, fractions, dates, telephone numbers and words that begin with a digit."""
+    d = _DIGIT
     phone = (
-        rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}(?:{_BLANK}|-))?\d{{2,4}}(?:{_BLANK}|-))"
-        rf"\d{{3,4}}(?:{_BLANK}|-)?\d{{3,5}}"
+        rf"(?:\([0-9]{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:[0-9]{{2,4}}(?:{_BLANK}|-))?[0-9]{{2,4}}(?:{_BLANK}|-))"
+        rf"[0-9]{{3,4}}(?:{_BLANK}|-)?[0-9]{{3,5}}"
     )
     return [
-        _rule(r"[-+\d.,:]", r"[-+]?(?:\d*(?:[.:,\u066b\u066c]\d+)+|\d+)"),
-        _rule(r"\d", rf"(?:\d{{1,4}}(?:{_BLANK}|-))?\d{{1,4}}\\?[/\u2044]\d{{1,4}}", _join_blanks),
-        _rule(r"\d", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
-        _rule(r"[(+\d]", phone, lambda token: _escape_brackets(_join_blanks(token))),
-        _rule(r"\d", f"{_PIECE}+", _without_soft_hyphens),
+        _rule(
+            rf"[-+{DIGITS}.,:{SOFT_HYPHEN}]",
+            rf"[-+]?(?:{d}*(?:[.:,\u066b\u066c{SOFT_HYPHEN}]{d}+)+|{d}+)",
+            _without_soft_hyphens,
+        ),
+        _rule(d, rf"(?:{d}{{1,4}}(?:{_BLANK}|-))?{d}{{1,4}}\\?[/\u2044]{d}{{1,4}}", _join_blanks),
+        _rule(d, rf"{d}{{1,2}}[-/]{d}{{1,2}}[-/]{d}{{2,4}}"),
+        _rule(r"[(+0-9]", phone, lambda token: _escape_brackets(_join_blanks(token))),
         _rule("[A-Z]", r"[A-Z]+\$"),
+        # Superscripts or subscripts, with a sign of theirs before them.
+        _rule(f"[{_SIGNS}{_RAISED}{_LOWERED}]", f"[{_SIGNS}]?(?:[{_RAISED}]+|[{_LOWERED}]+)"),
     ]
 
 
 def _web_rules() -> list[Rule]:
     """Returns the rules of markup, addresses, user names, hashtags and emoticons."""
-    attribute = r"""[A-Za-z][A-Za-z0-9_.:\-]*(?: *= *(?:"[^"\n]*"|'[^'\n]*'))?"""
-    opening = rf"<[A-Za-z][A-Za-z0-9_.:@\-]*(?: +{attribute})* *[/?]? *>"
-    tag = rf"{opening}|</[A-Za-z][A-Za-z0-9_.:\-]* *>|<[!?][A-Za-z\-][^>\n]*>"
-    open_eye = "><~='xX^"
+    open_eye = "><~='x^"
     eye = rf"{open_eye}\-"
     host = r"(?:[a-z#%&*+~]|[^\x00-\xa0])+"
-    path = r"""(?:/[^\s"`'<>|()]+[^\s"`'<>|.!?(){},\-])?"""
-    mailbox = r"""(?:mailto:)?[A-Za-z0-9][^\s"<>|()]*@(?:[^\s"<>|().]+\.)*[^\s"<>|().]+"""
+    path = r"""(?:/[^\s"<>|()]+[^\s"<>|.!?(){},\-])?"""
+    mailbox = r"""(?:mailto:)?[A-Za-z0-9][^\s"<>|(){}]*@(?:[^\s"<>|().{}]+\.)*[^\s"<>|().{}]+"""
     return [
-        _rule("<", tag, _join_blanks),
-        _rule("h|H", r"""(?i:https?)://[^\s"<>|()]+[^\s"<>|.!?(){},\-]"""),
-        _rule("w|W", rf"""(?i:www)\.(?:[^\s"`'<>|.!?,/$]+\.)+[A-Za-z]{{2,4}}{path}"""),
+        _rule("<", _TAG, _join_blanks),
+        _rule("h|H", r"""(?i:https?)://[^\s"<>|(){}]+[^\s"<>|.!?(){},\-]"""),
+        _rule("w|W", rf"""(?i:www)\.(?:[^\s"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path}"""),
         _rule(r"[a-z#%&*+~]|[^\x00-\xa0]", rf"(?:{host}\.)+(?i:com|net|org|edu){path}"),
-        _rule("[<A-Za-z0-9]", f"<?{mailbox}>?"),
-        _rule("[@#]", rf"@[A-Za-z_][A-Za-z0-9_]*|#{_LETTER}+"),
-        _rule("[<>:;=]", r"[<>]?[:;=][-*']?[()DPdpO\\{@|\[\]](?=[^A-Za-z0-9]|\Z)", _escape_brackets),
+        _rule("[<&A-Za-z0-9]", f"(?:<|&(?i:lt);)?{mailbox}(?:>|&(?i:gt);)?"),
+        _rule("[@#]", rf"@[A-Za-z_][A-Za-z0-9_]*|#{_LETTER_OF_WORD}+"),
+        _rule("[<>:;=]", r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?=[^A-Za-z0-9]|\Z)", _escape_brackets),
         _rule(rf"[{eye}]", rf"[{eye}]_[{eye}]"),
         _rule(r"\(", rf"\([{eye}][_.]?[{eye}]\)|\([{open_eye}]-[{open_eye}`]\)", _escape_brackets),
         _rule("[CFcf]", r"[CFcf]#|[Cc]\+\+"),
@@ -236,7 +260,7 @@ def _entity_rules() -> list[Rule]:
     return [
         _rule("&", f"&(?i:{names});", lambda token: characters[token[1:-1].lower()]),
         _rule("&", "&(?i:MD);", lambda token: "--"),
-        _rule("&", r"&(?:#\d+|[aeiouAEIOU](?:acute|grave|uml)|HT|TL|UR|LR|QC|QL|QR|odq|cdq);"),
+        _rule("&", r"&(?:#[0-9]+|HT|TL|UR|LR|QC|QL|QR|odq|cdq);"),
     ]
 
 
@@ -251,7 +275,7 @@ def _symbol_rules() -> list[Rule]:
         _rule('"', f'"{_ahead("[A-Za-z0-9$]")}', lambda token: "``"),
         _rule('"', '"', lambda token: "''"),
         _rule("'", "'" + _ahead(r"[A-Za-z][^\s]"), lambda token: "`"),
-        _rule(_APOSTROPHE, _SUFFIX, _straighten),
+        _rule(_APOSTROPHE_START, _SUFFIX, _straighten),
         _rule("'", "''?"),
         # Two curly quotes without a blank between them are one token, whatever they are.
         _rule(f"[{_CURLY_QUOTES}]", f"[{_CURLY_QUOTES}]{{1,2}}", _replace_characters),
@@ -271,8 +295,8 @@ def lexer_rules() -> tuple[Rule, ...]:
     return (
         *_entity_rules(),
         *_word_rules(),
-        *_abbreviation_rules(),
-        *_number_rules(),
         *_web_rules(),
+        *_number_rules(),
+        *_abbreviation_rules(),
         *_symbol_rules(),
     )

@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
-from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator
+from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, how_many_have
 from dept_vl.tasks.vqa_answers import clean_whitespace, normalise_answer, process_punctuation
 
 VqaVariant = Literal["official", "legacy-vlt5"]
+
+_MIN_ANSWERS = 4
+"""With fewer, nobody's answer can meet three equal ones of others."""
 
 
 def _comparable(prediction: str, answers: Sequence[str], variant: VqaVariant) -> tuple[str, Sequence[str]]:
@@ -70,16 +73,42 @@ def question_accuracies(inputs: EvaluationInput, variant: VqaVariant = "official
     return accuracies
 
 
-def _percent(accuracies: Sequence[float]) -> float:
-    """Returns 100 * mean, added up from left to right in the order given.
+def check_answers(references: Sequence[Reference]) -> list[Concern]:
+    """Returns what becomes of the score where few people answered, or equal records are left out together."""
+    concerns = []
+    numbers = [len(reference.references) for reference in references]
+    few = [number for number in numbers if number < _MIN_ANSWERS]
+    if few:
+        has_one = few.count(1) == len(numbers)
+        what = "1 answer" if has_one else f"fewer than {_MIN_ANSWERS} answers"
+        concerns.append(
+            Concern(
+                f"{how_many_have(len(few), len(numbers), 'question')} {what}, and VQA accuracy leaves each person out "
+                "in turn and asks for three others who agree: of 100, a question with one answer scores 0 whatever is "
+                "predicted, with two at most 33.3, with three at most 66.7",
+                ("exact-match" if has_one else "vqa-soft-accuracy") if 2 * len(few) > len(numbers) else None,
+            )
+        )
+    together = sum(
+        reference.annotators is not None
+        and len(set(zip(reference.references, reference.annotators, strict=True))) < len(reference.references)
+        for reference in references
+    )
+    if together:
+        concerns.append(
+            Concern(
+                f"{how_many_have(together, len(references), 'question')} answers that are equal in every field, and "
+                "the official script leaves those out together: ten equal answers score 0. Give the answers of a "
+                'question an "answer_id" each, from 1 on',
+                "vqa-soft-accuracy" if 2 * together > len(references) else None,
+            )
+        )
+    return concerns
 
-    The built-in ``sum`` compensates rounding from Python 3.12 on; the official script does not, and
-    the result is meant to equal it to the last digit.
-    """
-    total = 0.0
-    for accuracy in accuracies:
-        total += accuracy
-    return 100 * total / len(accuracies)
+
+def _percent(accuracies: Sequence[float]) -> float:
+    """Returns 100 * mean."""
+    return 100 * add_up(accuracies) / len(accuracies)
 
 
 def vqa_accuracy(inputs: EvaluationInput, variant: VqaVariant, key: str) -> dict[str, float]:
@@ -91,7 +120,7 @@ def vqa_accuracy(inputs: EvaluationInput, variant: VqaVariant, key: str) -> dict
         key: Name of the overall score; the others are ``key/<answer type>`` and ``key/question_type/<question type>``,
             each kind in alphabetical order.
     """
-    accuracies = question_accuracies(inputs, variant)
+    accuracies = inputs.shared(_ACCURACIES[variant])
     by_answer_type: dict[str, list[float]] = defaultdict(list)
     by_question_type: dict[str, list[float]] = defaultdict(list)
     for accuracy, reference in zip(accuracies, inputs.references, strict=True):
@@ -107,8 +136,17 @@ def vqa_accuracy(inputs: EvaluationInput, variant: VqaVariant, key: str) -> dict
     return scores
 
 
+_ACCURACIES = {variant: partial(question_accuracies, variant=variant) for variant in get_args(VqaVariant)}
+"""One function a variant, so that an input keeps its accuracies."""
+
+
 def _evaluator(variant: VqaVariant, key: str) -> Evaluator:
-    return Evaluator(partial(vqa_accuracy, variant=variant, key=key), {key: PERCENT})
+    return Evaluator(
+        partial(vqa_accuracy, variant=variant, key=key),
+        {key: PERCENT},
+        check_references=check_answers,
+        each=lambda inputs: {key: [100 * accuracy for accuracy in inputs.shared(_ACCURACIES[variant])]},
+    )
 
 
 VQA_ACCURACY = _evaluator("official", "vqa_accuracy")

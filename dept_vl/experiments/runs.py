@@ -10,12 +10,12 @@ from typing import Any
 from dept_vl.errors import CheckpointError
 from dept_vl.experiments.scores import GENERATE, RESULTS_FILE, read_results
 from dept_vl.inference.evaluate import evaluate_run
+from dept_vl.inference.result_files import settings_sha256
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
-from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 
 
@@ -26,22 +26,19 @@ class FinishedRun:
     Attributes:
         config: Its settings.
         val: Best value of `metric` on ``val``, in the scorer's own scale.
+        metric: The score that picked the best checkpoint.
         test: Scores on ``test``, once `score` has made them.
     """
 
     config: TrainConfig
     val: float
+    metric: str
     test: dict[str, float] | None = None
 
     @property
     def run_dir(self) -> Path:
         """Its folder."""
         return self.config.run_dir
-
-    @property
-    def metric(self) -> str:
-        """The metric that picks the best checkpoint."""
-        return get_task(self.config.task).under(self.config.data.protocol).selection_metric
 
 
 def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: Sequence[Callback] = ()) -> FinishedRun:
@@ -54,12 +51,13 @@ def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: 
     if summary.is_file():
         check_same_settings(config.run_dir, config)
         try:
-            return FinishedRun(config, float(parse_json(read_file(summary))["best_metric"]))
+            ended = parse_json(read_file(summary))
+            return FinishedRun(config, float(ended["best_metric"]), str(ended["metric"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{summary}: not what a finished run writes ({error}); remove it to resume") from None
     result = train(config, data_dir, resume=True, session=session, callbacks=callbacks)
     assert result.progress.best_metric is not None  # the last step evaluates
-    return FinishedRun(config, result.progress.best_metric)
+    return FinishedRun(config, result.progress.best_metric, result.metric_name)
 
 
 def score(run: FinishedRun, data_dir: Path, session: Session) -> FinishedRun:
@@ -70,7 +68,9 @@ def score(run: FinishedRun, data_dir: Path, session: Session) -> FinishedRun:
     """
     path = run.run_dir / RESULTS_FILE
     if path.is_file():
-        return replace(run, test=read_results(path)["metrics"])
+        content = read_results(path)
+        if content.get("settings_sha256") in (None, settings_sha256(run.config)):  # None: of an earlier version
+            return replace(run, test=content["metrics"])
     return replace(run, test=evaluate_run(run.config, data_dir, run.run_dir, session=session).metrics)
 
 

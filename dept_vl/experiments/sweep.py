@@ -27,11 +27,11 @@ from dept_vl.experiments.runs import FinishedRun, finish, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
 from dept_vl.runs.callbacks import Callback
+from dept_vl.runs.selection import read_selection
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_bytes
 from dept_vl.system.processes import process_state
-from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     study.sampler = _sampler(plan.sweep, trial.number)
     values = {key: _suggest(trial, key, space) for key, space in plan.sweep.space.items()}
     config = plan.config(values, folder / _name(trial.number))
-    metric, every = _metric(config), config.loop.eval_every_steps
+    metric, every = read_selection(config, data_dir).metric, config.loop.eval_every_steps
     logger.info("%s of %d: %s", _name(trial.number), plan.num_trials, values)
 
     try:
@@ -239,10 +239,6 @@ class _Reports(Callback):
             raise PrunedError
 
 
-def _metric(config: TrainConfig) -> str:
-    return get_task(config.task).under(config.data.protocol).selection_metric
-
-
 def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
     if isinstance(space, list):
         chosen: Value = trial.suggest_categorical(key, space)
@@ -254,7 +250,7 @@ def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
 
 def _conclude(study: optuna.Study, plan: SweepPlan, folder: Path, data_dir: Path, session: Session) -> SweepResult:
     """Scores the best run and writes table and plot; the process that ends last does."""
-    metric = _metric(plan.config({}))
+    metric = read_selection(plan.config({}), data_dir).metric
     with FileLock(folder / ".lock"):
         trials = tuple(study.get_trials())
         if any(trial.state == TrialState.RUNNING for trial in trials):

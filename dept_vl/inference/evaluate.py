@@ -6,16 +6,33 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dept_vl.data.feature_format import hash_file
-from dept_vl.data.manifest import split_path
-from dept_vl.evaluators import TokenizerName, evaluate
-from dept_vl.evaluators.official_files import write_results
-from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
+from dept_vl.data.manifest import hash_rows, is_complete, read_references, split_path
+from dept_vl.evaluators import (
+    EvaluationInput,
+    Reference,
+    TokenizerName,
+    concerns,
+    evaluator_names,
+    fitting,
+    score,
+    score_each,
+    warn_of,
+)
+from dept_vl.inference.result_files import Destination, choose_destination, files_beside, files_of, settings_sha256
+from dept_vl.inference.results import (
+    EvaluationResult,
+    check_metrics,
+    warn_if_constant,
+    write_answers,
+    write_scores,
+)
 from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_prepared
+from dept_vl.runs.selection import check_best_metric
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
@@ -39,14 +56,16 @@ def evaluate_run(
 ) -> EvaluationResult:
     """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
 
+    Without `output`, nothing of other settings or data is replaced (`choose_destination`).
+
     Args:
         config: The run's settings, overrides laid over them.
         data_dir: Prepared data.
         run_dir: Holds the adapter.
         split: Which split.
-        metrics: Evaluator names; None for the task's own, those that only a trained run is scored with among them.
+        metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
         tokenizer: How captions are tokenised.
-        output: Where the scores go; None for ``results-<split>.json`` in `run_dir`.
+        output: Where the scores go, the rest beside them; None for ``results-<split>.json`` in `run_dir`.
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
         folder: Where predictions and scores go; None for `run_dir`.
@@ -54,30 +73,71 @@ def evaluate_run(
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    names = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
+    asked = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
     check_prepared(config, data_dir, [split])
+    names = _with_fitting(config, data_dir, split, asked, is_asked=metrics is not None)
+    rows_sha256 = hash_rows(data_dir, config.task, split, config.data.protocol)
+    destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
+    if output is None and folder is None:
+        destination = choose_destination(config, run_dir, split, rows_sha256)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
     started = time.perf_counter()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
-    references = parts.references(split)
-    scores = evaluate(names, predictions, references, tokenizer=tokenizer, label_set=parts.task.labels)
-    folder = folder or run_dir
-    files = {"predictions": folder / f"predictions-{split}.json", "scores": output or folder / f"results-{split}.json"}
+    inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
-        parts.task.name, scores, len(references), files, time.perf_counter() - started, parts.model.parameter_budget(),
-        split, parts.task.protocol, parts.decoding.method, shared,
+        parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
+        time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol,
+        parts.decoding.method, shared,
     )  # fmt: skip
     if process_state().is_main_process:
-        ids = parts.datasets[split].example_ids()
-        write_results(result.files["predictions"], dict(zip(ids, predictions, strict=True)), *parts.task.result_keys)
-        write_scores(
-            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
-            config=asdict(config), sha256=_hashes(result, data_dir, run_dir),
-        )  # fmt: skip
+        warn_if_constant(predictions)
+        dataset = parts.datasets[split]
+        by_id = dict(zip(dataset.example_ids(), predictions, strict=True))
+        each = score_each(names, inputs)
+        destination.clear()
+        write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
+        write_scores(result, names, tokenizer, **_describe(config, parts, result, data_dir, run_dir, rows_sha256))
     return result
+
+
+def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[str], *, is_asked: bool) -> list[str]:
+    """Warns of scores that say less than they seem to, and adds those that fit unless others were asked for."""
+    rows = read_references(data_dir, config.task, split, config.data.protocol)
+    found = concerns(names, [Reference(**row) for row in rows])
+    warn_of(found)
+    if is_asked:
+        return names
+    chosen = [config.loop.best_metric] if config.loop.best_metric else []
+    return evaluator_names([*names, *chosen, *fitting(found)])
+
+
+def _describe(
+    config: TrainConfig, parts: RunParts, result: EvaluationResult, data_dir: Path, run_dir: Path, rows_sha256: str
+) -> dict[str, Any]:
+    """Returns what the results file of a run says of it, beside its scores."""
+    from dept_vl.models.adapter.files import read_adapter_config
+
+    assert result.split is not None
+    expected = parts.task.split_sizes.get(result.split)
+    return {
+        "run": str(run_dir),
+        "data_dir": str(data_dir),
+        "decoding": parts.decoding.record(),
+        "config": asdict(config),
+        "sha256": _hashes(result, data_dir, run_dir),
+        "tuner": config.tuner.label,
+        "backbone": asdict(read_adapter_config(run_dir).backbone),
+        "settings_sha256": settings_sha256(config),
+        "data": {
+            "complete": is_complete(data_dir, result.task, result.split, result.protocol),
+            "rows": result.num_scored,
+            "complete_rows": expected.rows if expected else None,
+            "rows_sha256": rows_sha256,
+        },
+    }
 
 
 def check_evaluation(
@@ -99,6 +159,7 @@ def check_evaluation(
     """
     task = get_task(config.task).under(config.data.protocol)
     names = check_metrics(task, metrics or (*task.evaluators, *task.also_scored), tokenizer)
+    check_best_metric(config)
     choose_decoding(config, task, "score" if with_agreement else None)
     require_adapter(run_dir)
     return names

@@ -1,16 +1,23 @@
-"""What an evaluation found, and the file of scores it writes."""
+"""What an evaluation found, and the files it writes: scores, predictions, and answers for people to read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dept_vl.evaluators import TokenizerName, check_available, display_scale
+from dept_vl.evaluators import Reference, TokenizerName, check_available, display_scale, evaluator_names
+from dept_vl.evaluators.official_files import write_results
 from dept_vl.runs.folder import describe_run
-from dept_vl.system.atomic import write_json
-from dept_vl.tasks import Task
+from dept_vl.system.atomic import encode_json, write_json, write_text
+from dept_vl.tasks import Row, Task
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
+"""Files without a version are of format 1: they do not say what their scores are of."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class EvaluationResult:
         task: Task name.
         metrics: Scores in the scorers' own scale, unrounded.
         num_scored: Examples scored, those without a prediction among them.
-        files: Where predictions and scores were written.
+        files: What was written, ``scores``, ``predictions`` and ``answers`` -> where.
         seconds: Time taken.
         budget: Trainable parameters, when a model was evaluated.
         split: The split, when a model was evaluated.
@@ -44,19 +51,50 @@ class EvaluationResult:
 
 def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
     """Returns the evaluators to run, all known and able to run here, before any model is loaded."""
-    names = list(metrics or task.evaluators)
+    names = evaluator_names(metrics or task.evaluators)
     check_available(names, tokenizer)
     return names
 
 
+def write_answers(
+    files: Mapping[str, Path],
+    keys: tuple[str, str],
+    predictions: Mapping[int, str],
+    references: Sequence[Reference],
+    each: Mapping[str, Sequence[float]],
+    inputs: Sequence[Row],
+) -> None:
+    """Writes predictions in the official format and, a line each, with what they answer and what people said.
+
+    Args:
+        files: From `dept_vl.inference.result_files`; without ``predictions`` where those were given.
+        keys: Names of id and text in the official format.
+        predictions: Id to text.
+        references: What people wrote, in the same order.
+        each: Scores of each example, in the same order.
+        inputs: Image and columns of each example, in the same order.
+    """
+    files["answers"].parent.mkdir(parents=True, exist_ok=True)
+    if "predictions" in files:
+        write_results(files["predictions"], predictions, *keys)
+    lines = []
+    for index, ((example_id, text), reference) in enumerate(zip(predictions.items(), references, strict=True)):
+        scores = {name: values[index] for name, values in each.items()}
+        record = {keys[0]: example_id, **inputs[index], keys[1]: text}
+        lines.append(encode_json({**record, "references": list(reference.references), "scores": scores}) + "\n")
+    write_text(files["answers"], "".join(lines))
+
+
 def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer: TokenizerName, **details: Any) -> None:
-    """Writes scores with what is needed to re-make them (`dept_vl.inference.verify`)."""
+    """Writes scores with what they are of and what is needed to re-make them (`dept_vl.inference.verify`)."""
     content = {
+        "format_version": FORMAT_VERSION,
         "task": result.task,
         "split": result.split,
         "protocol": result.protocol,
         "metrics": result.metrics,
         "scale": _describe_scales(result.metrics),
+        "scales": {name: asdict(display_scale(name)) for name in result.metrics if "/" not in name},
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
@@ -75,3 +113,12 @@ def _describe_scales(metrics: Iterable[str]) -> str:
     factors = {name: display_scale(name).factor for name in metrics if "/" not in name}
     printed = ", ".join(f"{name} x {factor:g}" for name, factor in factors.items())
     return f"as the reference implementation returns it, unrounded; reports print {printed}"
+
+
+def warn_if_constant(predictions: Sequence[str]) -> None:
+    """Warns where one text is predicted for everything: correlations count that as 0, other scores say little."""
+    if len(predictions) > 1 and len(set(predictions)) == 1:
+        text = predictions[0] if len(predictions[0]) <= 60 else f"{predictions[0][:57]}..."
+        logger.warning(
+            "all %d predictions are %r; a correlation is undefined then and counts as 0", len(predictions), text
+        )

@@ -9,9 +9,27 @@ from pathlib import Path
 
 from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
+from dept_vl.evaluators import (
+    EvaluationInput,
+    Reference,
+    TokenizerName,
+    align,
+    concerns,
+    evaluator_names,
+    fitting,
+    score,
+    score_each,
+    warn_of,
+)
 from dept_vl.evaluators.official_files import load_results
-from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
+from dept_vl.inference.result_files import files_beside
+from dept_vl.inference.results import (
+    EvaluationResult,
+    check_metrics,
+    warn_if_constant,
+    write_answers,
+    write_scores,
+)
 from dept_vl.tasks import get_task
 
 
@@ -31,10 +49,10 @@ def evaluate_file(
         task_name: The task.
         predictions: The results file.
         references: Official reference files by the names in ``Task.reference_files``.
-        metrics: Evaluator names; None for the task's own.
+        metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
         tokenizer: How captions are tokenised.
         allow_missing: Score absent predictions as empty instead of refusing.
-        output: Where the scores go as JSON; None writes none.
+        output: Where the scores go as JSON, with what each example scored beside them; None writes none.
 
     Raises:
         ConfigError: A reference file was not named, or a metric is unknown.
@@ -47,21 +65,30 @@ def evaluate_file(
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
         raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
+    for name, path in {"predictions": predictions, **references}.items():
+        if output is not None and path.resolve() == output.resolve():
+            raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
     read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
     known = read(**references)
     id_key, text_key = task.result_keys
     texts, aligned = align(
         load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
     )
-    scores = evaluate(names, texts, aligned, tokenizer=tokenizer)
-    result = EvaluationResult(
-        task.name, scores, len(aligned), {"scores": output} if output else {}, time.perf_counter() - started
-    )
+    found = concerns(names, aligned)
+    warn_of(found)
+    names = names if metrics is not None else evaluator_names([*names, *fitting(found)])
+    inputs = EvaluationInput(texts, aligned, tokenizer)
+    scores = score(names, inputs)
+    warn_if_constant(texts)
+    files = {name: path for name, path in files_beside(output).items() if name != "predictions"} if output else {}
+    result = EvaluationResult(task.name, scores, len(aligned), files, time.perf_counter() - started)
     if output:
+        by_id = dict(zip(known, texts, strict=True))
+        write_answers(files, task.result_keys, by_id, aligned, score_each(names, inputs), [{} for _ in aligned])
         scored = {"predictions": predictions, **references}
         write_scores(
             result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
             references={name: str(path) for name, path in references.items()},
-            sha256={name: hash_file(path) for name, path in scored.items()},
+            sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result

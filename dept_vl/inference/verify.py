@@ -9,23 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dept_vl.errors import DataError, MismatchError
+from dept_vl.errors import ConfigError, DataError, MismatchError
 from dept_vl.inference.evaluate import evaluate_run
-from dept_vl.inference.results import EvaluationResult
+from dept_vl.inference.result_files import PLACES, read_scores
+from dept_vl.inference.results import FORMAT_VERSION, EvaluationResult
 from dept_vl.inference.score_file import evaluate_file
 from dept_vl.runs.folder import describe_run
 from dept_vl.settings.load import config_from_tree, overlay_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.bounded_reading import parse_json, read_file
 
-MOVABLE = (
-    "data.dir",
-    "data.image_dir",
-    "data.feature_dir",
-    "model.backbone",
-    "model.image_encoder.model",
-    "data.eval_batch_size",
-)
+MOVABLE = (*PLACES, "data.eval_batch_size")
 """Settings that say where things lie or how fast they go: they may be others than those the results were made with."""
 
 _TOLERANCE = 1e-9
@@ -62,16 +55,18 @@ def read_record(path: Path) -> Record:
     Raises:
         DataError: It cannot be read, or lacks what is needed to make it again, as files of earlier versions do.
     """
-    try:
-        content = parse_json(read_file(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the results: {getattr(error, 'strerror', None) or error}") from None
+    content = read_scores(path)
     kinds: dict[str, type] = {"task": str, "metrics": dict, "evaluators": list, "sha256": dict, "made_by": dict}
     if isinstance(content, dict):
         kinds |= {"config": dict, "run": str, "split": str} if "config" in content else {"references": dict}
     lacking = [
         key for key, kind in kinds.items() if not isinstance(content, dict) or not isinstance(content.get(key), kind)
     ]
+    if isinstance(content, dict) and content.get("format_version", 1) not in (1, FORMAT_VERSION):
+        raise DataError(
+            f"{path}: results of format {content['format_version']!r}, this version reads 1 and {FORMAT_VERSION}; "
+            "take the version of dept-vl that wrote it"
+        )
     if lacking:
         raise DataError(f"{path}: not a results file that can be made again: no {', '.join(lacking)}; score it anew")
     return Record(path, content, content.get("config"))
@@ -104,16 +99,30 @@ def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]
         return _compare(record, result)
 
 
-def verify_file(record: Record) -> list[str]:
-    """Scores the recorded predictions file again; see `verify_run`."""
-    content = record.content
-    if not isinstance(content.get("predictions"), str):
+def verify_file(record: Record, moved: Mapping[str, Path] | None = None) -> list[str]:
+    """Scores the recorded predictions file again; see `verify_run`.
+
+    Args:
+        record: From `read_record`.
+        moved: ``predictions`` or a name of ``Task.reference_files`` -> where that file lies now. One that lies neither
+            there nor where it was is looked for beside the results.
+
+    Raises:
+        MismatchError, ConfigError, DataError: As `verify_run`.
+    """
+    content, moved = record.content, moved or {}
+    recorded = {"predictions": content.get("predictions"), **content["references"]}
+    if not isinstance(recorded["predictions"], str):
         raise DataError(f"{record.path}: does not say which predictions were scored")
+    unknown = moved.keys() - recorded.keys()
+    if unknown:
+        raise ConfigError(f"--{min(unknown)}: is none of the files that were scored ({', '.join(recorded)})")
+    files = {name: moved.get(name) or _find(Path(str(path)), record.path.parent) for name, path in recorded.items()}
     with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
         result = evaluate_file(
             content["task"],
-            Path(content["predictions"]),
-            {str(name): Path(str(path)) for name, path in content["references"].items()},
+            files.pop("predictions"),
+            files,
             metrics=content["evaluators"],
             tokenizer=content.get("caption_tokenizer", "ptb"),
             allow_missing=bool(content.get("allow_missing")),
@@ -122,22 +131,29 @@ def verify_file(record: Record) -> list[str]:
         return _compare(record, result)
 
 
+def _find(path: Path, beside: Path) -> Path:
+    """Returns a recorded file, or the one of its name beside the results where it is there alone."""
+    other = beside / path.name
+    return other if not path.exists() and other.is_file() else path
+
+
 def _compare(record: Record, result: EvaluationResult) -> list[str]:
     before, now = record.content, read_record(result.files["scores"]).content
     problems = []
     for name in ("task", "split", "protocol", "num_scored", "decode", "decoding", "evaluators", "caption_tokenizer"):
         if before.get(name) != now.get(name):
             problems.append(f"{name}: recorded {before.get(name)!r}, now {now.get(name)!r}")
-    for name in sorted({*before["sha256"], *now["sha256"]}):
-        a, b = before["sha256"].get(name), now["sha256"].get(name)
-        if a != b:
-            problems.append(f"sha256 of {name}: recorded {a}, now {b}")
+    hashes, notes = _compare_hashes(before, now)
+    problems += hashes
     for name in sorted({*before["metrics"], *now["metrics"]}):
         a, b = before["metrics"].get(name), now["metrics"].get(name)
         if not _is_same_score(a, b):
             problems.append(f"{name}: recorded {a!r}, now {b!r}")
+    if problems and notes:
+        problems += notes
+        notes = []
     ours = describe_run()
-    notes = [
+    notes += [
         f"{name} was {was}, is {ours['versions'].get(name)}"
         for name, was in dict(before["made_by"].get("versions") or {}).items()
         if was != ours["versions"].get(name)
@@ -151,6 +167,26 @@ def _compare(record: Record, result: EvaluationResult) -> list[str]:
         why = f"\n  (beside that, {'; '.join(notes)})" if notes else ""
         raise MismatchError(f"{record.path}: made again, it differs:\n  " + "\n  ".join(problems) + why)
     return notes
+
+
+def _compare_hashes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Returns what differs, and what may differ without a difference: the data's file where its rows are equal.
+
+    Format 1 has the hash of the data's file alone, which depends on where the images lay when it was prepared.
+    """
+    problems, notes = [], []
+    rows = [data.get("rows_sha256") for content in (before, now) if isinstance(data := content.get("data"), dict)]
+    for name in sorted({*before["sha256"], *now["sha256"]}):
+        a, b = before["sha256"].get(name), now["sha256"].get(name)
+        has_rows = name == "data" and len(rows) == 2 and None not in rows
+        if has_rows:
+            a, b = rows
+        text = f"sha256 of {name}: recorded {a}, now {b}"
+        if a != b and name == "data" and not has_rows:
+            notes.append(f"{text} (of the file, which names the folder of the images; its rows were not recorded)")
+        elif a != b:
+            problems.append(text)
+    return problems, notes
 
 
 def _is_same_score(before: object, now: object) -> bool:

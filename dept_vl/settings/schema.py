@@ -122,6 +122,10 @@ class LoopConfig:
     eval_rows: Annotated[
         int | None, Field(ge=1, description="evaluate on the first so many val rows while training; null: all")
     ] = None
+    best_metric: Annotated[
+        str | None,
+        Field(description="score that picks the best checkpoint, such as exact_match; null: the task's, where it fits"),
+    ] = None
     accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
     precision: Annotated[
         Literal["float32", "bf16"], Field(description="'bf16': autocast, trainable tensors stay float32")

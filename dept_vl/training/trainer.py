@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import evaluate
+from dept_vl.evaluators import EvaluationInput, score
 from dept_vl.inference.answer import Answerer, predict_split
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget
@@ -32,6 +32,7 @@ from dept_vl.runs.folder import (
 )
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
+from dept_vl.runs.selection import choose_selection
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
@@ -76,7 +77,7 @@ def train(
     session: Session | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter with the best primary metric.
+    """Trains on the ``train`` split, evaluating on ``val``; keeps the adapter that `choose_selection` finds best.
 
     Args:
         config: The resolved settings.
@@ -148,6 +149,7 @@ class Trainer:
         self.train_set, self.val_set = (self.parts.datasets[split] for split in ("train", "val"))
         check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
         self.val_references = self.parts.references("val", config.loop.eval_rows)
+        self.selection = choose_selection(config, self.task, self.val_references)
         self.answerer = Answerer(self.model, self.parts.codec, self.parts.visual.get("val"), self.parts.decoding)
         groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, groups, config.optim)
@@ -215,7 +217,7 @@ class Trainer:
         result = TrainResult(
             self.task.name,
             self.run_dir,
-            self.task.selection_metric,
+            self.selection.metric,
             self.progress,
             self.model.parameter_budget(),
             self.answerer.decoding.method,
@@ -240,7 +242,7 @@ class Trainer:
             if self._is_stopped_early():
                 logger.info(
                     "no better %s in %d evaluations: stopping",
-                    self.task.selection_metric,
+                    self.selection.metric,
                     self.progress.evals_since_best,
                 )
                 break
@@ -346,7 +348,7 @@ class Trainer:
 
     def _best_text(self) -> dict[str, str]:
         best = self.progress.best_metric
-        return {} if best is None else {f"best {self.task.selection_metric}": f"{best:.3f}"}
+        return {} if best is None else {f"best {self.selection.metric}": f"{best:.3f}"}
 
     def _evaluate(self) -> dict[str, float]:
         """Scores the validation split and keeps the adapter if it is the best so far."""
@@ -358,8 +360,9 @@ class Trainer:
             num_workers=config.data.num_workers,
             limit=config.loop.eval_rows,
         )
-        metrics = evaluate(self.task.evaluators, predictions, self.val_references, label_set=self.task.labels)
-        value, best = metrics[self.task.selection_metric], self.progress.best_metric
+        inputs = EvaluationInput(predictions, self.val_references)
+        metrics = score(self.selection.evaluators, inputs, label_set=self.task.labels)
+        value, best = metrics[self.selection.metric], self.progress.best_metric
         if best is None or value > best:
             self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
             if self._is_main:

@@ -1,3 +1,4 @@
+import gc
 import gzip
 import json
 import logging
@@ -37,6 +38,19 @@ def test_scores_equal_pycocoevalcap_with_java(tokenizer):
 def test_meteor_equals_pycocoevalcap():
     scores = evaluate(["meteor"], PREDICTIONS, REFERENCES)
     assert scores == pytest.approx({"METEOR": GOLDENS["scores"]["METEOR"]}, abs=1e-12)
+
+
+@pytest.mark.parametrize("says", ["Error: Unable to access jarfile meteor-1.5.jar", ""])
+def test_a_java_program_that_breaks_off_is_a_message_with_its_last_words(says, tmp_path, monkeypatch, capfd):
+    """A stand-in for a Java that is broken or too old: it says so and ends."""
+    java = tmp_path / "java"
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ConfigError, match=f"METEOR's Java program failed .*{says}.*check `java -version`"):
+        evaluate(["meteor"], PREDICTIONS, REFERENCES)
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def cider_d(predictions, references, sigma=6.0):

@@ -8,7 +8,17 @@ from importlib.resources import files
 import pytest
 
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import EVALUATORS, Reference, Scale, display_scale, evaluate
+from dept_vl.evaluators import (
+    EVALUATORS,
+    EvaluationInput,
+    Reference,
+    Scale,
+    display_scale,
+    evaluate,
+    evaluator_name,
+    score_each,
+    score_name,
+)
 
 PREDICTIONS = ["1", "0", "0", "2"]
 REFERENCES = [
@@ -36,6 +46,45 @@ def test_every_evaluator_gives_the_finite_scores_it_declares(name):
     assert all(math.isfinite(value) for value in scores.values())
     for key in scores:
         assert display_scale(key) == EVALUATORS[name].scores[key.split("/")[0]]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, [])) for name in EVALUATORS])
+def test_every_example_has_its_own_score_unless_an_evaluator_has_none(name):
+    each = score_each([name], EvaluationInput(PREDICTIONS, REFERENCES))
+    assert (EVALUATORS[name].each is None) == (each == {})
+    assert all(len(values) == len(PREDICTIONS) for values in each.values())
+    for key in each.keys() - {"correct"}:
+        mean = sum(each[key]) / len(PREDICTIONS)
+        if key.startswith(("BLEU", "METEOR")):  # of the corpus, not means
+            continue
+        assert mean == pytest.approx(evaluate([name], PREDICTIONS, REFERENCES)[key])
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_an_evaluator_is_found_by_its_name_and_its_scores_in_any_case(name):
+    assert evaluator_name(name) == evaluator_name(name.upper()) == evaluator_name(f" {name} ") == name
+    for printed in EVALUATORS[name].scores:
+        owner = evaluator_name(printed)
+        assert printed in EVALUATORS[owner].scores
+        assert evaluator_name(printed.upper()) == evaluator_name(printed.lower()) == owner
+        assert score_name(printed.lower()) == printed
+
+
+def test_scores_of_one_evaluator_run_it_once():
+    assert list(evaluate(["CIDEr", "BLEU-4", "bleu-1", "ROUGE-L"], PREDICTIONS, REFERENCES)) == list(
+        evaluate(["cider", "bleu", "rouge-l"], PREDICTIONS, REFERENCES)
+    )
+
+
+def test_an_evaluators_name_stands_for_its_first_score():
+    assert [score_name(name) for name in ("cider", "exact-match", "multirc", "F1")] == [
+        "CIDEr", "exact_match", "f1a", "f1",
+    ]  # fmt: skip
+
+
+def test_a_near_name_is_suggested_in_any_case():
+    with pytest.raises(ConfigError, match="unknown evaluator 'CIDR'; did you mean 'cider'"):
+        evaluator_name("CIDR")
 
 
 @pytest.mark.parametrize("name", EVALUATORS)

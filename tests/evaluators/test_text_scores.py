@@ -3,13 +3,15 @@
 import json
 import re
 import string
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from dept_vl.errors import DataError
 from dept_vl.evaluators import Reference, evaluate
@@ -74,6 +76,46 @@ def test_an_undefined_correlation_is_0():
     assert evaluate(["spearman"], ["1.0"], references(["1.0"])) == {"spearman": 0.0}
     with pytest.raises(DataError, match="reference 'high' is not a number"):
         evaluate(["pearson"], ["1.0"], references(["high"]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_labels_score_as_scikit_learn_scores_them(seed):
+    rng = np.random.default_rng(seed)
+    size, classes = int(rng.integers(2, 60)), int(rng.integers(2, 5))
+    golds = [str(label) for label in rng.integers(0, classes, size)]
+    predictions = [gold if rng.random() < 0.5 else str(rng.integers(0, classes + 1)) for gold in golds]
+    scores = evaluate(["matthews-correlation", "cb"], predictions, references(golds))
+    macro = f1_score(golds, predictions, labels=["0", "1", "2"], average="macro", zero_division=0.0)
+    assert scores["matthews_correlation"] == pytest.approx(matthews_corrcoef(golds, predictions), abs=1e-15)
+    assert scores["f1_macro"] == pytest.approx(macro, abs=1e-15)
+    assert scores["accuracy"] == accuracy_score(golds, predictions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_numbers_correlate_as_scipy_correlates_them(seed):
+    rng = np.random.default_rng(seed)
+    golds = np.round(rng.normal(size=int(rng.integers(3, 60))), int(rng.integers(0, 3)))  # with ties
+    numbers = np.round(golds * rng.normal() + rng.normal(size=len(golds)) + 1e3 * rng.integers(0, 2), 1)
+    scores = evaluate(["pearson", "spearman"], [str(n) for n in numbers], references([str(g) for g in golds]))
+    assert scores["pearson"] == pytest.approx(pearsonr(golds, numbers)[0], abs=1e-12)
+    assert scores["spearman"] == pytest.approx(spearmanr(golds, numbers)[0], abs=1e-12)
+
+
+def test_numbers_too_large_to_square_correlate_without_a_warning(recwarn):
+    numbers = ["1e300", "-1e300", "2", "5e299"]
+    expected = pearsonr([1, 2, 3, 4], [float(n) for n in numbers])[0]
+    assert evaluate(["pearson"], numbers, references(["1", "2", "3", "4"]))["pearson"] == pytest.approx(expected)
+    assert evaluate(["pearson"], ["1e308", "1e308", "-1e308"], references(["1", "2", "3"]))["pearson"] == 0.0
+    assert not recwarn.list
+
+
+def test_the_package_imports_neither_scikit_learn_nor_scipy():
+    code = (
+        "import sys; from dept_vl.evaluators import *; r = [Reference([x]) for x in '012']; "
+        "evaluate(['accuracy', 'cb', 'matthews-correlation', 'pearson', 'spearman'], ['0', '2', '1'], r); "
+        "print([m for m in ('sklearn', 'scipy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_multirc_f1a_and_exact_match_over_questions():

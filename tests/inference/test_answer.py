@@ -182,7 +182,9 @@ def test_train_evaluate_and_predict_a_text_task(folder, text_data, tmp_path, cap
     code, out, error = run(capsys, "eval", "--checkpoint", run_dir, "--decode.method", "generate")
     assert code == 0, error
     assert "decode: generate" in out
-    assert json.loads((run_dir / "results-test.json").read_text())["decode"] == "generate"
+    (other,) = run_dir.glob("results-test-*.json")  # other settings than the run's own replace nothing of it
+    assert json.loads(other.read_text())["decode"] == "generate"
+    assert json.loads((run_dir / "results-test.json").read_text()) == results
     output = tmp_path / "answers.jsonl"
     code, out, error = run(
         capsys, "predict", "--checkpoint", run_dir, "--column", "question=is the cube red ?", "--output", output

@@ -55,6 +55,57 @@ def test_a_moved_run_and_moved_data_are_found(scored, copy, tmp_path, capsys):
     assert run("eval", "--verify", copy / "results-test.json", "--data-dir", tmp_path / "data") == 0
 
 
+def prepared_elsewhere(scored, folder):
+    """Writes the rows of the test split as somebody else would prepare them, whose images lie in another folder."""
+    from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
+    from tests.conftest import tiny_vqa_rows
+
+    shutil.copytree(scored / "data", folder)
+    schema = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
+    write_split(folder / "vqa", SplitInfo("vqa", "test", "/home/somebody/images"), schema, tiny_vqa_rows(20, 3))
+    return folder
+
+
+def test_it_is_made_again_after_data_and_run_have_moved(tmp_path, t5_folder, tiny_data, capsys):
+    shutil.copytree(tiny_data, tmp_path / "data")
+    words = ["--data-dir", tmp_path / "data", "--output-dir", tmp_path / "run", "--model.backbone", t5_folder]
+    assert run("train", "--task", "vqa", *words, *TINY) == 0
+    assert run("eval", "--checkpoint", tmp_path / "run") == 0
+    (tmp_path / "run").rename(tmp_path / "run-moved")
+    (tmp_path / "data").rename(tmp_path / "data-moved")
+    words = ["--verify", tmp_path / "run-moved" / "results-test.json", "--data-dir", tmp_path / "data-moved"]
+    assert run("eval", *words) == 0
+    assert "verified: " in capsys.readouterr().out
+
+
+def test_it_is_made_again_by_who_prepared_the_same_rows_elsewhere(scored, copy, tmp_path, capsys):
+    data = prepared_elsewhere(scored, tmp_path / "data")
+    assert (data / "vqa" / "test.parquet").read_bytes() != (scored / "data" / "vqa" / "test.parquet").read_bytes()
+    assert run("eval", "--verify", copy / "results-test.json", "--data-dir", data) == 0
+    assert "sha256 of data" not in capsys.readouterr().out
+
+
+def as_format_1(content):
+    """What an earlier version wrote: nothing of what the scores are of."""
+    for key in ("format_version", "data", "backbone", "tuner", "settings_sha256", "scales"):
+        del content[key]
+
+
+def test_results_of_format_1_are_made_again_and_their_hash_of_the_file_is_a_note(scored, copy, tmp_path, capsys):
+    edit(copy / "results-test.json", as_format_1)
+    assert run("eval", "--verify", copy / "results-test.json") == 0
+    assert "sha256 of data" not in capsys.readouterr().out
+    data = prepared_elsewhere(scored, tmp_path / "data")
+    assert run("eval", "--verify", copy / "results-test.json", "--data-dir", data) == 0
+    assert "note: sha256 of data: recorded " in capsys.readouterr().out
+
+
+def test_results_of_a_later_format_are_refused(copy, capsys):
+    edit(copy / "results-test.json", lambda content: content.update(format_version=3))
+    assert run("eval", "--verify", copy / "results-test.json") == 2
+    assert "results of format 3, this version reads 1 and 2" in capsys.readouterr().err
+
+
 def test_an_altered_score_is_named(copy, capsys):
     edit(copy / "results-test.json", lambda content: content["metrics"].update(vqa_accuracy=99.5))
     assert run("eval", "--verify", copy / "results-test.json") == 1
@@ -105,6 +156,24 @@ def test_scores_of_a_predictions_file_are_made_again(file_scores, capsys):
     assert set(content["sha256"]) == {"predictions", "questions", "annotations"}
     assert content["evaluators"] == ["vqa-accuracy-legacy-vlt5"]
     assert run("eval", "--verify", file_scores / "scores.json") == 0
+
+
+def test_scored_files_that_were_moved_are_found_beside_the_scores_or_named(file_scores, tmp_path, capsys):
+    moved = file_scores / "moved"
+    moved.mkdir()
+    for name in ("scores.json", "p.json"):
+        (file_scores / name).rename(moved / name)
+    (file_scores / "raw").rename(file_scores / "gone")
+    assert run("eval", "--verify", moved / "scores.json") == 2
+    assert "cannot be read" in capsys.readouterr().err
+    words = ["--questions", file_scores / "gone" / "v2_OpenEnded_mscoco_train2014_questions.json"]
+    words += ["--annotations", file_scores / "gone" / "v2_mscoco_train2014_annotations.json"]
+    assert run("eval", "--verify", moved / "scores.json", *words) == 0
+
+
+def test_a_file_that_was_not_scored_is_refused(file_scores, capsys):
+    assert run("eval", "--verify", file_scores / "scores.json", "--references", "x.json") == 2
+    assert "--references: is none of the files that were scored" in capsys.readouterr().err
 
 
 def test_an_altered_predictions_file_is_named(file_scores, capsys):
