@@ -64,7 +64,8 @@ def test_scores_say_what_they_are_of(folder, run_dir):
     assert content["backbone"]["d_model"] == 16
     assert len(content["backbone"]["weights_sha256"]) == 64
     assert content["tuner"] == "dept"
-    assert content["scales"] == {"vqa_accuracy": {"factor": 1.0, "text": "of 100"}}
+    names = ("vqa_accuracy", "vqa_accuracy_legacy_vlt5")
+    assert content["scales"] == dict.fromkeys(names, {"factor": 1.0, "text": "of 100"})
     assert content["settings_sha256"] == settings_sha256(load_config(run_dir / "config.yaml"))
 
 
