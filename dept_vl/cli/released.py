@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, refuse_settings
+from dept_vl.cli.settings import add_command, next_command, refuse_settings
 
 
 def _add_import(commands: Any) -> None:
@@ -44,6 +44,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         f"imported: {options.out} ({adapter.tuner.name} for {adapter.task} on {adapter.backbone.name}, "
         f"{', '.join(f'{name} = {fact}' for name, fact in adapter.facts.items())})"
     )
+    print(next_command("eval", "--task", adapter.task, "--checkpoint", options.out))
 
 
 def _add_export(commands: Any) -> None:

@@ -11,7 +11,7 @@ from dept_vl.errors import CheckpointError
 from dept_vl.experiments.scores import GENERATE, RESULTS_FILE, read_results
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.runs.callbacks import Callback
-from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings
+from dept_vl.runs.folder import SUMMARY_FILE, check_resumable
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
@@ -52,7 +52,7 @@ def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: 
     """
     summary = config.run_dir / SUMMARY_FILE
     if summary.is_file():
-        check_same_settings(config.run_dir, config)
+        check_resumable(config.run_dir, config)
         try:
             return FinishedRun(config, float(parse_json(read_file(summary))["best_metric"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

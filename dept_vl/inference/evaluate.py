@@ -16,6 +16,7 @@ from dept_vl.inference.results import EvaluationResult, check_metrics, write_sco
 from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_prepared
+from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
@@ -74,8 +75,9 @@ def evaluate_run(
         ids = parts.datasets[split].example_ids()
         write_results(result.files["predictions"], dict(zip(ids, predictions, strict=True)), *parts.task.result_keys)
         write_scores(
-            result, names, tokenizer, run=str(run_dir), data_dir=str(data_dir), decoding=parts.decoding.record(),
-            config=asdict(config), sha256=_hashes(result, data_dir, run_dir),
+            result, names, tokenizer, run=str(run_dir.absolute()), data_dir=str(data_dir.absolute()),
+            decoding=parts.decoding.record(), config=asdict(absolute_config(config)),
+            sha256=_hashes(result, data_dir, run_dir),
         )  # fmt: skip
     return result
 
