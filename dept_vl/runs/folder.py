@@ -166,9 +166,9 @@ def _take_up(folder: Path, config: TrainConfig) -> None:
     check_resumable(folder, config)
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
-    text = dump_config(absolute_config(config))
-    if (folder / RUN_CONFIG_FILE).read_text(encoding="utf-8") != text:
-        write_text(folder / RUN_CONFIG_FILE, text)
+    earlier, now = (_flatten(nested_settings(settings)) for settings in (read_run_config(folder), config))
+    if any(now[key] != earlier.get(key) for key in now if changes_no_number(key)):
+        write_text(folder / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
 
 
 def read_run_config(folder: Path) -> TrainConfig:
