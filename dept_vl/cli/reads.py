@@ -33,7 +33,7 @@ _ANSWERS = (
 )
 """What a trained run's answers depend on; the method's name finds the run's default folder."""
 
-_READS: dict[str, Collection[str]] = {
+READS: dict[str, Collection[str]] = {
     "eval": (
         *_ANSWERS,
         "data.dir",
@@ -62,9 +62,9 @@ _INSTEAD = {
 
 def reads(command: str, key: str) -> bool:
     """Returns whether a command reads a setting, or a setting of a group, by its dotted key."""
-    if command not in _READS:
+    if command not in READS:
         return True
-    return any(key == own or key.startswith(f"{own}.") or own.startswith(f"{key}.") for own in _READS[command])
+    return any(key == own or key.startswith(f"{own}.") or own.startswith(f"{key}.") for own in READS[command])
 
 
 def refuse_unread(command: str, key: str, flag: str, known: Collection[str]) -> None:

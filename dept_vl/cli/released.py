@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         options.folder,
         options.out,
         task=options.task,
-        backbone=options.backbone,
+        backbone=options.backbone and os.path.expanduser(options.backbone),
         prompt_only=options.prompt_only,
         overwrite=options.overwrite,
     )

@@ -108,7 +108,8 @@ class _HelpWithSettings(argparse.Action):
         command = namespace.reading
         _show_choices(parser)
         print(parser.format_help())
-        print("settings (--dotted.key value; also keys of a --config file): type, default, meaning\n")
+        file = "" if command in _OF_A_RUN else "; also keys of a --config file"
+        print(f"settings (--dotted.key value{file}): type, default, meaning\n")
         print(describe_settings(lambda key: reads(command, key)))
         parser.exit()
 

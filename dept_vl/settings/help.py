@@ -29,6 +29,8 @@ class Setting:
     def line(self, key: str) -> str:
         """Returns the line of help of the setting with a dotted key."""
         only = f" [{', '.join(self.only)}]" if self.only else ""
+        if "." not in key:
+            key = key.replace("_", "-")  # a short flag
         return f"  --{key:<34} {self.kind:<28} {self.default:<16} {self.text}{only}"
 
 

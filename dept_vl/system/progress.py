@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LINE_EVERY_S = 30.0
+LINE_EVERY_S = 60.0
 """Seconds between the plain lines of a piece of work."""
 
 _SWITCH = "TQDM_DISABLE"

@@ -80,7 +80,28 @@ def test_an_earlier_run_s_relative_path_is_explained_when_it_is_resumed(typed, t
     assert "the run has 'data' (seen from the folder it was started in), asked for" in capsys.readouterr().err
 
 
-def test_a_tilde_is_the_home_folder_in_every_flag(typed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("prepare --task vqa --raw ~/absent --out ~/data", "/absent: no such folder of raw files"),
+        ("train --config ~/absent.yaml", "/absent.yaml: cannot read"),
+        ("cache-features --verify ~/absent", "/absent/index.json: no such file"),
+        ("import-released ~/absent --out ~/run", "/absent: no released adapter here"),
+        ("report --paper table1 ~/absent", "/absent: holds no test scores"),
+        ("eval --verify=~/absent", "/absent: cannot read the results"),
+        ("train --data-dir x --init-from ~/absent --model.backbone demo", "/absent: no adapter here"),
+        ("transfer --target cola --sources mnli --source-runs mnli=~/absent --data-dir x", "/absent: no adapter there"),
+    ],
+)
+def test_a_tilde_is_the_home_folder_in_every_command(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    assert f"{tmp_path}{said}" in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_tilde_is_the_home_folder_in_settings_too(typed, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "started"))
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")

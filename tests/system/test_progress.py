@@ -33,12 +33,12 @@ def test_a_line_now_and_then_says_what_is_done_and_how_long_the_rest_takes(lines
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with Meter(1_000, "predict", "rows") as meter:
         for _ in range(10):
-            clock[0] += 10
+            clock[0] += 20
             meter.add(100)
     assert lines.messages == [
-        "predict: 300 of 1,000 rows, 70 s left",
-        "predict: 600 of 1,000 rows, 40 s left",
-        "predict: 900 of 1,000 rows, 10 s left",
+        "predict: 300 of 1,000 rows, 2 min left",
+        "predict: 600 of 1,000 rows, 80 s left",
+        "predict: 900 of 1,000 rows, 20 s left",
     ]
     assert capsys.readouterr().err == ""
 
