@@ -40,12 +40,11 @@ def chosen_trackers(asked: Sequence[str] | None) -> list[str]:
 class RunLog:
     """Appends to a run's metrics; on the main process of a launch only."""
 
-    def __init__(self, run_dir: Path, last_step: int, trackers: Sequence[str] | None = None) -> None:
-        """Opens the log of a run that has done `last_step` steps; what TensorBoard has after them is hidden.
+    def __init__(self, run_dir: Path, trackers: Sequence[str] | None = None) -> None:
+        """Starts the trackers that have a place of their own; nothing is written to the run's folder yet.
 
         Args:
-            run_dir: The run's folder.
-            last_step: Its last step.
+            run_dir: The run's folder, which need not be there.
             trackers: ``loop.trackers``.
 
         Raises:
@@ -53,13 +52,21 @@ class RunLog:
         """
         self._path = run_dir / METRICS_FILE
         self._folder = run_dir / TENSORBOARD
-        self._trackers: list[Any] = []
-        for name in chosen_trackers(trackers):
-            if name == TENSORBOARD and not is_utf8(run_dir):
-                logger.warning("%r: TensorBoard cannot write to a folder whose name is not UTF-8", str(run_dir))
-                continue
+        names = chosen_trackers(trackers)
+        self._has_board = TENSORBOARD in names
+        self._trackers = [_start(name, _PROJECT, name=run_dir.name) for name in names if name != TENSORBOARD]
+
+    def open(self, last_step: int) -> None:
+        """Goes on after the `last_step` steps that the run has done; what TensorBoard has after them is hidden.
+
+        Raises:
+            OSError: TensorBoard's folder cannot be written.
+        """
+        if self._has_board and not is_utf8(self._folder):
+            logger.warning("%r: TensorBoard cannot write to a folder whose name is not UTF-8", str(self._folder.parent))
+        elif self._has_board:
             with naming(self._folder):
-                self._trackers.append(_start(name, run_dir, last_step))
+                self._trackers.append(_start(TENSORBOARD, TENSORBOARD, self._folder.parent, purge_step=last_step + 1))
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line.
@@ -84,22 +91,19 @@ class RunLog:
                 tracker.finish()
 
 
-def _start(name: str, run_dir: Path, last_step: int) -> Any:
-    """Starts one of accelerate's trackers."""
+def _start(kind: str, /, *arguments: Any, **options: Any) -> Any:
+    """Starts one of accelerate's trackers, made with some arguments."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise ConfigError(f"loop.trackers: the accelerate installed here has no tracker {name!r}; install a newer one")
-    if name == TENSORBOARD:
-        tracker = LOGGER_TYPE_TO_CLASS[name](TENSORBOARD, run_dir, purge_step=last_step + 1)
-    else:
-        tracker = LOGGER_TYPE_TO_CLASS[name](_PROJECT, name=run_dir.name)
+    if kind not in LOGGER_TYPE_TO_CLASS:
+        raise ConfigError(f"loop.trackers: the accelerate installed here has no tracker {kind!r}; install a newer one")
+    tracker = LOGGER_TYPE_TO_CLASS[kind](*arguments, **options)
     try:
         tracker.start()
     except OSError:
         raise
     except Exception as error:  # whatever a service's client raises: no account, no network
-        raise ConfigError(f"loop.trackers: {name!r} does not start: {error}") from error
+        raise ConfigError(f"loop.trackers: {kind!r} does not start: {error}") from error
     return tracker
 
 

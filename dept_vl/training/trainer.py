@@ -157,12 +157,14 @@ class Trainer:
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
         start = self._warm_start(resume=resume)
+        self.log = RunLog(config.run_dir, config.loop.trackers) if self._is_main else None
         if lock is not None and self._is_main:
             lock.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
-        self.log = RunLog(self.run_dir, self.progress.step, config.loop.trackers) if self._is_main else None
+        if self.log:
+            self.log.open(self.progress.step)
         self.meter = Meter(
             config.loop.max_steps, f"train {self.task.name}", "steps",
             initial=self.progress.step, is_shown=self._is_main, has_notes=True,

@@ -5,10 +5,12 @@ import sys
 from importlib import metadata
 
 import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.log import RunLog, chosen_trackers, describe_score
+from dept_vl.system.extras import EXTRAS
 from dept_vl.system.processes import process_state
 
 
@@ -19,7 +21,9 @@ def run_dir(tmp_path):
 
 
 def test_a_line_goes_to_the_file_and_to_tensorboard(run_dir):
-    log = RunLog(run_dir, 0)
+    log = RunLog(run_dir)
+    assert list(run_dir.iterdir()) == []
+    log.open(0)
     log.record(3, {"loss": 0.5, "lr/soft_prompt": 0.25})
     log.close()
     assert json.loads((run_dir / "metrics.jsonl").read_text()) == {"step": 3, "loss": 0.5, "lr/soft_prompt": 0.25}
@@ -29,7 +33,8 @@ def test_a_line_goes_to_the_file_and_to_tensorboard(run_dir):
 
 
 def test_no_tracker_writes_the_file_alone(run_dir):
-    log = RunLog(run_dir, 0, [])
+    log = RunLog(run_dir, [])
+    log.open(0)
     log.record(1, {"loss": 0.5})
     log.close()
     assert [path.name for path in run_dir.iterdir()] == ["metrics.jsonl"]
@@ -53,6 +58,23 @@ def test_a_tracker_that_is_asked_for_and_not_there_names_its_extra(without_tenso
     )
     with pytest.raises(ConfigError, match=message):
         chosen_trackers(["tensorboard"])
+
+
+def test_a_tracker_that_does_not_start_is_a_message_and_leaves_no_folder(monkeypatch, run_dir):
+    class Service:
+        def __init__(self, project, name):
+            self.what = (project, name)
+
+        def start(self):
+            raise RuntimeError(f"no account for {self.what}")
+
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "trackio", Service)
+    monkeypatch.setitem(EXTRAS, "trackio", ())
+    with pytest.raises(
+        ConfigError, match=r"loop\.trackers: 'trackio' does not start: no account for \('dept-vl', 'mine'"
+    ):
+        RunLog(run_dir / "mine", ["trackio"])
+    assert list(run_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize(
