@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: 
             return FinishedRun(config, float(parse_json(read_file(summary))["best_metric"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{summary}: not what a finished run writes ({error}); remove it to resume") from None
+    logger.info("training %s", config.run_dir)
     result = train(config, data_dir, resume=True, session=session, callbacks=callbacks)
     assert result.progress.best_metric is not None  # the last step evaluates
     return FinishedRun(config, result.progress.best_metric)

@@ -60,8 +60,8 @@ def evaluate_file(
     if output:
         scored = {"predictions": predictions, **references}
         write_scores(
-            result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
-            references={name: str(path) for name, path in references.items()},
+            result, names, tokenizer, predictions=str(predictions.absolute()), allow_missing=allow_missing,
+            references={name: str(path.absolute()) for name, path in references.items()},
             sha256={name: hash_file(path) for name, path in scored.items()},
         )  # fmt: skip
     return result

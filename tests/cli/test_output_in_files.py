@@ -55,11 +55,15 @@ def test_training_scoring_and_answering(fresh_process, label_data, steps, tmp_pa
 
 def test_images_prepared_and_encoded(fresh_process, tmp_path):
     write_raw(tmp_path / "raw")
+    (tmp_path / "images").mkdir()
+    for folder in ("train2014", "val2014"):
+        (tmp_path / "raw" / folder).rename(tmp_path / "images" / folder)
+    prepare = ["prepare", "--task", "vqa", "--raw", tmp_path / "raw", "--out", tmp_path / "data", "--no-image-check"]
     commands = [
-        ["prepare", "--task", "vqa", "--raw", tmp_path / "raw", "--out", tmp_path / "data"],
+        prepare,
         [
             "cache-features", "--data-dir", tmp_path / "data", "--model.image_encoder.model", "demo", "--workers", "0",
-            "--model.image_encoder.pooled_grid", "null", "--batch-size", "2",
+            "--model.image_encoder.pooled_grid", "null", "--batch-size", "2", "--data.image_dir", tmp_path / "images",
         ],
     ]  # fmt: skip
     assert fresh_process.run(_run_all, commands) == 0, fresh_process.printed()
@@ -85,6 +89,8 @@ def test_several_runs(fresh_process, label_data, steps, tmp_path):
     printed = fresh_process.printed()
     check_lines(printed)
     assert printed.count("on val") >= 8
+    for run in ("sweep/trial-0001", "seeds/seed-0", "seeds/seed-1"):
+        assert f"training {tmp_path / run}\n" in printed
     ends = re.findall(r"^next: dept-vl (.*)$", printed, re.MULTILINE)
     assert ends[0].startswith(f"eval --task cola --checkpoint {tmp_path / 'sweep'}/trial-000")
     assert ends[1] == f"eval --task cola --checkpoint {tmp_path / 'seeds'}/seed-0"
