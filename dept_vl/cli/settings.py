@@ -204,7 +204,7 @@ def load_settings(
         overrides: Dotted settings.
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
-    from dept_vl.runs.folder import describe_other
+    from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
     from dept_vl.settings.demo import demo_settings
     from dept_vl.settings.load import load_config, overlay_config
     from dept_vl.tasks import get_task
@@ -215,7 +215,7 @@ def load_settings(
     if path is None and getattr(options, "resume", False):
         folder = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}")))
         if not (folder / resume_from).is_file():
-            what = describe_other(folder, Path(resume_from).stem.replace("config", "run"))
+            what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
         config = load_config(folder / resume_from, settings)
         check_recorded_paths(config, folder, settings, options.reading)

@@ -15,6 +15,7 @@ from dept_vl.cli import main
 from dept_vl.cli.reads import READS, reads
 from dept_vl.settings.load import setting_names
 from dept_vl.tasks import TASKS, get_task
+from tests.data_prep.text_rows import cola_folder
 
 
 def run(capsys, *arguments):
@@ -80,6 +81,22 @@ def test_help_lists_what_a_command_reads_and_what_a_flag_takes(capsys):
         assert ("optim.beta1" in settings) == ("loop: " in text and "optim: " in text) == (command == "train")
     assert "--decode.num_beams" in shown["eval"]
     assert "--lr" not in shown["predict"]
+
+
+def test_what_makes_a_folder_ends_with_the_next_command(capsys, tmp_path):
+    raw, out = cola_folder(tmp_path / "raw"), tmp_path / "my data"
+    for protocol, more in (("fixed", ""), ("paper", " --data.protocol paper")):
+        words = ["--task", "cola", "--raw", raw, "--out", out, "--subset", "--protocol", protocol]
+        code, printed, _ = run(capsys, "prepare", *words)
+        assert code == 0
+        assert printed.splitlines()[-1] == f"next: dept-vl train --task cola --data-dir '{out}'{more}"
+    code, printed, _ = run(capsys, "draw-scenes", "--out", tmp_path / "scenes", "--images", "10")
+    assert code == 0
+    following = printed.splitlines()[-1]
+    assert following == f"next: dept-vl prepare --task vqa --raw {tmp_path}/scenes --out {tmp_path}/scenes-prepared"
+    code, printed, _ = run(capsys, *shlex.split(following)[2:])
+    assert code == 0
+    assert printed.splitlines()[-1].startswith("next: dept-vl cache-features --task vqa --data-dir ")
 
 
 @pytest.mark.parametrize("command", ["eval", "predict", "info", "cache-features"])
