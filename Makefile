@@ -1,6 +1,8 @@
-# Two commands set everything up: `make demo` and `make test`.
+# Two commands set everything up: `make demo` and `make test`. On Linux the registry's torch comes with CUDA; for a
+# smaller CPU build give TORCH_INDEX, the index that https://pytorch.org/get-started/locally/ shows for Pip and CPU.
 VENV ?= .venv
 PYTHON ?= python3
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 RUN ?= runs/demo-vqa
 NEWEST := .venv-newest
@@ -13,14 +15,20 @@ ALL_TESTS := $(TESTS) -m 'not slow and not gpu'
 
 install: $(VENV)/.installed
 
-# The ordinary registry build of torch: torchvision, which open_clip needs, exists for that one.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# What the demo needs. torch and torchvision, which open_clip needs, are of one build.
+$(VENV)/.package: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# The developers' tools beside it.
+$(VENV)/.installed: $(VENV)/.package
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install
+demo: $(VENV)/.package
 	$(BIN)/dept-vl train --task vqa --output-dir $(RUN) --overwrite
 	$(BIN)/dept-vl eval --task vqa --checkpoint $(RUN)
 

@@ -33,6 +33,7 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
 from dept_vl.models.adapter.released_format import read_released
+from dept_vl.models.config import ModelConfig
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tuners import DeptConfig
 from dept_vl.tuners.context import TunerContext
@@ -65,7 +66,7 @@ def write_adapter(folder: Path) -> list[Path]:
     tuner = settings.empty(TunerContext(16, 8))
     config = AdapterConfig("0.1", identity, 8, settings, tuner.facts())
     tensors = {f"tuner.{name}": tensor for name, tensor in tuner.trainable_state().items()}
-    save_adapter(folder, tensors, config, model_card(config))
+    save_adapter(folder, tensors, config, model_card(config, ModelConfig()))
     return [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
 
 

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from data_prep.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from data_prep.raw.karpathy import SPLITS
@@ -28,6 +27,7 @@ from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
+from dept_vl.system.progress import Meter
 from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)
@@ -191,11 +191,10 @@ class _Job:
             return
         batches = self._batches(plans)
         total = sum(len(plan.image_ids) for plan in plans)
-        progress = tqdm(total=total, unit=" images", desc="encode", disable=not show_progress, smoothing=0.05)
-        with progress, ThreadPoolExecutor(1) as thread:
+        with Meter(total, "encode", "images", is_shown=show_progress) as meter, ThreadPoolExecutor(1) as thread:
             written: Future[None] | None = None
             for plan in plans:
-                shard = self._encode_shard(plan, batches, progress)
+                shard = self._encode_shard(plan, batches, meter)
                 if written is not None:
                     written.result()  # at most one shard waits to be written
                 written = thread.submit(self.writer.write, plan, *shard)
@@ -218,7 +217,7 @@ class _Job:
         return iter(loader)
 
     def _encode_shard(
-        self, plan: ShardPlan, batches: Iterator[_Batch], progress: tqdm[Any]
+        self, plan: ShardPlan, batches: Iterator[_Batch], meter: Meter
     ) -> tuple[Tensor, list[int], list[SkippedImage]]:
         """Returns what `FeatureWriter.write` takes for one shard."""
         parts = [torch.empty((0, *self.writer.shape), dtype=self.writer.dtype)]
@@ -234,5 +233,5 @@ class _Job:
             if batch.pixels is not None:
                 features = self.encoder(batch.pixels.to(self.device, non_blocking=True))
                 parts.append(features.to(self.writer.dtype).cpu())
-            progress.update(len(batch.image_bytes) + len(batch.errors))
+            meter.add(len(batch.image_bytes) + len(batch.errors))
         return torch.cat(parts), image_bytes, skipped

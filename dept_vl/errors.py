@@ -1,8 +1,54 @@
 """The errors of a run. The command line prints their message: bad input ends with exit code 2, the others with 1."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 
 class ConfigError(ValueError):
     """A setting is unknown, of the wrong type, out of range, or contradicts another one."""
+
+
+@dataclass(frozen=True)
+class SettingProblem:
+    """What is wrong with one setting.
+
+    Attributes:
+        key: Its dotted key.
+        text: What is wrong.
+        given_as: The dotted key, of this version or an earlier one, under which a caller or the command line gave it;
+            None where the file, or a default, says it.
+    """
+
+    key: str
+    text: str
+    given_as: str | None = None
+
+
+class SettingsError(ConfigError):
+    """Every problem of some settings: those that were given, by their names, and those of the file.
+
+    Attributes:
+        problems: At least one.
+        where: The file; empty where there is none.
+    """
+
+    def __init__(self, problems: Sequence[SettingProblem], where: str = "") -> None:
+        """Words them with the dotted keys; see `describe`."""
+        self.problems = tuple(problems)
+        self.where = where
+        super().__init__(self.describe())
+
+    def describe(self, name_of: Callable[[str], str] = str) -> str:
+        """Returns one line a problem, those of the file under its name.
+
+        Args:
+            name_of: From the dotted key a setting was given under to what was typed, such as ``--lr``.
+        """
+        given = sorted(f"{name_of(one.given_as)}: {one.text}" for one in self.problems if one.given_as is not None)
+        others = sorted(f"{one.key}: {one.text}" if one.key else one.text for one in self.problems if not one.given_as)
+        return "\n".join([*given, *([f"{self.where}:"] if self.where and others else []), *others])
 
 
 class DataError(ValueError):

@@ -47,7 +47,7 @@ class RawFile:
 
 def cache_root() -> Path:
     """Returns the folder for data made on first use: ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dept_vl")
+    return Path(os.environ.get(CACHE_VARIABLE) or Path("~", ".cache", "dept_vl")).expanduser()
 
 
 def find_raw(raw: Path, name: str, *subfolders: str) -> Path:

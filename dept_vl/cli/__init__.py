@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
-from dept_vl.cli import data, experiments, released, runs, tasks
-from dept_vl.cli.settings import split_overrides
-from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
+from dept_vl.cli import configs, data, experiments, released, runs, tasks
+from dept_vl.cli.settings import flag_names, split_overrides
+from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
+from dept_vl.system.progress import no_bars_in_files
 from dept_vl.system.signals import StoppedError, listen
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if any("\0" in word for word in arguments):
             raise ConfigError(f"an argument holds a NUL character: {next(w for w in arguments if chr(0) in w)!r}")
-        with listen(), _quiet_threads():
+        with listen(), _quiet_threads(), no_bars_in_files():
             words, overrides = split_overrides(arguments)
             parser, commands = _parser()
             if words and not words[0].startswith("-"):
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
             command(options, overrides)
             sys.stdout.flush()
+    except SettingsError as error:
+        return _fail(error.describe(flag_names(arguments)), 2)
     except _USER_ERRORS as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # who read our output, such as `head`, has left
@@ -126,6 +129,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         *experiments.COMMANDS,
         *data.COMMANDS,
         *tasks.COMMANDS,
+        *configs.COMMANDS,
         *released.COMMANDS,
     ):
         add(commands)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.settings import add_command, config_overrides, load_settings, open_data_dir, refuse_settings
+from dept_vl.cli.settings import (
+    add_command,
+    config_overrides,
+    load_settings,
+    next_command,
+    open_data_dir,
+    refuse_settings,
+)
 from dept_vl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dept_vl.settings.schema import TrainConfig
 
 
 def _add_prepare(commands: Any) -> None:
@@ -41,11 +52,19 @@ def _add_prepare(commands: Any) -> None:
 def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("prepare", overrides)
     from data_prep.prepare import prepare
+    from dept_vl.tasks import get_task
 
     arguments = {name: value for name, value in vars(options).items() if name != "command"}
     task, raw, out = (arguments.pop(name) for name in ("task", "raw", "out"))
     stats = prepare(task, raw, out, **arguments)
     print(f"prepared: {stats.folder}")
+    if get_task(stats.task).uses_images:
+        print(next_command("cache-features", "--task", stats.task, "--data-dir", out))
+    else:
+        protocol = (
+            [] if stats.protocol in (None, get_task(stats.task).protocols[0]) else ["--data.protocol", stats.protocol]
+        )
+        print(next_command("train", "--task", stats.task, "--data-dir", out, *protocol))
 
 
 def _add_cache(commands: Any) -> None:
@@ -79,8 +98,22 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         batch_size=options.batch_size,
         num_workers=options.workers,
         on_error=options.on_error,
+        image_dir=Path(config.data.image_dir) if config.data.image_dir else None,
     )
     print(f"features: {folder}")
+    print(next_command("train", *_same_settings(options, overrides, config)))
+
+
+def _same_settings(options: argparse.Namespace, overrides: dict[str, Any], config: TrainConfig) -> list[str]:
+    """Returns the words that give another command the task, the data and the image encoder of this one."""
+    from dept_vl.settings.renamed import new_key
+
+    words = ["--task", config.task, *(["--data-dir", config.data.dir] if config.data.dir else [])]
+    words += ["--config", str(options.config)] if options.config else []
+    for key, value in overrides.items():
+        if new_key(key).startswith("model.image_encoder."):
+            words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    return words
 
 
 def _verify_store(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -121,6 +154,7 @@ def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None
         seed=options.seed,
     )
     print(f"scenes: {options.out}")
+    print(next_command("prepare", "--task", "vqa", "--raw", options.out, "--out", f"{options.out}-prepared"))
 
 
 COMMANDS = (_add_prepare, _add_cache, _add_scenes)

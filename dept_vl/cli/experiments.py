@@ -26,12 +26,14 @@ def _add_sweep(commands: Any) -> None:
 
 def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.config is None:
-        raise ConfigError("--config: a sweep needs a file with a 'sweep' section, such as configs/sweeps/paper.yaml")
+        raise ConfigError("--config: a sweep needs a file with a 'sweep' section, such as sweeps/paper")
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.space import load_plan
     from dept_vl.runs.refusals import check_prepared
     from dept_vl.runs.selection import warn_of_selection
+    from dept_vl.system.extras import require_extra
 
+    require_extra("sweep", "`dept-vl sweep`")
     plan = load_plan(options.config, config_overrides(options, overrides))
     check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, refuse_settings
+from dept_vl.cli.settings import add_command, next_command, refuse_settings
 
 
 def _add_import(commands: Any) -> None:
@@ -36,7 +37,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         options.folder,
         options.out,
         task=options.task,
-        backbone=options.backbone,
+        backbone=options.backbone and os.path.expanduser(options.backbone),
         prompt_only=options.prompt_only,
         overwrite=options.overwrite,
     )
@@ -44,6 +45,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         f"imported: {options.out} ({adapter.tuner.name} for {adapter.task} on {adapter.backbone.name}, "
         f"{', '.join(f'{name} = {fact}' for name, fact in adapter.facts.items())})"
     )
+    print(next_command("eval", "--task", adapter.task, "--checkpoint", options.out))
 
 
 def _add_export(commands: Any) -> None:

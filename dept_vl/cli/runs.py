@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.cli.settings import (
     add_command,
     config_overrides,
@@ -174,6 +175,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"--{next(iter(files))}: has no effect on scores of a run")
     else:
         config = record.settings(settings)
+        check_recorded_paths(config, options.verify.parent, settings, options.reading)
         notes = verify_run(record, config, open_data_dir(config))
     for note in notes:
         print_on_main_process(f"note: {note}")
@@ -199,7 +201,9 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
             f"data.protocol: {run_dir} was trained under {recorded.data.protocol!r}, asked for {protocol!r}; "
             "the two are not comparable"
         )
-    return load_config(run_dir / "config.yaml", settings), run_dir
+    config = load_config(run_dir / "config.yaml", settings)
+    check_recorded_paths(config, run_dir, settings, options.reading)
+    return config, run_dir
 
 
 def _add_predict(commands: Any) -> None:

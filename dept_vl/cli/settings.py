@@ -5,33 +5,26 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.errors import ConfigError
+from dept_vl.cli.aliases import ALIASES, flag_of
+from dept_vl.cli.reads import reads, refuse_unread
+from dept_vl.cli.recorded import check_recorded_paths
+from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
     from dept_vl.settings.schema import TrainConfig
 
-ALIASES = {
-    "task": "task",
-    "output-dir": "output_dir",
-    "seed": "seed",
-    "tuner": "tuner.name",
-    "lr": "tuner.lr",
-    "lowrank-lr": "tuner.lowrank_lr",
-    "projection-lr": "optim.projection_lr",
-    "data-dir": "data.dir",
-    "on-long": "data.on_long",
-    "few-shot": "data.few_shot",
-    "init-from": "init.from",
-    "on-nan": "loop.on_nan",
-}
-"""Named flag -> the dotted key it stands for. Every other setting is ``--dotted.key value``."""
-
 _NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
 """Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
+
+_OF_A_RUN = ("eval", "predict")
+"""Commands that take the settings a run has recorded."""
+
+_METAVARS = {"integer": "N", "number": "X", "string": "NAME", "boolean": "{true,false}"}
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -51,6 +44,17 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
             value = following
         overrides[key] = _read_value(value)
     return words, overrides
+
+
+def flag_names(arguments: Sequence[str]) -> Callable[[str], str]:
+    """Returns from a dotted key to how it was typed: ``--tuner.lr``, or ``--lr (tuner.lr)``."""
+    typed = {word.partition("=")[0] for word in arguments}
+
+    def name(key: str) -> str:
+        flag = flag_of(key)
+        return f"{flag} ({key})" if flag in typed and flag != f"--{key}" else f"--{key}"
+
+    return name
 
 
 def _read_value(text: str) -> Any:
@@ -78,34 +82,82 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text, allow_abbrev=False, add_help=not has_settings, aliases=earlier_names
     )
+    parser.register("type", Path, _read_path)
     parser.set_defaults(command=run)
     if has_settings:
-        _add_settings(parser)
+        _add_settings(parser, name)
     return parser
 
 
-class _HelpWithSettings(argparse.Action):
-    """Prints the options and then every setting; the settings are only looked up when help is asked for."""
+def _read_path(text: str) -> Path:
+    """Reads a path of the command line: what every flag with ``type=Path`` does."""
+    from dept_vl.marks import expand_home
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    try:
+        return Path(expand_home(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, got {text!r}") from None
+
+
+class _HelpWithSettings(argparse.Action):
+    """Prints the options, then every setting that the command reads; these are looked up when help is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
         from dept_vl.settings.load import describe_settings
 
+        command = namespace.reading
+        _show_choices(parser)
         print(parser.format_help())
-        print("settings (--dotted.key value; also keys of a --config file): type, default, meaning")
-        print(describe_settings())
+        file = "" if command in _OF_A_RUN else "; also keys of a --config file"
+        print(f"settings (--dotted.key value{file}): type, default, meaning\n")
+        print(describe_settings(lambda key: reads(command, key)))
         parser.exit()
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--config``, the aliases of dotted keys, and help that lists every setting."""
+def _show_choices(parser: argparse.ArgumentParser) -> None:
+    """Puts what a short flag takes in place of its value."""
+    from dept_vl.settings.help import settings_of
+    from dept_vl.settings.marked import path_settings
+    from dept_vl.settings.schema import TrainConfig
+
+    kinds: dict[str, str] = {}
+    for key, setting in settings_of(TrainConfig):
+        kinds.setdefault(key, setting.kind)
+    for action in parser._actions:
+        key = action.dest.removeprefix("set:")
+        if key == action.dest:
+            continue
+        options = [kind for kind in kinds[key].split(" | ") if kind != "null"]
+        if key in path_settings():
+            action.metavar = "PATH"
+        elif len(options) > 1:
+            action.metavar = f"{{{','.join(options)}}}"
+        else:
+            action.metavar = _METAVARS.get(options[0], options[0].upper())
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: str) -> None:
+    """Adds ``--config``, the aliases of dotted keys, and help that lists every setting the command reads."""
+    parser.set_defaults(reading=command)
     parser.add_argument("-h", "--help", nargs=0, action=_HelpWithSettings, help="show this and every setting, and exit")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, or 'demo'")
+    file = "YAML file of settings, a name that `dept-vl configs` lists, or 'demo'"
+    shown = argparse.SUPPRESS if command in _OF_A_RUN else file
+    parser.add_argument("--config", type=Path, metavar="FILE", help=shown)
+    short = parser.add_argument_group("short flags of settings")
     for flag, key in ALIASES.items():
-        parser.add_argument(f"--{flag}", dest=f"set:{key}", metavar="VALUE", help=f"sets {key}")
+        text = f"sets {key}" if reads(command, key) else argparse.SUPPRESS
+        short.add_argument(f"--{flag}", dest=f"set:{key}", metavar="VALUE", help=text)
 
 
 def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Returns dotted overrides, those given through aliases among them, a task by its full name."""
+    """Returns dotted overrides, those given through aliases among them, a task by its full name, ``~`` expanded.
+
+    Raises:
+        ConfigError: One is given twice, is not read by the command, or names no task or home folder.
+    """
+    from dept_vl.settings.load import setting_names
+    from dept_vl.settings.marked import path_setting
+    from dept_vl.settings.renamed import new_key
     from dept_vl.tasks import get_task
 
     flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
@@ -118,8 +170,17 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     if twice:
         raise ConfigError(f"{twice[0]}: given twice on the command line")
     settings = {**given, **overrides}
-    if "task" in settings:
-        settings["task"] = get_task(str(settings["task"])).name
+    known = setting_names()
+    for key, value in settings.items():
+        refuse_unread(options.reading, new_key(key), flag_of(key) if key in given else f"--{key}", known)
+        try:
+            path = path_setting(key)
+            if path is not None and isinstance(value, str):
+                settings[key] = path.expanded(value)
+            if key == "task":
+                settings[key] = get_task(str(value)).name
+        except ValueError as error:
+            raise SettingsError([SettingProblem(key, str(error), key)]) from None
     return settings
 
 
@@ -143,6 +204,7 @@ def load_settings(
         overrides: Dotted settings.
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
+    from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
     from dept_vl.settings.demo import demo_settings
     from dept_vl.settings.load import load_config, overlay_config
     from dept_vl.tasks import get_task
@@ -151,10 +213,16 @@ def load_settings(
     task, tuner = str(settings.get("task", "vqa")), str(settings.get("tuner.name", "dept"))
     path = options.config
     if path is None and getattr(options, "resume", False):
-        path = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}"))) / resume_from
-    elif path == Path("demo"):
+        folder = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}")))
+        if not (folder / resume_from).is_file():
+            what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
+            raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
+        config = load_config(folder / resume_from, settings)
+        check_recorded_paths(config, folder, settings, options.reading)
+        return config
+    if path == Path("demo"):
         return overlay_config(demo_settings(task, tuner), settings)
-    elif path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":
+    if path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":
         logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
         return overlay_config(demo_settings(task, tuner), settings)
     return load_config(path, settings)
@@ -185,6 +253,11 @@ def refuse_settings(command: str, overrides: dict[str, Any]) -> None:
     """
     if overrides:
         raise ConfigError(f"--{next(iter(overrides))}: `dept-vl {command}` takes no settings; see its --help")
+
+
+def next_command(*words: object) -> str:
+    """Returns the line that ends what a command prints: what to type next."""
+    return f"next: {shlex.join(['dept-vl', *map(str, words)])}"
 
 
 def print_on_main_process(text: str) -> None:

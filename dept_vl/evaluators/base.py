@@ -102,6 +102,10 @@ class Scale:
     factor: float
     text: str
 
+    def printed(self, value: float) -> str:
+        """Returns a score, given in its scorer's own scale, as papers print it: the one place that rounds."""
+        return f"{value * self.factor:.1f}"
+
 
 PERCENT = Scale(1.0, "of 100")
 TIMES_100 = Scale(100.0, "x 100, as papers print it")

@@ -5,6 +5,7 @@ Refusing imports no torch, so that a taken folder is refused at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import yaml
 
 from dept_vl.errors import ConfigError
-from dept_vl.runs.folder import describe_differences
-from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
+from dept_vl.runs.folder import describe_other, refuse_differences
+from dept_vl.settings.load import config_from_tree, nested_settings, read_yaml
+from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
@@ -39,15 +41,10 @@ def check_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, re
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not marker.is_file() and (resume or overwrite):
-            raise ConfigError(f"output_dir: {folder} holds no {marker.name}, so no {name} was started there")
+        if not marker.is_file():
+            raise ConfigError(f"output_dir: {folder} is not empty and {describe_other(folder, name)}")
         if resume:
-            differences = describe_differences(_with_new_names(read_yaml(marker), marker), dict(settings))
-            if differences:
-                raise ConfigError(
-                    f"cannot resume {folder} with other settings than it was started with:\n  "
-                    + "\n  ".join(differences)
-                )
+            refuse_differences(folder, _comparable(read_yaml(marker), marker), _comparable(settings, marker))
             return
         if not overwrite:
             raise ConfigError(
@@ -79,20 +76,26 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
 
 def settings_tree(config: TrainConfig) -> dict[str, Any]:
     """Returns settings as an experiment records them: without where they go, which a moved folder changes."""
-    tree: dict[str, Any] = yaml.safe_load(dump_config(config))
+    tree = with_absolute_paths(nested_settings(config))
     del tree["output_dir"]
     return tree
 
 
-def _with_new_names(record: dict[str, Any], marker: Path) -> dict[str, Any]:
-    """Returns what an experiment is, recorded by this version or an earlier one, a transfer's sources too."""
+def _comparable(record: Mapping[str, Any], marker: Path) -> dict[str, Any]:
+    """Returns what an experiment is, of this version or an earlier one, as it is compared.
+
+    A transfer's sources are settings too, or the folders of runs.
+    """
     if "settings" in record:  # a sweep's: what its file says
-        return with_new_names(record)
+        return with_new_names(dict(record))
     own = _complete({key: value for key, value in record.items() if key != "sources"}, marker)
     sources = record.get("sources")
     if not isinstance(sources, dict):
         return own
-    named = {name: _complete(given, marker) if isinstance(given, dict) else given for name, given in sources.items()}
+    named = {
+        name: _complete(given, marker) if isinstance(given, dict) else os.path.realpath(str(given))
+        for name, given in sources.items()
+    }
     return {**own, "sources": named}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def _is_one_folder(source: TrainConfig, target: TrainConfig) -> bool:
 
 def transfer_record(target: TrainConfig, sources: Mapping[str, TrainConfig | Path]) -> dict[str, Any]:
     """Returns what a resumed transfer must agree in."""
-    given = {name: str(one) if isinstance(one, Path) else settings_tree(one) for name, one in sources.items()}
+    given = {
+        name: str(one.absolute()) if isinstance(one, Path) else settings_tree(one) for name, one in sources.items()
+    }
     return {**settings_tree(target), "seed": 0, "sources": given}
 
 
@@ -117,5 +120,5 @@ def _parse_runs(source_runs: Sequence[str], sources: Sequence[str]) -> dict[str,
             raise ConfigError(
                 f"--source-runs: {name!r} is not among --sources {','.join(sources)}{suggest(name, sources)}"
             )
-        runs[name] = Path(folder)
+        runs[name] = Path(os.path.expanduser(folder))
     return runs

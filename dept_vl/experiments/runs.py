@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from dept_vl.experiments.scores import GENERATE, RESULTS_FILE, read_results
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.inference.result_files import settings_sha256
 from dept_vl.runs.callbacks import Callback
-from dept_vl.runs.folder import SUMMARY_FILE, check_same_settings
+from dept_vl.runs.folder import SUMMARY_FILE, check_resumable
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.training.trainer import train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,13 @@ def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: 
     """
     summary = config.run_dir / SUMMARY_FILE
     if summary.is_file():
-        check_same_settings(config.run_dir, config)
+        check_resumable(config.run_dir, config)
         try:
             ended = parse_json(read_file(summary))
             return FinishedRun(config, float(ended["best_metric"]), str(ended["metric"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{summary}: not what a finished run writes ({error}); remove it to resume") from None
+    logger.info("training %s", config.run_dir)
     result = train(config, data_dir, resume=True, session=session, callbacks=callbacks)
     assert result.progress.best_metric is not None  # the last step evaluates
     return FinishedRun(config, result.progress.best_metric, result.metric_name)

@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.load import overlay_config, read_yaml, setting_names
+from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.shipped import find_config
 from dept_vl.strict import STRICT
 
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.protocol")
@@ -92,7 +94,7 @@ class SweepPlan:
     def record(self) -> dict[str, Any]:
         """What a resumed sweep must agree in."""
         overrides = {key: value for key, value in self.overrides.items() if key != "output_dir"}
-        return {"sweep": asdict(self.sweep), "settings": self.tree, "overrides": overrides}
+        return with_absolute_paths({"sweep": asdict(self.sweep), "settings": self.tree, "overrides": overrides})
 
     @property
     def points(self) -> list[dict[str, Value]]:
@@ -114,14 +116,15 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
         ConfigError: The file has no such section, a key of it is unknown, the space names something that is no
             setting, or a value in it makes no valid run.
     """
-    tree = read_yaml(path)
+    tree = read_yaml(find_config(path))
     section = tree.pop("sweep", None)
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: has no section 'sweep' with a 'space'; see configs/sweeps/paper.yaml")
     own = {key.removeprefix("sweep."): value for key, value in overrides.items() if key.startswith("sweep.")}
     shared = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
-    sweep = _read_section({**section, **own}, path)
+    sweep = _read_section(section, own, path)
     _check_space(sweep, shared, path)
+    overlay_config(tree, shared, where=str(path))
     plan = SweepPlan(sweep, tree, shared)
     for values in _samples(sweep):
         try:
@@ -131,23 +134,27 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
     return plan
 
 
-def _read_section(section: dict[str, Any], path: Path) -> SweepConfig:
+def _read_section(section: dict[str, Any], given: Mapping[str, Any], path: Path) -> SweepConfig:
+    """Checks the section of a file with what the command line gives laid over it."""
+    section = {**section, **given}
     space = section.get("space")
     if isinstance(space, dict):
         section = {**section, "space": {key: _numbers(value) for key, value in space.items()}}
     try:
         return _ADAPTER.validate_python(section)
     except ValidationError as error:
-        lines = [_describe(detail) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join([f"{path}:", *sorted(set(lines))])) from None
+        found = {_problem(detail, given) for detail in error.errors(include_url=False)}
+        raise SettingsError(list(found), str(path)) from None
 
 
-def _describe(detail: Mapping[str, Any]) -> str:
+def _problem(detail: Mapping[str, Any], given: Mapping[str, Any]) -> SettingProblem:
     place = ".".join(str(part) for part in detail["loc"])
+    text = f"{str(detail['msg']).lower()}, got {detail.get('input')!r}"
     if detail["type"] == "unexpected_keyword_argument" and len(detail["loc"]) == 1:
         known = sorted(SweepConfig.__dataclass_fields__)
-        return f"sweep.{place}: unknown sweep key{suggest(place, known)} (known: {', '.join(known)})"
-    return f"sweep.{place}: {str(detail['msg']).lower()}, got {detail.get('input')!r}"
+        text = f"unknown sweep key{suggest(place, known)} (known: {', '.join(known)})"
+    is_given = bool(detail["loc"]) and detail["loc"][0] in given
+    return SettingProblem(f"sweep.{place}", text, f"sweep.{detail['loc'][0]}" if is_given else None)
 
 
 def _numbers(value: Any) -> Any:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dept_vl.data.collator import Batch
 from dept_vl.data.dataset import TaskDataset
@@ -21,6 +20,7 @@ from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system import signals
 from dept_vl.system.processes import agree_on_largest, process_state
+from dept_vl.system.progress import Meter
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,14 @@ def predict_split(
     mine: list[tuple[int, str]] = []
     was_training = model.training
     model.eval()
-    progress = tqdm(
-        total=len(rows), desc="predict", unit="row", leave=False, disable=not state.is_main_process, mininterval=1.0
-    )
-    for request, batch in loader:
-        (asked_to_stop,) = agree_on_largest([signals.requested() or 0])
-        if asked_to_stop:
-            break
-        answers = answerer.answer(batch.to(state.device))
-        mine += zip(request.indices, (answer.text for answer in answers), strict=True)
-        progress.update(len(answers) * state.num_processes)
-    progress.close()
+    with Meter(len(rows), "predict", "rows", is_shown=state.is_main_process, stays=False) as meter:
+        for request, batch in loader:
+            (asked_to_stop,) = agree_on_largest([signals.requested() or 0])
+            if asked_to_stop:
+                break
+            answers = answerer.answer(batch.to(state.device))
+            mine += zip(request.indices, (answer.text for answer in answers), strict=True)
+            meter.add(len(answers) * state.num_processes)
     model.train(was_training)
     gathered: list[tuple[int, list[tuple[int, str]]]] = gather_object([(signals.requested() or 0, mine)])
     asked_to_stop = max(number for number, _ in gathered)

@@ -33,6 +33,7 @@ from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric
+from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
@@ -123,10 +124,10 @@ def _describe(
     assert result.split is not None
     expected = parts.task.split_sizes.get(result.split)
     return {
-        "run": str(run_dir),
-        "data_dir": str(data_dir),
+        "run": str(run_dir.absolute()),
+        "data_dir": str(data_dir.absolute()),
         "decoding": parts.decoding.record(),
-        "config": asdict(config),
+        "config": asdict(absolute_config(config)),
         "sha256": _hashes(result, data_dir, run_dir),
         "tuner": config.tuner.label,
         "backbone": asdict(read_adapter_config(run_dir).backbone),

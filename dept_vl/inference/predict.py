@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dept_vl.data.collator import Batch, Example, collate
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.inputs import PredictionInput, source_texts
@@ -18,6 +16,7 @@ from dept_vl.runs.session import Session
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_text
+from dept_vl.system.progress import Meter
 from dept_vl.tasks import get_task
 
 
@@ -70,14 +69,16 @@ def predict_inputs(
     answerers = {name: Answerer(parts.model, parts.codec, visual, way) for name, way in ways.items()}
     predictions: list[Prediction] = []
     size = config.data.eval_batch_size
-    for start in tqdm(range(0, len(inputs), size), desc="predict", disable=len(inputs) <= size):
-        part = inputs[start : start + size]
-        ids = parts.codec.source_ids(texts[start : start + size], config.data.max_source_length)
-        batch = _batch(part, ids, parts.codec.pad_token_id, visual).to(parts.device)
-        columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
-        for item, answers in zip(part, columns, strict=True):
-            by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
-            predictions.append(Prediction(item.image, item.columns, by_way, answers[0].log_likelihoods))
+    with Meter(len(inputs), "predict", "inputs", is_shown=len(inputs) > size) as meter:
+        for start in range(0, len(inputs), size):
+            part = inputs[start : start + size]
+            ids = parts.codec.source_ids(texts[start : start + size], config.data.max_source_length)
+            batch = _batch(part, ids, parts.codec.pad_token_id, visual).to(parts.device)
+            columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
+            for item, answers in zip(part, columns, strict=True):
+                by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
+                predictions.append(Prediction(item.image, item.columns, by_way, answers[0].log_likelihoods))
+            meter.add(len(part))
     return predictions
 
 

@@ -87,8 +87,8 @@ def evaluate_file(
         write_answers(files, task.result_keys, by_id, aligned, score_each(names, inputs), [{} for _ in aligned])
         scored = {"predictions": predictions, **references}
         write_scores(
-            result, names, tokenizer, predictions=str(predictions), allow_missing=allow_missing,
-            references={name: str(path) for name, path in references.items()},
+            result, names, tokenizer, predictions=str(predictions.absolute()), allow_missing=allow_missing,
+            references={name: str(path.absolute()) for name, path in references.items()},
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,11 +125,7 @@ class AdaptedModel(nn.Module):
         return cast("JointInput", self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor,
-        visual_features: Tensor | None = None,
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, visual_features: Tensor | None = None
     ) -> ModelOutput:
         """Computes the loss of every example by teacher forcing.
 
@@ -178,12 +174,7 @@ class AdaptedModel(nn.Module):
 
     @torch.no_grad()
     def score_labels(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        visual_features: Tensor | None = None,
-        *,
-        labels: LabelTrie,
+        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None, *, labels: LabelTrie
     ) -> Tensor:
         """Computes the exact log-likelihood of every label, always without dropout.
 
@@ -250,7 +241,12 @@ class AdaptedModel(nn.Module):
         )
 
     def save_pretrained(
-        self, folder: str | Path, *, task: str | None = None, features: dict[str, Any] | None = None
+        self,
+        folder: str | Path,
+        *,
+        task: str | None = None,
+        features: dict[str, Any] | None = None,
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         """Saves the trainable tensors, what they fit, and a model card.
 
@@ -258,12 +254,13 @@ class AdaptedModel(nn.Module):
             folder: Where to; other files in it stay.
             task: What was trained on, for the card.
             features: Fingerprint of the visual features it was trained on.
+            scores: On ``val``, in the scorers' own scale, for the card.
 
         Raises:
             CheckpointError: A tensor is not finite; nothing is written.
         """
         config = self.adapter_config(task=task, features=features)
-        save_adapter(Path(folder), self.trainable_state(), config, model_card(config))
+        save_adapter(Path(folder), self.trainable_state(), config, model_card(config, self.config, scores))
 
     def load_adapter(self, folder: str | Path) -> AdapterConfig:
         """Loads an adapter into this model, bit for bit, and returns its settings.

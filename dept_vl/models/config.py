@@ -7,8 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.marks import LocalPath
+from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.encoders import DefaultImageEncoder, ImageEncoderConfig
 from dept_vl.strict import STRICT
+
+BACKBONE = LocalPath(or_name=True, words=(DEMO,))
+"""What names a backbone: a folder, a hub id or the packaged one."""
 
 VisualPositionBias = Literal["zero", "sequential"]
 """T5's relative position bias of pairs with a visual token (``dept_vl.models.language.relative_bias``)."""
@@ -19,7 +24,9 @@ class ModelConfig:
     """The frozen language model, the frozen image encoder, and the trainable projection between them."""
 
     backbone: Annotated[
-        str, Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5")
+        str,
+        BACKBONE,
+        Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5"),
     ] = "t5-base"
     revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
     dtype: Annotated[

@@ -1,13 +1,15 @@
-"""Scores, budgets and predictions as people read them. The one place that rescales and rounds."""
+"""Scores, budgets and predictions as people read them."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
 
 if TYPE_CHECKING:
+    from dept_vl.experiments.runs import FinishedRun
     from dept_vl.experiments.scores import Spread
     from dept_vl.experiments.seeds import SeedsResult
     from dept_vl.experiments.sweep import SweepResult
@@ -30,7 +32,7 @@ def format_score(name: str, value: float) -> tuple[str, str]:
         value: In the scorer's own scale.
     """
     scale = display_scale(name)
-    return f"{value * scale.factor:.1f}", scale.text
+    return scale.printed(value), scale.text
 
 
 def format_spread(name: str, value: Spread) -> str:
@@ -88,7 +90,7 @@ def describe_training(result: TrainResult) -> str:
             "trainable parameters:",
             format_budget(result.budget),
             f"run folder: {result.run_dir}",
-            f"score it:   dept-vl eval --task {result.task} --checkpoint {result.run_dir}",
+            f"score it:   dept-vl eval --task {result.task} --checkpoint {shlex.quote(str(result.run_dir))}",
         ]
     )
 
@@ -125,6 +127,7 @@ def describe_seeds(result: SeedsResult) -> str:
             format_table(rows),
             "  (+- is the sample standard deviation, n - 1)",
             f"written: {result.path}",
+            _score_again(runs[0]),
         ]
     )
 
@@ -141,7 +144,8 @@ def describe_sweep(result: SweepResult) -> str:
         lines.append("no best run: other processes are still at work, or no trial ended")
     else:
         lines += [f"best on val: {result.best.run_dir}; on test:", format_metrics(result.best.test or {})]
-    return "\n".join(lines + [f"{name}: {path}" for name, path in result.files.items()])
+    lines += [f"{name}: {path}" for name, path in result.files.items()]
+    return "\n".join(lines if result.best is None else [*lines, _score_again(result.best)])
 
 
 def describe_transfer(result: TransferResult) -> str:
@@ -164,8 +168,14 @@ def describe_transfer(result: TransferResult) -> str:
             format_table(rows),
             format_table(scored),
             f"written: {result.path}",
+            _score_again(result.best.runs[0]),
         ]
     )
+
+
+def _score_again(run: FinishedRun) -> str:
+    """Returns the command that scores one run of several."""
+    return f"next: dept-vl eval --task {run.config.task} --checkpoint {shlex.quote(str(run.run_dir))}"
 
 
 def describe_predictions(predictions: Sequence[Prediction]) -> str:

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Any
 
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.vision.encoders import registered_encoders
-from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
+from dept_vl.settings.load import absolute_config, config_from_tree, dump_config, nested_settings, read_yaml
+from dept_vl.settings.marked import changes_no_number, path_setting, with_real_paths
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
+from dept_vl.system.bounded_reading import parse_json, read_file
 
 RUN_CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -26,6 +27,13 @@ METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
 SUMMARY_FILE = "training.json"
 """Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
+
+_EXPERIMENTS = {
+    "seeds": ("several seeds", "dept-vl train --seeds N,... --resume"),
+    "sweep": ("a sweep", "dept-vl sweep --resume"),
+    "transfer": ("a transfer", "dept-vl transfer --resume"),
+}
+"""Several runs in one folder, stamped with ``<name>.yaml`` -> what they are, and the command that goes on with them."""
 
 _PACKAGES = ("accelerate", "datasets", "dept-vl", "numpy", "safetensors", "torch", "transformers")
 """Recorded beside those that image encoders are computed with."""
@@ -57,7 +65,7 @@ def open_run_folder(
     try:
         with atomic_folder(folder) as building:
             write_json(building / "run.json", {**describe_run(), **(record or {})})
-            write_text(building / RUN_CONFIG_FILE, dump_config(config))
+            write_text(building / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
     return folder
@@ -73,36 +81,94 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"output_dir: {folder} is a file; choose a folder")
     if not (folder.is_dir() and any(folder.iterdir())):
         return
-    is_run = (folder / RUN_CONFIG_FILE).is_file()
-    if resume and not is_run:
-        raise ConfigError(f"output_dir: {folder} holds no {RUN_CONFIG_FILE}, so there is no run to resume there")
-    if not resume and not (overwrite and is_run):
+    if not (folder / RUN_CONFIG_FILE).is_file():
+        raise ConfigError(f"output_dir: {folder} is not empty and {describe_other(folder)}")
+    if not resume and not overwrite:
         raise ConfigError(
             f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
             "--overwrite to replace that run, or choose another --output-dir"
         )
 
 
-def check_resumable(folder: Path, config: TrainConfig) -> None:
-    """Refuses to go on with a run under other settings.
+def describe_other(folder: Path, noun: str = "run") -> str:
+    """Returns what a folder is that holds something else than was looked for, and what to do."""
+    held = _experiment_in(folder)
+    if held is not None:
+        return f"holds {held[0]}, which `{held[1]}` goes on with; choose another --output-dir"
+    if (folder / RUN_CONFIG_FILE).is_file():
+        return f"holds a run and no {noun}; choose another --output-dir"
+    return f"holds no {noun}; choose another --output-dir"
 
-    ``loop.on_nan`` alone may change: a run that a bad step stopped can go on skipping such steps.
+
+def _experiment_in(folder: Path) -> tuple[str, str] | None:
+    """Returns what several runs lie in a folder, and what goes on with them; None for another folder."""
+    return next((held for name, held in _EXPERIMENTS.items() if (folder / f"{name}.yaml").is_file()), None)
+
+
+def check_resumable(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on with a run under other settings than it was made with.
+
+    Settings that are marked `MayDiffer` change no number and may be others.
 
     Raises:
         ConfigError: They differ; each difference is named.
     """
-    recorded = read_run_config(folder)
-    check_same_settings(folder, replace(config, loop=replace(config.loop, on_nan=recorded.loop.on_nan)))
+    refuse_differences(folder, nested_settings(read_run_config(folder)), nested_settings(config))
+
+
+def refuse_differences(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on in a folder with other settings than it was made with.
+
+    Args:
+        folder: A run's or an experiment's.
+        earlier: Nested settings that it has recorded.
+        now: Those asked for.
+
+    Raises:
+        ConfigError: They differ in more than what may differ; each difference is named.
+    """
+    differences = _differences(earlier, now)
+    if not differences:
+        return
+    lines = [f"{key}: the run has {_shown(key, before)}, asked for {after!r}" for key, before, after in differences]
+    if any(key.endswith("loop.max_steps") for key, *_ in differences):
+        lines.append(
+            "(another number of steps gives every step another learning rate, so it is another run: start one from "
+            f"this one's result with --init-from {folder} and another --output-dir)"
+        )
+    raise ConfigError(f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(lines))
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns key, value then and value now of what two runs that are one may not differ in.
+
+    Where the run lies is not a setting, and a path is the same however it is written.
+    """
+    recorded, before, after = _flatten(earlier), _flatten(with_real_paths(earlier)), _flatten(with_real_paths(now))
+    asked = _flatten(now)
+    return [
+        (key, recorded.get(key), asked.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key != "output_dir" and not changes_no_number(key)
+    ]
+
+
+def _shown(key: str, before: Any) -> str:
+    """Returns a recorded value for a message; of a relative path also what it is relative to."""
+    path = path_setting(key)
+    if path is not None and isinstance(before, str) and path.is_relative(before):
+        return f"{before!r} (seen from the folder it was started in)"
+    return repr(before)
 
 
 def _take_up(folder: Path, config: TrainConfig) -> None:
     """Checks that a run may go on with `config`, and clears what a killed writer left in its folder."""
     check_resumable(folder, config)
-    recorded = read_run_config(folder)
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
-    if recorded.loop.on_nan != config.loop.on_nan:
-        write_text(folder / RUN_CONFIG_FILE, dump_config(config))
+    earlier, now = (_flatten(nested_settings(settings)) for settings in (read_run_config(folder), config))
+    if any(now[key] != earlier.get(key) for key in now if changes_no_number(key)):
+        write_text(folder / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
 
 
 def read_run_config(folder: Path) -> TrainConfig:
@@ -113,11 +179,24 @@ def read_run_config(folder: Path) -> TrainConfig:
     """
     path = folder / RUN_CONFIG_FILE
     if not path.is_file():
+        held = _experiment_in(folder)
+        if held is not None:
+            raise CheckpointError(f"{folder}: holds {held[0]}; name one run of it with --checkpoint{_runs_in(folder)}")
         raise CheckpointError(
             f"{folder}: no run here ({RUN_CONFIG_FILE} is missing); train one with `dept-vl train`, "
             "or name its folder with --checkpoint"
         )
     return config_from_tree(read_yaml(path), where=str(path))
+
+
+def _runs_in(folder: Path) -> str:
+    """Returns the runs of an experiment for a message: the best one of a sweep that says so, else the first few."""
+    try:
+        best = parse_json(read_file(folder / "sweep.json"))["best"]["run"]
+        return f": the best is {folder / Path(best).name}"
+    except (OSError, ValueError, KeyError, TypeError):
+        runs = sorted(path.parent for path in folder.rglob(RUN_CONFIG_FILE))
+        return f": {', '.join(map(str, runs[:3]))}{', ...' if len(runs) > 3 else ''}" if runs else ""
 
 
 def describe_run() -> dict[str, Any]:
@@ -155,33 +234,10 @@ def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = Fals
     write_text(path, "".join(kept))
 
 
-def check_same_settings(folder: Path, config: TrainConfig) -> None:
-    """Refuses to go on in a run's folder with other settings than it was made with.
-
-    Raises:
-        ConfigError: They differ; each difference is named.
-    """
-    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
-    if differences:
-        raise ConfigError(
-            f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)
-        )
-
-
-def describe_differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns one line a setting that two nested mappings give differently; where the run lies is not a setting."""
-    before, after = _flatten(earlier), _flatten(now)
-    return [
-        f"{key}: the run has {before.get(key)!r}, asked for {after.get(key)!r}"
-        for key in sorted(set(before) | set(after))
-        if before.get(key) != after.get(key) and key != "output_dir"
-    ]
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
 
 

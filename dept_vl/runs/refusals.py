@@ -13,6 +13,7 @@ from dept_vl.data.manifest import split_info
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder
+from dept_vl.runs.log import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
@@ -23,10 +24,12 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuses a training that cannot start in its folder, or from its source.
 
     Raises:
-        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings.
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
+            tracker is not installed.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
+    chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
     if resume and (folder / RUN_CONFIG_FILE).is_file():

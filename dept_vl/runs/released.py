@@ -82,7 +82,7 @@ def import_released(
     )
     record = {"imported": {"weights_sha256": released.origin.weights_sha256, "lowrank": released.origin.lowrank}}
     open_run_folder(config, resume=False, overwrite=overwrite, record=record)
-    save_adapter(run_dir, released.tensors, adapter, model_card(adapter))
+    save_adapter(run_dir, released.tensors, adapter, model_card(adapter, config.model))
     return adapter
 
 

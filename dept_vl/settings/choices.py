@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.help import groups_of
 from dept_vl.settings.schema import TrainConfig
@@ -73,12 +73,13 @@ def _with_default(tree: Any, place: Sequence[str], default: Tree) -> Any:
     return {**tree, place[0]: _with_default(tree[place[0]], place[1:], default)} if place[0] in tree else tree
 
 
-def check_same_kinds(tree: Tree, overlay: Tree) -> None:
+def check_same_kinds(tree: Tree, overlay: Tree, names: Mapping[str, str]) -> None:
     """Refuses to lay another kind over a group that sets fields of the first.
 
     Args:
         tree: Nested settings of a file.
         overlay: What is laid over them.
+        names: Dotted key of `overlay` -> the one it was given under.
 
     Raises:
         ConfigError: As said.
@@ -93,10 +94,12 @@ def check_same_kinds(tree: Tree, overlay: Tree) -> None:
         where = ".".join(choice.place)
         extra = sorted(set(given) - {choice.tag})
         if asked != written and extra:
-            raise ConfigError(
-                f"{where}.{choice.tag}: {asked!r} was asked for, but the configuration sets fields of {written!r} "
-                f"({', '.join(f'{where}.{key}' for key in extra)}); use a configuration made for {asked!r}"
+            key = f"{where}.{choice.tag}"
+            text = (
+                f"{asked!r} was asked for, but the configuration sets fields of {written!r} "
+                f"({', '.join(f'{where}.{name}' for name in extra)}); use a configuration made for {asked!r}"
             )
+            raise SettingsError([SettingProblem(key, text, names.get(key, key))])
 
 
 def dotted(location: Sequence[int | str]) -> str:
@@ -111,10 +114,11 @@ def dotted(location: Sequence[int | str]) -> str:
     return ".".join(parts)
 
 
-def unknown_kind(detail: Mapping[str, Any]) -> str:
+def unknown_kind(detail: Mapping[str, Any]) -> SettingProblem:
     """Words pydantic's error of a kind that is none, with near names."""
     location, context = dotted(detail["loc"]), detail["ctx"]
     noun = next(choice.noun for choice in CHOICES if f"{location}.".startswith(f"{'.'.join(choice.place)}."))
     expected = str(context["expected_tags"]).replace("'", "").split(", ")
     tag, kind = str(context["discriminator"]).strip("'"), str(context["tag"])
-    return f"{location}.{tag}: unknown {noun} {kind!r}{suggest(kind, expected)} (known: {', '.join(expected)})"
+    text = f"unknown {noun} {kind!r}{suggest(kind, expected)} (known: {', '.join(expected)})"
+    return SettingProblem(f"{location}.{tag}", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_origin
 
 from pydantic import RootModel
@@ -29,7 +29,19 @@ class Setting:
     def line(self, key: str) -> str:
         """Returns the line of help of the setting with a dotted key."""
         only = f" [{', '.join(self.only)}]" if self.only else ""
+        if "." not in key:
+            key = key.replace("_", "-")  # a short flag
         return f"  --{key:<34} {self.kind:<28} {self.default:<16} {self.text}{only}"
+
+
+def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yields every setting's field under `cls` with its dotted key, those of every kind of a group."""
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
+        groups = [] if get_origin(info.annotation) is dict else groups_of(info.annotation)
+        if not groups:
+            yield f"{prefix}{info.alias or name}", info
+        for group in groups:
+            yield from fields_of(group, f"{prefix}{name}.")
 
 
 def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
@@ -70,6 +82,10 @@ def groups_of(annotation: Any) -> list[type]:
 
 def _kind(annotation: Any) -> str:
     schema = RootModel[annotation].model_json_schema()
-    options = schema.get("anyOf", [schema])
-    names = [str(value) for option in options for value in option.get("enum", [option.get("type", "value")])]
+    names: list[str] = []
+    for option in schema.get("anyOf", [schema]):
+        if "enum" in option.get("items", {}):
+            names.append(",".join(option["items"]["enum"]))
+        else:
+            names += [str(value) for value in option.get("enum", [option.get("type", "value")])]
     return " | ".join(names)

@@ -6,19 +6,23 @@ imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
-from dept_vl.settings.help import settings_of
+from dept_vl.settings.help import fields_of, settings_of
+from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.shipped import find_config
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
 from dept_vl.tasks import get_task
 from dept_vl.tuners.stack.config import collapse_name, expand_name
@@ -30,14 +34,15 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     """Reads a YAML file, lays dotted overrides over it and checks the whole once.
 
     Args:
-        path: A YAML file of nested settings, or None for the defaults alone.
+        path: A YAML file of nested settings, or the name of a shipped one; None for the defaults alone.
         overrides: Dotted key to value, such as ``{"tuner.lr": 0.3}``; these win.
 
     Raises:
         ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
             together, each with its dotted key.
     """
-    return overlay_config(read_yaml(path) if path else {}, overrides or {}, where=str(path) if path else "")
+    tree = read_yaml(find_config(path)) if path else {}
+    return overlay_config(tree, overrides or {}, where=str(path) if path else "")
 
 
 def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") -> TrainConfig:
@@ -48,18 +53,54 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     """
     refuse_both_names(overrides)
     tree = with_new_groups(tree)
+    given = {new_key(key): key for key in overrides}
     overlay: Tree = {}
     for key, value in overrides.items():
         _set(overlay, new_key(key), value)
     below, above = tree.get("tuner"), overlay.get("tuner")
     if isinstance(below, dict) and isinstance(above, dict):
         named = {**tree, "tuner": collapse_name(below)}
-        check_same_kinds(named, {**overlay, "tuner": collapse_name(above, below)})
+        check_same_kinds(named, {**overlay, "tuner": collapse_name(above, below)}, given)
         below = expand_name(below)
         tree, overlay = {**tree, "tuner": below}, {**overlay, "tuner": expand_name(above, below)}
     else:
-        check_same_kinds(tree, overlay)
-    return config_from_tree(_merge(tree, overlay), where=where)
+        check_same_kinds(tree, overlay, given)
+    try:
+        return config_from_tree(_merge(tree, overlay), where=where)
+    except SettingsError as error:
+        raise SettingsError(_attributed(error.problems, tree, given), where) from None
+
+
+def _attributed(problems: Sequence[SettingProblem], tree: Tree, given: Mapping[str, str]) -> list[SettingProblem]:
+    """Returns problems with what they were given as: under their own key, a group's, or keys of the group they are in.
+
+    A problem of a whole group that the file alone has too is the file's.
+    """
+    of_file: set[tuple[str, str]] | None = None
+    attributed = []
+    for one in problems:
+        own = [key for key in given if one.key == key or one.key.startswith(f"{key}.")]
+        if not own and one.key.endswith(".lr") and "tuner.lr" in given:
+            own = ["tuner.lr"]  # of a stack: the first part's
+        inner = [key for key in given if key.startswith(f"{one.key}.")]
+        if not own and inner:
+            of_file = _problems_of(tree) if of_file is None else of_file
+            own = [] if _bare(one) in of_file else inner[-1:]
+        attributed.append(replace(one, given_as=given[own[0]]) if own else one)
+    return attributed
+
+
+def _bare(problem: SettingProblem) -> tuple[str, str]:
+    """Returns key and text without what was given: that of a group is all of it."""
+    return problem.key, problem.text.partition(", got ")[0]
+
+
+def _problems_of(tree: Tree) -> set[tuple[str, str]]:
+    try:
+        config_from_tree(tree)
+    except SettingsError as error:
+        return {_bare(one) for one in error.problems}
+    return set()
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
@@ -68,9 +109,10 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     Raises:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
-    _refuse_nul(tree)
+    _refuse_nul(tree, where)
     tree = with_new_names(tree)
-    task = get_task(str(tree.get("task", TrainConfig().task)))
+    with _problem_of("task", where):
+        task = get_task(str(tree.get("task", TrainConfig().task)))
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
@@ -82,19 +124,38 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     try:
         config = _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        lines = [_describe(detail) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join(([f"{where}:"] if where else []) + sorted(lines))) from None
-    task.check_protocol(config.data.protocol)
+        raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
+    with _problem_of("data.protocol", where):
+        task.check_protocol(config.data.protocol)
     return config
 
 
-def _refuse_nul(tree: Tree, prefix: str = "") -> None:
+@contextmanager
+def _problem_of(key: str, where: str) -> Iterator[None]:
+    """Makes what is raised in the block a problem of one setting."""
+    try:
+        yield
+    except ConfigError as error:
+        raise SettingsError([SettingProblem(key, str(error).removeprefix(f"{key}: "))], where) from None
+
+
+def absolute_config(config: TrainConfig) -> TrainConfig:
+    """Returns settings as they are recorded: every path from the root on, so that it holds in any folder."""
+    return config_from_tree(with_absolute_paths(nested_settings(config)))
+
+
+def nested_settings(config: TrainConfig) -> Tree:
+    """Returns settings as a nested mapping, as a file has them; `config_from_tree` gives an equal object."""
+    return cast(Tree, _ADAPTER.dump_python(config, mode="json", by_alias=True))
+
+
+def _refuse_nul(tree: Tree, where: str, prefix: str = "") -> None:
     """Refuses text with a NUL character: no path or name has one, and the system's own error names no setting."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            _refuse_nul(value, f"{prefix}{key}.")
+            _refuse_nul(value, where, f"{prefix}{key}.")
         elif isinstance(value, str) and "\0" in value:
-            raise ConfigError(f"{prefix}{key}: holds a NUL character: {value!r}")
+            raise SettingsError([SettingProblem(f"{prefix}{key}", f"holds a NUL character: {value!r}")], where)
 
 
 def read_yaml(path: Path) -> Tree:
@@ -119,18 +180,27 @@ def read_yaml(path: Path) -> Tree:
 
 def dump_config(config: TrainConfig) -> str:
     """Returns the resolved settings as YAML; loading it gives an equal object."""
-    tree = _ADAPTER.dump_python(config, mode="json", by_alias=True)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(nested_settings(config), sort_keys=False, allow_unicode=True)
 
 
 def setting_names() -> list[str]:
     """Returns the dotted key of every setting."""
-    return list(dict.fromkeys(key for key, _ in settings_of(TrainConfig)))
+    return list(dict.fromkeys(key for key, _ in fields_of(TrainConfig)))
 
 
-def describe_settings() -> str:
-    """Returns one line a setting (dotted key, type, default, meaning), for ``--help``."""
-    return "\n".join(setting.line(key) for key, setting in settings_of(TrainConfig))
+def describe_settings(is_shown: Callable[[str], bool] = lambda _: True) -> str:
+    """Returns a section a group, one line a setting (dotted key, type, default, meaning), for ``--help``.
+
+    Args:
+        is_shown: Whether a setting, by its dotted key, is listed.
+    """
+    groups = {name: str(info.description) for name, info in TrainConfig.__pydantic_fields__.items()}  # type: ignore[attr-defined]
+    sections: dict[str, list[str]] = {}
+    for key, setting in settings_of(TrainConfig):
+        if is_shown(key):
+            sections.setdefault(key.split(".")[0] if "." in key else "", []).append(setting.line(key))
+    titles = {name: f"{name}: {groups[name]}" if name else "the run" for name in sections}
+    return "\n\n".join("\n".join([titles[name], *lines]) for name, lines in sections.items())
 
 
 def _set(tree: Tree, key: str, value: Any) -> None:
@@ -160,19 +230,26 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _describe(detail: Mapping[str, Any]) -> str:
+def _describe(detail: Mapping[str, Any]) -> SettingProblem:
     location = dotted(detail["loc"])
     given = _shown(detail.get("input"))
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = setting_names()
-        if location in known:
-            return f"{location}: unknown setting of the kind chosen (another has it), given {given}"
-        if location.startswith("tuner.parts."):  # a part has the settings of its method
-            part = ".".join(location.split(".")[:3])
-            known = [f"{part}.{key.removeprefix('tuner.')}" for key in known if key.startswith("tuner.")]
-        near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
-        return f"{location}: unknown setting, given {given}{near}"
+        return SettingProblem(location, _describe_unknown(location, given))
     if detail["type"] == "union_tag_invalid":
         return unknown_kind(detail)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{location}: {message[0].lower()}{message[1:]}, got {given}" if location else message
+    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return SettingProblem(location, f"{message[0].lower()}{message[1:]}" + (f", got {given}" if location else ""))
+
+
+def _describe_unknown(location: str, given: str) -> str:
+    known = setting_names()
+    if location in known:
+        return f"unknown setting of the kind chosen (another has it), given {given}"
+    if location.startswith("tuner.parts."):  # a part has the settings of its method
+        part = ".".join(location.split(".")[:3])
+        known = [f"{part}.{key.removeprefix('tuner.')}" for key in known if key.startswith("tuner.")]
+    near = suggest(location, [*known, *{key.rsplit(".", 1)[0] for key in known if "." in key}])
+    elsewhere = [key for key in known if key.rsplit(".", 1)[-1] == location.rsplit(".", 1)[-1]]
+    if elsewhere:
+        near = f"; did you mean {' or '.join(map(repr, elsewhere[:3]))}?"
+    return f"unknown setting, given {given}{near}"

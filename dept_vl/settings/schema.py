@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.marks import LocalPath, MayDiffer
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT
@@ -17,19 +18,30 @@ MAX_STEPS = 10**9
 MAX_SEED = 2**63 - 1  # what every generator used here takes
 
 
+def _split_names(value: Any) -> Any:
+    """Takes ``a,b``, as it is typed, for a list."""
+    return value.split(",") if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Where prepared data lie and how rows become batches."""
 
     dir: Annotated[
-        str | None, Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes")
+        str | None,
+        LocalPath(words=(DEMO,)),
+        Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes"),
     ] = None
     protocol: Annotated[
         Literal["fixed", "paper"] | None,
         Field(description="text tasks: 'paper' is the released code to the letter, 'fixed' mends it; null: 'fixed'"),
     ] = None
-    image_dir: Annotated[str | None, Field(description="root of the images; null: where prepare found them")] = None
-    feature_dir: Annotated[str | None, Field(description="one feature store; null: the matching one in dir")] = None
+    image_dir: Annotated[
+        str | None, LocalPath(), Field(description="root of the images; null: where prepare found them")
+    ] = None
+    feature_dir: Annotated[
+        str | None, LocalPath(), Field(description="one feature store; null: the matching one in dir")
+    ] = None
     visual_features: Annotated[
         Literal["cache", "encode", "zero"],
         Field(description="'cache': stored features; 'encode': the encoder on the fly; 'zero': blind baseline"),
@@ -38,7 +50,7 @@ class DataConfig:
         int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
     ] = 16
     eval_batch_size: Annotated[
-        int, Field(ge=1, le=MAX_SIZE, description="examples per process and forward at evaluation")
+        int, MayDiffer(), Field(ge=1, le=MAX_SIZE, description="examples per process and forward at evaluation")
     ] = 64
     max_source_length: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="text tokens kept (s), without prompt and visual tokens")
@@ -51,7 +63,7 @@ class DataConfig:
         Field(description="ends every source text; null: ' Label : ' for a decoder-only backbone, nothing for T5"),
     ] = None
     on_long: Annotated[
-        Literal["truncate", "error"], Field(description="what happens to a source text of more tokens")
+        Literal["truncate", "error"], MayDiffer(), Field(description="what happens to a source text of more tokens")
     ] = "truncate"
     padding: Annotated[
         Literal["longest", "max_length"], Field(description="pad to the batch's longest text, or to max_source_length")
@@ -73,7 +85,9 @@ class DataConfig:
             "target tokens (transformers' own: released DePT, Sung et al.'s captions)"
         ),
     ] = "examples"
-    num_workers: Annotated[int, Field(ge=0, le=1024, description="loader processes per training process")] = 0
+    num_workers: Annotated[
+        int, MayDiffer(), Field(ge=0, le=1024, description="loader processes per training process")
+    ] = 0
     few_shot: Annotated[
         int | None, Field(ge=1, description="train on so many examples in all, chosen by the seed; null: on all")
     ] = None
@@ -113,9 +127,23 @@ class LoopConfig:
 
     max_steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="optimiser steps")] = 30_000
     eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
-    save_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between checkpoints")] = 1_000
-    keep_checkpoints: Annotated[int, Field(ge=1, description="how many of the newest checkpoints stay")] = 2
-    log_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between lines of metrics.jsonl")] = 20
+    save_every_steps: Annotated[int, MayDiffer(), Field(ge=1, description="optimiser steps between checkpoints")] = (
+        1_000
+    )
+    keep_checkpoints: Annotated[
+        int, MayDiffer(), Field(ge=1, description="how many of the newest checkpoints stay")
+    ] = 2
+    log_every_steps: Annotated[
+        int, MayDiffer(), Field(ge=1, description="optimiser steps between lines of metrics.jsonl")
+    ] = 20
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "wandb", "trackio"], ...] | None,
+        BeforeValidator(_split_names),
+        MayDiffer(),
+        Field(
+            description="where metrics go beside metrics.jsonl; null: TensorBoard where it is installed; []: nowhere"
+        ),
+    ] = None
     early_stop_evals: Annotated[
         int | None, Field(ge=1, description="stop after so many evaluations without a better one; null: never")
     ] = None
@@ -132,10 +160,11 @@ class LoopConfig:
     ] = "float32"
     on_nan: Annotated[
         Literal["stop", "skip"],
+        MayDiffer(),
         Field(description="a loss or gradient that is not finite, or exploded: end the run, or skip the step's update"),
     ] = "stop"
     max_skipped_steps: Annotated[
-        int, Field(ge=1, description="steps in a row that on_nan=skip may skip before the run ends")
+        int, MayDiffer(), Field(ge=1, description="steps in a row that on_nan=skip may skip before the run ends")
     ] = 10
     exploded_norm: Annotated[
         float, Field(gt=0, description="gradient norm of a parameter group, before clipping, that counts as exploded")
@@ -171,6 +200,7 @@ class InitConfig:
 
     source: Annotated[
         str | None,
+        LocalPath(),
         Field(alias="from", description="run or adapter folder whose trained values this run starts from; null: fresh"),
     ] = None
     parts: Annotated[
@@ -184,7 +214,7 @@ class TrainConfig:
     """Everything that defines a run."""
 
     task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
-    output_dir: Annotated[str | None, Field(description="run folder; null: runs/<task>-<tuner>")] = None
+    output_dir: Annotated[str | None, LocalPath(), Field(description="run folder; null: runs/<task>-<tuner>")] = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
     tuner: Annotated[TunerConfig, Field(description="the method, or several at once: dept+lora")] = Field(
         default_factory=DeptConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
@@ -30,7 +29,7 @@ from dept_vl.runs.folder import (
     open_run_folder,
     trim_metrics,
 )
-from dept_vl.runs.log import RunLog
+from dept_vl.runs.log import RunLog, describe_score
 from dept_vl.runs.open import open_run
 from dept_vl.runs.selection import choose_selection
 from dept_vl.runs.session import Session
@@ -39,6 +38,7 @@ from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
+from dept_vl.system.progress import Meter
 from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
@@ -159,12 +159,18 @@ class Trainer:
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
         start = self._warm_start(resume=resume)
+        self.log = RunLog(config.run_dir, config.loop.trackers) if self._is_main else None
         if lock is not None and self._is_main:
             lock.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
         self._resume()
-        self.log = RunLog(self.run_dir, self.progress.step) if self._is_main else None
+        if self.log:
+            self.log.open(self.progress.step)
+        self.meter = Meter(
+            config.loop.max_steps, f"train {self.task.name}", "steps",
+            initial=self.progress.step, is_shown=self._is_main, has_notes=True,
+        )  # fmt: skip
 
     @property
     def _is_main(self) -> bool:
@@ -203,15 +209,10 @@ class Trainer:
 
     def fit(self) -> TrainResult:
         """Runs the steps that are left, and writes what came of them."""
-        bar = tqdm(
-            total=self.config.loop.max_steps, initial=self.progress.step, desc=f"train {self.task.name}", unit="step",
-            disable=not self._is_main, mininterval=1.0,
-        )  # fmt: skip
         try:
-            with signals.deferring():
-                self._run(bar)
+            with signals.deferring(), self.meter:
+                self._run()
         finally:
-            bar.close()
             if self.log:
                 self.log.close()
         result = TrainResult(
@@ -229,7 +230,7 @@ class Trainer:
             raise signals.StoppedError(signal, f"the run had ended: {self.run_dir}")
         return result
 
-    def _run(self, bar: tqdm[NoReturn]) -> None:
+    def _run(self) -> None:
         loop = self.config.loop
         started, first_step = time.perf_counter(), self.progress.step
         seconds_before = self.progress.train_seconds
@@ -253,14 +254,14 @@ class Trainer:
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
             done, is_last = self.progress.step, self.progress.step == loop.max_steps
-            bar.update()
+            self.meter.add()
             (signal,) = agree_on_largest([signals.requested() or 0])
             due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
             if due or is_last or signal:  # checked before every checkpoint: nothing that is not a number gets into one
                 self._judge_steps()
                 self.guard.refuse_bad_weights(self.progress.step)
                 samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
-                self._log_losses(losses, bar, samples_per_s, steps.waited_s / seconds)
+                self._log_losses(losses, samples_per_s, steps.waited_s / seconds)
                 losses = []
             is_evaluation_due = loop.eval_every_steps in due or is_last
             if signal:
@@ -331,9 +332,7 @@ class Trainer:
             self.progress = self.guard.judge(bad, self.progress, self.rates, self.run_dir / CHECKPOINTS)
         return bool(is_bad)
 
-    def _log_losses(
-        self, losses: list[Tensor], bar: tqdm[NoReturn], samples_per_s: float, data_wait_share: float
-    ) -> None:
+    def _log_losses(self, losses: list[Tensor], samples_per_s: float, data_wait_share: float) -> None:
         """Writes the mean loss since the last line, of the steps that were not skipped."""
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
         record = {"samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates}
@@ -344,11 +343,8 @@ class Trainer:
         if self.log:
             self.log.record(self.progress.step, record)
         shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
-        bar.set_postfix({**shown, "samples/s": f"{samples_per_s:.0f}", **self._best_text()}, refresh=False)
-
-    def _best_text(self) -> dict[str, str]:
-        best = self.progress.best_metric
-        return {} if best is None else {f"best {self.selection.metric}": f"{best:.3f}"}
+        shown["lr"] = " ".join(f"{name} {rate:.3g}" for name, rate in self.rates.items())
+        self.meter.note(**shown, **{"samples/s": f"{samples_per_s:.0f}"})
 
     def _evaluate(self) -> dict[str, float]:
         """Scores the validation split and keeps the adapter if it is the best so far."""
@@ -362,22 +358,25 @@ class Trainer:
         )
         inputs = EvaluationInput(predictions, self.val_references)
         metrics = score(self.selection.evaluators, inputs, label_set=self.task.labels)
-        value, best = metrics[self.selection.metric], self.progress.best_metric
+        name = self.selection.metric
+        value, best = metrics[name], self.progress.best_metric
+        self.meter.say(describe_score(self.progress.step, name, value, best, self.progress.best_step))
         if best is None or value > best:
             self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
             if self._is_main:
-                self._save_adapter()
+                self._save_adapter(metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
         if self.log:
             self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
         return metrics
 
-    def _save_adapter(self) -> None:
+    def _save_adapter(self, scores: Mapping[str, float]) -> None:
         self.model.save_pretrained(
             self.run_dir,
             task=self.task.name,
             features=self.visual.fingerprint if self.visual else None,
+            scores=scores,
         )
 
     def _save_checkpoint(self) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from dept_vl.cli import main
+from dept_vl.cli.reads import READS, reads
+from dept_vl.settings.load import setting_names
 from dept_vl.tasks import TASKS, get_task
+from tests.data_prep.text_rows import cola_folder
 
 
 def run(capsys, *arguments):
@@ -58,6 +62,48 @@ def test_help_of_a_command_lists_the_settings_without_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--tuner.lowrank_lr" in done.stdout
+
+
+def test_help_lists_what_a_command_reads_and_what_a_flag_takes(capsys):
+    shown = {}
+    for command in ("train", "eval", "predict", "info", "cache-features"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown[command] = capsys.readouterr().out
+    assert "--on-nan {stop,skip}" in shown["train"]
+    assert "--few-shot N" in shown["train"]
+    assert "--init-from PATH" in shown["train"]
+    assert " VALUE" not in "".join(shown.values())
+    for command, text in shown.items():
+        settings = re.findall(r"^  --([a-z][\w.-]*\.\w+) ", text, re.MULTILINE)
+        assert settings
+        assert all(reads(command, key) for key in settings)
+        assert ("optim.beta1" in settings) == ("loop: " in text and "optim: " in text) == (command == "train")
+    assert "--decode.num_beams" in shown["eval"]
+    assert "--lr" not in shown["predict"]
+
+
+def test_what_makes_a_folder_ends_with_the_next_command(capsys, tmp_path):
+    raw, out = cola_folder(tmp_path / "raw"), tmp_path / "my data"
+    for protocol, more in (("fixed", ""), ("paper", " --data.protocol paper")):
+        words = ["--task", "cola", "--raw", raw, "--out", out, "--subset", "--protocol", protocol]
+        code, printed, _ = run(capsys, "prepare", *words)
+        assert code == 0
+        assert printed.splitlines()[-1] == f"next: dept-vl train --task cola --data-dir '{out}'{more}"
+    code, printed, _ = run(capsys, "draw-scenes", "--out", tmp_path / "scenes", "--images", "10")
+    assert code == 0
+    following = printed.splitlines()[-1]
+    assert following == f"next: dept-vl prepare --task vqa --raw {tmp_path}/scenes --out {tmp_path}/scenes-prepared"
+    code, printed, _ = run(capsys, *shlex.split(following)[2:])
+    assert code == 0
+    assert printed.splitlines()[-1].startswith("next: dept-vl cache-features --task vqa --data-dir ")
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "info", "cache-features"])
+def test_what_a_command_is_said_to_read_are_settings(command):
+    known = setting_names()
+    groups = {key.rpartition(".")[0] for key in known}
+    assert [key for key in READS[command] if key not in known and key not in groups] == []
 
 
 def _main_with_a_third_task(words):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_prep.prepare import prepare
 from dept_vl.settings.load import dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
 from tests.data_prep.text_rows import cola_folder
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +49,16 @@ CASES = [
     ("eval --checkpoint text-run --data.protocol paper", "was trained under 'fixed', asked for 'paper'"),
     ("eval --checkpoint run --config demo", "--config: a run has its own settings"),
     ("eval --predictions p.json --decode-agreement", "--decode-agreement: has no effect with"),
-    ("eval --predictions p.json --lr 3", "tuner.lr: has no effect with --predictions"),
+    ("eval --predictions p.json --decode.num_beams 3", "decode.num_beams: has no effect with --predictions"),
+    ("eval --checkpoint run --lr 3", "--lr: `dept-vl eval` does not read this setting: it belongs to `dept-vl train`"),
+    ("eval --checkpoint run --output-dir x", "the run's folder is --checkpoint"),
+    ("eval --checkpoint run --optim.prompt_lr 3", "--optim.prompt_lr: `dept-vl eval` does not read"),
+    ("predict --checkpoint run --image x.jpg --seed 3", "--seed: `dept-vl predict` does not read"),
+    ("info --config demo --data.batch_size 3", "--data.batch_size: `dept-vl info` does not read"),
+    ("cache-features --data-dir x --model.backbone y", "--model.backbone: `dept-vl cache-features` does not read"),
     ("eval --predictions p.json --metric accurac", "unknown evaluator 'accurac'; did you mean 'accuracy'"),
     ("eval --task coco --predictions p.json", "needs --references"),
-    ("eval --verify p.json --lr 3", "tuner.lr: has no effect with --verify"),
+    ("eval --verify p.json --decode.num_beams 3", "decode.num_beams: has no effect with --verify"),
     ("predict --checkpoint run --image x.jpg --column x", "expected NAME=VALUE"),
     ("predict --checkpoint run --image x.jpg --column x=y", "takes no such column (it takes: question)"),
     ("predict --checkpoint run --image x.jpg", "needs a question; give --question TEXT"),
@@ -87,6 +94,17 @@ CASES = [
     ("train --data-dir data --init-from absent", "absent: no adapter here"),
     ("train --seeds 0,1 --data-dir absent", "absent/vqa/train.parquet: no such prepared split"),
     ("info --config absent.yaml", "absent.yaml: cannot read"),
+    ("info --config vqa/dpet", "no name that `dept-vl configs` lists; did you mean 'vqa/dept'"),
+    ("train --resume --output-dir sweeping", "holds a sweep, which `dept-vl sweep --resume` goes on with"),
+    ("train --data-dir x --output-dir sweeping", "sweeping is not empty and holds a sweep"),
+    (
+        "eval --checkpoint sweeping",
+        "sweeping: holds a sweep; name one run of it with --checkpoint: the best is sweeping/t",
+    ),
+    ("eval --checkpoint seeding", "seeding: holds several seeds; name one run of it with --checkpoint: seeding/seed-0"),
+    ("eval --checkpoint moved", "Give --data-dir PATH"),
+    ("eval --checkpoint here/moved", "perhaps "),
+    ("eval --checkpoint text-moved", "model.backbone: text-moved recorded the relative path './t5'"),
     ("eval --checkpoint absent", "absent: no run here"),
     ("eval --checkpoint taken", "taken: no run here"),
     ("eval --checkpoint no-adapter", "no-adapter: no adapter here"),
@@ -117,16 +135,19 @@ CASES = [
     ("tasks cola --raw absent", "absent: no such folder of raw files"),
     ("tasks cola --data-dir absent", "no such prepared split"),
     # folders that are taken
-    ("train --data-dir x --output-dir taken", "taken is not empty; add --resume"),
+    ("train --data-dir x --output-dir taken", "taken is not empty and holds no run; choose another --output-dir"),
+    ("train --data-dir x --output-dir run", "run is not empty; add --resume"),
     ("train --data-dir x --output-dir taken/notes.txt", "is a file; choose a folder"),
-    ("train --seeds 0 --data-dir x --output-dir taken", "taken is not empty; add --resume to go on with the seeds"),
+    ("train --seeds 0 --data-dir x --output-dir taken", "taken is not empty and holds no seeds"),
+    ("train --seeds 0 --data-dir x --output-dir run", "run is not empty and holds a run and no seeds"),
+    ("sweep --config sweep.yaml --data-dir x --output-dir sweeping", "add --resume to go on with the sweep"),
     ("prepare --task cola --raw taken --out data", "cola.fixed: the output folder is not empty"),
     ("draw-scenes --out taken", "taken: exists and is not an empty folder"),
     (
         "sweep --config sweep.yaml --data-dir x --output-dir taken",
-        "taken is not empty; add --resume to go on with the sw",
+        "taken is not empty and holds no sweep",
     ),
-    ("transfer --target cola --sources mnli --data-dir x --output-dir taken", "taken is not empty; add --resume to go"),
+    ("transfer --target cola --sources mnli --data-dir x --output-dir taken", "taken is not empty and holds no t"),
     (f"{IMPORT} released --out taken --task cola", "taken is not empty"),
     ("export-released run --out taken", "taken is not an empty folder"),
 ]
@@ -137,12 +158,15 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     shutil.copytree(vqa_splits, folder / "data" / "vqa")
     prepare("cola", cola_folder(folder / "raw"), folder / "data", subset=True)
     Image.new("RGB", (2, 2)).save(folder / "picture.png")
-    vqa, cola = load_config(None, {"data.dir": "x"}), load_config(None, {"task": "cola", "data.dir": "x"})
+    data = {"data.dir": str(folder / "x")}
+    vqa, cola = load_config(None, data), load_config(None, {"task": "cola", **data})
     for name, config, has_adapter in (("run", vqa, True), ("text-run", cola, True), ("no-adapter", vqa, False)):
         (folder / name).mkdir()
         (folder / name / "config.yaml").write_text(dump_config(replace(config, output_dir=name)))
         for file in ("adapter_config.json", "adapter_model.safetensors") if has_adapter else ():
             (folder / name / file).touch()
+    write_several(folder, vqa)
+    write_relative(folder, cola)
     (folder / "released").mkdir()
     for file in ("adapter_config.json", "adapter_model.bin"):
         (folder / "released" / file).touch()
@@ -153,6 +177,29 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
     (folder / "sweep.yaml").write_text(space % "lr")
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
+
+
+def write_several(folder: Path, config: TrainConfig) -> None:
+    """Writes a sweep that has ended and seeds."""
+    for name, run in (("sweep", "sweeping/trial-0001"), ("seeds", "seeding/seed-0")):
+        (folder / run).mkdir(parents=True)
+        (folder / run / "config.yaml").write_text(dump_config(config))
+        (folder / run).parent.joinpath(f"{name}.yaml").write_text("{}")
+    (folder / "sweeping" / "sweep.json").write_text(json.dumps({"best": {"run": "sweeping/trial-0001"}}))
+
+
+def write_relative(folder: Path, config: TrainConfig) -> None:
+    """Writes runs as earlier versions did, with relative paths, that were trained in another folder."""
+    (folder / "here" / "gone").mkdir(parents=True)
+    gone = replace(config, data=replace(config.data, dir="gone"))
+    runs = {
+        "moved": replace(gone, output_dir="elsewhere/moved"),
+        "here/moved": replace(gone, output_dir="moved"),
+        "text-moved": replace(config, model=replace(config.model, backbone="./t5"), output_dir="elsewhere/text-moved"),
+    }
+    for name, run in runs.items():
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text(dump_config(run))
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_scores_say_what_they_are_of(folder, run_dir):
     assert len(content["backbone"]["weights_sha256"]) == 64
     assert content["tuner"] == "dept"
     names = ("vqa_accuracy", "vqa_accuracy_legacy_vlt5")
-    assert content["scales"] == dict.fromkeys(names, {"factor": 1.0, "text": "of 100"})
+    assert content["scales"] == {name: {"factor": 1.0, "text": "of 100"} for name in names}
     assert content["settings_sha256"] == settings_sha256(load_config(run_dir / "config.yaml"))
 
 

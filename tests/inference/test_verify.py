@@ -176,6 +176,15 @@ def test_a_file_that_was_not_scored_is_refused(file_scores, capsys):
     assert "--references: is none of the files that were scored" in capsys.readouterr().err
 
 
+def test_they_are_made_again_from_another_folder(file_scores, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(file_scores)
+    raw = "raw/v2_OpenEnded_mscoco_train2014_questions.json", "raw/v2_mscoco_train2014_annotations.json"
+    words = ["--predictions", "p.json", "--questions", raw[0], "--annotations", raw[1], "--output", "again.json"]
+    assert run("eval", "--task", "vqa", *words, "--metric", "vqa-accuracy-legacy-vlt5") == 0
+    monkeypatch.chdir(tmp_path_factory.mktemp("other"))
+    assert run("eval", "--verify", file_scores / "again.json") == 0
+
+
 def test_an_altered_predictions_file_is_named(file_scores, capsys):
     edit(file_scores / "p.json", lambda records: records[0].update(answer="no"))
     assert run("eval", "--verify", file_scores / "scores.json") == 1

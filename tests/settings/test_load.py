@@ -55,7 +55,7 @@ def test_all_errors_are_reported_together_with_their_keys(tmp_path):
         load_config(path)
     assert "data.batch_size: " in str(caught.value)
     assert "got 'many'" in str(caught.value)
-    assert "tuner.lowrank_lr: input should be greater than 0, got -1" in str(caught.value)
+    assert "tuner.lowrank_lr: should be greater than 0, got -1" in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["file", "line"])
@@ -99,7 +99,7 @@ def test_an_image_encoder_may_leave_its_kind_out(tmp_path):
 
 
 def test_errors_in_an_image_encoder_name_its_settings():
-    with pytest.raises(ConfigError, match=r"^model\.image_encoder\.pooled_grid: input should be greater .*, got 0$"):
+    with pytest.raises(ConfigError, match=r"^model\.image_encoder\.pooled_grid: should be greater .*, got 0$"):
         load_config(None, {"model.image_encoder.pooled_grid": 0})
     with pytest.raises(ConfigError, match=r"image_encoder\.modle: unknown setting.*'model\.image_encoder\.model'"):
         load_config(None, {"model.image_encoder.modle": "RN50"})
@@ -179,7 +179,7 @@ def test_there_are_shipped_configs():
 
 
 def test_help_lists_every_setting_once_with_its_default_or_once_a_method():
-    lines = describe_settings().splitlines()
+    lines = [line for line in describe_settings().splitlines() if line.startswith("  --")]
     keys = [line.split()[0] for line in lines]
     twice = {key for key in keys if keys.count(key) > 1}
     assert all(key.startswith(("--tuner.", "--model.image_encoder.")) for key in twice)

@@ -50,7 +50,7 @@ def test_flags_of_the_command_line(capsys):
     flags = ["--config", "demo", "--model.clip.pooled_grid", "4"]
     assert main(["info", *flags]) == 0
     assert main(["info", "--model.clip.modle", "x", *flags]) == 2
-    assert "model.image_encoder.modle: unknown setting" in capsys.readouterr().err
+    assert "--model.clip.modle: unknown setting" in capsys.readouterr().err
 
 
 def test_a_sweep_keeps_the_names_it_was_started_with(path):

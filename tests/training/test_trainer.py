@@ -224,7 +224,7 @@ def test_a_taken_folder_is_refused_and_left_as_it_is(config, tiny_data):
     config.run_dir.mkdir(parents=True)
     (config.run_dir / "notes.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match="is not empty; add --resume"):
+        with pytest.raises(ConfigError, match="is not empty and holds no run; choose another"):
             train(config, tiny_data, overwrite=overwrite)
     assert [path.name for path in config.run_dir.iterdir()] == ["notes.txt"]
 

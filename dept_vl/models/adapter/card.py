@@ -1,15 +1,65 @@
-"""The model card of an adapter."""
+"""The model card of an adapter: what the hub reads of it, a table for people, and code that loads it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import GPT2Config, T5Config
+
+from dept_vl.evaluators import display_scale
 from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, AdapterConfig
+from dept_vl.models.config import BACKBONE, ModelConfig
+from dept_vl.models.demo import DEMO
+from dept_vl.models.language.published_shapes import published_config
+from dept_vl.tasks import TASKS, Task
+
+FOLDER = "path/to/this/folder"
+"""What the code in the card calls the adapter's folder."""
+
+_LOADED_WITH = ("backbone", "revision", "dtype", "visual_projection", "visual_position_bias")
+"""Settings of the frozen models that an adapter is loaded with; the others are about training, or about images."""
+
+_UNKNOWN = "unknown"
 
 
-def model_card(config: AdapterConfig) -> str:
-    """Returns the model card: what the adapter is, what it fits and how to load it."""
-    name = config.backbone.name
-    method = config.tuner.label
-    front = ["library_name: dept-vl", "tags:", f"- {method}", "- parameter-efficient-fine-tuning"]
+def model_card(config: AdapterConfig, model: ModelConfig, scores: Mapping[str, float] | None = None) -> str:
+    """Returns the model card: what the adapter is, what it fits, what it scored, and how to load it.
+
+    Args:
+        config: What the adapter is.
+        model: The frozen models it was trained on.
+        scores: On ``val``, of the evaluation it was kept for, in the scorers' own scale; None where none was made.
+    """
+    method, task = config.tuner.label, TASKS.get(config.task or "")
+    title = f"{method} for {config.task or 'a task'} on {config.backbone.name}"
+    front = ModelCardData(
+        library_name="dept-vl",
+        license=_licence(model.backbone),
+        base_model=model.backbone if _is_hub_id(model.backbone) else None,
+        datasets=[task.source.path] if task is not None and task.source is not None else None,
+        tags=[*method.split("+"), "parameter-efficient-fine-tuning", *([task.name] if task else [])],
+        model_name=title,
+        eval_results=_results(task, scores or {}) or None,
+    )
+    table = "\n".join(f"| {left} | {right} |" for left, right in _rows(config, model, task, scores or {}))
+    return (
+        f"---\n{front.to_yaml()}\n---\n\n"
+        f"# {title}\n\n"
+        "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
+        "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n"
+        f"```python\n{_snippet(model)}```\n\n"
+        f"With the run's `config.yaml` beside it: `dept-vl predict --checkpoint {FOLDER}{_asked(task)}`.\n\n"
+        f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
+    )
+
+
+def _rows(
+    config: AdapterConfig, model: ModelConfig, task: Task | None, scores: Mapping[str, float]
+) -> list[tuple[str, str]]:
     visual = "none: text only"
     if config.visual is not None:
         encoder = (config.features or {}).get("model", "not recorded")
@@ -17,28 +67,95 @@ def model_card(config: AdapterConfig) -> str:
         if config.visual.position_bias is not None:
             visual += f", relative position bias `{config.visual.position_bias}`"
     backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]
+    facts = (f"{name} = {fact}" for name, fact in config.facts.items())
     rows = [
         ("Task", config.task or "not recorded"),
-        ("Method", ", ".join([method, *(f"{name} = {fact}" for name, fact in config.facts.items())])),
+        ("Method", ", ".join([config.tuner.label, *facts])),
         ("Longest text", f"{config.max_source_length} tokens"),
-        ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
+        ("Frozen backbone", f"{config.backbone.name} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
         ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
+        ("Licence", f"of the frozen backbone: {_licence(model.backbone)}; the data have terms of their own"),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
+    if task is not None:
+        rows.insert(1, ("Data", task.paper.replace("|", "\\|")))
+    if scores:
+        rows.insert(2, ("Scores on val", ", ".join(_shown(name, value) for name, value in _main(scores).items())))
     if config.origin is not None:
         origin = config.origin
         text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
         rows.append(("Imported from", text))
-    table = "\n".join(f"| {left} | {right} |" for left, right in rows)
+    return rows
+
+
+def _snippet(model: ModelConfig) -> str:
+    """Returns code that loads the adapter onto the frozen models it was trained on."""
+    default = ModelConfig()
+    given = [
+        f"{field.name}={getattr(model, field.name)!r}"
+        for field in dataclasses.fields(ModelConfig)
+        if field.name in _LOADED_WITH[1:] and getattr(model, field.name) != getattr(default, field.name)
+    ]
+    name, note = model.backbone, ""
+    if BACKBONE.is_local(name):  # whose folder it was says nothing to others
+        name, note = f"path/to/{Path(name).resolve().name}", "  # the frozen backbone, a local folder\n"
+    arguments = ", ".join([f"backbone={name!r}", *given])
     return (
-        "---\n" + "\n".join(front) + "\n---\n\n"
-        f"# {method} for {config.task or 'a task'} on {name}\n\n"
-        "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
-        "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
-        f"| | |\n| --- | --- |\n{table}\n\n"
-        "```python\nfrom dept_vl.models.adapted_model import AdaptedModel\n"
+        "from dept_vl.models.adapted_model import AdaptedModel\n"
         "from dept_vl.models.config import ModelConfig\n\n"
-        f'model, codec = AdaptedModel.from_pretrained("path/to/this/folder", ModelConfig(backbone="{name}"))\n```\n\n'
-        f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
+        f"frozen = ModelConfig({arguments}){note or chr(10)}"
+        f"model, codec = AdaptedModel.from_pretrained({FOLDER!r}, frozen)\n"
     )
+
+
+def _asked(task: Task | None) -> str:
+    """Returns the flags with which a question is put to ``dept-vl predict``."""
+    if task is None:
+        return ""
+    columns = "".join(f" --column {name}=TEXT" for name in task.input_columns)
+    return f"{' --image IMAGE' if task.uses_images else ''}{columns}"
+
+
+def _is_hub_id(name: str) -> bool:
+    return name != DEMO and not BACKBONE.is_local(name)
+
+
+def _licence(backbone: str) -> str:
+    """Returns the licence of a packaged or published backbone in the hub's words; others are not known here."""
+    if backbone == DEMO:
+        return "mit"
+    published = published_config(backbone)
+    licences = {T5Config: "apache-2.0", GPT2Config: "mit"}
+    return next((text for kind, text in licences.items() if isinstance(published, kind)), _UNKNOWN)
+
+
+def _results(task: Task | None, scores: Mapping[str, float]) -> list[EvalResult]:
+    """Returns scores as the hub lists them, as papers print them."""
+    if task is None:
+        return []
+    kind = "text-classification" if task.labels else "text-generation"
+    if task.uses_images:
+        kind = "visual-question-answering" if "question" in task.input_columns else "image-to-text"
+    data = task.source.path if task.source is not None else task.name
+    return [
+        EvalResult(
+            task_type=kind,
+            dataset_type=data,
+            dataset_name=task.name,
+            dataset_split="validation",
+            metric_type=name,
+            metric_value=float(display_scale(name).printed(value)),
+        )
+        for name, value in _main(scores).items()
+    ]
+
+
+def _main(scores: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scores without their details."""
+    return {name: value for name, value in scores.items() if "/" not in name}
+
+
+def _shown(name: str, value: float) -> str:
+    scale = display_scale(name)
+    return f"{name} {scale.printed(value)} {scale.text}".rstrip()

@@ -9,12 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.marks import LocalPath
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.strict import STRICT
 
 HUB = "hf-hub:"
 """What the name of a model on the hub begins with."""
+
+LOCAL = "local-dir:"
+"""What open_clip lets the name of a local folder begin with."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,7 +33,9 @@ class OpenClipConfig(ImageEncoderSettings):
     packages: ClassVar[Mapping[str, str]] = {"open_clip": "open_clip_torch"}
     kind: Literal["open-clip"] = "open-clip"
     model: Annotated[
-        str, Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one")
+        str,
+        LocalPath(or_name=True, words=(DEMO,), prefix=LOCAL),
+        Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one"),
     ] = "RN101"
     pretrained: Annotated[
         str | None, Field(description="open_clip weight tag; unused for a folder, 'hf-hub:' or 'demo'")
@@ -44,8 +50,8 @@ class OpenClipConfig(ImageEncoderSettings):
         """The folder `model` stands for: the packaged one for ``"demo"``, or an existing path; else None."""
         if self.model == DEMO:
             return ASSETS / "clip"
-        path = Path(self.model.removeprefix("local-dir:"))
-        return path if path.is_dir() or self.model.startswith("local-dir:") else None
+        path = Path(self.model.removeprefix(LOCAL))
+        return path if path.is_dir() or self.model.startswith(LOCAL) else None
 
     @property
     def label(self) -> str:

@@ -1,0 +1,42 @@
+"""What a resumed run may change, in one list, and what is said of the rest."""
+
+import pytest
+import yaml
+
+from dept_vl.cli import main
+
+
+@pytest.fixture
+def words(t5_folder, label_data, tmp_path):
+    return [
+        "train", "--task", "cola", "--data-dir", str(label_data), "--model.backbone", str(t5_folder),
+        "--output-dir", str(tmp_path / "run"), "--data.max_source_length", "16", "--data.max_target_length", "4",
+        "--tuner", "prompt-tuning", "--tuner.num_virtual_tokens", "4", "--data.batch_size", "4",
+        "--loop.eval_every_steps", "2", "--loop.save_every_steps", "2", "--loop.max_steps", "2",
+    ]  # fmt: skip
+
+
+def test_a_run_goes_on_with_other_workers_and_evaluation_batches(words, tmp_path):
+    assert main(words) == 0
+    others = ["--data.num_workers", "1", "--data.eval_batch_size", "3", "--loop.keep_checkpoints", "1"]
+    others += ["--loop.log_every_steps", "1", "--loop.trackers", "[]"]
+    assert main([*words, "--resume", *others]) == 0
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (recorded["data"]["num_workers"], recorded["data"]["eval_batch_size"]) == (1, 3)
+
+
+def test_so_do_several_seeds(words):
+    seeds = ["--seeds", "0", "--loop.max_steps", "2"]
+    assert main([*words[:-2], *seeds]) == 0
+    assert main([*words[:-2], *seeds, "--resume", "--data.eval_batch_size", "3"]) == 0
+
+
+def test_more_steps_are_another_run_and_the_message_says_how_to_start_it(words, tmp_path, capsys):
+    assert main(words) == 0
+    assert main([*words[:-1], "4", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "loop.max_steps: the run has 2, asked for 4" in said
+    assert f"start one from this one's result with --init-from {tmp_path / 'run'} and another --output-dir" in said
+    more = [*words[:-1], "4", "--init-from", str(tmp_path / "run")]
+    more[more.index("--output-dir") + 1] = str(tmp_path / "more")
+    assert main(more) == 0

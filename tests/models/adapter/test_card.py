@@ -1,0 +1,81 @@
+"""The model card: its code loads the adapter, its front matter is what the hub reads."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from dept_vl.models.adapted_model import build_model
+from dept_vl.models.adapter.card import FOLDER, model_card
+from dept_vl.models.adapter.files import CARD_FILE
+from dept_vl.models.config import ModelConfig
+from dept_vl.settings.demo import demo_settings
+from dept_vl.settings.load import config_from_tree
+from dept_vl.tuners import PromptTuningConfig
+
+SCORES = {"vqa_accuracy": 59.84, "vqa_accuracy/other": 40.0}
+
+
+def saved(folder, model, *, feature_dim=6, task="vqa"):
+    tuner = PromptTuningConfig(num_virtual_tokens=3)
+    built, _ = build_model(model, tuner, max_source_length=8, feature_dim=feature_dim, seed=0)
+    built.save_pretrained(folder, task=task, scores=SCORES if task == "vqa" else None)
+    return built, (folder / CARD_FILE).read_text()
+
+
+def run_snippet(card, **places):
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    for name, place in {FOLDER: places.pop("folder"), **places}.items():
+        assert repr(name) in code
+        code = code.replace(repr(name), repr(str(place)))
+    found = {}
+    exec(code, found)  # what a reader of the card does
+    return found["model"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"visual_projection": "vl-t5"},
+        {"visual_position_bias": "sequential", "dtype": "bfloat16"},
+        {"dropout_rate": 0.0, "gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_its_code_loads_the_adapter_whatever_the_settings(t5_folder, tmp_path, settings):
+    built, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder), **settings))
+    model = run_snippet(card, folder=tmp_path, **{f"path/to/{t5_folder.name}": t5_folder})
+    assert torch.equal(model.tuner.soft_prompt, built.tuner.soft_prompt)
+    assert str(t5_folder) not in card, "whose folder it was says nothing to others"
+
+
+def test_the_demo_s_code_runs_as_it_stands(tmp_path):
+    config = config_from_tree(demo_settings("vqa", "dept"))
+    built, _ = build_model(config.model, config.tuner, max_source_length=32, feature_dim=192, seed=0)
+    built.save_pretrained(tmp_path, task="vqa")
+    model = run_snippet((tmp_path / CARD_FILE).read_text(), folder=tmp_path)
+    assert model.config.visual_projection == config.model.visual_projection
+
+
+def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
+    _, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)), feature_dim=None, task="cola")
+    assert run_snippet(card, folder=tmp_path, **{f"path/to/{t5_folder.name}": t5_folder}).visual_projection is None
+    assert f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`" in card
+    assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
+
+
+def test_its_front_matter_has_scores_data_licence_and_tags(t5_folder, tmp_path):
+    built, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)))
+    data = ModelCard(card).data
+    assert (data.library_name, data.license, data.base_model) == ("dept-vl", "unknown", None)
+    assert data.tags == ["prompt-tuning", "parameter-efficient-fine-tuning", "vqa"]
+    (result,) = data.eval_results
+    assert (result.dataset_name, result.dataset_split, result.metric_type) == ("vqa", "validation", "vqa_accuracy")
+    assert result.metric_value == 59.8
+    assert "| Scores on val | vqa_accuracy 59.8 of 100 |" in card
+    published = replace(built.config, backbone="google-t5/t5-base")
+    data = ModelCard(model_card(built.adapter_config(task="vqa"), published)).data
+    assert (data.base_model, data.license, data.eval_results) == ("google-t5/t5-base", "apache-2.0", None)
