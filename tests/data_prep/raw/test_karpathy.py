@@ -7,8 +7,8 @@ import logging
 import pytest
 from PIL import Image
 
-from data_prep.raw.image_files import locate_images
 from data_prep.raw.karpathy import read_karpathy
+from dept_vl.data.image_files import locate_images
 from dept_vl.errors import DataError
 from tests.data_prep.raw_files import SPLIT_OF, official_path, write_images, write_json, write_karpathy
 
