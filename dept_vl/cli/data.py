@@ -27,6 +27,9 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument(
         "--subset", action="store_const", const=True, help="text tasks: take files that are not complete"
     )
+    parser.add_argument(
+        "--tsv-quotes", action="store_const", const=True, help="text tasks: fields of TSV files are quoted, as in CSV"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
     parser.add_argument(
