@@ -55,7 +55,9 @@ def _add_cache(commands: Any) -> None:
     parser = add_command(commands, "cache-features", _cache, "Encode every image of a task and store its features.")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
-    parser.add_argument("--on-error", default="stop", choices=("stop", "skip"), help="at an image that cannot be read")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), help="at an image that cannot be read; default: data.on_image_error"
+    )
     parser.add_argument(
         "--verify", type=Path, metavar="STORE", help="encode nothing: read this store in full and compare its checksums"
     )
@@ -81,7 +83,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         config.task,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        on_error=options.on_error,
+        on_error=options.on_error or config.data.on_image_error,
     )
     print(f"features: {folder}")
 

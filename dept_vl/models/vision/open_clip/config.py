@@ -67,4 +67,5 @@ class OpenClipConfig(ImageEncoderSettings):
             "preprocessing": self.preprocessing,
             "pooled_grid": self.pooled_grid,
             "dtype": self.dtype,
+            **self.exif_fingerprint(),
         }
