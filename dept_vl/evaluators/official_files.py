@@ -61,6 +61,29 @@ def write_results(path: Path, predictions: Mapping[int, str], id_key: str, text_
     write_text(path, json.dumps([{id_key: example_id, text_key: text} for example_id, text in predictions.items()]))
 
 
+def load_vqa_questions(path: Path) -> tuple[dict[int, tuple[int, str]], str]:
+    """Returns image id and question by question id from an official questions file, and which images it is on.
+
+    Args:
+        path: ``v2_OpenEnded_mscoco_test2015_questions.json`` or one like it.
+
+    Returns:
+        The questions in the file's order, and its ``data_subtype``, such as ``test2015``; "" where it has none.
+
+    Raises:
+        DataError: The file is missing, is not JSON or has another shape, or an id comes twice.
+    """
+    content = read_json(path)
+    asked: dict[int, tuple[int, str]] = {}
+    for index, record in enumerate(_records(content, path, "questions")):
+        where = f"{path}, questions[{index}]"
+        question_id = _field(record, "question_id", int, where)
+        if question_id in asked:
+            raise DataError(f"{where}: question_id {question_id} occurs twice")
+        asked[question_id] = (_field(record, "image_id", int, where), _field(record, "question", str, where))
+    return asked, str(content.get("data_subtype", ""))
+
+
 def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Reference]:
     """Returns the people's answers by question id, in the order of the annotations.
 

@@ -12,6 +12,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.evaluators import Reference, TokenizerName, align, evaluate
 from dept_vl.evaluators.official_files import load_results
 from dept_vl.inference.results import EvaluationResult, check_metrics, write_scores
+from dept_vl.system.text_files import is_stream
 from dept_vl.tasks import get_task
 
 
@@ -42,6 +43,8 @@ def evaluate_file(
     """
     started = time.perf_counter()
     task = get_task(task_name)
+    if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
+        raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
     names = check_metrics(task, metrics, tokenizer)
     if set(references) != set(task.reference_files) or task.reference_reader is None:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
