@@ -229,7 +229,7 @@ def _given(task: Task, *, image: Path | None, file: Path | None) -> list[Predict
     assert path is not None  # both None was handled above
     if path.is_dir():
         return _read_folder(task, path)
-    if file is not None or path.suffix.lower() == ".jsonl":
+    if file is not None or is_stream(path) or path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         return _read_jsonl(task, path)
     return [_one_image(task, path)]
 

@@ -1,5 +1,6 @@
 """Reading what to predict, and what is done about images that cannot be read."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_paths_in_a_pipe_start_in_the_current_folder(images, monkeypatch):
     (item,) = read_inputs("vqa", file=Path(f"/dev/fd/{end}"), columns={})
     os.close(end)
     assert (item.image, item.example_id) == (Path("a.jpg"), 7)
+
+
+def test_packed_lines_are_lines_under_either_flag(tmp_path, images):
+    file = tmp_path / "in.JSONL.gz"
+    file.write_bytes(gzip.compress(b'\xef\xbb\xbf{"image": "images/a.jpg", "question": "what?"}\n'))
+    as_file, as_image = read_inputs("vqa", file=file, columns={}), read_inputs("vqa", image=file, columns={})
+    assert as_file == as_image == [PredictionInput(images / "a.jpg", {"question": "what?"}, f"{file}, line 1")]
 
 
 def test_official_questions_bring_images_ids_and_people(tmp_path, images):

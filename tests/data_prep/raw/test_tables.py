@@ -1,6 +1,7 @@
 """CSV and TSV: what a quote is, and rows that one swallows."""
 
 import csv
+import gzip
 
 import pytest
 
@@ -85,6 +86,19 @@ def test_a_record_of_several_lines_is_named_by_its_first(tmp_path):
     path = written(tmp_path / "a.csv", 'sentence,label\n"a\nb",1\n"c\nd",1,2\n')
     with pytest.raises(DataError, match=r"a.csv, line 4: 3 fields, the header has 2"):
         rows(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "quoted"), [("mrpc/train", 3668, 455), ("mrpc/dev", 408, 56), ("qnli/dev", 5463, 14)]
+)
+def test_glues_own_files_are_read_whole(shared_data, name, count, quoted):
+    path = shared_data / "nlp" / "raw" / f"{name}.tsv.gz"
+    with gzip.open(path, "rt", encoding="utf-8-sig", newline="\n") as file:
+        lines = [line.rstrip("\r\n").split("\t") for line in file]
+    found = rows(path, tuple(lines[0]))
+    assert len(found) == count
+    assert [list(row.values()) for row in found] == lines[1:]
+    assert sum(any(field.startswith('"') for field in row.values()) for row in found) == quoted
 
 
 def test_prepare_takes_the_flag(tmp_path):
