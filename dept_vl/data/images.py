@@ -19,6 +19,9 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 """Default cap on width x height. COCO's largest image has 0.4 million pixels; this is a decoded 150 MB."""
 
+MAX_RATIO = 1000
+"""Cap on one side over the other: preprocessing that scales the short side makes gigabytes of a line of pixels."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,6 +52,11 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, exif: Literal["apply
             raise DataError(
                 f"{path}: image of {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} "
                 "are accepted; scale it down"
+            )
+        if max(width, height) > MAX_RATIO * min(width, height):
+            raise DataError(
+                f"{path}: image of {width} x {height} pixels; one side is more than {MAX_RATIO:,} times the other, "
+                "so it is a line and no picture; crop it"
             )
         image.load()
         turn = _TURNS.get(_orientation(image)) if exif == "apply" else None

@@ -103,6 +103,7 @@ _CASES = {
     "png-bomb": (_bytes(lambda: png(60_000, 60_000, zeros=1 << 20)), ("too large",)),
     "png-bomb-below-pillows-limit": (_bytes(lambda: png(9000, 9000, zeros=1 << 20)), ("81,000,000 pixels",)),
     "png-wide": (_bytes(lambda: png(2_000_000_000, 1, zeros=100)), ("too large",)),
+    "png-line": (_bytes(lambda: encoded("PNG", noise(1, 1001))), ("1 x 1001 pixels", "1,000 times the other")),
     "png-data-short": (_bytes(lambda: png(500, 500, zeros=100)), ("damaged or truncated",)),
     "png-text-bomb": (
         _bytes(lambda: _with_text_bomb(encoded("PNG"))),

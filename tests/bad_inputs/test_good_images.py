@@ -134,6 +134,13 @@ def test_pillows_warnings_are_no_errors(tmp_path):
             assert not is_turned(tmp_path / name)
 
 
+def test_of_a_phones_several_pictures_the_first_is_read(tmp_path):
+    """MPO: a JPEG with a second picture, such as a depth map, behind it."""
+    first, second = Image.fromarray(gradient()), Image.new("RGB", (16, 12))
+    read = _written(tmp_path / "a.jpg", encoded("MPO", first, save_all=True, append_images=[second], quality=95))
+    assert np.abs(read - gradient()).mean() < 6
+
+
 def test_a_progressive_and_a_greyscale_jpeg_are_read(tmp_path):
     image = Image.fromarray(gradient())
     assert np.abs(_written(tmp_path / "a.jpg", encoded("JPEG", image, progressive=True)) - gradient()).mean() < 6

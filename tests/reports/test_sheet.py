@@ -51,7 +51,7 @@ def test_a_sheet_has_a_cell_a_prediction_and_draws_no_more_than_fit(tmp_path, ca
 
 
 def test_a_picture_of_one_row_of_pixels_is_drawn(tmp_path):
-    Image.new("RGB", (5000, 1), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (900, 1), "red").save(tmp_path / "a.png")
     write_sheet(tmp_path / "sheet.png", [Prediction(tmp_path / "a.png", {}, {"greedy": "line"})])
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.getpixel((20, 12)) == (255, 0, 0)
