@@ -158,6 +158,7 @@ class _Images(Dataset[_Batch]):
     def __init__(self, images: dict[int, Path], encoder: ImageEncoder) -> None:
         self._images = images
         self._preprocess = encoder.preprocess
+        self._exif = encoder.exif
 
     def __getitem__(self, image_ids: Sequence[int]) -> _Batch:
         pixels: list[Tensor] = []
@@ -166,7 +167,7 @@ class _Images(Dataset[_Batch]):
         for image_id in image_ids:
             path = self._images[image_id]
             try:
-                pixels.append(self._preprocess(open_image(path)))
+                pixels.append(self._preprocess(open_image(path, exif=self._exif)))
                 image_bytes.append(path.stat().st_size)
             except DataError as error:
                 errors.append((image_id, str(error)))

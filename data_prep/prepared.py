@@ -135,11 +135,31 @@ class Preparation:
                 f"({'; '.join(wrong)}); a raw file is cut or of another version"
             )
 
+    def _check_rows(self, splits: Mapping[str, SplitCount]) -> None:
+        """Refuses splits of no rows that training needs, and warns of a test split without any.
+
+        Raises:
+            DataError: There is nothing to train on, or nothing to choose the best checkpoint by.
+        """
+        empty = {split: count for split, count in splits.items() if count.rows == 0}
+        for split, count in empty.items():
+            reasons = [f"{number:,} {what}" for what, number in self.left_out.items() if number]
+            why = f" ({', '.join(reasons)})" if reasons else ""
+            found = (
+                f"task {self.task.name!r}: {split} would have no rows: the raw files hold {count.examples:,} examples "
+                f"of it{why}"
+            )
+            if split != "test":
+                use = {"train": "to train on", "val": "to choose the best checkpoint by"}.get(split, "in it")
+                raise DataError(f"{found}, and there would be nothing {use}; add raw files that have some")
+            logger.warning("%s; `dept-vl eval` will need another --split", found)
+
     def write(self, out: Path, raw: Path | None, image_root: Path | None = None) -> PreparedStats:
         """Writes the task's folder in `out` in one step: splits, their Arrow copies, statistics.
 
         Raises:
-            DataError: Counts are wrong, the folder is not empty, or a row breaks a rule of the manifest.
+            DataError: Counts are wrong, the folder is not empty, a row breaks a rule of the manifest, or there would be
+                no rows to train on or to choose by.
         """
         self.check_counts()
         folder = task_folder(out, self.task.name, self.task.protocol)
@@ -153,6 +173,7 @@ class Preparation:
                     info = SplitInfo(self.task.name, split, root, self.task.protocol)
                     rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
                     splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
+                self._check_rows(splits)
                 stats = PreparedStats(
                     task=self.task.name,
                     folder=folder,

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.raw.text_columns import read_row
-from data_prep.raw.text_files import file_names, find_split_file, read_rows
+from data_prep.raw.text_files import describe_folder, file_names, find_split_files, read_rows
 from dept_vl.data.manifest import open_split, split_path
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import RenderedExample, Task
@@ -48,17 +48,19 @@ def _from_raw(task: Task, raw: Path, count: int) -> tuple[list[list[RenderedExam
     if task.source is None:
         raise ConfigError(f"--raw: shows rows of text tasks; prepare {task.name!r} and give --data-dir DATA")
     for name in task.source.rows:
-        path = find_split_file(raw, name)
-        if path is None:
+        paths = find_split_files(raw, task.source, name, subset=True)
+        if not paths:
             continue
         examples = []
-        for place, record in islice(read_rows(path, list(task.columns)), count):
+        for place, record in islice(read_rows(paths[0], list(task.columns)), count):
             try:
                 examples.append(task.render(read_row(record, task.columns)))
             except DataError as error:
                 raise DataError(f"{place}: {error}") from None
-        return examples, str(path)
-    raise DataError(f"{raw}: no file of {task.source}: {' or '.join(map(file_names, task.source.rows))}")
+        return examples, str(paths[0])
+    names = " or ".join(map(file_names, task.source.rows))
+    there = describe_folder(raw, task.source, next(iter(task.source.rows)))
+    raise DataError(f"{raw}: no file of {task.source}: {names}; {there}")
 
 
 def _from_prepared(task: Task, data_dir: Path, count: int) -> tuple[list[list[RenderedExample]], str]:

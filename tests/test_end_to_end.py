@@ -86,7 +86,7 @@ def test_predictions_and_a_sheet_of_drawn_scenes(demo, tmp_path, capsys):
         "--sheet", tmp_path / "sheet.png", "--output", tmp_path / "answers.jsonl",
     )  # fmt: skip
     printed = capsys.readouterr().out
-    assert printed.count("greedy:") == printed.count("beam 3:") == 3
+    assert printed.count("greedy") == printed.count("beam 3:") == 3
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [answer["image"] for answer in answers] == [str(image) for image in images]
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -170,7 +170,7 @@ def test_photographs_go_through_every_command(official, photographs, tmp_path, c
     asked = ["--question", "What is this?"] if task == "vqa" else []
     capsys.readouterr()
     run("predict", "--checkpoint", run_dir, "--image", photos / test[0]["image"], *asked)
-    assert "greedy:" in capsys.readouterr().out
+    assert "greedy" in capsys.readouterr().out
     references = {
         "vqa": ["--questions", photos / "vqa_questions.json", "--annotations", photos / "vqa_annotations.json"],
         "coco": ["--references", photos / "captions_images.json"],

@@ -1,35 +1,29 @@
-"""COCO captions as downloaded -> prepared splits of the task ``coco`` on the Karpathy images."""
+"""COCO captions as downloaded -> prepared splits of the task ``coco`` on the Karpathy images.
+
+Karpathy's files of Flickr8k and Flickr30k, which bring their captions along, are prepared the same way.
+"""
 
 from __future__ import annotations
 
-import io
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from pycocotools.coco import COCO
-
 from data_prep.prepared import Preparation, PreparedStats
-from data_prep.raw.image_files import locate_images
 from data_prep.raw.json_files import Place, RawFile, find_raw, read_json, records, take
-from data_prep.raw.karpathy import SPLITS, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import SPLITS, Caption, KarpathySplits, read_karpathy
+from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, SplitSize, Task
 
+logger = logging.getLogger(__name__)
+
 YEARS = ("train2014", "val2014")
 SCHEMA = manifest_schema(images=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """One caption and its official annotation id (Karpathy's ``sentid``)."""
-
-    caption_id: int
-    caption: str
 
 
 def prepare_coco(
@@ -41,7 +35,8 @@ def prepare_coco(
 
     Args:
         task: The task that the splits are of.
-        raw: Folder with ``captions_{train,val}2014.json`` (or in ``annotations/``) and ``dataset_coco.json``.
+        raw: Folder with ``captions_{train,val}2014.json`` (or in ``annotations/``) and ``dataset_coco.json``; or with
+            ``dataset_flickr8k.json`` or ``dataset_flickr30k.json`` alone.
         out: The data folder.
         images: Root of the image folders; None: `raw`.
         image_check: Whether each image's file is looked for. If not, rows carry the official path.
@@ -55,19 +50,14 @@ def prepare_coco(
     """
     refuse_existing(task_folder(out, task.name))
     karpathy = read_karpathy(raw)
-    captions: dict[int, list[Caption]] = {}
-    inputs = [karpathy.file]
-    for year in YEARS:
-        found, file = read_captions(raw, year)
-        shared = captions.keys() & found.keys()
-        if shared:
-            raise DataError(f"{file.path}: image {min(shared)} is in captions_{YEARS[0]}.json too")
-        captions |= found
-        inputs.append(file)
+    captions, files = _read_all(raw) if karpathy.sentences is None else (karpathy.sentences, [])
+    if karpathy.sentences is not None:
+        logger.info("%s: not COCO's; its own sentences are the captions, with no official count", karpathy.file.path)
+        task = replace(task, split_sizes={})
     used = {image_id: path for image_id, path in karpathy.path_of.items() if image_id in captions}
     root = images if images is not None else raw
     paths = locate_images(root, used) if image_check else used
-    return build(task, captions, karpathy, paths, inputs).write(out, raw, root)
+    return build(task, captions, karpathy, paths, [karpathy.file, *files]).write(out, raw, root)
 
 
 def build(
@@ -128,8 +118,26 @@ def convert(
                 yield {**row, "example_id": caption.caption_id, "targets": [text], "target_weights": [1.0]}
 
 
+def _read_all(raw: Path) -> tuple[dict[int, list[Caption]], list[RawFile]]:
+    """Returns the captions of both years by image id, and their files.
+
+    Raises:
+        DataError: As `read_captions`; or an image is in both years.
+    """
+    captions: dict[int, list[Caption]] = {}
+    files = []
+    for year in YEARS:
+        found, file = read_captions(raw, year)
+        shared = captions.keys() & found.keys()
+        if shared:
+            raise DataError(f"{file.path}: image {min(shared)} is in captions_{YEARS[0]}.json too")
+        captions |= found
+        files.append(file)
+    return captions, files
+
+
 def read_captions(raw: Path, year: str) -> tuple[dict[int, list[Caption]], RawFile]:
-    """Reads the captions of ``"train2014"`` or ``"val2014"`` through pycocotools.
+    """Reads the captions of ``"train2014"`` or ``"val2014"``; nothing else that the file may hold is looked at.
 
     Returns:
         Captions by image id, each list in order of the annotation ids; and the file, without its content.
@@ -140,12 +148,8 @@ def read_captions(raw: Path, year: str) -> tuple[dict[int, list[Caption]], RawFi
     """
     file = read_json(find_raw(raw, f"captions_{year}.json", "annotations"))
     listed = _check(file)
-    coco = COCO()
-    coco.dataset = file.content
-    with redirect_stdout(io.StringIO()):  # it prints its progress
-        coco.createIndex()
     captions: dict[int, list[Caption]] = defaultdict(list)
-    for annotation in coco.loadAnns(sorted(coco.getAnnIds())):
+    for annotation in sorted(records(file, "annotations"), key=lambda record: int(record["id"])):
         captions[annotation["image_id"]].append(Caption(annotation["id"], annotation["caption"]))
     unlisted = captions.keys() - listed
     if unlisted:
@@ -154,7 +158,7 @@ def read_captions(raw: Path, year: str) -> tuple[dict[int, list[Caption]], RawFi
 
 
 def _check(file: RawFile) -> set[int]:
-    """Checks every record pycocotools and this module rely on; returns the ids of the listed images."""
+    """Checks every record this module relies on; returns the ids of the listed images."""
     image_ids = set()
     for number, record in enumerate(records(file, "images")):
         image_ids.add(take(record, "id", int, Place(file.path, "images", number)))

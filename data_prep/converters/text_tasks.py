@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import RawFile, Record
 from data_prep.raw.text_columns import read_row
-from data_prep.raw.text_files import Placed, describe_file, file_names, find_split_file, read_hub, read_rows
+from data_prep.raw.text_files import (
+    Placed,
+    describe_file,
+    describe_folder,
+    file_names,
+    find_split_files,
+    read_hub,
+    read_rows,
+)
 from dept_vl.data.manifest import ROWS_PER_BATCH, manifest_schema, task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.system.atomic import refuse_existing
@@ -36,25 +44,33 @@ class RawSplit:
     Attributes:
         name: The hub split.
         table: Its rows: the kept columns, and the golds of each row as a list of {targets, references}.
-        file: The file it came from; None for the hub.
+        files: The files it came from; none for the hub.
     """
 
     name: str
     table: pa.Table
-    file: RawFile | None
+    files: tuple[RawFile, ...]
 
 
 def prepare_text(
-    task: Task, raw: Path | None, out: Path, *, protocol: str | None = None, subset: bool = False
+    task: Task,
+    raw: Path | None,
+    out: Path,
+    *,
+    protocol: str | None = None,
+    subset: bool = False,
+    tsv_quotes: bool = False,
 ) -> PreparedStats:
     """Writes ``out/<task>.<protocol>/{train,val,test}.parquet`` and ``stats.json``, all or nothing.
 
     Args:
         task: A text task.
-        raw: Folder with ``<hub split>.{parquet,jsonl,jsonl.gz,csv,tsv}`` in the data set's own columns; None: the hub.
+        raw: Folder with ``<hub split>.{parquet,jsonl,json,csv,tsv}`` in the data set's own columns, in shards or packed
+            as `find_split_files` says; None: the hub.
         out: The data folder.
         protocol: ``"fixed"`` or ``"paper"``; None: the task's default.
         subset: Take files that are not complete; a split whose file is not there is not made.
+        tsv_quotes: Whether the fields of TSV files may be quoted, as those of CSV files.
 
     Returns:
         Counts by split, also logged.
@@ -66,7 +82,7 @@ def prepare_text(
     """
     task = task.under(protocol or task.protocols[0])
     refuse_existing(task_folder(out, task.name, task.protocol))
-    return build(task, _read_splits(task, raw, subset=subset)).write(out, raw)
+    return build(task, _read_splits(task, raw, subset=subset, tsv_quotes=tsv_quotes)).write(out, raw)
 
 
 def build(task: Task, raw_splits: Mapping[str, RawSplit]) -> Preparation:
@@ -95,7 +111,7 @@ def build(task: Task, raw_splits: Mapping[str, RawSplit]) -> Preparation:
     needed = {rule.hub_split for rule in variant.splits.values()}
     found = {name: split.table.num_rows for name, split in raw_splits.items()}
     is_subset = any(found.get(name) != source.rows[name] for name in needed)
-    files = [split.file for split in raw_splits.values() if split.file is not None]
+    files = [file for split in raw_splits.values() for file in split.files]
     return Preparation(
         task=task,
         schema=_manifest_schema(task),
@@ -154,33 +170,37 @@ def _count_unanswered(golds: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(pc.list_value_length(references), 0)).as_py() or 0)
 
 
-def _read_splits(task: Task, raw: Path | None, *, subset: bool) -> dict[str, RawSplit]:
+def _read_splits(task: Task, raw: Path | None, *, subset: bool, tsv_quotes: bool) -> dict[str, RawSplit]:
     """Reads every hub split the protocol uses, from files or from the hub.
 
     Raises:
         DataError: A file is missing or incomplete and `subset` is false, or none is there.
     """
-    names = list(dict.fromkeys(rule.hub_split for rule in task.variant.splits.values()))
+    names, source = list(dict.fromkeys(rule.hub_split for rule in task.variant.splits.values())), _source(task)
     if raw is None:
-        return {name: _read_split(task, name, None, subset=subset) for name in names}
-    paths = {name: path for name in names if (path := find_split_file(raw, name)) is not None}
-    absent = [file_names(name) for name in names if name not in paths]
+        return {name: _read_split(task, name, (), subset=subset) for name in names}
+    paths = {name: found for name in names if (found := find_split_files(raw, source, name, subset=subset))}
+    absent = [name for name in names if name not in paths]
     if absent and not (subset and paths):
         hint = "" if subset else "; --subset prepares the splits whose files are there"
-        raise DataError(f"{raw}: task {task.name!r} needs {' and '.join(absent)}, as in {task.source}{hint}")
-    return {name: _read_split(task, name, path, subset=subset) for name, path in paths.items()}
+        needed = " and ".join(map(file_names, absent))
+        raise DataError(
+            f"{raw}: task {task.name!r} needs {needed}, as in {source}{hint}; {describe_folder(raw, source, absent[0])}"
+        )
+    return {name: _read_split(task, name, found, subset=subset, tsv_quotes=tsv_quotes) for name, found in paths.items()}
 
 
-def _read_split(task: Task, name: str, path: Path | None, *, subset: bool) -> RawSplit:
+def _read_split(task: Task, name: str, paths: Sequence[Path], *, subset: bool, tsv_quotes: bool = False) -> RawSplit:
+    """Reads a hub split from its files, from the hub where there are none."""
     source, columns = _source(task), list(task.columns)
-    placed = read_hub(source, name, columns) if path is None else read_rows(path, columns)
-    table, expected = read_table(placed, task), source.rows[name]
+    placed = chain.from_iterable(read_rows(path, columns, tsv_quotes=tsv_quotes) for path in paths)
+    table, expected = read_table(placed if paths else read_hub(source, name, columns), task), source.rows[name]
     if table.num_rows != expected and not subset:
         raise DataError(
-            f"{path or source}: {table.num_rows:,} rows of {name!r}, the complete {source} has {expected:,}: "
-            "it is cut or of another version; --subset prepares it as it is"
+            f"{', '.join(map(str, paths)) or source}: {table.num_rows:,} rows of {name!r}, the complete {source} has "
+            f"{expected:,}: it is cut or of another version; --subset prepares it as it is"
         )
-    return RawSplit(name, table, None if path is None else describe_file(path))
+    return RawSplit(name, table, tuple(map(describe_file, paths)))
 
 
 def read_table(placed: Iterable[Placed], task: Task) -> pa.Table:

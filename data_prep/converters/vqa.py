@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
-from data_prep.raw.image_files import locate_images
 from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
-from data_prep.raw.karpathy import SPLITS, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import FILE, SPLITS, KarpathySplits, read_karpathy
+from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
@@ -67,6 +67,8 @@ def prepare_vqa(
     """
     refuse_existing(task_folder(out, task.name))
     karpathy = read_karpathy(raw)
+    if karpathy.sentences is not None:
+        raise DataError(f"{karpathy.file.path}: not COCO's images, which {task.name} asks about; put {FILE} beside it")
     vocabulary = None if answer_vocabulary is None else read_vocabulary(answer_vocabulary)
     questions: list[Question] = []
     inputs = [karpathy.file]

@@ -14,8 +14,10 @@ from data_prep import demo_world
 from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
+from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.errors import DataError
-from dept_vl.models.demo import ASSETS
+from dept_vl.models.demo import ASSETS, DEMO
+from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.demo import demo_file, demo_settings
 from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
@@ -28,18 +30,23 @@ SEED = 0
 _DONE = "done.json"
 
 
-def demo_data_dir() -> Path:
+def demo_data_dir(encoder: ImageEncoderSettings | None = None) -> Path:
     """Returns the folder of the demo's prepared data, made on the first call (about 20 seconds on two CPU cores).
 
     It lies in ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``, under a name that depends on everything it is made
     from: another version of the scenes or of the packaged CLIP gets a folder of its own.
+
+    Args:
+        encoder: Whose features are to be there. The packaged CLIP's are made when they are first asked for: those of a
+            run of before there was a choice about EXIF rotation are others than today's.
 
     Raises:
         DataError: The folder cannot be written, or several processes were launched before it was made.
     """
     root = cache_root()
     folder = root / f"demo-{_key()}"
-    if not (folder / _DONE).is_file():
+    encoder = encoder or config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+    if not (folder / _DONE).is_file() or (encoder.model == DEMO and not _has_features(folder, encoder)):
         from dept_vl.system.processes import process_state  # imports torch
 
         if process_state().num_processes > 1:
@@ -47,26 +54,30 @@ def demo_data_dir() -> Path:
                 f"{folder}: not made yet, and one process makes it; run "
                 "`dept-vl cache-features --task vqa --data-dir demo` without a launcher first"
             )
-        _make(root, folder)
+        _make(root, folder, encoder)
     return folder
 
 
-def _make(root: Path, folder: Path) -> None:
+def _has_features(folder: Path, encoder: ImageEncoderSettings) -> bool:
+    wanted = encoder.known_fingerprint()
+    return any(not differences(read_index(store).fingerprint, wanted) for store in finished_stores(folder))
+
+
+def _make(root: Path, folder: Path, encoder: ImageEncoderSettings) -> None:
     from data_prep.cache_features import cache_features  # imports torch
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            if (folder / _DONE).is_file():  # another process made it while this one waited
-                return
-            shutil.rmtree(folder, ignore_errors=True)
-            logger.info("drawing the demo's scenes into %s (once)", folder)
-            write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
-            for task in DRAWN_TASKS:
-                prepare(task, folder / "raw", folder)
-            encoder = config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
-            cache_features(encoder, folder, "vqa")
-            write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
+        with FileLock(root / f".{folder.name}.lock"):  # another process may make it while this one waits
+            if not (folder / _DONE).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                logger.info("drawing the demo's scenes into %s (once)", folder)
+                write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
+                for task in DRAWN_TASKS:
+                    prepare(task, folder / "raw", folder)
+                write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
+            if encoder.model == DEMO and not _has_features(folder, encoder):
+                cache_features(encoder, folder, "vqa")
     except OSError as error:
         raise DataError(
             f"{folder}: cannot make the demo's data: {error.strerror or error}; set {CACHE_VARIABLE} to a folder "

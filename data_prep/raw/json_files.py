@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dept_vl.errors import DataError
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.text_files import decode_json, read_content
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
@@ -19,8 +19,6 @@ Record = Mapping[str, Any]
 CACHE_VARIABLE = "DEPT_VL_CACHE"
 """Environment variable that names the folder for data made on first use."""
 
-_GZIP = b"\x1f\x8b"
-_ZIP = b"PK\x03\x04"
 _NAMES = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
 
 
@@ -51,7 +49,7 @@ def cache_root() -> Path:
 
 
 def find_raw(raw: Path, name: str, *subfolders: str) -> Path:
-    """Returns where the raw file `name` lies: in `raw` or one of its `subfolders`.
+    """Returns where the raw file `name` lies, or its copy packed with gzip: in `raw` or one of its `subfolders`.
 
     Raises:
         DataError: It is in none of them.
@@ -60,39 +58,21 @@ def find_raw(raw: Path, name: str, *subfolders: str) -> Path:
         raise DataError(f"{raw}: no such folder of raw files")
     places = [raw / name, *(raw / folder / name for folder in subfolders)]
     for place in places:
-        if place.is_file():
-            return place
+        for path in (place, place.with_name(f"{name}.gz")):
+            if path.is_file():
+                return path
     others = "".join(f" or {place}" for place in places[1:])
     raise DataError(f"{places[0]}{others}: no such raw file; docs/data.md says where to download it (unpacked)")
 
 
 def read_json(path: Path) -> RawFile:
-    """Reads a whole JSON file.
+    """Reads a whole JSON file, packed with gzip or not.
 
     Raises:
-        DataError: It is missing, packed, cut short or otherwise no JSON; the message says where it breaks off.
+        DataError: It is missing, cut short or otherwise no JSON; the message says where it breaks off.
     """
-    try:
-        data = read_file(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if data.startswith((_GZIP, _ZIP)):
-        raise DataError(f"{path}: is a packed file; unpack it first")
-    try:
-        content = parse_json(data)
-    except json.JSONDecodeError as error:
-        rest = len(error.doc) - error.pos
-        hint = "the file ends there: cut short, download it again" if rest <= 1 else "download it again"
-        offset = len(error.doc[: error.pos].encode())
-        raise DataError(
-            f"{path}: not valid JSON at byte {offset:,} of {len(data):,} (line {error.lineno}, column {error.colno}): "
-            f"{error.msg}; {hint}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: JSON {error}; not one of the official files") from error
-    return RawFile(path, content, hashlib.sha256(data).hexdigest(), len(data))
+    data = read_content(path)
+    return RawFile(path, decode_json(data, path), hashlib.sha256(data).hexdigest(), len(data))
 
 
 def records(file: RawFile, key: str) -> list[Record]:

@@ -2,11 +2,14 @@
 
 Training uses ``train`` and ``restval`` together (113,287 images), as everyone since Karpathy & Fei-Fei 2015 does;
 ``val`` and ``test`` have 5,000 images each. Questions and captions follow their image.
+
+His files of Flickr8k and Flickr30k have another form: no ids and folders of COCO, and the captions in the file itself.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +17,27 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.prepared import Preparation
-from data_prep.raw.json_files import Place, RawFile, find_raw, read_json, records, take
+from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, SplitSize, Task
 
 FILE = "dataset_coco.json"
+FLICKR_FILES = ("dataset_flickr30k.json", "dataset_flickr8k.json")
 FULL_IMAGES = 123_287
 """Images in the complete file; with fewer, counts are those of a subset."""
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+_FOLDERS = ("karpathy", "annotations")
 _PLAIN_PART = re.compile(r"^(?!\.\.?$)[^/\\\x00:]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One caption and its id (of the official annotation, Karpathy's ``sentid``)."""
+
+    caption_id: int
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -34,17 +47,20 @@ class KarpathySplits:
     Attributes:
         file: The file it was read from.
         split_of: Image id to ``"train"``, ``"val"`` or ``"test"``, in the file's order.
-        path_of: Image id to official path, such as ``val2014/COCO_val2014_000000391895.jpg``.
+        path_of: Image id to official path, such as ``val2014/COCO_val2014_000000391895.jpg``; the name alone of
+            Flickr's images.
+        sentences: Image id to its captions, of a file that brings them (Flickr's); None: they lie in other files.
     """
 
     file: RawFile
     split_of: dict[int, str]
     path_of: dict[int, str]
+    sentences: dict[int, list[Caption]] | None = None
 
     @property
     def is_full(self) -> bool:
         """Whether this is the complete file, whose counts are known."""
-        return len(self.split_of) == FULL_IMAGES
+        return len(self.split_of) == FULL_IMAGES and self.sentences is None
 
     def preparation(
         self,
@@ -77,27 +93,65 @@ class KarpathySplits:
 
 
 def read_karpathy(raw: Path) -> KarpathySplits:
-    """Reads ``dataset_coco.json`` from a folder of raw files.
+    """Reads ``dataset_coco.json`` from a folder of raw files; where there is none, a file of Flickr images.
 
     Raises:
         DataError: The file is missing or damaged, an image lacks its id, split or name, or is listed twice.
     """
-    file = read_json(find_raw(raw, FILE, "karpathy", "annotations"))
+    file = read_json(_find(raw))
+    listed = records(file, "images")
+    is_flickr = file.path.name.removesuffix(".gz") in FLICKR_FILES
     split_of: dict[int, str] = {}
     path_of: dict[int, str] = {}
-    for number, record in enumerate(records(file, "images")):
+    sentences: dict[int, list[Caption]] = {}
+    key = "imgid" if is_flickr else "cocoid"
+    for number, record in enumerate(listed):
         place = Place(file.path, "images", number)
-        image_id = take(record, "cocoid", int, place)
+        if key not in record and "sentences" in record:
+            raise place.error(
+                f'missing "{key}"; it has {", ".join(map(repr, record))}: if this is the file of Flickr8k or Flickr30k,'
+                f" call it {' or '.join(FLICKR_FILES)}; its own sentences are the captions then"
+            )
+        image_id = take(record, key, int, place)
         split = take(record, "split", str, place)
         if split not in _SPLIT_OF:
             raise place.error(f'"split" should be one of {", ".join(_SPLIT_OF)}, found {split!r}')
         if image_id in split_of:
-            raise place.error(f'"cocoid" {image_id} is listed twice')
-        parts = [take(record, key, str, place) for key in ("filepath", "filename")]
+            raise place.error(f'"{key}" {image_id} is listed twice')
+        parts = [take(record, part, str, place) for part in (("filename",) if is_flickr else ("filepath", "filename"))]
         if not all(_PLAIN_PART.match(part) for part in parts):
             raise place.error(f"{'/'.join(parts)!r} is not a path of a folder and a file")
         split_of[image_id] = _SPLIT_OF[split]
         path_of[image_id] = "/".join(parts)
+        if is_flickr:
+            sentences[image_id] = _read_sentences(record, place)
     if not split_of:
         raise DataError(f"{file.path}: lists no images")
-    return KarpathySplits(file.without_content(), split_of, path_of)
+    twice = [i for i, n in Counter(c.caption_id for each in sentences.values() for c in each).items() if n > 1]
+    if twice:
+        raise DataError(f'{file.path}: "sentid" {twice[0]} is there twice')
+    return KarpathySplits(file.without_content(), split_of, path_of, sentences if is_flickr else None)
+
+
+def _find(raw: Path) -> Path:
+    try:
+        return find_raw(raw, FILE, *_FOLDERS)
+    except DataError:
+        for name in FLICKR_FILES:
+            try:
+                return find_raw(raw, name, *_FOLDERS)
+            except DataError:
+                continue
+        raise
+
+
+def _read_sentences(record: Record, place: Place) -> list[Caption]:
+    """Returns the captions of one of Flickr's images."""
+    captions = []
+    for sentence in take(record, "sentences", list, place):
+        if not isinstance(sentence, dict):
+            raise place.error('"sentences" should be a list of objects with "raw" and "sentid"')
+        captions.append(Caption(take(sentence, "sentid", int, place), take(sentence, "raw", str, place)))
+    if not captions:
+        raise place.error('"sentences" is empty: the image has no caption')
+    return captions

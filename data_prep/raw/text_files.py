@@ -1,46 +1,78 @@
-"""Rows of a text data set in its own (Hugging Face) columns: from parquet, JSON lines, CSV and TSV files.
+"""Rows of a text data set in its own (Hugging Face) columns: from Parquet, JSON, JSON lines, CSV and TSV files.
 
-Every row comes with its place, for messages: file and record (Parquet, from 0) or file and line (text, from 1).
+Every row comes with its place, for messages: file and record (Parquet and JSON, from 0) or file and line (from 1).
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import zlib
+import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.raw.json_files import RawFile, Record
+from data_prep.raw.tables import check_columns, read_csv, read_tsv
 from dept_vl.errors import DataError
 from dept_vl.system.bounded_reading import parse_json
+from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
 from dept_vl.tasks import Source
 
 Placed = tuple[str, Record]
 """Where a row stands, and the row."""
 
 _ROWS_PER_BATCH = 1024
-_MAX_LINE_CHARACTERS = 1 << 24  # of a JSON line: a small packed file may hold a line of gigabytes
-_MAX_FIELD_CHARACTERS = 1 << 24  # of a CSV field; the module's own limit of 128 Ki is less than a long web page
+_PEEKED_CHARACTERS = 1 << 20  # of a JSON file's first line, to see whether it is a row
 
 
-def find_split_file(raw: Path, hub_split: str) -> Path | None:
-    """Returns the file of a hub split in a folder, None if there is none.
+def find_split_files(raw: Path, source: Source, hub_split: str, *, subset: bool = False) -> list[Path]:
+    """Returns the files of a hub split, several where it is in shards; empty if there are none.
+
+    They are called ``train.parquet`` or, as on the hub, ``train-00000-of-00002.parquet``, and lie in the folder, in
+    ``data/``, or in a folder called as the data set's configuration.
+
+    Args:
+        raw: The folder.
+        source: The data set.
+        hub_split: The split.
+        subset: Whether shards may be missing.
 
     Raises:
-        DataError: There is no such folder, or the split is there in several formats.
+        DataError: There is no such folder, the split is there in several formats, or a shard is missing.
     """
-    if not raw.is_dir():
-        raise DataError(f"{raw}: no such folder of raw files")
-    found = [path for suffix in _READERS if (path := raw / f"{hub_split}{suffix}").is_file()]
-    if len(found) > 1:
-        raise DataError(f"{raw}: split {hub_split!r} is there {len(found)} times: {', '.join(p.name for p in found)}")
-    return found[0] if found else None
+    for folder in _places(raw, source):
+        found = _find_in(folder, hub_split)
+        if len(found) > 1:
+            names = ", ".join(paths[0].name for paths in found.values())
+            raise DataError(f"{folder}: split {hub_split!r} is there {len(found)} times: {names}; leave one")
+        for (_, shards), paths in found.items():
+            if shards and len(paths) != shards and not subset:
+                raise DataError(
+                    f"{folder}: split {hub_split!r} is in {shards} shards, of which {len(paths)} are there: "
+                    f"{', '.join(path.name for path in paths[:3])}; add the others, or give --subset"
+                )
+            return paths
+    return []
+
+
+def describe_folder(raw: Path, source: Source, hub_split: str) -> str:
+    """Returns what lies in a folder, where a split was not found in it, and how its files may be called."""
+    named = [
+        path.relative_to(raw).as_posix()
+        for folder in _places(raw, source)
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and not path.is_dir()
+    ]
+    there = f"{', '.join(named[:8])}{', ...' if len(named) > 8 else ''}" if named else "no file"
+    folders = " or ".join(f"{place.name}/" for place in _subfolders(raw, source))
+    return (
+        f"there is {there}{'; rename what is meant' if named else ''} (also found: {hub_split}-00000-of-00002.parquet "
+        f"and its like, text packed as .gz, and files in {folders})"
+    )
 
 
 def file_names(hub_split: str) -> str:
@@ -55,117 +87,151 @@ def describe_file(path: Path) -> RawFile:
     return RawFile(path, None, digest, path.stat().st_size)
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
+def read_rows(path: Path, columns: Sequence[str], *, tsv_quotes: bool = False) -> Iterator[Placed]:
     """Yields the rows of one file, each with its place.
 
     Args:
         path: The file; its suffix says what it is.
         columns: The columns every row must have; others are not read.
+        tsv_quotes: Whether the fields of a TSV file may be quoted.
 
     Raises:
         DataError: The file is damaged or cut short, or lacks a column.
     """
-    suffix = next(suffix for suffix in _READERS if path.name.endswith(suffix))
-    try:
-        yield from _READERS[suffix](path, columns)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 at byte {error.start:,}: {error.reason}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: not a complete gzip file ({error}); download it again") from error
+    suffix = _suffix(path.name)
+    reader = partial(read_tsv, is_quoted=True) if tsv_quotes and suffix == ".tsv" else _READERS[suffix or ""]
+    yield from reader(path, columns)
 
 
-def check_columns(found: Sequence[str], expected: Sequence[str], place: str) -> None:
-    """Checks that all expected columns are there.
+def _places(raw: Path, source: Source) -> list[Path]:
+    """Returns the folders that a split's files may lie in.
 
     Raises:
-        DataError: One is missing; the message names the place and both lists.
+        DataError: There is no such folder.
     """
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise DataError(
-            f"{place}: missing column {', '.join(map(repr, missing))}; it has {', '.join(found) or 'none'}; expected "
-            f"{', '.join(expected)}: is this another data set, or not its Hugging Face columns?"
-        )
+    if not raw.is_dir():
+        raise DataError(f"{raw}: no such folder of raw files")
+    return [place for place in (raw, *_subfolders(raw, source)) if place.is_dir()]
+
+
+def _subfolders(raw: Path, source: Source) -> list[Path]:
+    return [raw / name for name in ("data", source.config or "plain_text")]
+
+
+def _find_in(folder: Path, hub_split: str) -> dict[tuple[str, int], list[Path]]:
+    """Returns the files of a split in one folder, by suffix and number of shards (0: one file, without a number)."""
+    shard = re.compile(rf"{re.escape(hub_split)}-(\d+)-of-(\d+)(?:-[0-9a-f]+)?", re.IGNORECASE)
+    found: dict[tuple[str, int], list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = _suffix(path.name)
+        if suffix is None or not path.is_file():
+            continue
+        stem = path.name[: path.name.lower().rindex(suffix)]
+        if stem.lower() == hub_split:
+            found.setdefault((path.name.lower(), 0), []).append(path)
+        elif match := shard.fullmatch(stem):
+            found.setdefault((suffix, int(match[2])), []).append(path)
+    order = list(_READERS)
+    return dict(sorted(found.items(), key=lambda item: order.index(_suffix(item[1][0].name) or "")))
+
+
+def _suffix(name: str) -> str | None:
+    """Returns which of the suffixes a file's name ends in, capitals or not, and whether packed or not."""
+    name = name.lower()
+    packed = name.removesuffix(".gz")
+    return next((s for s in _READERS if packed.endswith(s) and (s != ".parquet" or packed == name)), None)
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
     try:
         file = pq.ParquetFile(path)
-        check_columns(file.schema_arrow.names, columns, str(path))
-        record = 0
-        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=list(columns)):
-            for row in batch.to_pylist():
-                yield f"{path}, record {record}", row
-                record += 1
-    except (pa.ArrowInvalid, OSError) as error:
+        names = file.schema_arrow.names
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a complete Parquet file ({error}); download it again") from error
+    check_columns(names, columns, str(path))
+    record = 0
+    batches = file.iter_batches(_ROWS_PER_BATCH, columns=list(columns))
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # text that is no UTF-8, the year 0
+            raise DataError(
+                f"{path}: not a complete Parquet file, or damaged behind record {record} ({error}); download it again"
+            ) from error
+        for row in rows:
+            yield f"{path}, record {record}", row
+            record += 1
 
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
-    with _open_text(path) as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_CHARACTERS), ""), start=1):
-            place = f"{path}, line {number}"
-            if len(line) == _MAX_LINE_CHARACTERS:
-                raise DataError(f"{place}: longer than {_MAX_LINE_CHARACTERS:,} characters, so no row of a data set")
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise DataError(f"{place}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{place}: expected an object, found {line.strip()[:40]!r}")
-            check_columns(list(row), columns, place)
-            yield place, row
+    with open_text(path) as file:
+        for number, line in enumerate(text_lines(file, path), start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                row = parse_line(line, place)
+                check_columns(list(row), columns, place)
+                yield place, row
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
-    return _read_separated(path, columns, ",")
+def _read_json(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
+    """Reads a JSON file: JSON lines under that name, or one list of rows in one of the forms of `_listed`."""
+    with open_text(path) as file:
+        head = file.readline(_PEEKED_CHARACTERS)
+        while head and not head.strip():
+            head = file.readline(_PEEKED_CHARACTERS)
+    if _is_row(head, columns):
+        yield from _read_jsonl(path, columns)
+        return
+    for number, row in enumerate(_listed(read_json(path), columns, path)):
+        place = f"{path}, record {number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected an object of columns, got {str(row)[:80]}")
+        check_columns(list(row), columns, place)
+        yield place, row
 
 
-def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
-    return _read_separated(path, columns, "\t")
+def _is_row(line: str, columns: Sequence[str]) -> bool:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and not any(isinstance(row.get(key), list) for key in ("data", "rows", columns[0]))
 
 
-def _read_separated(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Placed]:
-    """Reads a table with a header line; fields may be quoted, and lists and objects are JSON."""
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        header: list[str] | None = None
-        try:
-            for fields in reader:
-                place = f"{path}, line {reader.line_num}"
-                if header is None:
-                    header = fields
-                    check_columns(header, columns, place)
-                    twice = [name for name in columns if header.count(name) > 1]
-                    if twice:
-                        raise DataError(f"{place}: column {twice[0]!r} is there twice")
-                elif fields:
-                    if any("\0" in field for field in fields):
-                        raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
-                    if len(fields) != len(header):
-                        raise DataError(f"{place}: {len(fields)} fields, the header has {len(header)}")
-                    yield place, dict(zip(header, fields, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; a quote that is not closed?") from error
-        if header is None:
-            raise DataError(f"{path}: the file is empty; expected a header with {', '.join(columns)}")
+def _listed(content: Any, columns: Sequence[str], path: Path) -> list[Any]:
+    """Returns the rows of a JSON value.
 
+    It is a list of rows; ``{"data": [row, ...]}``; ``{"rows": [{"row": row}, ...]}`` as the hub's viewer gives them;
+    or a list a column.
 
-def _open_text(path: Path) -> IO[str]:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
+    Raises:
+        DataError: It is of another form.
+    """
+    if isinstance(content, dict):
+        if isinstance(content.get("rows"), list):
+            return [row.get("row", row) if isinstance(row, dict) else row for row in content["rows"]]
+        lists = {name: content[name] for name in columns if isinstance(content.get(name), list)}
+        if len(lists) == len(columns) and len({len(values) for values in lists.values()}) == 1:
+            return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+        content = content.get("data", content)
+    if not isinstance(content, list):
+        raise DataError(
+            f"{path}: expected a list of rows, objects with {', '.join(columns)}, or JSON lines, "
+            f"got {str(content)[:80]}"
+        )
+    return content
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Placed]]] = {
     ".parquet": _read_parquet,
     ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".json": _read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
 }
-"""File suffix -> its reader."""
+"""File suffix -> its reader; what is text may be packed with gzip."""
 
 
 def read_hub(source: Source, split: str, columns: Sequence[str]) -> Iterator[Placed]:

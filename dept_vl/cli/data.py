@@ -38,6 +38,9 @@ def _add_prepare(commands: Any) -> None:
     parser.add_argument(
         "--subset", action="store_const", const=True, help="text tasks: take files that are not complete"
     )
+    parser.add_argument(
+        "--tsv-quotes", action="store_const", const=True, help="text tasks: fields of TSV files are quoted, as in CSV"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
     parser.add_argument(
@@ -71,7 +74,9 @@ def _add_cache(commands: Any) -> None:
     parser = add_command(commands, "cache-features", _cache, "Encode every image of a task and store its features.")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
-    parser.add_argument("--on-error", default="stop", choices=("stop", "skip"), help="at an image that cannot be read")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), help="at an image that cannot be read; default: data.on_image_error"
+    )
     parser.add_argument(
         "--verify", type=Path, metavar="STORE", help="encode nothing: read this store in full and compare its checksums"
     )
@@ -97,7 +102,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         config.task,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        on_error=options.on_error,
+        on_error=options.on_error or config.data.on_image_error,
         image_dir=Path(config.data.image_dir) if config.data.image_dir else None,
     )
     print(f"features: {folder}")

@@ -18,6 +18,7 @@ from dept_vl.cli.settings import (
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dept_vl.inference.inputs import Questions
     from dept_vl.settings.schema import TrainConfig
 
 
@@ -213,42 +214,84 @@ def _add_predict(commands: Any) -> None:
         "--image", type=Path, metavar="PATH",
         help="an image, a folder of images, or a JSONL file of {image, question}",
     )  # fmt: skip
-    parser.add_argument("--input", type=Path, metavar="JSONL", help="objects of the task's input columns")
+    parser.add_argument(
+        "--input", type=Path, metavar="JSONL", help="objects of the task's input columns, a line each; -: from a pipe"
+    )
+    parser.add_argument(
+        "--questions", type=Path, metavar="JSON", help="VQA: a file of official questions, answers or not"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the images of --questions")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="what people answered to --questions")
     parser.add_argument("--question", metavar="TEXT", help="same as --column question=TEXT")
     parser.add_argument(
         "--column", action="append", default=[], metavar="NAME=VALUE",
         help="an input column of every input that brings none of its own; repeatable",
     )  # fmt: skip
-    parser.add_argument("--beams", type=int, default=5, metavar="N", help="beams, beside greedy; default: 5")
+    parser.add_argument(
+        "--beams", type=int, metavar="N",
+        help="beams of the second answer, 0: the greedy one alone; default: 5, for an official file the run's own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), help="at an image that cannot be read; default: data.on_image_error"
+    )
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw images with question and predictions")
-    parser.add_argument("--output", type=Path, metavar="JSONL", help="write predictions to a file too")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE",
+        help="write predictions too: .json (or .zip of it) in the official results format, else JSONL",
+    )  # fmt: skip
 
 
 def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.inputs import check_inputs, read_inputs
+    from dept_vl.inference.prediction_files import check_output, is_official, write_predictions
     from dept_vl.models.adapter.presence import require_adapter
+    from dept_vl.tasks import get_task
 
     config, run_dir = _run_config(options, overrides)
+    task = get_task(config.task)
     columns = _columns(options.column)
     if options.question is not None:
         columns["question"] = options.question
-    inputs = read_inputs(config.task, image=options.image, file=options.input, columns=columns)
+    inputs = read_inputs(
+        config.task, image=options.image, file=options.input, questions=_questions(options), columns=columns
+    )
     if options.sheet and any(item.image is None for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
-    check_inputs(config, inputs, num_beams=options.beams)
-    require_adapter(run_dir)
-    from dept_vl.inference.predict import predict_inputs, write_predictions
-    from dept_vl.reports.text import describe_predictions
-
-    predictions = predict_inputs(config, run_dir, inputs, num_beams=options.beams)
-    print(describe_predictions(predictions))
     if options.output:
-        write_predictions(options.output, predictions)
+        check_output(options.output, task, inputs)
+    on_error = options.on_error or config.data.on_image_error
+    inputs = check_inputs(config, inputs, num_beams=options.beams, on_error=on_error)
+    require_adapter(run_dir)
+    from dept_vl.inference.predict import predict_inputs
+    from dept_vl.reports.text import MAX_SHOWN, describe_predictions
+
+    predictions = predict_inputs(
+        config, run_dir, inputs,
+        num_beams=options.beams, as_scored=is_official(options.output), with_confidence=options.sheet is not None,
+    )  # fmt: skip
+    print(describe_predictions(predictions, limit=MAX_SHOWN if options.output else None))
+    if options.output:
+        write_predictions(options.output, predictions, task)
+        print(f"written: {options.output}: {len(predictions):,} predictions")
     if options.sheet:
         from dept_vl.reports.sheet import write_sheet
 
-        write_sheet(options.sheet, predictions)
+        write_sheet(options.sheet, predictions, has_one_answer=bool(task.input_columns))
         print(f"sheet: {options.sheet}")
+
+
+def _questions(options: argparse.Namespace) -> Questions | None:
+    """Returns the official questions that flags name."""
+    from dept_vl.inference.inputs import Questions
+
+    if options.questions is None:
+        given = [f"--{name}" for name in ("images", "annotations") if getattr(options, name)]
+        if given:
+            raise ConfigError(f"{given[0]}: belongs to --questions, which is not given")
+        return None
+    if options.images is None:
+        raise ConfigError("--questions: needs --images DIR, the root of their images")
+    return Questions(options.questions, options.images, options.annotations)
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:

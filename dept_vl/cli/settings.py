@@ -235,7 +235,7 @@ def open_data_dir(config: TrainConfig) -> Path:
     if config.is_demo_data:
         from data_prep.first_use.demo import demo_data_dir
 
-        return demo_data_dir()
+        return demo_data_dir(config.model.image_encoder)
     if config.data.dir is None and get_task(config.task).protocols:
         from data_prep.first_use.hub import text_data_dir
 

@@ -103,7 +103,9 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             return every
         kept = every[~np.isin(image_ids, list(self._visual.skipped))]
         if len(kept) == 0:
-            raise DataError("every image of the split was skipped when features were cached; see skipped.jsonl")
+            raise DataError(
+                "every image of the split was skipped: none could be read (skipped.jsonl of its features says why)"
+            )
         return kept
 
     def keep_few(self, few_shot: FewShot, class_names: Sequence[str]) -> None:

@@ -35,6 +35,10 @@ DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """Torch's name of a dtype to safetensors' code."""
 
 
+UNRECORDED: Mapping[str, Any] = {"kind": None, "exif": "ignore"}
+"""Key of a fingerprint -> what one means that does not have it: earlier versions recorded neither."""
+
+
 @dataclass(frozen=True)
 class Region:
     """Where a tensor's values lie in a file, row-major and little-endian."""
@@ -57,6 +61,20 @@ def encode_json(value: Any) -> str:
 def fingerprint_key(fingerprint: Mapping[str, Any]) -> str:
     """Returns 12 hexadecimal digits that tell fingerprints apart."""
     return hashlib.sha256(encode_json(fingerprint).encode()).hexdigest()[:12]
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys of two fingerprints that differ, with both values; keys of `found` alone may have any."""
+    ours, theirs = {**UNRECORDED, **wanted}, {**UNRECORDED, **found}
+    return {key: (theirs.get(key), ours[key]) for key in ours if theirs.get(key) != ours[key]}
+
+
+def describe_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Returns `differences` in words, with what to set where a setting alone keeps from using features; "" if none."""
+    words = [f"{key} is {theirs!r}, wanted {ours!r}" for key, (theirs, ours) in differences(found, wanted).items()]
+    if list(differences(found, wanted)) == ["exif"]:
+        words.append(f"set model.image_encoder.exif={found.get('exif', UNRECORDED['exif'])} to use it as it is")
+    return ", ".join(words)
 
 
 def shard_name(number: int) -> str:

@@ -180,11 +180,8 @@ def find_store(data_dir: Path, wanted: Mapping[str, Any]) -> FeatureStore:
     """
     fitting, notes = [], []
     for folder in files.finished_stores(data_dir):
-        found = files.read_index(folder).fingerprint
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        if differing:
-            pairs = ", ".join(f"{key} is {found.get(key)!r}, wanted {wanted[key]!r}" for key in differing)
-            notes.append(f"{folder.name}: {pairs}")
+        if differing := files.describe_differences(files.read_index(folder).fingerprint, wanted):
+            notes.append(f"{folder.name}: {differing}")
         else:
             fitting.append(folder)
     if not fitting:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dept_vl.errors import DataError
 
@@ -16,43 +19,104 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 """Default cap on width x height. COCO's largest image has 0.4 million pixels; this is a decoded 150 MB."""
 
+MAX_RATIO = 1000
+"""Cap on one side over the other: preprocessing that scales the short side makes gigabytes of a line of pixels."""
 
-def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes an image completely and returns it in RGB, in its stored orientation (as CLIP's own tools read it).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the stored picture upright (EXIF 2.32, tag 0x0112)."""
+
+
+def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, exif: Literal["apply", "ignore"] = "apply") -> Image.Image:
+    """Decodes an image completely and returns it in RGB.
 
     Args:
         path: A JPEG, PNG or WEBP file.
         max_pixels: Largest width x height accepted, checked before any pixel is decoded.
+        exif: Whether the picture is turned as its EXIF orientation says, so that it is as every viewer shows it, or
+            stays as it is stored, which is how CLIP's own tools read it.
 
     Raises:
         DataError: The file is missing, is not an image of these formats, is cut short or damaged, or is too large.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise DataError(
+                f"{path}: image of {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} "
+                "are accepted; scale it down"
+            )
+        if max(width, height) > MAX_RATIO * min(width, height):
+            raise DataError(
+                f"{path}: image of {width} x {height} pixels; one side is more than {MAX_RATIO:,} times the other, "
+                "so it is a line and no picture; crop it"
+            )
+        image.load()
+        turn = _TURNS.get(_orientation(image)) if exif == "apply" else None
+        colours = _to_rgb(image)
+        return colours if turn is None else colours.transpose(turn)
+
+
+def is_turned(path: Path) -> bool:
+    """Returns whether an image's EXIF orientation says that it is stored otherwise than it is to be shown.
+
+    Raises:
+        DataError: The file is missing, or not an image.
+    """
+    with _opened(path) as image:
+        return _orientation(image) in _TURNS
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens an image file; what Pillow raises, here and while the block decodes it, names the file.
+
+    Its warnings are of no use to who only wants the picture (metadata that are damaged, palettes with transparency),
+    but for that of a decompression bomb, which is refused.
+
+    Raises:
+        DataError: The file is missing, or Pillow fails in any way.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such image file")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise DataError(
-                        f"{path}: image of {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} "
-                        "are accepted; scale it down"
-                    )
-                image.load()
-                return _to_8_bits(image).convert("RGB")
+                yield image
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image; expected one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: image too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        if isinstance(error, DataError):
-            raise
+    except Exception as error:  # decoders raise nearly every kind on damaged files: KeyError, struct.error, ...
         raise DataError(f"{path}: damaged or truncated image ({error}); fetch it again") from error
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Returns a 16-bit greyscale image with the high byte of each value; Pillow's own conversion clips at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 to 8; 1, upright, where none can be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata: the picture itself may be whole
+        return 1
+    return value if isinstance(value, int) and value in range(1, 9) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Returns a decoded image in RGB: transparency is dropped, and the colours below it stay.
+
+    Of a 16-bit greyscale image it keeps the high byte of each value; Pillow's own conversion clips at 255.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")

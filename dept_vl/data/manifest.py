@@ -284,13 +284,16 @@ def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
         raise DataError(f"{path}: has no column 'image': task {task!r} is text only")
     images: dict[int, str] = {}
     first = 0
-    for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=["image_id", "image"]):
-        check_image_paths(batch["image"], path, first)
-        for record, (image_id, image) in enumerate(zip(*(column.to_pylist() for column in batch.columns), strict=True)):
-            if images.setdefault(image_id, image) != image:
-                two = f"{image!r} here and {images[image_id]!r} above"
-                raise DataError(f"{path}, record {first + record}: image {image_id} is {two}")
-        first += batch.num_rows
+    try:
+        for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=["image_id", "image"]):
+            check_image_paths(batch["image"], path, first)
+            for record, (image_id, image) in enumerate(zip(*(c.to_pylist() for c in batch.columns), strict=True)):
+                if images.setdefault(image_id, image) != image:
+                    two = f"{image!r} here and {images[image_id]!r} above"
+                    raise DataError(f"{path}, record {first + record}: image {image_id} is {two}")
+            first += batch.num_rows
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
     return images
 
 
@@ -304,7 +307,7 @@ def _open_parquet(path: Path, task: str, protocol: str | None = None) -> pq.Parq
         )
     try:
         return pq.ParquetFile(pa.OSFile(arrow_name(path)), page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a complete Parquet file ({error}); prepare the task again") from error
 
 
@@ -338,7 +341,7 @@ def _write_arrow(path: Path, arrow: Path) -> None:
                 check_rows(batch, path, first)
                 writer.write_batch(batch)
                 first += batch.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
 
 

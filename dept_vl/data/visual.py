@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from dept_vl.data.collator import VisualTensors
 from dept_vl.data.features import FeatureStore
@@ -20,7 +21,7 @@ class VisualSource(Protocol):
     """Reads the visual input of some rows.
 
     Attributes:
-        skipped: Ids of images that could not be read when features were cached; never asked for.
+        skipped: Ids of images that could not be read, when features were cached or beforehand; never asked for.
     """
 
     @property
@@ -71,18 +72,43 @@ class ZeroFeatures:
         return {"visual_features": torch.zeros(len(image_ids), *self._shape)}
 
 
+def find_unreadable(images: Mapping[int, Path]) -> dict[int, str]:
+    """Decodes every image and returns why, by the id of each that cannot be read."""
+    unreadable = {}
+    for image_id, path in tqdm(images.items(), desc="look at images", unit=" images", disable=len(images) < 1000):
+        try:
+            open_image(path)
+        except DataError as error:
+            unreadable[image_id] = str(error)
+    return unreadable
+
+
 class ImagePixels:
     """Decoded and preprocessed images, for the image encoder on the device."""
 
-    skipped: Collection[int] = ()
+    def __init__(
+        self,
+        image_root: Path | None,
+        preprocess: Callable[[Image.Image], Tensor],
+        *,
+        exif: Literal["apply", "ignore"] = "apply",
+        skipped: Collection[int] = (),
+    ) -> None:
+        """Says where images lie and how they become pixels.
 
-    def __init__(self, image_root: Path | None, preprocess: Callable[[Image.Image], Tensor]) -> None:
-        """Takes the folder image paths start from (None: they are the user's own paths), and the preprocessing."""
+        Args:
+            image_root: The folder image paths start from; None: they are the user's own paths.
+            preprocess: Turns an image into pixels.
+            exif: How images are opened (`open_image`).
+            skipped: Ids of images that cannot be read (`find_unreadable`).
+        """
         self._image_root = image_root
         self._preprocess = preprocess
+        self._exif: Literal["apply", "ignore"] = exif
+        self.skipped: Collection[int] = frozenset(skipped)
 
     def missing(self, image_ids: Collection[int]) -> list[int]:
-        """Nothing is known before the files are opened; opening one that fails raises ``DataError``."""
+        """Nothing more is known before the files are opened; opening one that fails raises ``DataError``."""
         return []
 
     def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
@@ -91,7 +117,7 @@ class ImagePixels:
         Raises:
             DataError: An image is missing, damaged or too large, or its path leaves the image root.
         """
-        pixels = [self._preprocess(open_image(self._place(image))) for image in images]
+        pixels = [self._preprocess(open_image(self._place(image), exif=self._exif)) for image in images]
         return {"pixel_values": torch.stack(pixels)}
 
     def _place(self, image: str) -> Path:

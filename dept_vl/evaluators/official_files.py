@@ -2,14 +2,13 @@
 
 Results are a JSON list: ``[{"question_id": 42, "answer": "yes"}, ...]`` for VQA,
 ``[{"image_id": 42, "caption": "a cat"}, ...]`` for captions. Every check names the file and the record
-(counted from 0). A file compressed with gzip is read as it is.
+(counted from 0). `dept_vl.system.text_files` opens them, packed with gzip or not.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from typing import Any
 from dept_vl.errors import DataError
 from dept_vl.evaluators.base import Reference
 from dept_vl.system.atomic import write_text
-from dept_vl.system.bounded_reading import parse_json, read_file, unpack_gzip
+from dept_vl.system.text_files import decode_json, read_content, read_json
 
 logger = logging.getLogger(__name__)
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
@@ -36,10 +34,15 @@ def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
     Raises:
         DataError: The file is missing, is not JSON, has another shape, or names an id twice.
     """
-    content = _read_json(path)
+    raw = read_content(path)
     wanted = f"an object with {id_key!r} and {text_key!r}"
+    hint = "`dept-vl predict --output FILE.json` writes this format (FILE.jsonl: another, for people)"
+    try:
+        content = decode_json(raw, path)
+    except DataError as error:
+        raise DataError(f"{error}; expected a list, each entry {wanted}: {hint}") from error
     if not isinstance(content, list):
-        raise DataError(f"{path}: expected a list, each entry {wanted}, got {_shorten(content)}")
+        raise DataError(f"{path}: expected a list, each entry {wanted}, got {_shorten(content)}; {hint}")
     results: dict[int, str] = {}
     for index, record in enumerate(content):
         where = f"{path}, record {index}"
@@ -58,6 +61,29 @@ def write_results(path: Path, predictions: Mapping[int, str], id_key: str, text_
     write_text(path, json.dumps([{id_key: example_id, text_key: text} for example_id, text in predictions.items()]))
 
 
+def load_vqa_questions(path: Path) -> tuple[dict[int, tuple[int, str]], str]:
+    """Returns image id and question by question id from an official questions file, and which images it is on.
+
+    Args:
+        path: ``v2_OpenEnded_mscoco_test2015_questions.json`` or one like it.
+
+    Returns:
+        The questions in the file's order, and its ``data_subtype``, such as ``test2015``; "" where it has none.
+
+    Raises:
+        DataError: The file is missing, is not JSON or has another shape, or an id comes twice.
+    """
+    content = read_json(path)
+    asked: dict[int, tuple[int, str]] = {}
+    for index, record in enumerate(_records(content, path, "questions")):
+        where = f"{path}, questions[{index}]"
+        question_id = _field(record, "question_id", int, where)
+        if question_id in asked:
+            raise DataError(f"{where}: question_id {question_id} occurs twice")
+        asked[question_id] = (_field(record, "image_id", int, where), _field(record, "question", str, where))
+    return asked, str(content.get("data_subtype", ""))
+
+
 def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Reference]:
     """Returns the people's answers by question id, in the order of the annotations.
 
@@ -70,14 +96,14 @@ def load_vqa_references(questions: Path, annotations: Path) -> dict[int, Referen
             annotation has no question in `questions`, or another image there.
     """
     image_of: dict[int, int] = {}
-    for index, record in enumerate(_records(_read_json(questions), questions, "questions")):
+    for index, record in enumerate(_records(read_json(questions), questions, "questions")):
         where = f"{questions}, questions[{index}]"
         question_id = _field(record, "question_id", int, where)
         if question_id in image_of:
             raise DataError(f"{where}: question_id {question_id} occurs twice")
         image_of[question_id] = _field(record, "image_id", int, where)
     references: dict[int, Reference] = {}
-    for index, record in enumerate(_records(_read_json(annotations), annotations, "annotations")):
+    for index, record in enumerate(_records(read_json(annotations), annotations, "annotations")):
         where = f"{annotations}, annotations[{index}]"
         question_id = _field(record, "question_id", int, where)
         if question_id in references:
@@ -115,7 +141,7 @@ def load_caption_references(references: Path) -> dict[int, Reference]:
         DataError: The file is missing, is not JSON or has another shape; an image id comes twice; a
             caption belongs to no image.
     """
-    content = _read_json(references)
+    content = read_json(references)
     captions: dict[int, list[str]] = {}
     for index, record in enumerate(_records(content, references, "images")):
         where = f"{references}, images[{index}]"
@@ -183,29 +209,3 @@ def _shorten(value: Any) -> str:
     """Returns `value` as JSON-like text of at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _read_json(path: Path) -> Any:
-    """Returns the content of a JSON file, compressed or not.
-
-    Raises:
-        DataError: The file is missing or unreadable, is cut short, or is not JSON.
-    """
-    try:
-        raw = read_file(path)
-        if raw.startswith(_GZIP_MAGIC):
-            raw = unpack_gzip(raw)
-        return parse_json(raw.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); is the file "
-            f"complete? It has {len(raw)} bytes"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; expected a JSON file") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON of the official format: {error}") from error
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: the compressed file is cut short or damaged; get it again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error

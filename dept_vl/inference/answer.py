@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dept_vl.data.collator import Batch
@@ -57,15 +59,36 @@ class Answerer:
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Answer]:
         """Returns the answer to every example of a batch on the model's device."""
-        features = self._visual.features(batch) if self._visual else None
-        inputs = (batch.input_ids, batch.attention_mask, features)
-        decoding, device = self.decoding, batch.input_ids.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=decoding.precision == "bf16"):
+        inputs, decoding = self._inputs(batch), self.decoding
+        with self._autocast(batch):
             if self._trie is not None:
                 scores = self.model.score_labels(*inputs, labels=self._trie).tolist()
                 return [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
             tokens = self.model.generate(*inputs, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
         return [Answer(text) for text in self._codec.decode(tokens)]
+
+    @torch.no_grad()
+    def confidences(self, batch: Batch, texts: Sequence[str]) -> list[float]:
+        """Returns the probability of a text as the answer to each example, its end of sequence included, 0 to 1."""
+        input_ids, attention_mask, features = self._inputs(batch)
+        shares = []
+        for row, ids in enumerate(self._codec.target_ids(texts, self.decoding.max_new_tokens)):
+            one = slice(row, row + 1)
+            trie = LabelTrie.build([ids], input_ids.device)
+            with self._autocast(batch):
+                scores = self.model.score_labels(
+                    input_ids[one], attention_mask[one], None if features is None else features[one], labels=trie
+                )
+            shares.append(math.exp(scores.item()))
+        return shares
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        features = self._visual.features(batch) if self._visual else None
+        return batch.input_ids, batch.attention_mask, features
+
+    def _autocast(self, batch: Batch) -> torch.autocast:
+        is_bf16 = self.decoding.precision == "bf16"
+        return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=is_bf16)
 
 
 def _most_likely(log_likelihoods: dict[str, float]) -> Answer:

@@ -3,73 +3,152 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.data.images import open_image
+from dept_vl.data.image_files import IMAGE_SUFFIXES, coco_image_id, find_images, list_images
+from dept_vl.data.images import is_turned, open_image
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.text_files import is_stream, parse_lines, read_text
 from dept_vl.tasks import Task, get_task
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+if TYPE_CHECKING:
+    from dept_vl.evaluators import Reference
+
+logger = logging.getLogger(__name__)
+
+REFERENCES = "references"
+"""Key of what people answered, in a line of JSON lines."""
 
 
 @dataclass(frozen=True)
 class PredictionInput:
-    """One image (None for a text task) and the columns the task's template reads, such as ``question``."""
+    """One thing to predict on.
+
+    Attributes:
+        image: The image; None for a text task.
+        columns: The columns that the task's template reads, such as ``question``, and what else a line held.
+        place: Where it stands, for messages: ``in.jsonl, line 3``; "" where it is an image or the command line.
+        example_id: Its id in the official results format, where it has one.
+        references: What people answered, where that is known.
+    """
 
     image: Path | None
     columns: dict[str, Any]
+    place: str = ""
+    example_id: int | None = None
+    references: tuple[str, ...] = ()
+
+    def named(self, number: int) -> str:
+        """Returns a name for messages; `number` counts the inputs from 1."""
+        return self.place or str(self.image or f"input {number}")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A file of official questions to answer.
+
+    Attributes:
+        file: ``v2_OpenEnded_mscoco_test2015_questions.json`` or one like it.
+        images: The root of its images.
+        annotations: The file of people's answers, where there is one.
+    """
+
+    file: Path
+    images: Path
+    annotations: Path | None = None
 
 
 def read_inputs(
-    task_name: str, *, image: Path | None, file: Path | None, columns: Mapping[str, str]
+    task_name: str,
+    *,
+    image: Path | None = None,
+    file: Path | None = None,
+    questions: Questions | None = None,
+    columns: Mapping[str, str],
 ) -> list[PredictionInput]:
-    """Returns what to predict, from an image, a folder of images, a JSONL file, or columns alone.
+    """Returns what to predict, from an image, a folder of images, JSON lines, official questions, or columns alone.
 
     Args:
         task_name: Decides which columns are needed, and whether an image is.
         image: An image; a folder, of which every JPEG, PNG and WebP is taken; or a file as `file`.
-        file: A ``.jsonl`` file of objects with the task's input columns and, for a task with images, ``image``
-            (relative to the file).
+        file: JSON lines: objects with the task's input columns and, for a task with images, ``image`` (relative to the
+            file; to the current folder where the file is a pipe). They may bring the task's id of the official results
+            format, such as ``question_id``, and ``references``, what people answered.
+        questions: Official questions.
         columns: Columns of every input that brings none of its own.
 
     Raises:
         ConfigError: The task needs an image or column that is not given, or does not take one that is.
-        DataError: Nothing there, or a line of the JSONL file is malformed.
+        DataError: Nothing there, or a file is malformed.
     """
     task = get_task(task_name)
     unknown = sorted(set(columns) - set(task.input_columns))
     if unknown:
         takes = ", ".join(task.input_columns) or "none"
         raise ConfigError(f"--column {unknown[0]}: task {task.name!r} takes no such column (it takes: {takes})")
-    inputs = [PredictionInput(item.image, {**columns, **item.columns}) for item in _given(task, image=image, file=file)]
+    if questions is not None:
+        if image is not None or file is not None:
+            raise ConfigError("--questions: brings images and questions; leave --image and --input out")
+        given = _read_questions(task, questions)
+    else:
+        given = _given(task, image=image, file=file)
+    inputs = [replace(item, columns={**columns, **item.columns}) for item in given]
     for number, item in enumerate(inputs, start=1):
-        where = str(item.image or f"input {number}")
         for name in task.input_columns:
-            _check_column(task, name, item.columns.get(name), where)
+            _check_column(task, name, item.columns.get(name), item.named(number))
     return inputs
 
 
-def check_inputs(config: TrainConfig, inputs: Sequence[PredictionInput], *, num_beams: int) -> None:
+def check_inputs(
+    config: TrainConfig, inputs: Sequence[PredictionInput], *, num_beams: int | None, on_error: Literal["stop", "skip"]
+) -> list[PredictionInput]:
     """Refuses what cannot be answered, before any model is loaded.
+
+    Args:
+        config: The run's settings.
+        inputs: From `read_inputs`.
+        num_beams: Of the second answer; None for the default.
+        on_error: What happens at an image that cannot be read: an error, or it is left out, and said.
+
+    Returns:
+        The inputs that can be answered.
 
     Raises:
         ConfigError: There is no such number of beams, or the answers cannot be made as the settings say.
-        DataError: An image is missing or damaged, or the template cannot read an input's columns.
+        DataError: An image is missing or damaged, all of them are, or the template cannot read an input's columns.
     """
-    if num_beams < 1:
-        raise ConfigError(f"--beams: must be at least 1, got {num_beams}")
+    if num_beams is not None and num_beams < 0:
+        raise ConfigError(f"--beams: must be at least 0 (greedy alone), got {num_beams}")
+    bad: dict[Path, str] = {}
     for item in inputs:
-        if item.image is not None:
-            open_image(item.image)
+        if item.image is not None and item.image not in bad:
+            bad[item.image] = _look_at(item.image)
+    bad = {path: problem for path, problem in bad.items() if problem}
+    unreadable = [f"{f'{item.place}: ' if item.place else ''}{bad[item.image]}" for item in inputs if item.image in bad]
+    if unreadable and on_error == "stop":
+        others = f" (and {len(bad) - 1:,} more images)" if len(bad) > 1 else ""
+        raise DataError(f"{unreadable[0]}{others}; --on-error skip answers the others")
+    kept = [item for item in inputs if item.image not in bad]
+    if unreadable:
+        logger.warning(
+            "%d of %d inputs are left out, as their image cannot be read: %s%s",
+            len(unreadable), len(inputs), "; ".join(unreadable[:3]), "; ..." if len(unreadable) > 3 else "",
+        )  # fmt: skip
+    if not kept:
+        raise DataError("no input is left to answer: no image can be read")
     task = get_task(config.task).under(config.data.protocol)
     choose_decoding(config, task)
-    source_texts(task, inputs)
+    source_texts(task, kept)
+    _say_what_stays_turned(config, kept)
+    return kept
 
 
 def source_texts(task: Task, inputs: Sequence[PredictionInput]) -> list[str]:
@@ -89,10 +168,32 @@ def source_texts(task: Task, inputs: Sequence[PredictionInput]) -> list[str]:
             texts.append(task.source_text({**item.columns, "image": str(item.image)}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{item.image or f'input {number}'}: task {task.name!r} cannot read these columns "
+                f"{item.named(number)}: task {task.name!r} cannot read these columns "
                 f"({type(error).__name__}: {error}); given: {json.dumps(item.columns, ensure_ascii=False)[:200]}"
             ) from error
     return texts
+
+
+def _look_at(image: Path) -> str:
+    """Returns what is wrong with an image, "" if nothing is."""
+    try:
+        open_image(image)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _say_what_stays_turned(config: TrainConfig, inputs: Sequence[PredictionInput]) -> None:
+    """Says which pictures a run sees as they are stored and not as every viewer shows them."""
+    if config.model.image_encoder.exif == "apply":
+        return
+    turned = [str(image) for image in dict.fromkeys(item.image for item in inputs) if image and is_turned(image)]
+    if turned:
+        logger.warning(
+            "%d images are stored turned, and their EXIF rotation is not applied, as the run was trained with "
+            "model.image_encoder.exif=ignore: %s%s",
+            len(turned), ", ".join(turned[:3]), ", ..." if len(turned) > 3 else "",
+        )  # fmt: skip
 
 
 def _check_column(task: Task, name: str, value: Any, where: str) -> None:
@@ -127,36 +228,81 @@ def _given(task: Task, *, image: Path | None, file: Path | None) -> list[Predict
     path = file or image
     assert path is not None  # both None was handled above
     if path.is_dir():
-        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise DataError(f"{path}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-        return [PredictionInput(image, {}) for image in images]
-    if file is not None or path.suffix.lower() == ".jsonl":
-        return _read_jsonl(path, needs_image=task.uses_images)
-    return [PredictionInput(path, {})]
+        return _read_folder(task, path)
+    if file is not None or is_stream(path) or path.name.lower().removesuffix(".gz").endswith(".jsonl"):
+        return _read_jsonl(task, path)
+    return [_one_image(task, path)]
 
 
-def _read_jsonl(path: Path, *, needs_image: bool) -> list[PredictionInput]:
+def _read_folder(task: Task, folder: Path) -> list[PredictionInput]:
+    """Returns a folder's images, and says what else is in it."""
+    found = list_images(folder)
+    if not found.images:
+        also = f"; {'; '.join(found.notes())}" if found.left_out else ""
+        raise DataError(f"{folder}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)}){also}")
+    for note in found.notes():
+        logger.info("%s: %s", folder, note)
+    return [_one_image(task, path) for path in found.images]
+
+
+def _one_image(task: Task, path: Path) -> PredictionInput:
+    """Returns an image as an input; where results are by image, one that is named as COCO's has its id."""
+    return PredictionInput(path, {}, example_id=coco_image_id(path.name) if task.result_keys[0] == "image_id" else None)
+
+
+def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
+    root = Path() if is_stream(path) else path.parent
     inputs = []
-    try:
-        lines = read_file(path).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record: Any = parse_json(line)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: expected an object of columns, got {line[:80]}")
-        if needs_image and not isinstance(record.get("image"), str):
-            raise DataError(f'{path}, line {number}: missing "image", a path (has: {", ".join(record)})')
-        columns = {name: value for name, value in record.items() if name != "image"}
-        inputs.append(PredictionInput(path.parent / record["image"] if needs_image else None, columns))
+    for place, record in parse_lines(read_text(path), path):
+        if task.uses_images and not isinstance(record.get("image"), str):
+            raise DataError(f'{place}: missing "image", a path (has: {", ".join(record)})')
+        references = record.pop(REFERENCES, [])
+        if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+            raise DataError(f'{place}: "{REFERENCES}" should be a list of texts, found {str(references)[:80]}')
+        example_id = record.get(task.result_keys[0])
+        inputs.append(
+            PredictionInput(
+                root / record["image"] if task.uses_images else None,
+                {name: value for name, value in record.items() if name != "image"},
+                place,
+                example_id if type(example_id) is int else None,
+                tuple(references),
+            )
+        )
     if not inputs:
         raise DataError(f"{path}: no lines")
     return inputs
+
+
+def _read_questions(task: Task, questions: Questions) -> list[PredictionInput]:
+    """Returns official questions with their images, and with the people's answers where they are given.
+
+    Raises:
+        ConfigError: The task has no official questions.
+        DataError: A file is malformed, or there is no folder of images.
+    """
+    if "questions" not in task.reference_files or task.reference_reader is None:
+        raise ConfigError(f"--questions: task {task.name!r} has no official questions; give --image or --input")
+    from dept_vl.evaluators.official_files import load_vqa_questions
+
+    asked, subtype = load_vqa_questions(questions.file)
+    if not asked:
+        raise DataError(f"{questions.file}: holds no question")
+    year = re.sub("-(?:dev|std)", "", subtype)
+    prefix = f"{year}/COCO_{year}_" if re.fullmatch(r"(?:train|val|test)20\d\d", year) else ""
+    official = {image_id: f"{prefix}{image_id:012d}.jpg" for image_id, _ in asked.values()}
+    found = {**official, **find_images(questions.images, official, by_number=True)}
+    known: dict[int, Reference] = {}
+    if questions.annotations is not None:
+        read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
+        known = read(questions=questions.file, annotations=questions.annotations)
+    return [
+        PredictionInput(
+            questions.images / found[image_id],
+            {"question": text},
+            f"{questions.file}, question {question_id}",
+            question_id,
+            tuple(known[question_id].references) if question_id in known else (),
+        )
+        for question_id, (image_id, text) in asked.items()
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 from dept_vl.data.collator import Batch, Example, collate
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.inputs import PredictionInput, source_texts
+from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.open import OWN_IMAGES, open_run
 from dept_vl.runs.session import Session
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.atomic import write_text
 from dept_vl.system.progress import Meter
 from dept_vl.tasks import get_task
+
+DEFAULT_BEAMS = 5
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,26 @@ class Prediction:
     Attributes:
         image: The image, or None.
         columns: The template's columns.
-        answers: The answer by how it was made: ``greedy`` and ``beam N``, or ``label``.
+        answers: The answer by how it was made: ``greedy`` and ``beam N``, or ``label``. The last is the one that counts
+            where one alone does.
         log_likelihoods: Of every label, in nats, where labels were scored; else None.
+        example_id: The input's id in the official results format, where it has one.
+        references: What people answered, where that is known.
+        confidence: Probability that the model gives to the answer that counts, 0 to 1; None if it was not asked for.
     """
 
     image: Path | None
     columns: dict[str, Any]
     answers: dict[str, str]
     log_likelihoods: dict[str, float] | None = None
+    example_id: int | None = None
+    references: tuple[str, ...] = ()
+    confidence: float | None = None
+
+    @property
+    def answer(self) -> str:
+        """The answer that counts."""
+        return list(self.answers.values())[-1]
 
 
 def predict_inputs(
@@ -42,7 +55,9 @@ def predict_inputs(
     run_dir: Path,
     inputs: Sequence[PredictionInput],
     *,
-    num_beams: int = 5,
+    num_beams: int | None = None,
+    as_scored: bool = False,
+    with_confidence: bool = False,
     session: Session | None = None,
 ) -> list[Prediction]:
     """Returns a prediction for every input; the image encoder runs on the fly.
@@ -53,7 +68,9 @@ def predict_inputs(
         config: The run's settings.
         run_dir: Holds the adapter.
         inputs: Images and columns, which `check_inputs` found right.
-        num_beams: Beams of the second prediction.
+        num_beams: Beams of the second answer, 0 or 1: the greedy one alone; None: `DEFAULT_BEAMS`.
+        as_scored: One answer: by `num_beams`, and without it as `dept-vl eval` answers.
+        with_confidence: Whether predictions say how probable the model finds their answer.
         session: Frozen models shared with other runs of this process.
 
     Raises:
@@ -62,10 +79,8 @@ def predict_inputs(
     """
     texts = source_texts(get_task(config.task).under(config.data.protocol), inputs)
     parts = open_run(config, None, (), session, adapter=run_dir)
-    decoding, visual = parts.decoding, parts.visual.get(OWN_IMAGES)
-    ways = {"label": decoding}
-    if decoding.method == "generate":
-        ways = {"greedy": replace(decoding, num_beams=1), f"beam {num_beams}": replace(decoding, num_beams=num_beams)}
+    visual = parts.visual.get(OWN_IMAGES)
+    ways = choose_ways(parts.decoding, num_beams, as_scored=as_scored)
     answerers = {name: Answerer(parts.model, parts.codec, visual, way) for name, way in ways.items()}
     predictions: list[Prediction] = []
     size = config.data.eval_batch_size
@@ -74,12 +89,32 @@ def predict_inputs(
             part = inputs[start : start + size]
             ids = parts.codec.source_ids(texts[start : start + size], config.data.max_source_length)
             batch = _batch(part, ids, parts.codec.pad_token_id, visual).to(parts.device)
-            columns = zip(*(answerer.answer(batch) for answerer in answerers.values()), strict=True)
-            for item, answers in zip(part, columns, strict=True):
+            columns = [answerer.answer(batch) for answerer in answerers.values()]
+            last = list(answerers.values())[-1]
+            sure: Sequence[float | None] = [None] * len(part)
+            if with_confidence:
+                sure = last.confidences(batch, [answer.text for answer in columns[-1]])
+            for item, answers, confidence in zip(part, zip(*columns, strict=True), sure, strict=True):
                 by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
-                predictions.append(Prediction(item.image, item.columns, by_way, answers[0].log_likelihoods))
+                predictions.append(
+                    Prediction(
+                        item.image, item.columns, by_way, answers[0].log_likelihoods,
+                        item.example_id, item.references, confidence,
+                    )
+                )  # fmt: skip
             meter.add(len(part))
     return predictions
+
+
+def choose_ways(decoding: Decoding, num_beams: int | None, *, as_scored: bool) -> dict[str, Decoding]:
+    """Returns the ways to answer by name, the one that counts last."""
+    if decoding.method == "score":
+        return {"label": decoding}
+    beams = num_beams if num_beams is not None else decoding.num_beams if as_scored else DEFAULT_BEAMS
+    ways = {"greedy": replace(decoding, num_beams=1)}
+    if beams > 1:
+        ways[f"beam {beams}"] = replace(decoding, num_beams=beams)
+    return dict(list(ways.items())[-1:]) if as_scored else ways
 
 
 def _batch(
@@ -87,17 +122,3 @@ def _batch(
 ) -> Batch:
     pixels = visual.source.read(range(len(inputs)), [str(item.image) for item in inputs]) if visual else {}
     return collate([Example(index, row, []) for index, row in enumerate(ids)], pad_token_id, **pixels)
-
-
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes one JSON object a line, whole or not at all: image, columns, answers and log-likelihoods, where given."""
-    lines = []
-    for item in predictions:
-        record = {
-            **({"image": str(item.image)} if item.image else {}),
-            "columns": item.columns,
-            "answers": item.answers,
-            **({"log_likelihoods": item.log_likelihoods} if item.log_likelihoods is not None else {}),
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))

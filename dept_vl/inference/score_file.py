@@ -30,6 +30,7 @@ from dept_vl.inference.results import (
     write_answers,
     write_scores,
 )
+from dept_vl.system.text_files import is_stream
 from dept_vl.tasks import get_task
 
 
@@ -60,6 +61,8 @@ def evaluate_file(
     """
     started = time.perf_counter()
     task = get_task(task_name)
+    if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
+        raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
     names = check_metrics(task, metrics, tokenizer)
     if set(references) != set(task.reference_files) or task.reference_reader is None:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _DETAIL = "/question_type/"
 
+MAX_SHOWN = 20
+"""Predictions that are printed where a file has them all."""
+
 
 def format_score(name: str, value: float) -> tuple[str, str]:
     """Returns a score as papers print it, and the name of that scale.
@@ -178,14 +181,25 @@ def _score_again(run: FinishedRun) -> str:
     return f"next: dept-vl eval --task {run.config.task} --checkpoint {shlex.quote(str(run.run_dir))}"
 
 
-def describe_predictions(predictions: Sequence[Prediction]) -> str:
-    """Returns one block a prediction: image, what was asked, and the answers with the labels' log-likelihoods."""
-    return "\n".join(_describe_prediction(item) for item in predictions)
+def describe_predictions(predictions: Sequence[Prediction], limit: int | None = None) -> str:
+    """Returns one block a prediction: image, what was asked, and the answers with the labels' log-likelihoods.
+
+    Args:
+        predictions: In the order of the inputs.
+        limit: Most that are described, where a file has them all.
+    """
+    lines = [_describe_prediction(item) for item in predictions[:limit]]
+    if len(lines) < len(predictions):
+        lines.append(f"... and {len(predictions) - len(lines):,} more")
+    return "\n".join(lines)
 
 
 def _describe_prediction(item: Prediction) -> str:
     lines = [str(item.image)] if item.image else []
-    lines += [f"  {name}: {value}" for name, value in (*item.columns.items(), *item.answers.items())]
+    answers = item.answers
+    if len(answers) > 1 and len(set(answers.values())) == 1:
+        answers = {" = ".join(answers): item.answer}
+    lines += [f"  {name}: {value}" for name, value in (*item.columns.items(), *answers.items())]
     if item.log_likelihoods is not None:
         ranked = sorted(item.log_likelihoods.items(), key=lambda pair: -pair[1])
         lines.append(f"  log-likelihoods: {', '.join(f'{label} {value:.3f}' for label, value in ranked)}")

@@ -69,7 +69,7 @@ class Session:
         Raises:
             DataError: As `open_visual`.
         """
-        settings = (data.visual_features, data.feature_dir, data.image_dir, encoder)
+        settings = (data.visual_features, data.feature_dir, data.image_dir, data.on_image_error, encoder)
         key = (data_dir, task.name, task.protocol, *settings, tuple(splits), str(device))
         if key not in self._visual:
             self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device)

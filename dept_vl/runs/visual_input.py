@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,17 @@ import torch
 from torch import Tensor
 
 from dept_vl.data.collator import Batch
+from dept_vl.data.feature_format import UNRECORDED, describe_differences, differences
 from dept_vl.data.features import FeatureStore, find_store
-from dept_vl.data.manifest import split_info
-from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures
+from dept_vl.data.manifest import split_images, split_info
+from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures, find_unreadable
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.schema import DataConfig
 from dept_vl.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ class VisualInput:
         Raises:
             CheckpointError: Encoder, weights, preprocessing or pooling differ; the message names both sides.
         """
+        given = {**dict.fromkeys(recorded), **UNRECORDED, **self.fingerprint}
         differing = [
-            f"{key}: trained on {recorded.get(key)!r}, given {self.fingerprint.get(key)!r}"
-            for key in sorted(set(recorded) | set(self.fingerprint))
-            if recorded and recorded.get(key) != self.fingerprint.get(key) and key not in self.ignored
+            f"{key}: trained on {theirs!r}, given {ours!r}"
+            for key, (theirs, ours) in sorted(differences(recorded, given).items())
+            if recorded and key not in self.ignored
         ]
         if differing:
             raise CheckpointError(f"{where}: the visual features are not those of the training: {'; '.join(differing)}")
@@ -81,8 +86,7 @@ def open_visual(
     if data.visual_features == "encode":
         encoder: ImageEncoder = settings.load(device)
         return {
-            split: _encoded(settings, encoder, ImagePixels(image_root(task, data, data_dir, split), encoder.preprocess))
-            for split in splits
+            split: _encoded(settings, encoder, _split_pixels(task, data, data_dir, split, encoder)) for split in splits
         }
     store = _open_store(data, settings, data_dir)
     source: VisualSource = CachedFeatures(store)
@@ -98,27 +102,39 @@ def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> Vis
         ConfigError: The encoder cannot be loaded.
     """
     encoder: ImageEncoder = settings.load(device)
-    return _encoded(settings, encoder, ImagePixels(None, encoder.preprocess))
+    return _encoded(settings, encoder, ImagePixels(None, encoder.preprocess, exif=encoder.exif))
 
 
 def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: VisualSource) -> VisualInput:
     return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings.packages)
 
 
+def _split_pixels(task: Task, data: DataConfig, data_dir: Path, split: str, encoder: ImageEncoder) -> ImagePixels:
+    """Returns a split's images; those that cannot be read are found first where ``data.on_image_error`` skips them."""
+    root = image_root(task, data, data_dir, split)
+    skipped: Mapping[int, str] = {}
+    if data.on_image_error == "skip":
+        images = split_images(data_dir, task.name, split)
+        skipped = find_unreadable({image_id: root / image for image_id, image in images.items()})
+        if skipped:
+            reasons = "; ".join(list(skipped.values())[:3])
+            logger.warning(
+                "%s %s: %d of %d images cannot be read (%s%s)",
+                task.name, split, len(skipped), len(images), reasons, "; ..." if len(skipped) > 3 else "",
+            )  # fmt: skip
+    return ImagePixels(root, encoder.preprocess, exif=encoder.exif, skipped=skipped.keys())
+
+
 def _open_store(data: DataConfig, settings: ImageEncoderSettings, data_dir: Path) -> FeatureStore:
     """Opens the store in ``data.feature_dir``, or the one in `data_dir` that was made with the run's settings."""
-    wanted = {"kind": None, **settings.known_fingerprint()}  # who records no kind takes no store that has one
+    wanted = settings.known_fingerprint()
     folder = data.feature_dir
     if folder is None:
         return find_store(data_dir, wanted)
     store = FeatureStore.open(Path(folder))
-    differing = [
-        f"{key} is {store.fingerprint.get(key)!r}, this run wants {value!r}"
-        for key, value in wanted.items()
-        if store.fingerprint.get(key) != value
-    ]
+    differing = describe_differences(store.fingerprint, wanted)
     if differing:
-        raise DataError(f"data.feature_dir: {folder} holds features made otherwise: {'; '.join(differing)}")
+        raise DataError(f"data.feature_dir: {folder} holds features made otherwise: {differing}")
     return store
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dept_vl.errors import ConfigError, SettingProblem, SettingsError
+from dept_vl.errors import ConfigError, DataError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
 from dept_vl.settings.help import fields_of, settings_of
@@ -23,7 +23,8 @@ from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
-from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml, read_file
+from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
+from dept_vl.system.text_files import read_text
 from dept_vl.tasks import get_task
 from dept_vl.tuners.stack.config import collapse_name, expand_name
 
@@ -165,9 +166,9 @@ def read_yaml(path: Path) -> Tree:
         ConfigError: No such file, not YAML, or not a mapping.
     """
     try:
-        tree = parse_yaml(read_file(path, MAX_SETTINGS_BYTES).decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        tree = parse_yaml(read_text(path, MAX_SETTINGS_BYTES))
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
         raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None

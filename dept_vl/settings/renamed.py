@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from dept_vl.data.feature_format import UNRECORDED
 from dept_vl.errors import ConfigError
 from dept_vl.tuners import DeptConfig
 
@@ -13,6 +14,9 @@ _RATES = {"prompt_lr": "lr", "lowrank_lr": "lowrank_lr"}
 
 _RENAMED = {"model.clip": "model.image_encoder", **{f"optim.{old}": f"tuner.{new}" for old, new in _RATES.items()}}
 """Dotted key then -> now, of a setting or a group of them."""
+
+_RECORDED = {"task", "output_dir", "seed", "tuner", "model", "data", "optim", "loop"}
+"""What the settings in a run's folder or results have always had, all of it at once."""
 
 
 def new_key(key: str) -> str:
@@ -41,7 +45,7 @@ def with_new_names(tree: dict[str, Any]) -> dict[str, Any]:
     A new name that is given too wins. Every run of an earlier version recorded a rate of the low-rank pair; that of a
     method without one is left out.
     """
-    tree = with_new_groups(tree)
+    tree = _with_former_behaviour(with_new_groups(tree))
     optim, tuner = tree.get("optim"), tree.get("tuner") or {}
     if not isinstance(optim, dict) or not isinstance(tuner, dict) or not optim.keys() & _RATES.keys():
         return tree
@@ -50,6 +54,20 @@ def with_new_names(tree: dict[str, Any]) -> dict[str, Any]:
         moved.pop("lowrank_lr", None)
     kept = {key: value for key, value in optim.items() if key not in _RATES}
     return {**tree, "optim": kept, "tuner": {**moved, **tuner}}
+
+
+def _with_former_behaviour(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run's recorded settings with what an earlier version did where it had no setting yet.
+
+    A record has every setting of its time, a file that a person writes has not: it gets today's defaults.
+    """
+    model = tree.get("model")
+    if not isinstance(model, dict) or not tree.keys() >= _RECORDED:
+        return tree
+    encoder = model.get("image_encoder")
+    if not isinstance(encoder, dict) or "exif" in encoder:
+        return tree
+    return {**tree, "model": {**model, "image_encoder": {**encoder, "exif": UNRECORDED["exif"]}}}
 
 
 def with_new_groups(tree: dict[str, Any]) -> dict[str, Any]:

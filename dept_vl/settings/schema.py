@@ -46,6 +46,10 @@ class DataConfig:
         Literal["cache", "encode", "zero"],
         Field(description="'cache': stored features; 'encode': the encoder on the fly; 'zero': blind baseline"),
     ] = "cache"
+    on_image_error: Annotated[
+        Literal["stop", "skip"],
+        Field(description="an image that cannot be read: stop, or go on without it (encoding, caching, predict)"),
+    ] = "stop"
     batch_size: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="examples per optimiser step, over all processes")
     ] = 16

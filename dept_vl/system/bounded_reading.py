@@ -37,7 +37,9 @@ def check_regular(path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "is a pipe, a socket or a device, expected a file", str(path))
+        raise OSError(
+            errno.EINVAL, "is a pipe, a socket or a device, expected a file (- reads standard input)", str(path)
+        )
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:

@@ -1,5 +1,6 @@
 """Settings files and command lines."""
 
+import gzip
 import os
 
 from tests.bad_inputs.case import Case
@@ -96,8 +97,9 @@ _TEXTS = {
 _BYTES = {
     "binary": (bytes(range(256)) * 4, ("c.yaml",)),
     "nul": (b"task: v\0qa\n", ("c.yaml: not valid YAML", "position 7")),
-    "latin-1": ("task: Größe\n".encode("latin-1"), ("c.yaml: cannot read", "utf-8")),
-    "utf-16": ("task: vqa\n".encode("utf-16"), ("c.yaml: cannot read", "utf-8")),
+    "latin-1": ("task: Größe\n".encode("latin-1"), ("c.yaml: cannot read", "UTF-8")),
+    "utf-16-cut": ("task: vqa\n".encode("utf-16")[:-1], ("c.yaml: cannot read", "UTF-16")),
+    "gz-bomb": (gzip.compress(b"# comment\n" * 200_000), ("c.yaml: cannot read", "unpacks to more than 1,048,576")),
     "huge": (b"# comment\n" * 200_000, ("c.yaml: cannot read", "larger than 1,048,576 bytes")),
 }
 

@@ -47,11 +47,14 @@ def _bytes(content):
     return lambda path: path.write_bytes(content() if callable(content) else content)
 
 
-def _folder_of_images(folder, base):
-    (folder / "images").mkdir()
-    (folder / "images" / "a.jpg").write_bytes(encoded("JPEG"))
-    (folder / "images" / "b.jpg").mkdir()
-    return ["predict", "--checkpoint", base.vqa_run, "--image", "images", "--question", "What is it?"]
+def _folder_with(files, *options):
+    def make(folder, base):
+        (folder / "images").mkdir()
+        for name, content in files.items():
+            (folder / "images" / name).write_bytes(content)
+        return ["predict", "--checkpoint", base.vqa_run, "--image", "images", "--question", "What is it?", *options]
+
+    return make
 
 
 def _empty_folder(folder, base):
@@ -100,6 +103,7 @@ _CASES = {
     "png-bomb": (_bytes(lambda: png(60_000, 60_000, zeros=1 << 20)), ("too large",)),
     "png-bomb-below-pillows-limit": (_bytes(lambda: png(9000, 9000, zeros=1 << 20)), ("81,000,000 pixels",)),
     "png-wide": (_bytes(lambda: png(2_000_000_000, 1, zeros=100)), ("too large",)),
+    "png-line": (_bytes(lambda: encoded("PNG", noise(1, 1001))), ("1 x 1001 pixels", "1,000 times the other")),
     "png-data-short": (_bytes(lambda: png(500, 500, zeros=100)), ("damaged or truncated",)),
     "png-text-bomb": (
         _bytes(lambda: _with_text_bomb(encoded("PNG"))),
@@ -150,7 +154,21 @@ CASES = [
         for kind in ("JPEG", "PNG", "WEBP")
         for tenth in range(1, 10)
     ),
-    Case("image/folder-named-as-image", _folder_of_images, ("images/b.jpg: no such image file",)),
+    Case(
+        "image/one-of-a-folder",
+        _folder_with({"a.jpg": encoded("JPEG"), "b.jpg": b"x", "c.png": b""}),
+        ("images/b.jpg: not an image", "and 1 more images", "--on-error skip"),
+    ),
+    Case(
+        "image/all-of-a-folder-skipped",
+        _folder_with({"b.jpg": b"x", "c.png": b""}, "--on-error", "skip"),
+        ("no image can be read",),
+    ),
+    Case(
+        "image/folder-of-others",
+        _folder_with({"._a.jpg": b"x", "Thumbs.db": b"x", "a.gif": encoded("GIF"), "b.heic": b"x"}),
+        ("images: no image in this folder", "1 file left out: hidden", "(a.gif, b.heic)", "(Thumbs.db)"),
+    ),
     Case("image/empty-folder", _empty_folder, ("images: no image in this folder",)),
     Case("image/absent", _predict(lambda path: None), ("picture.jpg: no such image file",)),
     *(

@@ -56,6 +56,19 @@ def _jsonl(content):
     return make
 
 
+def _official(records):
+    def make(folder, base):
+        (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        return ["predict", "--checkpoint", base.text_run, "--input", "in.jsonl", "--output", "out.json"]
+
+    return make
+
+
+def _named_pipe(folder, base):
+    os.mkfifo(folder / "in.jsonl")
+    return ["predict", "--checkpoint", base.text_run, "--input", "in.jsonl"]
+
+
 def _jsonl_image(record):
     def make(folder, base):
         (folder / "in.jsonl").write_text(json.dumps(record))
@@ -93,7 +106,7 @@ _VQA = {
     "deep": (b"[" * 90_000, ("p.json", "deeply")),
     "half-a-character": (b'[{"question_id": 1000, "answer": "\\ud800"}]', ("p.json", "half a character")),
     "not-utf-8": (b'[{"question_id": 1000, "answer": "\xff"}]', ("p.json: not UTF-8 text at byte",)),
-    "cut": (lambda path: cut(path, 0.6), ("p.json: not valid JSON at line 1",)),
+    "cut": (lambda path: cut(path, 0.6), ("p.json: not valid JSON at byte", "(line 1", "predict --output")),
     "gz-cut": (lambda path: path.write_bytes(gzip.compress(path.read_bytes())[:-12]), ("p.json", "cut short")),
     "gz-damaged": (lambda path: path.write_bytes(b"\x1f\x8b\x08" + b"\xff" * 50), ("p.json", "damaged")),
     "gz-bomb": (lambda path: gzip_bomb(path, 70 << 20), ("p.json", "unpacks to more than")),
@@ -116,6 +129,18 @@ _CASES = {
     "predict/second-line": (_jsonl('{"sentence": "a"}\n[]\n'), ("in.jsonl, line 2",)),
     "predict/empty": (_jsonl("\n\n"), ("in.jsonl: no lines",)),
     "predict/not-utf-8": (_jsonl(b'{"sentence": "\xff"}'), ("in.jsonl: not UTF-8",)),
+    "predict/gz-cut": (
+        _jsonl(gzip.compress(b'{"sentence": "a"}')[:-6]),
+        ("in.jsonl: the compressed file is cut short",),
+    ),
+    "predict/named-pipe": (_named_pipe, ("in.jsonl: cannot be read: is a pipe", "- reads standard input")),
+    "predict/official-without-id": (
+        _official([{"sentence": "a", "example_id": 1}, {"sentence": "b"}]),
+        ("in.jsonl, line 2", '"example_id"'),
+    ),
+    "predict/official-id-is-text": (_official([{"sentence": "a", "example_id": "1"}]), ("in.jsonl, line 1", "'1'")),
+    "predict/official-id-twice": (_official([{"sentence": "a", "example_id": 1}] * 2), ("in.jsonl, line 2", "twice")),
+    "predict/references-number": (_jsonl('{"sentence": "a", "references": 3}'), ("in.jsonl, line 1", '"references"')),
     "predict/deep": (_jsonl('{"sentence": ' + "[" * 90_000), ("in.jsonl, line 1", "deeply")),
     "predict/long-number": (_jsonl('{"sentence": ' + "9" * 5000 + "}"), ("in.jsonl, line 1", "digits")),
     "predict/half-a-character": (_jsonl('{"sentence": "\\udc00"}'), ("in.jsonl, line 1", "half a character")),

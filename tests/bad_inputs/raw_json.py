@@ -155,9 +155,9 @@ _COCO = {
 }
 
 _FILES = {
-    "gz": (lambda p: p.write_bytes(gzip.compress(p.read_bytes())), (QUESTIONS, "packed file")),
+    "gz-cut": (lambda p: p.write_bytes(gzip.compress(p.read_bytes())[:-9]), (QUESTIONS, "cut short")),
     "zip": (_zipped, (QUESTIONS, "packed file")),
-    "latin-1": (lambda p: p.write_bytes(p.read_bytes().replace(b"Is", b"\xe9s", 1)), (QUESTIONS, "UTF-8 at byte")),
+    "latin-1": (lambda p: p.write_bytes(p.read_bytes().replace(b"Is", b"\xe9s", 1)), (QUESTIONS, "UTF-8 text at byte")),
     "empty": (_write(b""), (QUESTIONS, "not valid JSON at byte 0")),
     "html": (_write("<html>404</html>"), (QUESTIONS, "not valid JSON at byte 0")),
     "two-values": (lambda p: p.write_text(p.read_text() + "{}"), (QUESTIONS, "Extra data")),

@@ -1,11 +1,13 @@
 """Images that look odd and are right: they must be read, and read rightly."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dept_vl.cli import main
-from dept_vl.data.images import open_image
+from dept_vl.data.images import is_turned, open_image
 from tests.bad_inputs.images import encoded, noise, png
 
 
@@ -64,7 +66,6 @@ def test_a_palette_is_looked_up(tmp_path):
     assert (read == np.asarray(image.convert("RGB"))).all()
 
 
-@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 def test_a_palette_with_transparency_is_looked_up(tmp_path):
     image = Image.fromarray(gradient()).quantize(16)
     read = _written(tmp_path / "a.png", encoded("PNG", image, transparency=bytes(range(16))))
@@ -80,13 +81,64 @@ def test_of_an_animation_the_first_picture_is_read(tmp_path, image_format):
     assert np.abs(read - 10).max() <= 2
 
 
-def test_an_exif_rotation_is_not_applied_as_clips_own_tools_do(tmp_path):
+def turned(orientation) -> Image.Image:
+    """Returns the gradient as it is stored under an EXIF orientation (EXIF 2.32, tag 0x0112), by plain indexing."""
+    rows = gradient()
+    columns = rows.transpose(1, 0, 2)
+    stored = {
+        1: rows, 2: rows[:, ::-1], 3: rows[::-1, ::-1], 4: rows[::-1],
+        5: columns, 6: columns[::-1], 7: columns[::-1, ::-1], 8: columns[:, ::-1],
+    }[orientation]  # fmt: skip
+    return Image.fromarray(np.ascontiguousarray(stored))
+
+
+def exif_of(orientation) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to see it upright
-    image = Image.fromarray(gradient())
-    read = _written(tmp_path / "a.jpg", encoded("JPEG", image, quality=95, exif=exif))
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_an_exif_rotation_is_applied_unless_it_is_to_be_ignored(tmp_path, image_format, orientation):
+    content = encoded(image_format, turned(orientation), quality=95, exif=exif_of(orientation))
+    read = _written(tmp_path / "a", content)
     assert read.shape == (24, 32, 3)
-    assert np.abs(read - gradient()).mean() < 3
+    assert np.abs(read - gradient()).mean() < 6
+    stored = np.asarray(open_image(tmp_path / "a", exif="ignore")).astype(int)
+    assert np.abs(stored - np.asarray(turned(orientation))).mean() < 6
+    assert is_turned(tmp_path / "a") == (orientation > 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, orientation):
+    image = Image.fromarray(gradient())
+    read = _written(tmp_path / "a.jpg", encoded("JPEG", image, quality=95, exif=exif_of(orientation)))
+    assert read.shape == (24, 32, 3)
+
+
+def test_pillows_warnings_are_no_errors(tmp_path):
+    """As under ``PYTHONWARNINGS=error``: damaged metadata, palettes with transparency."""
+    image = Image.fromarray(gradient())
+    cut = b"Exif\0\0" + b"II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0"
+    files = {
+        "cut.jpg": encoded("JPEG", image, exif=cut),
+        "nonsense.jpg": encoded("JPEG", image, exif=b"Exif\0\0" + bytes(range(200))),
+        "palette.png": encoded("PNG", image.quantize(16), transparency=bytes(range(16))),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert open_image(tmp_path / name).size == (32, 24)
+            assert not is_turned(tmp_path / name)
+
+
+def test_of_a_phones_several_pictures_the_first_is_read(tmp_path):
+    """MPO: a JPEG with a second picture, such as a depth map, behind it."""
+    first, second = Image.fromarray(gradient()), Image.new("RGB", (16, 12))
+    read = _written(tmp_path / "a.jpg", encoded("MPO", first, save_all=True, append_images=[second], quality=95))
+    assert np.abs(read - gradient()).mean() < 6
 
 
 def test_a_progressive_and_a_greyscale_jpeg_are_read(tmp_path):

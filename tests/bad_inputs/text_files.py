@@ -47,6 +47,12 @@ def _twice(path):
     write_rows(path.with_suffix(".csv"), cola_rows(3))
 
 
+def _shards_missing(folder, base):
+    words = _rows(".parquet")(folder, base)
+    (folder / "raw" / "train.parquet").rename(folder / "raw" / "train-00000-of-00003.parquet")
+    return [word for word in words if word != "--subset"]
+
+
 def _wrong_type(path):
     pq.write_table(pa.table({"sentence": [["a"]], "label": [0.5], "idx": [1]}), path)
 
@@ -79,10 +85,31 @@ _CASES = {
     "jsonl/blank-lines": (_rows(_JSONL, spoil=lambda p: p.write_text("\n\n \n")), ("train",)),
     "jsonl/two-formats": (_rows(_JSONL, spoil=_twice), ("raw", "2 times", "train.csv")),
     "gz/cut": (_rows(".jsonl.gz", spoil=lambda p: cut(p, 0.6)), ("train.jsonl.gz", "gzip")),
-    "gz/plain": (
-        _rows(".jsonl.gz", spoil=lambda p: p.write_bytes(gzip.decompress(p.read_bytes()))),
-        ("train.jsonl.gz", "gzip"),
+    "gz/of-something-else": (
+        _rows(".jsonl.gz", spoil=lambda p: p.write_bytes(gzip.compress(b"\0\1\2\xff"))),
+        ("train.jsonl.gz", "UTF-8"),
     ),
+    "json/not-rows": (
+        _rows(".json", spoil=lambda p: p.write_text('{"a": 1,\n"b": 2}')),
+        ("train.json: expected a list",),
+    ),
+    "json/cut": (_rows(".json", spoil=lambda p: p.write_text('[{"sentence": "a",\n')), ("train.json: not valid JSON",)),
+    "jsonl/zip": (_rows(_JSONL, spoil=lambda p: p.write_bytes(b"PK\x03\x04rest")), ("train.jsonl: is a packed file",)),
+    "jsonl/utf-16-cut": (
+        _rows(_JSONL, spoil=lambda p: p.write_bytes(p.read_text().encode("utf-16")[:-1])),
+        ("train.jsonl", "UTF-16"),
+    ),
+    "csv/swallowed": (
+        _rows(".csv", spoil=lambda p: p.write_text('sentence,label\nfine,1\n"open,1\nfine,0\n6",1\n')),
+        ("train.csv, line 3", "later record"),
+    ),
+    "csv/gz-bomb": (_rows(".csv", spoil=_bomb), ("train.csv, line 1", "longer than")),
+    "tsv/gz-cut": (
+        _rows(".tsv", spoil=lambda p: p.write_bytes(gzip.compress(p.read_bytes())[:-9])),
+        ("train.tsv", "cut short"),
+    ),
+    "tsv/field-too-many": (_rows(".tsv", spoil=_replace(b"\n", b"\ta\n")), ("train.tsv, line 2", "the header has 4")),
+    "shards-missing": (_shards_missing, ("'train' is in 3 shards, of which 1 are there",)),
     "gz/flipped": (
         _rows(".jsonl.gz", spoil=lambda p: p.write_bytes(p.read_bytes()[:60] + b"\0\xff" + p.read_bytes()[62:])),
         ("train.jsonl.gz", "gzip"),
@@ -96,7 +123,7 @@ _CASES = {
     "csv/empty": (_rows(".csv", spoil=lambda p: p.write_text("")), ("train.csv", "file is empty")),
     "csv/huge-field": (
         _rows(".csv", spoil=_replace(b"Sentence", b"x" * (17 << 20))),
-        ("train.csv, line 2", "field"),
+        ("train.csv, line 2", "longer than"),
     ),
     "csv/label": (_rows(".csv", _at(0, label="0.0")), ("train.csv, line 2", "0.0")),
     "tsv/commas": (_rows(".tsv", spoil=lambda p: p.write_bytes(p.read_bytes().replace(b"\t", b","))), ("train.tsv",)),

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from data_prep.cache_features import cache_features, collect_images
 from data_prep.demo_world.files import write_scenes
@@ -94,6 +96,25 @@ def test_a_second_task_on_the_same_images_adds_the_missing_ones(clip, data, raw)
     assert store.folder == before.folder
     assert store.image_ids.tolist() == sorted(more)
     assert torch.equal(store.read(sorted(SPLIT_OF)), before.read(sorted(SPLIT_OF)))
+
+
+def test_pictures_are_turned_as_exif_says_or_not_in_stores_of_their_own(clip, data, raw):
+    path = raw / official_path(6, SPLIT_OF[6])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(path) as image:
+        image.save(path, quality=95, exif=exif)
+    features = {}
+    for setting in ("ignore", "apply"):
+        settings = replace(clip, exif=setting)
+        encoder, store = settings.load(), cache(settings, data)
+        assert store.fingerprint.get("exif") == (None if setting == "ignore" else "apply")
+        features[setting] = store.read([6]).float()
+        expected = encoder(encoder.preprocess(open_image(path, exif=setting))[None])
+        torch.testing.assert_close(features[setting], expected, rtol=1e-3, atol=1e-3)
+        assert find_store(data, settings.known_fingerprint()).folder == store.folder
+    assert not torch.allclose(features["ignore"], features["apply"], atol=1e-2)
+    assert len(list((data / "features").iterdir())) == 2
 
 
 def test_another_encoder_gets_its_own_store(clip, data):
@@ -199,6 +220,7 @@ def test_photographs_through_the_packaged_encoder(photographs, tmp_path):
 
 BUILD = """
 import os, sys, time
+from dataclasses import replace
 from pathlib import Path
 from data_prep.cache_features import cache_features
 from data_prep.feature_writer import FeatureWriter

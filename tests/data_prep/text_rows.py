@@ -32,11 +32,14 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix in (".csv", ".tsv"):
+        cells = [{k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()} for row in rows]
         with open(path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()})
+            if path.suffix == ".csv":
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(cells)
+            else:  # no quoting, as in GLUE's own files
+                file.writelines("\t".join(map(str, line)) + "\n" for line in (rows[0], *(c.values() for c in cells)))
     else:
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)

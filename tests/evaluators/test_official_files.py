@@ -50,8 +50,11 @@ def test_compressed_results_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"question_id": 1, "answer": "x"}, {"quest', r"results.json: not valid JSON at line 1, column .*complete"),
-        ("", "not valid JSON at line 1, column 1"),
+        (
+            '[{"question_id": 1, "answer": "x"}, {"quest',
+            r"results.json: not valid JSON at byte 37 .*line 1, column 38.*get it again",
+        ),
+        ("", r"not valid JSON at byte 0 of 0 .line 1, column 1."),
         ({"question_id": 1, "answer": "x"}, "expected a list, each entry an object with 'question_id' and 'answer'"),
         ([{"question_id": 1, "answer": "x"}, "yes"], "record 1: expected an object .* got 'yes'"),
         ([{"answer": "x"}], r"record 0: missing \"question_id\"; it has \['answer'\]"),
@@ -72,7 +75,7 @@ def test_malformed_results_name_file_and_record(tmp_path, content, message):
 
 
 def test_unreadable_files_are_data_errors(tmp_path):
-    with pytest.raises(DataError, match=r"absent.json: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"absent.json: cannot be read: No such file"):
         load_results(tmp_path / "absent.json", "question_id", "answer")
     with pytest.raises(DataError, match="cannot be read"):
         load_results(tmp_path, "question_id", "answer")

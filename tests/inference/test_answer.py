@@ -218,7 +218,7 @@ def test_bad_predictions_of_a_text_task_are_one_message(text_data, t5_folder, tm
         ("--column", "question"): "--column: expected NAME=VALUE",
         ("--input", tmp_path / "absent.jsonl"): "absent.jsonl: cannot be read",
         ("--input", tmp_path / "list.jsonl"): "list.jsonl, line 1: expected an object of columns",
-        ("--input", tmp_path / "ask.jsonl"): "input 1: task 'tiny-text' needs a question",
+        ("--input", tmp_path / "ask.jsonl"): "ask.jsonl, line 1: task 'tiny-text' needs a question",
         ("--question", "red ?", "--sheet", tmp_path / "s.png"): "--sheet: draws images",
     }
     for words, message in cases.items():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from data_prep.cache_features import store_name
 from dept_vl.cli import main
 from dept_vl.data.features import find_store
+from dept_vl.errors import DataError
 from dept_vl.models.adapter.files import load_adapter, read_adapter_config
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.load import load_config
@@ -50,7 +52,7 @@ def test_its_settings_are_read_under_their_new_names(folder, name):
     assert config.tuner.lr == 0.3
     assert getattr(config.tuner, "lowrank_lr", 5e-4) == 5e-4
     assert load_config(folder / name / "config.yaml", {"optim.prompt_lr": 0.1}).tuner.lr == 0.1
-    assert config.model.image_encoder == OpenClipConfig()
+    assert config.model.image_encoder == OpenClipConfig(exif="ignore")
 
 
 def test_its_facts_are_those_it_recorded(folder):
@@ -92,7 +94,7 @@ def test_it_is_gone_on_with(folder):
 
 def test_the_encoder_of_a_run_on_images_is_read_under_its_new_name(on_images):
     config = load_config(on_images / "run" / "config.yaml")
-    assert config.model.image_encoder == OpenClipConfig(model="demo", pooled_grid=None)
+    assert config.model.image_encoder == OpenClipConfig(model="demo", pooled_grid=None, exif="ignore")
 
 
 def test_its_feature_store_is_that_of_the_encoder_today(on_images):
@@ -102,6 +104,16 @@ def test_its_feature_store_is_that_of_the_encoder_today(on_images):
     computed_by = {"open_clip": store.fingerprint["open_clip"]}
     assert {**settings.load().fingerprint, **computed_by} == store.fingerprint
     assert read_adapter_config(on_images / "run").features == store.fingerprint
+
+
+def test_its_features_are_not_those_of_pictures_turned_as_exif_says(on_images, capsys):
+    settings = replace(load_config(on_images / "run" / "config.yaml").model.image_encoder, exif="apply")
+    with pytest.raises(
+        DataError, match=r"exif is 'ignore', wanted 'apply', set model.image_encoder.exif=ignore to use"
+    ):
+        find_store(on_images / "data", settings.known_fingerprint())
+    assert main(["eval", "--checkpoint", "run", "--model.image_encoder.exif", "apply"]) == 2
+    assert "exif is 'ignore', wanted 'apply'" in capsys.readouterr().err
 
 
 def test_a_run_on_images_is_scored_and_verified(on_images):

@@ -8,7 +8,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.experiments.folder import open_experiment, settings_tree
 from dept_vl.experiments.space import load_plan
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
-from dept_vl.settings.load import config_from_tree, load_config
+from dept_vl.settings.load import config_from_tree, dump_config, load_config
 
 
 @pytest.fixture
@@ -34,6 +34,19 @@ def test_either_name_on_the_command_line_wins_over_the_file(path, tmp_path, key)
 def test_a_new_name_in_the_same_file_wins():
     tree = {"model": {"clip": {"model": "demo", "pooled_grid": 2}, "image_encoder": {"pooled_grid": 3}}}
     assert config_from_tree(tree).model.image_encoder == OpenClipConfig(model="demo", pooled_grid=3)
+
+
+def test_a_recorded_run_of_before_exif_rotation_keeps_ignoring_it_and_a_file_of_a_persons_gets_the_default(tmp_path):
+    recorded = yaml.safe_load(dump_config(load_config(None, {"model.image_encoder.model": "demo"})))
+    assert config_from_tree(recorded).model.image_encoder.exif == "apply"
+    del recorded["model"]["image_encoder"]["exif"]
+    assert config_from_tree(recorded).model.image_encoder.exif == "ignore"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(recorded))
+    assert load_config(tmp_path / "config.yaml", {"data.batch_size": 3}).model.image_encoder.exif == "ignore"
+    asked = {"model.image_encoder.exif": "apply"}
+    assert load_config(tmp_path / "config.yaml", asked).model.image_encoder.exif == "apply"
+    del recorded["loop"]
+    assert config_from_tree(recorded).model.image_encoder.exif == "apply"
 
 
 def test_a_setting_given_under_both_names_is_refused():

@@ -37,6 +37,7 @@ class ImageEncoder(nn.Module, ABC):
         feature_dim: Numbers a token has.
         dtype: Precision the features are rounded to, so that cached and fresh ones are the same numbers.
         preprocess: Turns a PIL image into the network's input (3, height, width) float32.
+        exif: How images are opened for it (`dept_vl.data.images.open_image`).
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ImageEncoder(nn.Module, ABC):
         self.feature_dim = feature_dim
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self.preprocess = preprocess
+        self.exif = settings.exif
         fingerprint = {
             **settings.known_fingerprint(),
             **details,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.data.feature_format import UNRECORDED
 from dept_vl.strict import STRICT
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ class ImageEncoderSettings:
     dtype: Annotated[
         Literal["float16", "bfloat16", "float32"], Field(description="stored precision of cached features")
     ] = "float16"
+    exif: Annotated[
+        Literal["apply", "ignore"],
+        Field(
+            description="'apply': turn pictures as their EXIF orientation says; 'ignore': as stored, as CLIP's tools"
+        ),
+    ] = "apply"
 
     @property
     def label(self) -> str:
@@ -58,7 +65,12 @@ class ImageEncoderSettings:
 
         A kind adds its other settings that change the features.
         """
-        return {"kind": self.kind, "model": self.model, "pooled_grid": self.pooled_grid, "dtype": self.dtype}
+        own = {"kind": self.kind, "model": self.model, "pooled_grid": self.pooled_grid, "dtype": self.dtype}
+        return {**own, **self.exif_fingerprint()}
+
+    def exif_fingerprint(self) -> dict[str, str]:
+        """Returns what a fingerprint says of `exif`: nothing of ``ignore``, as before there was a choice."""
+        return {} if self.exif == UNRECORDED["exif"] else {"exif": self.exif}
 
     def load(self, device: str | torch.device = "cpu") -> Any:
         """Loads the `ImageEncoder` onto a device, frozen.

@@ -24,7 +24,7 @@ def raw(tmp_path):
 
 def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, capsys):
     stats = prepare("coco", raw, tmp_path / "out")
-    assert capsys.readouterr().out == "", "pycocotools prints its progress"
+    assert capsys.readouterr().out == ""
     train = open_split(tmp_path / "out", "coco", "train")
     assert train["example_id"][:] == [100, 101, 102, 200, 201, 202, 500, 501, 502]
     row = train[4]
@@ -51,6 +51,41 @@ def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, ca
 def test_captions_may_lie_directly_in_raw(raw, tmp_path):
     os.rename(raw / CAPTIONS, raw / "captions_train2014.json")
     prepare("coco", raw, tmp_path / "out")
+
+
+def test_what_a_captions_file_holds_beside_captions_is_of_no_matter(raw, tmp_path):
+    """``"categories"`` is added so that pycocotools loads results; annotations of captions have no ``category_id``."""
+    for number, value in enumerate(([], [{"id": 1, "name": "cat"}], {}, None)):
+        edit(raw / CAPTIONS, lambda c, value=value: c.update(categories=value, type="captions", info=None))
+        stats = prepare("coco", raw, tmp_path / f"out-{number}")
+        assert stats.splits["train"].rows == 9
+
+
+def test_raw_files_may_be_packed(raw, tmp_path):
+    (raw / f"{CAPTIONS}.gz").write_bytes(gzip.compress((raw / CAPTIONS).read_bytes()))
+    (raw / CAPTIONS).unlink()
+    assert prepare("coco", raw, tmp_path / "out").splits["train"].rows == 9
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_rows_that_training_needs_is_refused(raw, tmp_path, split):
+    write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if s not in (split, split.replace("train", "restval"))})
+    with pytest.raises(DataError, match=rf"task 'coco': {split} would have no rows: the raw files hold 0 examples"):
+        prepare("coco", raw, tmp_path / "out")
+    assert not (tmp_path / "out" / "coco").exists()
+
+
+def test_training_captions_that_are_all_blank_are_refused(raw, tmp_path):
+    for year in ("train2014", "val2014"):
+        edit(raw / f"annotations/captions_{year}.json", lambda c: [a.update(caption=" ") for a in c["annotations"]])
+    with pytest.raises(DataError, match=r"train would have no rows.*\(9 training captions left out: they have no text"):
+        prepare("coco", raw, tmp_path / "out")
+
+
+def test_no_test_split_is_said(raw, tmp_path, caplog):
+    write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if s != "test"})
+    prepare("coco", raw, tmp_path / "out")
+    assert "test would have no rows: the raw files hold 0 examples" in caplog.text
 
 
 def test_images_without_captions_or_split_are_counted(raw, tmp_path):

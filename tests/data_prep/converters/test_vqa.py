@@ -151,10 +151,10 @@ def test_truncated_json(raw, tmp_path, name):
 
 
 def test_packed_and_binary_files(raw, tmp_path):
-    (raw / QUESTIONS).write_bytes(gzip.compress(b"{}"))
-    fails(raw, tmp_path, f"{QUESTIONS}: is a packed file; unpack it first")
+    (raw / QUESTIONS).write_bytes(b"PK\x03\x04")
+    fails(raw, tmp_path, f"{QUESTIONS}: is a packed file .a zip archive.; unpack it first")
     (raw / QUESTIONS).write_bytes(b'{"questions": "\xff\xfe"}')
-    fails(raw, tmp_path, f"{QUESTIONS}: not a text file in UTF-8 at byte 15")
+    fails(raw, tmp_path, f"{QUESTIONS}: not UTF-8 text at byte 15")
     (raw / QUESTIONS).write_text("[" * 100_000)
     fails(raw, tmp_path, f"{QUESTIONS}: JSON nested too deeply; not one of the official files")
 

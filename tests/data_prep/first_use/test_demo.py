@@ -4,8 +4,12 @@ from types import SimpleNamespace
 import pytest
 
 from data_prep.first_use import demo
+from dept_vl.data.feature_format import finished_stores
+from dept_vl.data.features import find_store
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
+from dept_vl.settings.demo import demo_settings
+from dept_vl.settings.load import config_from_tree
 from dept_vl.tasks import TASKS, get_task
 
 SMALL = {"num_train": 6, "num_restval": 1, "num_val": 1, "num_test": 2}
@@ -23,6 +27,20 @@ def test_made_once_and_found_again():
     assert len(open_split(folder, "coco", "test")) == SMALL["num_test"]
     assert demo.demo_data_dir() == folder
     assert (folder / "vqa" / "train.parquet").stat().st_mtime_ns == stamp
+
+
+def test_features_of_an_earlier_run_are_made_when_it_asks_for_them():
+    """Of before there was a choice about EXIF rotation, which drawn scenes do not have."""
+    today = config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+    folder = demo.demo_data_dir(today)
+    earlier = replace(today, exif="ignore")
+    assert len(finished_stores(folder)) == 1
+    assert demo.demo_data_dir(earlier) == demo.demo_data_dir(today) == folder
+    assert len(finished_stores(folder)) == 2
+    stores = [find_store(folder, encoder.known_fingerprint()) for encoder in (today, earlier)]
+    assert stores[0].read([1]).equal(stores[1].read([1]))
+    demo.demo_data_dir(replace(today, model="RN101"))
+    assert len(finished_stores(folder)) == 2
 
 
 def test_a_half_made_folder_is_made_again():

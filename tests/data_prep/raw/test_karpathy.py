@@ -7,10 +7,12 @@ import logging
 import pytest
 from PIL import Image
 
-from data_prep.raw.image_files import locate_images
-from data_prep.raw.karpathy import read_karpathy
+from data_prep.prepare import prepare
+from data_prep.raw.karpathy import Caption, read_karpathy
+from dept_vl.data.image_files import locate_images
+from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
-from tests.data_prep.raw_files import SPLIT_OF, official_path, write_images, write_json, write_karpathy
+from tests.data_prep.raw_files import SPLIT_OF, edit, official_path, write_images, write_json, write_karpathy
 
 
 def test_restval_is_training(tmp_path):
@@ -30,13 +32,45 @@ def test_the_two_original_records(excerpt, tmp_path):
     assert splits.path_of[391895] == "val2014/COCO_val2014_000000391895.jpg"
 
 
-def test_the_flickr_file_is_refused(tmp_path):
+def flickr_file(path, splits=("train", "val", "test")):
     """Karpathy's own for Flickr8k has neither `filepath` nor `cocoid`."""
-    sentence = {"tokens": ["a", "dog", "runs"], "raw": "A dog runs .", "imgid": 0, "sentid": 0}
-    record = {"sentids": [0], "imgid": 0, "sentences": [sentence], "split": "train", "filename": "1_2.jpg"}
-    write_json(tmp_path / "dataset_coco.json", {"images": [record], "dataset": "flickr8k"})
-    with pytest.raises(DataError, match=r'dataset_coco.json, images, record 0: missing "cocoid"; it has'):
+    records = []
+    for number, split in enumerate(splits):
+        texts = [f"A dog runs {2 * number + n} ." for n in range(2)]
+        sentences = [{"tokens": [], "raw": t, "imgid": number, "sentid": 2 * number + n} for n, t in enumerate(texts)]
+        records.append({"imgid": number, "sentences": sentences, "split": split, "filename": f"{number}_2.jpg"})
+    return write_json(path, {"images": records, "dataset": "flickr8k"})
+
+
+def test_a_flickr_file_under_cocos_name_is_refused_with_its_right_name(tmp_path):
+    flickr_file(tmp_path / "dataset_coco.json")
+    message = r'dataset_coco.json, images, record 0: missing "cocoid"; it has .* call it dataset_flickr30k.json'
+    with pytest.raises(DataError, match=message):
         read_karpathy(tmp_path)
+
+
+def test_a_flickr_file_brings_its_captions(tmp_path):
+    flickr_file(tmp_path / "dataset_flickr8k.json")
+    splits = read_karpathy(tmp_path)
+    assert splits.path_of == {0: "0_2.jpg", 1: "1_2.jpg", 2: "2_2.jpg"}
+    assert splits.sentences[1] == [Caption(2, "A dog runs 2 ."), Caption(3, "A dog runs 3 .")]
+    assert not splits.is_full
+    edit(tmp_path / "dataset_flickr8k.json", lambda c: c["images"][0]["sentences"][0].update(sentid=3))
+    with pytest.raises(DataError, match='"sentid" 3 is there twice'):
+        read_karpathy(tmp_path)
+
+
+def test_a_flickr_file_is_prepared_for_captions_and_refused_for_questions(tmp_path):
+    flickr_file(tmp_path / "raw" / "dataset_flickr30k.json")
+    stats = prepare("coco", tmp_path / "raw", tmp_path / "out", image_check=False)
+    assert stats.lines()[:3] == [
+        "coco train: 2 examples on 1 images", "coco val: 1 examples on 1 images", "coco test: 1 examples on 1 images"
+    ]  # fmt: skip
+    assert stats.is_subset
+    row = open_split(tmp_path / "out", "coco", "train")[1]
+    assert (row["targets"], row["image"]) == (["A dog runs 1 ."], "0_2.jpg")
+    with pytest.raises(DataError, match=r"dataset_flickr30k.json: not COCO's images, which vqa asks about"):
+        prepare("vqa", tmp_path / "raw", tmp_path / "out")
 
 
 def test_split_ids_are_those_of_the_published_lists(excerpt, tmp_path):

@@ -72,7 +72,7 @@ def test_float32_features_have_the_bits_of_a_batch_of_one(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_changes_its_features_changes_what_a_store_is_found_by(kind):
     settings = settings_of(kind)
-    for changes in ({"pooled_grid": 1}, {"dtype": "bfloat16"}):
+    for changes in ({"pooled_grid": 1}, {"dtype": "bfloat16"}, {"exif": "ignore"}):
         other = replace(settings, **changes)
         assert other.known_fingerprint() != settings.known_fingerprint()
         assert other.load().fingerprint != settings.load().fingerprint

@@ -73,4 +73,5 @@ class OpenClipConfig(ImageEncoderSettings):
             "preprocessing": self.preprocessing,
             "pooled_grid": self.pooled_grid,
             "dtype": self.dtype,
+            **self.exif_fingerprint(),
         }
