@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
-from dept_vl.cli import data, experiments, released, runs, tasks
+from dept_vl.cli import convert, data, experiments, released, runs, tasks
 from dept_vl.cli.settings import split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError
 from dept_vl.system.signals import StoppedError, listen
@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         *data.COMMANDS,
         *tasks.COMMANDS,
         *released.COMMANDS,
+        *convert.COMMANDS,
     ):
         add(commands)
     return parser

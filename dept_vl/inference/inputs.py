@@ -10,6 +10,7 @@ from typing import Any
 
 from dept_vl.data.images import open_image
 from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.language.stored import check_files
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
@@ -59,7 +60,8 @@ def check_inputs(config: TrainConfig, inputs: Sequence[PredictionInput], *, num_
     """Refuses what cannot be answered, before any model is loaded.
 
     Raises:
-        ConfigError: There is no such number of beams, or the answers cannot be made as the settings say.
+        ConfigError: There is no such number of beams, the answers cannot be made as the settings say, or files of the
+            backbone or the encoder are incomplete or do not fit together.
         DataError: An image is missing or damaged, or the template cannot read an input's columns.
     """
     if num_beams < 1:
@@ -70,6 +72,9 @@ def check_inputs(config: TrainConfig, inputs: Sequence[PredictionInput], *, num_
     task = get_task(config.task).under(config.data.protocol)
     choose_decoding(config, task)
     source_texts(task, inputs)
+    check_files(config.model.backbone, config.model.revision)
+    if task.uses_images:
+        config.model.image_encoder.check_files()
 
 
 def source_texts(task: Task, inputs: Sequence[PredictionInput]) -> list[str]:

@@ -28,7 +28,7 @@ def model_card(config: AdapterConfig) -> str:
     ]
     if config.origin is not None:
         origin = config.origin
-        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
+        text = f"a released DePT adapter (weights sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
         rows.append(("Imported from", text))
     table = "\n".join(f"| {left} | {right} |" for left, right in rows)
     return (

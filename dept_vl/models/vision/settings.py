@@ -23,11 +23,13 @@ class ImageEncoderSettings:
         kind: What ``--model.image_encoder.kind`` takes.
         model: Which encoder of its kind, such as a name or a folder.
         implementation: ``module:Class`` of the `ImageEncoder`, imported when one is loaded.
+        names: Keys of a fingerprint that say what an encoder is called; its weights' hash says what it is.
         packages: Key of a fingerprint -> the distribution whose version stands there. These keys say who computed the
             features and not what they are: readers do not compare them.
     """
 
     implementation: ClassVar[str]
+    names: ClassVar[tuple[str, ...]] = ("model",)
     packages: ClassVar[Mapping[str, str]]
     kind: str
     model: str
@@ -59,6 +61,13 @@ class ImageEncoderSettings:
         A kind adds its other settings that change the features.
         """
         return {"kind": self.kind, "model": self.model, "pooled_grid": self.pooled_grid, "dtype": self.dtype}
+
+    def check_files(self) -> None:
+        """Refuses an encoder whose files do not do, as far as that is known without torch.
+
+        Raises:
+            ConfigError: They are incomplete or in another format; the message says what to do.
+        """
 
     def load(self, device: str | torch.device = "cpu") -> Any:
         """Loads the `ImageEncoder` onto a device, frozen.
