@@ -19,6 +19,8 @@ from dept_vl.models.vision.encoders import registered_encoders
 from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
+from dept_vl.tasks import get_task
+from dept_vl.tasks.base import AnswerForm
 
 RUN_CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -155,13 +157,36 @@ def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = Fals
     write_text(path, "".join(kept))
 
 
+def with_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
+    """Returns settings that say how a decoder-only backbone is led to its answers, as a run records them.
+
+    Where they leave it open: the form of the run that is resumed, and of a new run that of the task's protocol.
+    """
+    form: AnswerForm = get_task(config.task).under(config.data.protocol).answer_form
+    if resume and (config.run_dir / RUN_CONFIG_FILE).is_file():
+        form = _recorded_form(read_run_config(config.run_dir))
+    return _in_form(config, config.data.answer_form or form)
+
+
+def _recorded_form(recorded: TrainConfig) -> AnswerForm:
+    """Returns the form of a run, which was the released one before runs recorded any."""
+    return recorded.data.answer_form or "released"
+
+
+def _in_form(config: TrainConfig, form: AnswerForm) -> TrainConfig:
+    return replace(config, data=replace(config.data, answer_form=form))
+
+
 def check_same_settings(folder: Path, config: TrainConfig) -> None:
     """Refuses to go on in a run's folder with other settings than it was made with.
 
     Raises:
         ConfigError: They differ; each difference is named.
     """
-    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
+    recorded = read_run_config(folder)
+    form = _recorded_form(recorded)
+    recorded, config = _in_form(recorded, form), _in_form(config, config.data.answer_form or form)
+    differences = describe_differences(asdict(recorded), asdict(config))
     if differences:
         raise ConfigError(
             f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)

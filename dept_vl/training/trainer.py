@@ -29,6 +29,7 @@ from dept_vl.runs.folder import (
     SUMMARY_FILE,
     open_run_folder,
     trim_metrics,
+    with_answer_form,
 )
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
@@ -138,7 +139,7 @@ class Trainer:
             lock: The run folder's; taken once everything is open. None where nobody else can be at work.
         """
         session = session or Session()
-        self.config = config
+        self.config = config = with_answer_form(config, resume=resume)
         self.parts = open_run(config, data_dir, ("train", "val"), session)
         self.task, self.model = self.parts.task, self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
