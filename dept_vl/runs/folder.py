@@ -19,10 +19,12 @@ from dept_vl.models.vision.encoders import registered_encoders
 from dept_vl.settings.load import config_from_tree, dump_config, read_yaml
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
+from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tasks import get_task
 from dept_vl.tasks.base import AnswerForm
 
 RUN_CONFIG_FILE = "config.yaml"
+RECORD_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
@@ -58,7 +60,7 @@ def open_run_folder(
     remove_leftovers(folder.parent, folder)
     try:
         with atomic_folder(folder) as building:
-            write_json(building / "run.json", {**describe_run(), **(record or {})})
+            write_json(building / RECORD_FILE, {**describe_run(), **(record or {})})
             write_text(building / RUN_CONFIG_FILE, dump_config(config))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
@@ -157,24 +159,33 @@ def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = Fals
     write_text(path, "".join(kept))
 
 
-def with_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
-    """Returns settings that say how a decoder-only backbone is led to its answers, as a run records them.
+def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
+    """Returns settings that say how a decoder-only backbone is led to its answers.
 
-    Where they leave it open: the form of the run that is resumed, and of a new run that of the task's protocol.
+    Where they leave it open: as the run that is resumed recorded it in ``run.json``, and a new run as its task's
+    protocol has it. A run that recorded none is of before there was a choice, and of the released form.
+
+    Raises:
+        CheckpointError: The record of the run that is resumed cannot be read.
     """
-    form: AnswerForm = get_task(config.task).under(config.data.protocol).answer_form
-    if resume and (config.run_dir / RUN_CONFIG_FILE).is_file():
-        form = _recorded_form(read_run_config(config.run_dir))
-    return _in_form(config, config.data.answer_form or form)
-
-
-def _recorded_form(recorded: TrainConfig) -> AnswerForm:
-    """Returns the form of a run, which was the released one before runs recorded any."""
-    return recorded.data.answer_form or "released"
-
-
-def _in_form(config: TrainConfig, form: AnswerForm) -> TrainConfig:
+    form: AnswerForm | None = config.data.answer_form
+    folder = config.run_dir
+    if form is None and resume and (folder / RUN_CONFIG_FILE).is_file():
+        form = _read_record(folder / RECORD_FILE).get("answer_form", "released")
+    elif form is None:
+        form = get_task(config.task).under(config.data.protocol).answer_form
     return replace(config, data=replace(config.data, answer_form=form))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(read_file(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read ({reason}), and says how the run was begun") from None
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path}: expected an object")
+    return record
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:
@@ -183,10 +194,7 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
     Raises:
         ConfigError: They differ; each difference is named.
     """
-    recorded = read_run_config(folder)
-    form = _recorded_form(recorded)
-    recorded, config = _in_form(recorded, form), _in_form(config, config.data.answer_form or form)
-    differences = describe_differences(asdict(recorded), asdict(config))
+    differences = describe_differences(asdict(read_run_config(folder)), asdict(config))
     if differences:
         raise ConfigError(
             f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(differences)

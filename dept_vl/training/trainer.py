@@ -27,9 +27,9 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
+    in_answer_form,
     open_run_folder,
     trim_metrics,
-    with_answer_form,
 )
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
@@ -139,8 +139,8 @@ class Trainer:
             lock: The run folder's; taken once everything is open. None where nobody else can be at work.
         """
         session = session or Session()
-        self.config = config = with_answer_form(config, resume=resume)
-        self.parts = open_run(config, data_dir, ("train", "val"), session)
+        self.config = config
+        self.parts = open_run(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
         self.task, self.model = self.parts.task, self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
@@ -185,6 +185,8 @@ class Trainer:
 
     def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
+            if self.model.answer_form is not None:
+                record = {**record, "answer_form": self.model.answer_form}
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
             if self.train_set.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())

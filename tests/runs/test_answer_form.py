@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import yaml
 
 from dept_vl.cli import main
 from dept_vl.tasks import get_task
@@ -22,9 +21,8 @@ def words(label_data, tmp_path):
 
 
 def recorded(run):
-    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    described = json.loads((run / "adapter_config.json").read_text())
-    return settings["answer_form"], described["answer_form"], described["answer_cue"]
+    record, described = (json.loads((run / name).read_text()) for name in ("run.json", "adapter_config.json"))
+    return record["answer_form"], described["answer_form"], described["answer_cue"]
 
 
 def test_a_run_records_its_form_and_keeps_it(words, tmp_path, capsys):
@@ -34,7 +32,7 @@ def test_a_run_records_its_form_and_keeps_it(words, tmp_path, capsys):
     assert main(["eval", "--checkpoint", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert main([*words, "--resume", "--data.answer_form", "released"]) == 2
-    assert "data.answer_form: the run has 'plain', asked for 'released'" in capsys.readouterr().err
+    assert "data.answer_form: the run has None, asked for 'released'" in capsys.readouterr().err
     assert main(["eval", "--checkpoint", str(tmp_path / "run"), "--data.answer_form", "released"]) == 2
     assert "data.answer_form: saved for 'plain', this run has 'released'" in capsys.readouterr().err
 
@@ -43,3 +41,14 @@ def test_the_released_form_comes_with_the_papers_protocol_or_is_asked_for(words,
     assert [get_task("cola").under(protocol).answer_form for protocol in ("fixed", "paper")] == ["plain", "released"]
     assert main([*words, "--data.answer_form", "released"]) == 0
     assert recorded(tmp_path / "run") == ("released", "released", " Label : ")
+
+
+def test_a_run_without_its_record_is_not_gone_on_with_in_a_form_that_is_guessed(words, tmp_path, capsys):
+    assert main(words) == 0
+    (tmp_path / "run" / "run.json").unlink()
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 2
+    assert (
+        "run.json: cannot be read (No such file or directory), and says how the run was begun"
+        in capsys.readouterr().err
+    )
