@@ -69,10 +69,10 @@ def cache_features(
     state = process_state()
     target = state.device if device is None else torch.device(device)
     encoder: ImageEncoder = settings.load(target)
-    folder = data_dir / "features" / store_name(settings.label, encoder.fingerprint)
+    fingerprint, folder = find_place(data_dir / "features", settings.label, encoder)
     owner, skip = state.is_main_process, on_error == "skip"
     writer = FeatureWriter(
-        folder, encoder.fingerprint, list(images), rows_per_shard=rows_per_shard, allow_skipped=skip, is_owner=owner
+        folder, fingerprint, list(images), rows_per_shard=rows_per_shard, allow_skipped=skip, is_owner=owner
     )
     if not owner:
         state.wait_for_everyone()  # the owner locks and cleans first
@@ -92,6 +92,14 @@ def cache_features(
             logger.info("%s: %d images, %s each, %d skipped", folder, len(store), size, len(store.skipped))
     state.wait_for_everyone()
     return folder
+
+
+def find_place(stores: Path, label: str, encoder: ImageEncoder) -> tuple[dict[str, Any], Path]:
+    """Returns the fingerprint and the folder of an encoder's store; one begun under an earlier fingerprint goes on."""
+    places = [
+        (found, stores / store_name(label, found)) for found in (encoder.fingerprint, encoder.earlier_fingerprint)
+    ]
+    return next((place for place in places if place[1].is_dir()), places[0])
 
 
 def store_name(label: str, fingerprint: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
-from dept_vl.cli import configs, data, experiments, released, runs, tasks
+from dept_vl.cli import configs, convert, data, experiments, released, runs, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -131,6 +131,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         *tasks.COMMANDS,
         *configs.COMMANDS,
         *released.COMMANDS,
+        *convert.COMMANDS,
     ):
         add(commands)
     return parser, commands.choices

@@ -94,6 +94,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
+    config.model.image_encoder.check_files()
     from data_prep.cache_features import cache_features
 
     folder = cache_features(

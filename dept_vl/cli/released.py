@@ -15,7 +15,9 @@ def _add_import(commands: Any) -> None:
     parser = add_command(
         commands, "import-released", _import, text, has_settings=False, earlier_names=["import-official"]
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="holds adapter_config.json and adapter_model.bin")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="holds adapter_config.json and adapter_model.bin or .safetensors"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder to make")
     parser.add_argument("--task", metavar="NAME", help="what it was trained on; default: the folder's name")
     parser.add_argument(
@@ -30,7 +32,7 @@ def _import(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("import-released", overrides)
     from dept_vl.runs.refusals import check_import
 
-    check_import(options.folder, options.out, task=options.task, overwrite=options.overwrite)
+    check_import(options.folder, options.out, task=options.task, overwrite=options.overwrite, backbone=options.backbone)
     from dept_vl.runs.released import import_released
 
     adapter = import_released(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dept_vl.data.image_files import IMAGE_SUFFIXES, coco_image_id, find_images, list_images
 from dept_vl.data.images import is_turned, open_image
 from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.language.stored import check_files
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.text_files import is_stream, parse_lines, read_text
@@ -122,7 +123,8 @@ def check_inputs(
         The inputs that can be answered.
 
     Raises:
-        ConfigError: There is no such number of beams, or the answers cannot be made as the settings say.
+        ConfigError: There is no such number of beams, the answers cannot be made as the settings say, or files of the
+            backbone or the encoder are incomplete or do not fit together.
         DataError: An image is missing or damaged, all of them are, or the template cannot read an input's columns.
     """
     if num_beams is not None and num_beams < 0:
@@ -147,6 +149,9 @@ def check_inputs(
     task = get_task(config.task).under(config.data.protocol)
     choose_decoding(config, task)
     source_texts(task, kept)
+    check_files(config.model.backbone, config.model.revision)
+    if task.uses_images:
+        config.model.image_encoder.check_files()
     _say_what_stays_turned(config, kept)
     return kept
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from dept_vl import __version__
 from dept_vl.data.text_codec import TextCodec
-from dept_vl.errors import DataError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
     AdapterConfig,
@@ -31,24 +29,12 @@ from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
-from dept_vl.models.loss import loss_per_example
+from dept_vl.models.loss import ModelOutput, loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
-from dept_vl.models.vision.projection import VisualProjection, new_projection
+from dept_vl.models.vision.projection import VisualProjection, new_projection, project_features
+from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
-
-
-@dataclass(frozen=True)
-class ModelOutput:
-    """The result of a training forward.
-
-    Attributes:
-        loss_per_example: (batch,) float32, mean cross-entropy over the example's own label tokens, in nats.
-        logits: (batch, target, vocabulary).
-    """
-
-    loss_per_example: Tensor
-    logits: Tensor
 
 
 class AdaptedModel(nn.Module):
@@ -56,8 +42,8 @@ class AdaptedModel(nn.Module):
 
     Positions. The prompt comes first, the text after it, the image last. Padding is neutral: an example's logits do
     not depend on its batch mates. T5's encoder has it between text and image (`dept_vl.models.language.relative_bias`
-    has the rules of its relative position bias); a decoder-only model has it before the prompt, and the target after
-    the image (`dept_vl.models.language.causal`). Without visual features the same code reads text alone.
+    has the rules of its relative position bias); a decoder-only model has it before the prompt, and after the image the
+    answer cue and the target (`dept_vl.models.language.causal`). Without features the same code reads text alone.
 
     Trainable are the method's tensors, the projection, and those of the backbone's own that the method asks for.
 
@@ -66,7 +52,9 @@ class AdaptedModel(nn.Module):
         tuner: The method.
         visual_projection: feature_dim -> d_model, or None for a model that reads text alone.
         config: The settings it was built from.
-        answer_cue: What its texts end with, for the adapter file.
+        answer_cue: The last text before an answer, for the adapter file.
+        answer_form: How it is led to an answer, for the adapter file; None for T5.
+        cue_ids: The tokens of a cue that stands behind the image.
     """
 
     def __init__(
@@ -75,7 +63,7 @@ class AdaptedModel(nn.Module):
         tuner: Tuner,
         visual_projection: VisualProjection | None,
         config: ModelConfig,
-        answer_cue: str = "",
+        codec: TextCodec | None = None,
     ) -> None:
         """Puts the parts together; `build_model` makes them.
 
@@ -84,7 +72,7 @@ class AdaptedModel(nn.Module):
             tuner: Built for this backbone.
             visual_projection: Onto its width, or None.
             config: Frozen models and how they are joined.
-            answer_cue: What its texts end with.
+            codec: What makes its token ids from text; None for a model that is only counted.
 
         Raises:
             ConfigError: The method trains tensors of the backbone that are not float32.
@@ -95,7 +83,9 @@ class AdaptedModel(nn.Module):
         self.tuner = tuner
         self.visual_projection = visual_projection
         self.config = config
-        self.answer_cue = answer_cue
+        self.answer_cue = codec.answer_cue if codec else ""
+        self.answer_form = codec.answer_form if codec else None
+        self.cue_ids = codec.cue_ids if codec else ()
         self._own = own
         self._identity: BackboneIdentity | None = None
 
@@ -119,9 +109,14 @@ class AdaptedModel(nn.Module):
         """
         text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
         prompt_and_text_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
-        visual_embeds = None
+        behind = []
         if visual_features is not None:
-            visual_embeds = self._project(visual_features)  # (batch, visual, d_model)
+            words = self.backbone.word_embeddings
+            behind.append(project_features(self.visual_projection, visual_features, words))  # (batch, visual, d_model)
+        if self.cue_ids:
+            cue = self.backbone.embed_tokens(torch.tensor(self.cue_ids, device=input_ids.device)).float()
+            behind.append(cue.expand(len(input_ids), -1, -1))  # (batch, cue, d_model)
+        visual_embeds = torch.cat(behind, dim=1) if behind else None
         return cast("JointInput", self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
 
     def forward(
@@ -130,10 +125,10 @@ class AdaptedModel(nn.Module):
         """Computes the loss of every example by teacher forcing.
 
         Args:
-            input_ids: (batch, text) token ids, padded on the right.
-            attention_mask: (batch, text), 1 for text and 0 for padding.
+            input_ids: As `joint_input`.
+            attention_mask: As `joint_input`.
             labels: (batch, target) target ids, `IGNORE_INDEX` for padding.
-            visual_features: (batch, visual, feature_dim), or None.
+            visual_features: As `joint_input`.
 
         Raises:
             DataError: As `joint_input`, or longer with its target than the backbone can read.
@@ -156,9 +151,9 @@ class AdaptedModel(nn.Module):
         """Generates answers, greedily or by beam search, always without dropout.
 
         Args:
-            input_ids: (batch, text) token ids, padded on the right.
-            attention_mask: (batch, text), 1 for text and 0 for padding.
-            visual_features: (batch, visual, feature_dim), or None.
+            input_ids: As `joint_input`.
+            attention_mask: As `joint_input`.
+            visual_features: As `joint_input`.
             num_beams: 1 for greedy.
             max_new_tokens: Generated tokens at most, the end-of-sequence token included.
 
@@ -181,9 +176,9 @@ class AdaptedModel(nn.Module):
         The source is read once, and all labels in one pass after it, a prefix that several share once.
 
         Args:
-            input_ids: (batch, text) token ids, padded on the right.
-            attention_mask: (batch, text), 1 for text and 0 for padding.
-            visual_features: (batch, visual, feature_dim), or None.
+            input_ids: As `joint_input`.
+            attention_mask: As `joint_input`.
+            visual_features: As `joint_input`.
             labels: The labels, on the device of `input_ids`.
 
         Returns:
@@ -224,7 +219,7 @@ class AdaptedModel(nn.Module):
     def adapter_config(self, *, task: str | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
-            self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone))
+            self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone, self.config.revision))
         visual = None
         if self.feature_dim is not None:
             visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.backbone.visual_position_bias)
@@ -236,6 +231,7 @@ class AdaptedModel(nn.Module):
             facts=self.tuner.facts(),
             visual=visual,
             answer_cue=self.answer_cue,
+            answer_form=self.answer_form,
             task=task,
             features=features,
         )
@@ -288,9 +284,10 @@ class AdaptedModel(nn.Module):
         max_source_length: int | None = None,
         feature_dim: int | None = None,
         answer_cue: str | None = None,
+        answer_form: AnswerForm | None = None,
         backbone: LoadedBackbone | None = None,
     ) -> tuple[AdaptedModel, TextCodec]:
-        """Builds the model an adapter was saved from.
+        """Builds the model an adapter was saved from, in evaluation mode.
 
         The adapter says what was trained; `model` alone says where the frozen backbone comes from.
 
@@ -300,6 +297,7 @@ class AdaptedModel(nn.Module):
             max_source_length: Checked against the adapter's, if given.
             feature_dim: Width of the features to be read, checked against the adapter's, if given.
             answer_cue: Checked against the adapter's, if given.
+            answer_form: Checked against the adapter's, if given.
             backbone: What `open_backbone` returns for `model`, if it is loaded already.
 
         Raises:
@@ -308,10 +306,13 @@ class AdaptedModel(nn.Module):
         """
         saved = read_adapter_config(Path(folder))
         saved_dim = saved.visual.feature_dim if saved.visual else None
+        saved_form = saved.answer_form or "released"
+        backbone = backbone or open_backbone(model)
         asked = {
             "data.max_source_length": (saved.max_source_length, max_source_length),
             "visual.feature_dim": (saved_dim, feature_dim),
             "data.answer_cue": (saved.answer_cue, answer_cue),
+            "data.answer_form": (saved_form, answer_form if backbone[0].codec_class.has_forms else None),
         }
         check_equal(Path(folder), {key: pair for key, pair in asked.items() if pair[1] is not None})
         built, codec = build_model(
@@ -321,10 +322,11 @@ class AdaptedModel(nn.Module):
             feature_dim=saved_dim,
             seed=0,
             answer_cue=saved.answer_cue,
+            answer_form=answer_form or saved_form,
             backbone=backbone,
         )
         built.load_adapter(folder)
-        return built, codec
+        return built.eval(), codec
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -343,18 +345,6 @@ class AdaptedModel(nn.Module):
         with self.backbone.hooked(self.tuner.site_hooks(), info, self.tuner.extra_keys(info)):
             yield
 
-    def _project(self, visual_features: Tensor) -> Tensor:
-        if self.visual_projection is None:
-            raise DataError("visual features were given to a model built without a visual projection (text only)")
-        width = visual_features.shape[-1]
-        if width != self.visual_projection.feature_dim:
-            raise DataError(
-                f"visual features are {width}-d, the model was built for {self.visual_projection.feature_dim}-d ones; "
-                "use the feature store of the encoder in model.image_encoder"
-            )
-        projected: Tensor = self.visual_projection(visual_features.float(), self.backbone.word_embeddings)
-        return projected
-
 
 def build_model(
     model: ModelConfig,
@@ -364,6 +354,8 @@ def build_model(
     feature_dim: int | None,
     seed: int,
     answer_cue: str | None = None,
+    answer_form: AnswerForm = "plain",
+    task_cue: str = PLAIN_CUE,
     backbone: LoadedBackbone | None = None,
 ) -> tuple[AdaptedModel, TextCodec]:
     """Loads the frozen backbone and puts a fresh tuner and projection on it.
@@ -374,7 +366,9 @@ def build_model(
         max_source_length: s, longest text in tokens.
         feature_dim: Width of the visual features; None for a model that reads text alone.
         seed: Of the first values of tuner and projection, each drawn from a generator of its own.
-        answer_cue: What every source text ends with; None for the family's own.
+        answer_cue: As `TextCodec`.
+        answer_form: As `TextCodec`.
+        task_cue: As `TextCodec`.
         backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, and only what the
             method trains of it is copied.
 
@@ -385,7 +379,9 @@ def build_model(
         ConfigError: The backbone cannot be loaded, has too few positions, or does not fit the tuner's settings.
     """
     frozen, tokenizer = backbone or open_backbone(model)
-    codec = frozen.codec_class(tokenizer, answer_cue)
+    codec = frozen.codec_class(
+        tokenizer, answer_cue, answer_form=answer_form, task_cue=task_cue, has_image=feature_dim is not None
+    )
     context = frozen.tuner_context(
         max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"])
     )
@@ -394,4 +390,4 @@ def build_model(
     projection = new_projection(model, frozen, feature_dim)
     if projection is not None:
         projection.reset_parameters(seed)
-    return AdaptedModel(frozen, built, projection, model, codec.answer_cue), codec
+    return AdaptedModel(frozen, built, projection, model, codec), codec

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from dept_vl.data.collator import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """The result of a training forward.
+
+    Attributes:
+        loss_per_example: (batch,) float32, mean cross-entropy over the example's own label tokens, in nats.
+        logits: (batch, target, vocabulary).
+    """
+
+    loss_per_example: Tensor
+    logits: Tensor
 
 
 def loss_per_example(logits: Tensor, labels: Tensor) -> Tensor:

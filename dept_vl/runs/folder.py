@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +21,11 @@ from dept_vl.settings.marked import changes_no_number, path_setting, with_real_p
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.tasks import get_task
+from dept_vl.tasks.base import AnswerForm
 
 RUN_CONFIG_FILE = "config.yaml"
+RECORD_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
@@ -64,7 +68,7 @@ def open_run_folder(
     remove_leftovers(folder.parent, folder)
     try:
         with atomic_folder(folder) as building:
-            write_json(building / "run.json", {**describe_run(), **(record or {})})
+            write_json(building / RECORD_FILE, {**describe_run(), **(record or {})})
             write_text(building / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror or error}") from None
@@ -232,6 +236,35 @@ def trim_metrics(folder: Path, last_step: int, *, is_evaluation_due: bool = Fals
         if record["step"] <= last_step and not is_repeated:
             kept.append(line + "\n")
     write_text(path, "".join(kept))
+
+
+def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
+    """Returns settings that say how a decoder-only backbone is led to its answers.
+
+    Where they leave it open: as the run that is resumed recorded it in ``run.json``, and a new run as its task's
+    protocol has it. A run that recorded none is of before there was a choice, and of the released form.
+
+    Raises:
+        CheckpointError: The record of the run that is resumed cannot be read.
+    """
+    form: AnswerForm | None = config.data.answer_form
+    folder = config.run_dir
+    if form is None and resume and (folder / RUN_CONFIG_FILE).is_file():
+        form = _read_record(folder / RECORD_FILE).get("answer_form", "released")
+    elif form is None:
+        form = get_task(config.task).under(config.data.protocol).answer_form
+    return replace(config, data=replace(config.data, answer_form=form))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(read_file(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read ({reason}), and says how the run was begun") from None
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path}: expected an object")
+    return record
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -97,7 +97,7 @@ def open_run(
         visual = {OWN_IMAGES: open_own_images(config.model.image_encoder, device)}
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
-    model, codec = _open_model(config, session, next(iter(visual.values()), None), adapter)
+    model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter)
     datasets = {}
     if data_dir is not None:
         datasets = {
@@ -112,7 +112,7 @@ def open_run(
 
 
 def _open_model(
-    config: TrainConfig, session: Session, visual: VisualInput | None, adapter: Path | None
+    config: TrainConfig, task: Task, session: Session, visual: VisualInput | None, adapter: Path | None
 ) -> tuple[AdaptedModel, TextCodec]:
     backbone = session.backbone(config.model)
     if adapter is not None:
@@ -121,6 +121,7 @@ def _open_model(
             config.model,
             max_source_length=config.data.max_source_length,
             answer_cue=config.data.answer_cue,
+            answer_form=config.data.answer_form,
             backbone=backbone,
         )
     return build_model(
@@ -130,6 +131,8 @@ def _open_model(
         feature_dim=None if visual is None else visual.feature_dim,
         seed=config.seed,
         answer_cue=config.data.answer_cue,
+        answer_form=config.data.answer_form or task.answer_form,
+        task_cue=task.answer_cue,
         backbone=backbone,
     )
 

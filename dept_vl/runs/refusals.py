@@ -12,6 +12,7 @@ from dept_vl.data.feature_format import finished_stores, no_store_fits, read_ind
 from dept_vl.data.manifest import split_info
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
+from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder
 from dept_vl.runs.log import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
@@ -39,13 +40,18 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
 
 
 def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
-    """Refuses data that are not there: the files of some splits, and cached features where a run reads them.
+    """Refuses what is not there: files of some splits, of the backbone, and cached features where a run reads them.
 
     Raises:
+        ConfigError: Files of the backbone, or of an encoder that is to run, are incomplete or do not fit together.
         DataError: A split is not prepared, or no feature store is finished.
     """
+    check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not get_task(config.task).uses_images or config.data.visual_features == "encode":
+    if not get_task(config.task).uses_images:
+        return
+    if config.data.visual_features == "encode":
+        config.model.image_encoder.check_files()
         return
     if config.data.feature_dir is not None:
         read_index(Path(config.data.feature_dir))
@@ -63,16 +69,20 @@ def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> 
         split_info(data_dir, config.task, split, config.data.protocol)
 
 
-def check_import(folder: Path, run_dir: Path, *, task: str | None, overwrite: bool) -> None:
+def check_import(
+    folder: Path, run_dir: Path, *, task: str | None, overwrite: bool, backbone: str | None = None
+) -> None:
     """Refuses to import what is not a released adapter, of no task that is known, or into a folder that is taken.
 
     Raises:
         CheckpointError: A file of the adapter is missing.
-        ConfigError: There is no such task, or `run_dir` is taken.
+        ConfigError: There is no such task, `run_dir` is taken, or the backbone's files do not do.
     """
     require_released(folder)
     get_task(our_name(task or folder.resolve().name))
     check_run_folder(run_dir, resume=False, overwrite=overwrite)
+    if backbone is not None:
+        check_files(backbone)
 
 
 def check_export(run_dir: Path, out: Path) -> None:

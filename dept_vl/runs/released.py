@@ -57,7 +57,7 @@ def import_released(
         ConfigError: The task or the backbone is not known, or `run_dir` is taken.
         CheckpointError: As `read_released`, or the adapter is not of the backbone's width or depth.
     """
-    check_import(folder, run_dir, task=task, overwrite=overwrite)
+    check_import(folder, run_dir, task=task, overwrite=overwrite, backbone=backbone)
     released = read_released(folder, prompt_only=prompt_only)
     identity = _identity(folder, released.config, backbone)
     config = config_from_tree(

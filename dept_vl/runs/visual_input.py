@@ -16,7 +16,7 @@ from dept_vl.data.feature_format import UNRECORDED, describe_differences, differ
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.manifest import split_images, split_info
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures, find_unreadable
-from dept_vl.errors import CheckpointError, DataError
+from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.schema import DataConfig
@@ -34,14 +34,14 @@ class VisualInput:
         encoder: The frozen image encoder when it runs on the fly, else None.
         feature_dim: Width of one visual token.
         fingerprint: What made the features; recorded in the adapter.
-        ignored: Its keys that say who computed the features and not what they are.
+        settings: Of the encoder.
     """
 
     source: VisualSource
     encoder: ImageEncoder | None
     feature_dim: int
     fingerprint: dict[str, Any]
-    ignored: Collection[str]
+    settings: ImageEncoderSettings
 
     def features(self, batch: Batch) -> Tensor | None:
         """Returns (batch, visual, feature_dim) float32, encoding pixels if that is what the batch carries."""
@@ -60,14 +60,31 @@ class VisualInput:
         Raises:
             CheckpointError: Encoder, weights, preprocessing or pooling differ; the message names both sides.
         """
-        given = {**dict.fromkeys(recorded), **UNRECORDED, **self.fingerprint}
-        differing = [
-            f"{key}: trained on {theirs!r}, given {ours!r}"
-            for key, (theirs, ours) in sorted(differences(recorded, given).items())
-            if recorded and key not in self.ignored
-        ]
+        if not recorded:
+            return
+        found = differences(recorded, {**dict.fromkeys(recorded), **UNRECORDED, **self.fingerprint})
+        keys = found.keys() - set(self.settings.packages)
+        if keys and self._has_same_weights(recorded, keys):
+            keys -= {"weights_sha256", *self.settings.names}
+        differing = [f"{key}: trained on {found[key][0]!r}, given {found[key][1]!r}" for key in sorted(keys)]
         if differing:
             raise CheckpointError(f"{where}: the visual features are not those of the training: {'; '.join(differing)}")
+
+    def _has_same_weights(self, recorded: Mapping[str, Any], differing: Collection[str]) -> bool:
+        """Returns whether weights are the same, whatever they are called, or under an earlier way to hash them.
+
+        The encoder itself is asked only where nothing but hash and names differ.
+        """
+        if "weights_sha256" not in differing:
+            return recorded.get("weights_sha256") is not None
+        if not set(differing) <= {"weights_sha256", *self.settings.names}:
+            return False
+        try:
+            encoder: ImageEncoder = self.encoder or self.settings.load()
+        except ConfigError:  # not at hand: they cannot be told to be the same
+            return False
+        known = {print_["weights_sha256"] for print_ in (encoder.fingerprint, encoder.earlier_fingerprint)}
+        return {recorded.get("weights_sha256"), self.fingerprint.get("weights_sha256")} <= known
 
 
 def open_visual(
@@ -92,7 +109,7 @@ def open_visual(
     source: VisualSource = CachedFeatures(store)
     if data.visual_features == "zero":
         source = ZeroFeatures(store.num_visual_tokens, store.feature_dim, store.skipped)
-    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint, settings.packages))
+    return dict.fromkeys(splits, VisualInput(source, None, store.feature_dim, store.fingerprint, settings))
 
 
 def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> VisualInput:
@@ -106,7 +123,7 @@ def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> Vis
 
 
 def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: VisualSource) -> VisualInput:
-    return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings.packages)
+    return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings)
 
 
 def _split_pixels(task: Task, data: DataConfig, data_dir: Path, split: str, encoder: ImageEncoder) -> ImagePixels:

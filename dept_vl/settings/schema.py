@@ -12,6 +12,7 @@ from dept_vl.marks import LocalPath, MayDiffer
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tasks.base import AnswerForm
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
@@ -64,7 +65,15 @@ class DataConfig:
     ] = 32
     answer_cue: Annotated[
         str | None,
-        Field(description="ends every source text; null: ' Label : ' for a decoder-only backbone, nothing for T5"),
+        Field(
+            description="last text before an answer; null: that of task and answer_form if decoder-only, none for T5"
+        ),
+    ] = None
+    answer_form: Annotated[
+        AnswerForm | None,
+        Field(
+            description="decoder-only: 'plain', 'chat' (the tokenizer's template) or 'released'; null: the protocol's"
+        ),
     ] = None
     on_long: Annotated[
         Literal["truncate", "error"], MayDiffer(), Field(description="what happens to a source text of more tokens")

@@ -23,6 +23,17 @@ ColumnKind = Literal["text", "text or empty", "label", "number", "integer", "tex
 ``{"text": [...], "answer_start": [...]}``; ``group``: MultiRC's ``{"paragraph", "question", "answer"}``.
 """
 
+AnswerForm = Literal["plain", "released", "chat"]
+"""How a decoder-only backbone is led from a source to its answer.
+
+``plain``: the task's cue right before the answer, behind an image if there is one, and an answer that begins with its
+space; ``released``: the released code's cue `` Label : `` behind the text, whose space the answer then lacks; ``chat``:
+the tokenizer's own chat template, the text as what the user says.
+"""
+
+PLAIN_CUE = " Label :"
+"""What leads to an answer in form ``plain`` where a task says nothing else."""
+
 _VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 
 
@@ -109,6 +120,7 @@ class Protocol:
         labels: Every target string, or None for a task without a label set.
         groups: Whether examples carry a group that scores are taken over.
         selection_metric: Metric key that picks the best checkpoint; None: the task's primary one.
+        answer_form: How a decoder-only backbone is led to an answer where the settings do not say.
     """
 
     template: Template
@@ -118,6 +130,7 @@ class Protocol:
     labels: tuple[str, ...] | None = None
     groups: bool = False
     selection_metric: str | None = None
+    answer_form: AnswerForm = "plain"
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,8 @@ class Task:
         protocol: The protocol this is the task under; None for a task without any, or not yet under one.
         labels: Every target string, where the task has a label set.
         selected_by: Metric key that picks the best checkpoint; None: the primary one.
+        answer_form: How a decoder-only backbone is led to an answer where the settings do not say.
+        answer_cue: The last text before an answer in form ``plain``.
     """
 
     name: str
@@ -179,6 +194,8 @@ class Task:
     protocol: str | None = None
     labels: tuple[str, ...] | None = None
     selected_by: str | None = None
+    answer_form: AnswerForm = "plain"
+    answer_cue: str = PLAIN_CUE
 
     def __post_init__(self) -> None:
         """Checks the declaration, so that a bad one fails at import and not in a user's run."""
@@ -224,6 +241,7 @@ class Task:
             labels=variant.labels,
             split_sizes=variant.split_sizes,
             selected_by=variant.selection_metric,
+            answer_form=variant.answer_form,
         )
 
     def ways(self) -> list[Task]:

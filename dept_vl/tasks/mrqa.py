@@ -27,6 +27,7 @@ def _mrqa(name: str, path: str, train: int, validation: int) -> Task:
         evaluators=("squad",),
         primary_metric="squad_f1",
         max_source_length=512,
+        answer_cue="\nAnswer:",
         # The tables print F1; the released run keeps the checkpoint with the best exact match.
         paper={
             "template": templates.padded_question,
@@ -58,6 +59,7 @@ SQUAD = text_task(
     evaluators=("squad",),
     primary_metric="squad_f1",
     max_source_length=512,
+    answer_cue="\nAnswer:",
     paper={"template": templates.padded_question, "golds": golds.squad_paper, "selection_metric": "squad_em"},
 )
 

@@ -95,6 +95,7 @@ RECORD = text_task(
     template=templates.record,
     golds=golds.all_answers,
     labels=None,
+    answer_cue="\nAnswer:",
     splits=held_out(),
     sizes=sizes(99_730, 1_000, 10_000),
     evaluators=("squad",),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dept_vl.tasks.base import ColumnKind, Protocol, Source, SplitSize, Task, Template
+from dept_vl.tasks.base import PLAIN_CUE, ColumnKind, Protocol, Source, SplitSize, Task, Template
 from dept_vl.tasks.golds import Golds, class_label
 from dept_vl.tasks.splits import Splits
 
@@ -47,6 +47,7 @@ def text_task(
     follows: str = PAPER,
     paper: Mapping[str, Any] | None = None,
     fixed: Mapping[str, Any] | None = None,
+    answer_cue: str = PLAIN_CUE,
     few_shot_classes: tuple[str, ...] = (),
     few_shot_class: Callable[[str], str] = str,
 ) -> Task:
@@ -67,11 +68,15 @@ def text_task(
         follows: Where splits and metric come from.
         paper: Fields of `Protocol` in which ``paper`` differs.
         fixed: Fields of `Protocol` in which ``fixed`` differs.
+        answer_cue: See `Task`.
         few_shot_classes: Classes of few-shot sampling, where they are not the labels.
         few_shot_class: A target's class among them.
     """
     shared = Protocol(template, golds, splits, sizes, labels)
-    variants = {"fixed": replace(shared, **(fixed or {})), "paper": replace(shared, **(paper or {}))}
+    variants = {
+        "fixed": replace(shared, **(fixed or {})),
+        "paper": replace(shared, answer_form="released", **(paper or {})),
+    }
     return Task(
         name=name,
         template=variants["fixed"].template,
@@ -85,6 +90,7 @@ def text_task(
         source=source,
         columns=columns,
         variants=variants,
+        answer_cue=answer_cue,
         few_shot_classes=few_shot_classes,
         few_shot_class=few_shot_class,
     )

@@ -26,6 +26,7 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
+    in_answer_form,
     open_run_folder,
     trim_metrics,
 )
@@ -140,7 +141,7 @@ class Trainer:
         """
         session = session or Session()
         self.config = config
-        self.parts = open_run(config, data_dir, ("train", "val"), session)
+        self.parts = open_run(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
         self.task, self.model = self.parts.task, self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
@@ -192,6 +193,8 @@ class Trainer:
 
     def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
         if self._is_main:
+            if self.model.answer_form is not None:
+                record = {**record, "answer_form": self.model.answer_form}
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
             if self.train_set.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())

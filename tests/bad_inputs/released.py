@@ -7,6 +7,7 @@ import pickle
 import zipfile
 
 import torch
+from safetensors.torch import save_file
 
 from tests.bad_inputs.case import Case, cut
 
@@ -44,6 +45,16 @@ def _import(weights=None, settings=_SETTINGS):
         return ["import-released", "cola", "--out", "run"]
 
     return make
+
+
+def _safetensors(write):
+    """Leaves `write` 's adapter_model.safetensors in the pickle's place."""
+
+    def spoil(path):
+        path.unlink()
+        write(path.with_suffix(".safetensors"))
+
+    return spoil
 
 
 def _saved(content, **options):
@@ -109,6 +120,16 @@ _WEIGHTS = {
     "pipe": (_pipe, ("is missing",)),
 }
 
+_SAFETENSORS = {
+    "damaged": (lambda path: path.write_bytes(b"\xff" * 40), ("damaged or not a safetensors file",)),
+    "shape": (
+        lambda path: save_file({**_TENSORS, "prompt_embeddings": torch.zeros(3, 768)}, path),
+        ("prompt_embeddings is (3, 768)",),
+    ),
+    "extra": (lambda path: save_file({**_TENSORS, "lm_head": torch.zeros(1)}, path), ("unexpected lm_head",)),
+    "too-large": (lambda path: save_file({**_TENSORS, "x": torch.zeros(1 << 20)}, path), ("is larger than",)),
+}
+
 _CONFIGS = {
     "config-list": (b"[]", ("adapter_config.json",)),
     "config-deep": (b"[" * 90_000, ("adapter_config.json", "deeply")),
@@ -127,6 +148,15 @@ CASES = [
     *(
         Case(f"bin/cut-at-{share}", _import(lambda path, share=share: cut(path, share)), ("cola/", WEIGHTS, "damaged"))
         for share in (0.2, 0.6, 0.98)
+    ),
+    *(
+        Case(f"released-safetensors/{name}", _import(_safetensors(write)), ("cola/adapter_model.safetensors", *says))
+        for name, (write, says) in _SAFETENSORS.items()
+    ),
+    Case(
+        "bin/own-adapter",
+        _import(settings={**_SETTINGS, "dept_vl_version": "0.1.0"}),
+        ("cola: an adapter of this package, which needs no import",),
     ),
     Case("bin/task-path", lambda f, b: [*_import()(f, b), "--task", "../../x"], ("unknown task '../../x'",)),
 ]

@@ -10,6 +10,7 @@ import pytest
 from dept_vl.cli import main
 from tests.bad_inputs import (
     adapters,
+    backbones,
     caches,
     checkpoints,
     configs,
@@ -28,7 +29,7 @@ SECONDS = 10
 """Limit of a case; the slowest takes about one."""
 
 _MODULES = (
-    configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released,
+    configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released, backbones,
 )  # fmt: skip
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 

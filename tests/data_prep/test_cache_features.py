@@ -14,17 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.cache_features import cache_features, collect_images
+from data_prep.cache_features import cache_features, collect_images, find_place, store_name
 from data_prep.demo_world.files import write_scenes
 from data_prep.prepare import prepare
 from dept_vl.data.features import FeatureStore, find_store
 from dept_vl.data.images import open_image
-from dept_vl.errors import DataError
+from dept_vl.data.visual import CachedFeatures
+from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.runs.visual_input import VisualInput
 from tests.data.feature_stores import contents
 from tests.data_prep.raw_files import official_path, write_json, write_raw
-from tests.models.vision.open_clip.folders import VIT, save_clip
+from tests.models.vision.open_clip.folders import RESNET, VIT, save_clip
 
 ROOT = Path(__file__).parents[2]
 SPLIT_OF = {i: ("train", "restval", "val", "test")[i % 4] for i in range(1, 24)}
@@ -64,6 +66,29 @@ def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
     assert store.folder.name.startswith("tiny-vit-")
     assert find_store(data, clip.known_fingerprint()).folder == store.folder
     store.verify()
+
+
+def test_an_adapter_of_an_earlier_fingerprint_takes_the_features_of_today(data, tmp_path):
+    """A ResNet's was over its batch norms' counters too, which no feature depends on."""
+    settings = OpenClipConfig(model=str(save_clip(tmp_path / "clip", RESNET)), pooled_grid=None)
+    encoder = settings.load()
+    assert encoder.earlier_fingerprint != encoder.fingerprint
+    store = cache(settings, data)
+    given = VisualInput(CachedFeatures(store), None, store.feature_dim, encoder.fingerprint, settings)
+    given.check_trained_on(encoder.earlier_fingerprint, tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights_sha256: trained on 'x', given"):
+        given.check_trained_on({**encoder.fingerprint, "weights_sha256": "x"}, tmp_path)
+
+
+def test_a_store_begun_under_an_earlier_fingerprint_is_the_encoders_place(data, tmp_path):
+    settings = OpenClipConfig(model=str(save_clip(tmp_path / "clip", RESNET)), pooled_grid=None)
+    encoder = settings.load()
+    new = cache(settings, data)
+    assert new.fingerprint == encoder.fingerprint
+    earlier = new.folder.with_name(store_name(settings.label, encoder.earlier_fingerprint))
+    assert find_place(data / "features", settings.label, encoder) == (encoder.fingerprint, new.folder)
+    new.folder.rename(earlier)
+    assert find_place(data / "features", settings.label, encoder) == (encoder.earlier_fingerprint, earlier)
 
 
 def test_a_batch_of_the_same_images_gives_the_very_same_numbers(clip, data, raw):
@@ -225,6 +250,7 @@ from pathlib import Path
 from data_prep.cache_features import cache_features
 from data_prep.feature_writer import FeatureWriter
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
+from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system.processes import leave_launch
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write

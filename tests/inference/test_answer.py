@@ -245,7 +245,7 @@ def test_a_decoder_only_backbone_is_trained_and_scored_on_images(save, tiny_data
     assert code == 0, error
     assert "decode: generate" in out
     described = json.loads((run_dir / "adapter_config.json").read_text())
-    assert described["answer_cue"] == " Label : "
+    assert (described["answer_cue"], described["answer_form"]) == ("\nAnswer:", "plain")
     assert described["tuner"]["row_alignment"] == "last-token"
 
 

@@ -41,6 +41,12 @@ def on_images(tmp_path, monkeypatch):
     return copied("model_clip", tmp_path, monkeypatch)
 
 
+@pytest.fixture
+def of_released_form(tmp_path, monkeypatch):
+    """Of before there were forms of leading to an answer, on texts and a GPT-2."""
+    return copied("released_form", tmp_path, monkeypatch)
+
+
 def test_it_is_of_the_earlier_format(folder):
     assert json.loads((folder / "run" / "adapter_config.json").read_text())["format_version"] == 1
     assert "  prompt_lr: 0.3\n" in (folder / "run" / "config.yaml").read_text()
@@ -123,3 +129,35 @@ def test_a_run_on_images_is_scored_and_verified(on_images):
     after = json.loads((on_images / "run" / "results-test.json").read_text())
     assert before["metrics"].items() <= after["metrics"].items()  # there is a legacy score beside the official one now
     assert after["sha256"] == before["sha256"]
+
+
+def test_a_decoder_only_run_is_scored_and_verified_in_the_form_it_had(of_released_form):
+    assert "answer_form" not in (of_released_form / "run" / "config.yaml").read_text()
+    before = json.loads((of_released_form / "run" / "results-test.json").read_text())
+    assert main(["eval", "--verify", "run/results-test.json"]) == 0
+    assert main(["eval", "--checkpoint", "run", "--task", "cola"]) == 0
+    after = json.loads((of_released_form / "run" / "results-test.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    assert after["sha256"]["predictions"] == before["sha256"]["predictions"]
+
+
+def test_a_decoder_only_run_answers_as_it_did_and_in_no_other_form(of_released_form, capsys):
+    words = ["predict", "--checkpoint", "run", "--column", "sentence=the red cube is left", "--output", "again.jsonl"]
+    assert main(words) == 0
+    before, after = (json.loads((of_released_form / name).read_text()) for name in ("predict.jsonl", "again.jsonl"))
+    assert after["log_likelihoods"] == pytest.approx(before["log_likelihoods"], abs=1e-5)
+    assert main([*words, "--data.answer_form", "plain"]) == 2
+    assert "data.answer_form: saved for 'released', this run has 'plain'" in capsys.readouterr().err
+
+
+def test_a_decoder_only_run_is_gone_on_with_in_the_form_it_had(of_released_form):
+    run = of_released_form / "run"
+    states = list_states(run / "checkpoints")
+    last = load_file(states[-1] / "trainable.safetensors")
+    shutil.rmtree(states[-1])
+    (run / "training.json").unlink()
+    config = load_config(run / "config.yaml")
+    assert train(config, of_released_form / "data", resume=True).progress.step == 6
+    again = load_file(list_states(run / "checkpoints")[-1] / "trainable.safetensors")
+    for name, tensor in last.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)

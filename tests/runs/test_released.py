@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError
@@ -59,6 +60,20 @@ def test_a_published_adapter_becomes_a_run_folder(excerpt, tmp_path, capsys, com
     assert adapter.backbone.weights_sha256 is None
     assert json.loads((run_dir / "run.json").read_text())["imported"]["lowrank"] == "imported"
     assert "low-rank pair: imported" in (run_dir / CARD_FILE).read_text()
+
+
+@pytest.mark.parametrize("has_both", [False, True])
+def test_an_adapter_in_safetensors_as_peft_writes_it_is_read_alike(excerpt, tmp_path, has_both):
+    folder = shutil.copytree(excerpt / "dept_official" / "cola", tmp_path / "cola")
+    pickled = folder / RELEASED_WEIGHTS
+    save_file(torch.load(pickled, weights_only=True, map_location="cpu"), folder / "adapter_model.safetensors")
+    import_released(folder, tmp_path / "from-bin")
+    if not has_both:
+        pickled.unlink()
+    adapter = import_released(folder, tmp_path / "run")
+    assert adapter.origin.lowrank == "imported"
+    first, second = load_adapter(tmp_path / "from-bin")[0], load_adapter(tmp_path / "run")[0]
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
 
 
 def test_a_prompt_alone_is_recorded_as_such(excerpt, tmp_path):

@@ -84,7 +84,7 @@ def _rows(
         rows.insert(2, ("Scores on val", ", ".join(_shown(name, value) for name, value in _main(scores).items())))
     if config.origin is not None:
         origin = config.origin
-        text = f"released DePT adapter_model.bin (sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
+        text = f"a released DePT adapter (weights sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
         rows.append(("Imported from", text))
     return rows
 

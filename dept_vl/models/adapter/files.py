@@ -28,6 +28,7 @@ from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
+from dept_vl.tasks.base import AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.settings import without_rates
 
@@ -52,9 +53,11 @@ _NAMED = 8
 
 @dataclass(frozen=True, config=STRICT)
 class BackboneIdentity:
-    """The backbone an adapter was trained on; `name` is for people, the rest is compared.
+    """The backbone an adapter was trained on; `name` and `revision` are for people, the rest is compared.
 
     Attributes:
+        name: Under which it was loaded and can be again: hub id, folder, or ``"demo"``.
+        revision: The hub's commit, where it is known.
         num_layers: Blocks of the encoder, or of the only stack.
         num_decoder_layers: Blocks of T5's decoder; None for a decoder-only model.
         family: ``model_type`` of its ``config.json``; files that do not say it are of T5.
@@ -68,6 +71,7 @@ class BackboneIdentity:
     vocab_size: int
     weights_sha256: str | None
     family: str = "t5"
+    revision: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,7 +110,9 @@ class AdapterConfig:
         tuner: The tuner's settings, initialisation and scaling included.
         facts: What follows from them on this backbone (`Tuner.facts`): m and r of DePT, the places of LoRA, ...
         visual: None for an adapter that reads text alone.
-        answer_cue: What every source text ends with.
+        answer_cue: The last text before an answer.
+        answer_form: How a decoder-only backbone was led to its answers; None for T5. A file that does not say is of
+            the released form, which had no other beside it.
         task: What it was trained on, for people.
         features: The fingerprint of the visual features it was trained on, or None.
         origin: None for an adapter trained by this package.
@@ -120,6 +126,7 @@ class AdapterConfig:
     facts: dict[str, int | float | str] = Field(default_factory=dict)
     visual: VisualSettings | None = None
     answer_cue: str = ""
+    answer_form: AnswerForm | None = None
     task: str | None = None
     features: dict[str, Any] | None = None
     origin: Origin | None = None
@@ -357,7 +364,8 @@ def _is_narrow_float(dtype: torch.dtype) -> bool:
 
 def _comparable(config: AdapterConfig) -> dict[str, Any]:
     """Returns the settings that must agree, by the name a user knows them under."""
-    backbone = {f"backbone.{key}": value for key, value in asdict(config.backbone).items() if key != "name"}
+    names = ("name", "revision")
+    backbone = {f"backbone.{key}": value for key, value in asdict(config.backbone).items() if key not in names}
     visual = asdict(config.visual) if config.visual else {}
     return {
         **backbone,
@@ -365,5 +373,6 @@ def _comparable(config: AdapterConfig) -> dict[str, Any]:
         **{f"tuner.{key}": value for key, value in without_rates(asdict(config.tuner)).items()},
         "data.max_source_length": config.max_source_length,
         "data.answer_cue": config.answer_cue,
+        "data.answer_form": config.answer_form or "released",
         **{f"{_FACTS}{name}": fact for name, fact in config.facts.items()},
     }

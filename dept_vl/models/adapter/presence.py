@@ -12,6 +12,8 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 RELEASED_WEIGHTS_FILE = "adapter_model.bin"
+RELEASED_WEIGHTS_FILES = (WEIGHTS_FILE, RELEASED_WEIGHTS_FILE)
+"""The released code writes the second; PEFT, of which it is a copy, the first since 0.7. The first one there counts."""
 
 
 def require_adapter(folder: Path, names: Sequence[str] = (ADAPTER_CONFIG_FILE, WEIGHTS_FILE)) -> None:
@@ -29,16 +31,18 @@ def require_adapter(folder: Path, names: Sequence[str] = (ADAPTER_CONFIG_FILE, W
             raise CheckpointError(f"{folder}: no adapter here ({name} is missing)")
 
 
-def require_released(folder: Path) -> None:
-    """Refuses a folder that lacks a file of an adapter of the released code.
+def require_released(folder: Path) -> Path:
+    """Returns the weights file of a folder that holds an adapter of the released code.
 
     Raises:
         CheckpointError: The settings or the weights are missing.
     """
     if not (folder / ADAPTER_CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder}: no released adapter here ({ADAPTER_CONFIG_FILE} is missing)")
-    if not (folder / RELEASED_WEIGHTS_FILE).is_file():
+    weights = next((folder / name for name in RELEASED_WEIGHTS_FILES if (folder / name).is_file()), None)
+    if weights is None:
         raise CheckpointError(
-            f"{folder}: {RELEASED_WEIGHTS_FILE} is missing; the authors published the weights of some tasks only, and "
-            f"the {ADAPTER_CONFIG_FILE} here describes an adapter without holding it"
+            f"{folder}: {' or '.join(reversed(RELEASED_WEIGHTS_FILES))} is missing; the authors published the weights "
+            f"of some tasks only, and the {ADAPTER_CONFIG_FILE} here describes an adapter without holding it"
         )
+    return weights

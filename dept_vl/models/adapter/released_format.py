@@ -1,5 +1,7 @@
 """Adapters on disk as the released DePT code writes them: ``adapter_config.json`` and a pickled ``adapter_model.bin``.
 
+Newer PEFT writes the same tensors as ``adapter_model.safetensors``, which is read too.
+
 Source: ``ZhengxiangShi/DePT`` at f0266a7: ``peft/utils/save_and_load.py`` (names),
 ``peft/tuners/prompt_tuning_lora.py`` (shapes, ``lora_alpha / sqrt(r)``) and ``peft/peft_model.py`` (row i of A B is
 added to text token i). The pickle is read with torch's restricted unpickler, which calls nothing that the file names,
@@ -22,6 +24,8 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
@@ -134,18 +138,17 @@ def read_released(folder: Path, *, prompt_only: bool = False) -> ReleasedAdapter
     """Reads an adapter of the released code; nothing in the file is executed.
 
     Args:
-        folder: Holds ``adapter_config.json`` and ``adapter_model.bin``.
+        folder: Holds ``adapter_config.json`` and ``adapter_model.bin`` or ``adapter_model.safetensors``.
         prompt_only: Take the soft prompt and leave the low-rank pair, which may be missing.
 
     Raises:
         CheckpointError: A file is missing or damaged, the weights are anything but a flat dict of the tensors that the
             settings announce, or shapes disagree with the settings (both are named).
     """
-    require_released(folder)
+    path = require_released(folder)
     config = _read_config(folder)
-    path = folder / WEIGHTS_FILE
     content = _read_weights(path, config)
-    tensors = _unpickle(path, content)
+    tensors = _unpickle(path, content) if path.name == WEIGHTS_FILE else _read_safetensors(path, content)
     lowrank = _check_tensors(path, tensors, config, prompt_only=prompt_only)
     kept = {name: tensors[name] for name in NAMES if name in tensors and (name == PROMPT or lowrank == "imported")}
     check_finite(kept, str(path))
@@ -248,6 +251,10 @@ def _read_config(folder: Path) -> ReleasedConfig:
         described = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+    if isinstance(described, dict) and "dept_vl_version" in described:
+        raise CheckpointError(
+            f"{folder}: an adapter of this package, which needs no import: give it to eval --checkpoint or --init-from"
+        )
     try:
         return TypeAdapter(ReleasedConfig).validate_python(described)
     except ValidationError as error:
@@ -304,6 +311,18 @@ def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
     ):
         raise CheckpointError(f"{path}: refused: expected a flat dict of tensors by name, got {_structure(loaded)}")
     return loaded
+
+
+def _read_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError) as error:  # a type that torch has none of is a KeyError
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from None
 
 
 def _structure(loaded: object) -> str:

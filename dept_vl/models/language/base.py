@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
@@ -23,6 +22,7 @@ from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place, hook_places, site_shape
+from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.sites import Site
@@ -50,6 +50,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         model_class: Its class in transformers.
         dropout_fields: The fields of its configuration that are rates of dropout.
         codec_class: How the family reads and writes text.
+        word_tables: The parameters that are its word embeddings, all of them one tensor; weights may hold any of them.
         visual_position_bias: T5's rule for pairs with a visual token; None for a family without such a choice.
         is_sharded: Whether each process has a share of the weights only (`dept_vl.models.sharding`); every process must
             then run the model as often as the others.
@@ -59,6 +60,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     model_class: ClassVar[Any]
     dropout_fields: ClassVar[tuple[str, ...]]
     codec_class: ClassVar[type[TextCodec]]
+    word_tables: ClassVar[tuple[str, ...]]
     model: Any
     visual_position_bias: VisualPositionBias | None = None
     is_sharded = False
@@ -106,6 +108,16 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         Raises:
             ConfigError: The tokenizer has none of a kind that is needed.
         """
+
+    @staticmethod
+    def is_output_tied(config: PretrainedConfig, stored: Mapping[str, Any]) -> bool | None:
+        """Returns whether the output matrix is the word embeddings; None where it is if the weights have no other.
+
+        Args:
+            config: As transformers reads it.
+            stored: The content of ``config.json``.
+        """
+        return bool(config.tie_word_embeddings)
 
     @classmethod
     def uninitialised(cls, config: PretrainedConfig) -> PreTrainedModel:
@@ -360,15 +372,16 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             digest.update(_bfloat16_bytes(tensor))
         return digest.hexdigest()
 
-    def identity(self, name: str) -> dict[str, Any]:
-        """Returns what an adapter records of its backbone; another backbone's differs in more than `name`.
+    def identity(self, name: str, revision: str | None = None) -> dict[str, Any]:
+        """Returns what an adapter records of its backbone; another one's differs in more than `name` and `revision`.
 
-        Args:
-            name: As it was asked for; of a local folder only its last part is kept.
+        Those two are as it was asked for, and recorded so that it can be loaded again (`recorded_name`).
         """
         num_layers, num_decoder_layers = self.num_layers
+        loadable, commit = recorded_name(name, revision)
         return {
-            "name": Path(name).name if Path(name).is_dir() else name,
+            "name": loadable,
+            "revision": commit,
             "family": self.family,
             "d_model": self.d_model,
             "num_layers": num_layers,

@@ -54,7 +54,7 @@ class DecoderLayout:
 
 
 class CausalBackbone(Backbone[CausalInput]):
-    """One stack over [padding; prompt; text; visual; target]. A family is a subclass that says where its modules lie.
+    """One stack over [padding; prompt; text; visual; cue; target]. A family is a subclass that says where modules lie.
 
     Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
     its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
@@ -64,6 +64,7 @@ class CausalBackbone(Backbone[CausalInput]):
     """
 
     codec_class = CausalTextCodec
+    word_tables = ("model.embed_tokens.weight",)
     layout: ClassVar[DecoderLayout]
 
     @property
@@ -74,6 +75,8 @@ class CausalBackbone(Backbone[CausalInput]):
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         """Returns the tokenizer's end of sequence, which also pads where there is no token for that.
+
+        Both have an embedding: `dept_vl.models.language.fit.check_tokenizer` looked.
 
         Raises:
             ConfigError: The tokenizer has no end-of-sequence token.

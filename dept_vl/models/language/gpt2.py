@@ -12,6 +12,7 @@ class GPT2Backbone(CausalBackbone):
 
     model_class = GPT2LMHeadModel
     dropout_fields = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    word_tables = ("transformer.wte.weight",)
     layout = DecoderLayout(
         blocks="transformer.h",
         norm="transformer.ln_f",

@@ -6,19 +6,23 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig, VisualPositionBias
-from dept_vl.models.demo import ASSETS, DEMO
+from dept_vl.models.demo import DEMO
 from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.fit import check_tokenizer, tie_words
 from dept_vl.models.language.gpt2 import GPT2Backbone
 from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.published_shapes import published_config
+from dept_vl.models.language.stored import check_files, find_folder, read_config, resolve, tensor_names
 from dept_vl.models.language.t5 import T5Backbone
 
 LoadedBackbone = tuple[Backbone[Any], PreTrainedTokenizerBase]
@@ -71,16 +75,52 @@ def load_backbone(
 
     Raises:
         ConfigError: No such checkpoint here and the hub cannot be reached, another architecture, no safetensors
-            weights, weights that do not fill the model, or a rule that the family does not have.
+            weights, weights that do not fill the model, a tokenizer that is missing or of another model, or a rule that
+            the family does not have.
     """
-    source = _resolve(name)
+    source = resolve(name, revision)
     config = _read_config(name, revision)
+    check_files(name, revision)
     family = FAMILIES[config.model_type]
+    tokenizer = _load_tokenizer(name, source, revision)
+    special_tokens = family.special_tokens(config, tokenizer)
+    check_tokenizer(name, tokenizer, config)
     if dropout_rate is not None:
         for field in family.dropout_fields:
             setattr(config, field, dropout_rate)
+    model = _load_model(name, source, revision, family, config, dtype)
+    backbone = family(_freeze(model), special_tokens, visual_position_bias)
+    if gradient_checkpointing:
+        backbone.recompute_activations()
+    # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
+    model.generation_config = backbone.generation_config()
+    return backbone, tokenizer
+
+
+def _load_tokenizer(name: str, source: str, revision: str | None) -> PreTrainedTokenizerBase:
     try:
-        with _quiet_transformers(), _weights_in_every_process():
+        with quiet_transformers():
+            loaded = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:  # a damaged tokenizer makes the library raise errors of any type
+        raise ConfigError(_not_loaded(name, revision, error, "its tokenizer")) from error
+    return cast(PreTrainedTokenizerBase, loaded)
+
+
+def _load_model(
+    name: str,
+    source: str,
+    revision: str | None,
+    family: type[Backbone[Any]],
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    """Loads the weights, all of them, each where the file says it belongs.
+
+    Raises:
+        ConfigError: They cannot be read, or do not fill the model.
+    """
+    try:
+        with quiet_transformers(), _weights_in_every_process():
             model, report = family.model_class.from_pretrained(
                 source,
                 config=config,
@@ -89,21 +129,22 @@ def load_backbone(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        folder = find_folder(name, revision)
+        assert folder is not None  # what was loaded lies in it
+        stored, settings = tensor_names(folder), read_config(folder, name)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(_not_loaded(name, revision, error)) from error
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    tie_words(model, family, stored, settings, name)
+    tables = {*family.word_tables, "lm_head.weight"}  # `tie_words` has seen to those
+    lacking = sorted(set(report["missing_keys"]) - tables) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
         raise ConfigError(
             f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing or of "
             f"another shape: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
         )
-    backbone = family(_freeze(model), family.special_tokens(config, tokenizer), visual_position_bias)
-    if gradient_checkpointing:
-        backbone.recompute_activations()
-    # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
-    model.generation_config = backbone.generation_config()
-    return backbone, cast(PreTrainedTokenizerBase, tokenizer)
+    return cast(PreTrainedModel, model)
 
 
 def backbone_config(name: str, revision: str | None = None) -> PretrainedConfig:
@@ -129,22 +170,12 @@ def meta_backbone(config: PretrainedConfig, *, visual_position_bias: VisualPosit
     return family(_freeze(model), {}, visual_position_bias)
 
 
-def _resolve(name: str) -> str:
-    """Returns the folder or hub id behind a backbone's name."""
-    if name != DEMO:
-        return name
-    folder = ASSETS / "t5"
-    if not folder.is_dir():
-        raise ConfigError(
-            "model.backbone: the demo T5 is missing from this installation (dept_vl/assets/demo/t5); install the "
-            "package again, or name a T5 such as t5-base"
-        )
-    return str(folder)
-
-
 def _read_config(name: str, revision: str | None) -> PretrainedConfig:
+    source = resolve(name, revision)
+    if os.path.isdir(source):
+        read_config(Path(source), name)
     try:
-        config = AutoConfig.from_pretrained(_resolve(name), revision=revision or "main", trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -157,13 +188,18 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
     return cast(PretrainedConfig, config)
 
 
-def _not_loaded(name: str, revision: str | None, error: Exception) -> str:
+def _not_loaded(name: str, revision: str | None, error: Exception, part: str = "") -> str:
     at = f" at revision {revision!r}" if revision else ""
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    if "safetensors" in reason and not isinstance(error, SafetensorError):
+        return (
+            f"model.backbone: cannot load {name!r}{at}: it has no safetensors weights on the hub; download its files "
+            "and turn them into safetensors once, with `dept-vl convert FOLDER --out NEW`"
+        )
     return (
-        f"model.backbone: cannot load {name!r}{at}: {reason}. Give a local folder with config.json, "
-        "model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached (HF_HUB_OFFLINE "
-        f"must then be unset or the files downloaded before), or {DEMO!r} for the packaged one"
+        f"model.backbone: cannot load {part + ' of ' if part else ''}{name!r}{at}: {reason}. Give a local folder with "
+        "config.json, model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached "
+        f"(HF_HUB_OFFLINE must then be unset or the files downloaded before), or {DEMO!r} for the packaged one"
     )
 
 
@@ -192,7 +228,7 @@ def _weights_in_every_process() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silences loading bars and the warning that T5 v1.1 has an output matrix of its own; what matters is raised."""
     verbosity = transformers_logging.get_verbosity()
     had_bars = transformers_logging.is_progress_bar_enabled()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from dept_vl.data.text_codec import TextCodec
+from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.cross_attention import cross_attend
@@ -82,12 +83,37 @@ class T5Backbone(Backbone[EncoderInput]):
     model_class = T5ForConditionalGeneration
     dropout_fields = ("dropout_rate",)
     codec_class = TextCodec
+    word_tables = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     visual_position_bias: VisualPositionBias = "zero"  # Sung et al.'s published rule
 
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-        """Returns the ids in T5's own configuration."""
-        return {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+        """Returns the ids in T5's own configuration.
+
+        Raises:
+            ConfigError: One is missing or has no embedding.
+        """
+        ids: dict[str, int] = {}
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            number = getattr(config, name, None)
+            if not isinstance(number, int) or not 0 <= number < config.vocab_size:
+                raise ConfigError(
+                    f"model.backbone: {name} of its config.json is {number!r}, expected one of the "
+                    f"{config.vocab_size:,} tokens; T5's are 0 (start and padding) and 1 (end)"
+                )
+            ids[name] = number
+        return ids
+
+    @staticmethod
+    def is_output_tied(config: PretrainedConfig, stored: Mapping[str, Any]) -> bool | None:
+        """See `Backbone.is_output_tied`.
+
+        transformers 5 reads ``tie_word_embeddings`` as whether outputs are scaled, T5 v1.0's way, and writes it as true
+        for v1.1 too, which has a matrix of its own.
+        """
+        if config.scale_decoder_outputs:
+            return True
+        return False if stored.get("tie_word_embeddings") is False else None
 
     @staticmethod
     def uninitialised(config: PretrainedConfig) -> T5ForConditionalGeneration:

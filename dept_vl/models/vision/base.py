@@ -33,6 +33,8 @@ class ImageEncoder(nn.Module, ABC):
         network: What computes the grid; no tensor of it is trainable.
         fingerprint: What the features depend on; a cache of features carries it. A part follows from the settings
             alone (`ImageEncoderSettings.known_fingerprint`).
+        earlier_fingerprint: What it was when the counters of batch norms were hashed with the weights; stores and
+            adapters of then carry it. Equal to `fingerprint` for a network without such counters.
         num_visual_tokens: Tokens an image becomes.
         feature_dim: Numbers a token has.
         dtype: Precision the features are rounded to, so that cached and fresh ones are the same numbers.
@@ -87,6 +89,8 @@ class ImageEncoder(nn.Module, ABC):
             **{key: version(package) for key, package in settings.packages.items()},
         }
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))  # tuples become lists, as on disk
+        earlier = _hash_weights(network, with_counters=True)
+        self.earlier_fingerprint: dict[str, Any] = {**self.fingerprint, "weights_sha256": earlier}
 
     @staticmethod
     @abstractmethod
@@ -143,10 +147,19 @@ class ImageEncoder(nn.Module, ABC):
             return tokens.to(self.dtype).float().contiguous()  # laid out as stored ones: products round alike
 
 
-def _hash_weights(network: nn.Module) -> str:
-    """Returns the sha256 of a network's tensors by name, the same whatever file they came from."""
+def is_counter(name: str) -> bool:
+    """Returns whether a tensor counts the batches a batch norm was trained on; a frozen network never reads it."""
+    return name.rpartition(".")[2] == "num_batches_tracked"
+
+
+def _hash_weights(network: nn.Module, *, with_counters: bool = False) -> str:
+    """Returns the sha256 of a network's tensors by name, as it computes with them, whatever file they came from.
+
+    Two files that give it the same values, one in float16 and one in float32, have one hash.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if with_counters or not is_counter(name):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from dept_vl.errors import DataError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.base import Backbone
 
@@ -143,6 +144,24 @@ def new_projection(model: ModelConfig, backbone: Backbone[Any], feature_dim: int
         init_std=model.visual_projection_std,
         layer_norm_epsilon=backbone.layer_norm_epsilon,
     )
+
+
+def project_features(projection: VisualProjection | None, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:
+    """Returns features as visual tokens, (batch, visual, d_model), once it is clear that they are the projection's.
+
+    Raises:
+        DataError: There is no projection, or the features are of another width.
+    """
+    if projection is None:
+        raise DataError("visual features were given to a model built without a visual projection (text only)")
+    width = visual_features.shape[-1]
+    if width != projection.feature_dim:
+        raise DataError(
+            f"visual features are {width}-d, the model was built for {projection.feature_dim}-d ones; "
+            "use the feature store of the encoder in model.image_encoder"
+        )
+    projected: Tensor = projection(visual_features.float(), word_embeddings)
+    return projected
 
 
 def _uninitialised_linear(feature_dim: int, d_model: int) -> nn.Linear:

@@ -24,11 +24,13 @@ class ImageEncoderSettings:
         kind: What ``--model.image_encoder.kind`` takes.
         model: Which encoder of its kind, such as a name or a folder.
         implementation: ``module:Class`` of the `ImageEncoder`, imported when one is loaded.
+        names: Keys of a fingerprint that say what an encoder is called; its weights' hash says what it is.
         packages: Key of a fingerprint -> the distribution whose version stands there. These keys say who computed the
             features and not what they are: readers do not compare them.
     """
 
     implementation: ClassVar[str]
+    names: ClassVar[tuple[str, ...]] = ("model",)
     packages: ClassVar[Mapping[str, str]]
     kind: str
     model: str
@@ -71,6 +73,13 @@ class ImageEncoderSettings:
     def exif_fingerprint(self) -> dict[str, str]:
         """Returns what a fingerprint says of `exif`: nothing of ``ignore``, as before there was a choice."""
         return {} if self.exif == UNRECORDED["exif"] else {"exif": self.exif}
+
+    def check_files(self) -> None:
+        """Refuses an encoder whose files do not do, as far as that is known without torch.
+
+        Raises:
+            ConfigError: They are incomplete or in another format; the message says what to do.
+        """
 
     def load(self, device: str | torch.device = "cpu") -> Any:
         """Loads the `ImageEncoder` onto a device, frozen.

@@ -92,7 +92,7 @@ def test_every_adapter_published_without_its_pair_is_refused(shared_data):
 
 
 def test_a_published_folder_without_weights_is_refused(excerpt):
-    with pytest.raises(CheckpointError, match=r"mrpc: adapter_model\.bin is missing"):
+    with pytest.raises(CheckpointError, match=r"mrpc: adapter_model\.bin or adapter_model\.safetensors is missing"):
         read_released(excerpt / "dept_official" / "mrpc")
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapter.files import save_adapter
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
@@ -49,12 +51,12 @@ def batch(lengths=(6, 3, 1), targets=(4, 2, 3)):
 
 
 def source_embeds(model, text_ids, features):
-    """[prompt; text; visual] of one unpadded example, written out."""
+    """[prompt; text; visual; cue] of one unpadded example, written out."""
     table, tuner = model.backbone.word_embeddings, model.tuner
     update = tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling
     tokens = [*tuner.soft_prompt, *(table[token] + update[i] for i, token in enumerate(text_ids))]
     tokens += [] if features is None else list(model.visual_projection(features[None], table)[0])
-    return torch.stack(tokens)
+    return torch.stack([*tokens, *(table[token] for token in model.cue_ids)])
 
 
 @pytest.mark.parametrize("projection", ["linear", "vl-t5"])
@@ -99,8 +101,20 @@ def test_content_of_padding_is_never_read(folder):
 
 def test_every_source_ends_at_the_same_place_and_counts_its_own_positions(folder):
     joint = make(folder).joint_input(*batch()[:2], batch()[3])
-    assert joint.attention_mask.tolist() == [[1] * 14, [0] * 3 + [1] * 11, [0] * 5 + [1] * 9]
-    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(11)]
+    assert joint.attention_mask.tolist() == [[1] * 16, [0] * 3 + [1] * 13, [0] * 5 + [1] * 11]
+    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(13)]
+
+
+def test_with_an_image_the_cue_stands_right_before_the_answer(folder):
+    model = make(folder)
+    ids, mask, _, features = batch()
+    joint = model.joint_input(ids, mask, features)
+    words = model.backbone.word_embeddings[[*model.cue_ids]]
+    assert len(words) == 2  # " Label :"
+    assert all(torch.equal(row[-2:], words) for row in joint.inputs_embeds)
+    without = make(folder, feature_dim=None)
+    assert without.cue_ids == ()
+    assert without.answer_cue == model.answer_cue == " Label :"
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -182,7 +196,7 @@ def test_generation_is_quiet_without_dropout_and_restores_the_mode(folder, capfd
 def test_an_input_longer_than_the_positions_names_both(folder, use):
     model = make(folder, s=60, tuner=DeptConfig(budget_tokens=40, num_virtual_tokens=3, allow_nearest=True))
     ids, mask, labels, features = batch(lengths=(55, 2), targets=(4, 2))
-    with pytest.raises(DataError, match=rf"a source of 63 tokens .* and 3 tokens .* 66 positions.* has {POSITIONS}"):
+    with pytest.raises(DataError, match=rf"a source of 65 tokens .* and 3 tokens .* 68 positions.* has {POSITIONS}"):
         model(ids, mask, labels, features) if use == "forward" else model.generate(
             ids, mask, features, max_new_tokens=4
         )
@@ -214,12 +228,26 @@ def test_an_adapter_records_the_family_and_the_cue_and_comes_back(folder, tmp_pa
     assert described["backbone"]["family"] == model.backbone.family
     assert described["backbone"]["num_decoder_layers"] is None
     assert described["visual"]["position_bias"] is None
-    assert described["answer_cue"] == " Label : "
+    assert (described["answer_cue"], described["answer_form"]) == (" Label :", "plain")
     loaded, codec = AdaptedModel.from_pretrained(tmp_path, model.config)
-    assert codec.answer_cue == " Label : "
-    assert torch.equal(loaded.eval()(*batch()).logits, model(*batch()).logits)
-    with pytest.raises(CheckpointError, match=r"data\.answer_cue: saved for ' Label : ', this run has ' = '"):
-        AdaptedModel.from_pretrained(tmp_path, model.config, answer_cue=" = ")
+    assert (codec.answer_cue, codec.answer_form, loaded.cue_ids) == (" Label :", "plain", model.cue_ids)
+    assert not loaded.training
+    assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
+    with pytest.raises(CheckpointError, match=r"data\.answer_cue: saved for ' Label :', this run has ' ='"):
+        AdaptedModel.from_pretrained(tmp_path, model.config, answer_cue=" =")
+    with pytest.raises(CheckpointError, match=r"data\.answer_form: saved for 'plain', this run has 'released'"):
+        AdaptedModel.from_pretrained(tmp_path, model.config, answer_form="released")
+
+
+def test_an_adapter_that_says_no_form_is_of_the_released_one(folder, tmp_path):
+    config = ModelConfig(backbone=str(folder))
+    sizes = {"max_source_length": S, "feature_dim": FEATURE_DIM, "seed": 0}
+    model = build_model(config, TUNER, **sizes, answer_form="released")[0].eval()
+    saved = replace(model.adapter_config(), answer_form=None)  # as before there was another
+    save_adapter(tmp_path, model.trainable_state(), saved, "")
+    loaded, codec = AdaptedModel.from_pretrained(tmp_path, config)
+    assert (codec.answer_form, codec.answer_cue, loaded.cue_ids) == ("released", " Label : ", ())
+    assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
 
 
 def test_an_adapter_of_another_family_is_refused(t5_folder, tmp_path):

@@ -113,11 +113,6 @@ def test_identity_tells_backbones_apart_but_not_precisions(save_tiny_t5, t5_fold
     assert identity != load_backbone(str(other))[0].identity("t5-base")
 
 
-def test_identity_holds_no_path_of_this_machine(t5_folder):
-    identity = load_backbone(str(t5_folder))[0].identity(str(t5_folder))
-    assert identity["name"] == t5_folder.name
-
-
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.marks import LocalPath
 from dept_vl.models.demo import ASSETS, DEMO
+from dept_vl.models.vision.open_clip.files import find_weight_file, read_folder_config, refuse_weight_file
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.strict import STRICT
 
@@ -30,6 +31,7 @@ class OpenClipConfig(ImageEncoderSettings):
     """
 
     implementation: ClassVar[str] = "dept_vl.models.vision.open_clip.model:OpenClipEncoder"
+    names: ClassVar[tuple[str, ...]] = ("model", "pretrained")
     packages: ClassVar[Mapping[str, str]] = {"open_clip": "open_clip_torch"}
     kind: Literal["open-clip"] = "open-clip"
     model: Annotated[
@@ -59,6 +61,17 @@ class OpenClipConfig(ImageEncoderSettings):
         known = self.known_fingerprint()
         name = str(known["model"]).removeprefix(HUB)
         return f"{name}-{known['pretrained']}" if known["pretrained"] else name
+
+    def check_files(self) -> None:
+        """See `ImageEncoderSettings.check_files`."""
+        folder = self.folder
+        if folder is not None:
+            read_folder_config(folder)
+            find_weight_file(folder)
+            return
+        refuse_weight_file("model.image_encoder.model", self.model)
+        if self.pretrained is not None and not self.model.startswith(HUB):
+            refuse_weight_file("model.image_encoder.pretrained", self.pretrained)
 
     def known_fingerprint(self) -> dict[str, Any]:
         """See `ImageEncoderSettings.known_fingerprint`.

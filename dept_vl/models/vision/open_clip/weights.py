@@ -17,12 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dept_vl.errors import ConfigError
+from dept_vl.models.vision.base import is_counter
 from dept_vl.models.vision.open_clip.config import HUB, OpenClipConfig
+from dept_vl.models.vision.open_clip.files import CONFIG_FILE, WEIGHT_FILES, find_weight_file, read_folder_config
 from dept_vl.registry import suggest
-from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
-_CONFIG_FILE = "open_clip_config.json"
-_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 _PREFIX = "visual."
 
 
@@ -42,6 +41,7 @@ def load_tower(config: OpenClipConfig) -> ClipTower:
     Raises:
         ConfigError: The model, weights or folder are unknown, incomplete or do not fit together.
     """
+    config.check_files()
     if config.folder is not None:
         return _load_folder(config.folder)
     if config.model.startswith(HUB):
@@ -66,7 +66,7 @@ def tower_feature_dim(config: OpenClipConfig) -> int:
         ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
     """
     if config.folder is not None:
-        described = _read_folder_config(config.folder)["model_cfg"]
+        described = read_folder_config(config.folder)["model_cfg"]
     else:
         described = open_clip.get_model_config(config.model)
     if described is None:
@@ -87,12 +87,6 @@ def _load_tag(name: str, tag: str) -> ClipTower:
     trained = get_pretrained_cfg(name, tag)
     if not trained:
         tags = open_clip.list_pretrained_tags_by_model(name)
-        if Path(tag).is_file():
-            raise ConfigError(
-                f"model.image_encoder.pretrained: {tag}: a weight file alone says neither preprocessing nor "
-                f"activation; put it into a folder as {_WEIGHT_FILES[0]} beside its {_CONFIG_FILE} and give that "
-                "folder as model.image_encoder.model"
-            )
         raise ConfigError(
             f"model.image_encoder.pretrained: {name} has no weights called {tag!r}{suggest(tag, tags)} "
             f"(known: {', '.join(tags) or 'none'})"
@@ -110,14 +104,14 @@ def _create(name: str, **options: Any) -> ClipTower:
     except (RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
             f"model.image_encoder: {name} with weights {options.get('pretrained')!r} cannot be loaded: {error}; "
-            f"offline, set model.image_encoder.model to a local folder with {_CONFIG_FILE} and {_WEIGHT_FILES[0]}"
+            f"offline, set model.image_encoder.model to a local folder with {CONFIG_FILE} and {WEIGHT_FILES[0]}"
         ) from error
     return ClipTower(cast(nn.Module, model.visual), PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))
 
 
 def _load_folder(folder: Path) -> ClipTower:
     """Loads a folder as the hub lays it out: config, preprocessing and weights side by side."""
-    config = _read_folder_config(folder)
+    config = read_folder_config(folder)
     try:
         model_cfg = config["model_cfg"]
         # the text tower is not used: build the smallest one
@@ -128,37 +122,26 @@ def _load_folder(folder: Path) -> ClipTower:
         own = {**config.get("preprocess_cfg", {}), "size": tower.image_size}
         preprocessing = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), own))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        path = folder / _CONFIG_FILE
+        path = folder / CONFIG_FILE
         raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
-    weights = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
-    if weights is None:
-        raise ConfigError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)} (pickles are not read)")
-    _load_weights(tower, weights)
+    _load_weights(tower, find_weight_file(folder))
     return ClipTower(tower, preprocessing)
 
 
-def _read_folder_config(folder: Path) -> dict[str, Any]:
-    """Reads ``open_clip_config.json`` as far as that it describes an image tower."""
-    path = folder / _CONFIG_FILE
-    try:
-        config: dict[str, Any] = parse_json(read_file(path, MAX_SETTINGS_BYTES))
-        config["model_cfg"]["vision_cfg"]["layers"]
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; a local CLIP folder needs it and the weights beside it") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
-    return config
-
-
 def _load_weights(tower: nn.Module, weights: Path) -> None:
-    """Loads ``visual.*`` of a weight file into the tower, strictly."""
+    """Loads ``visual.*`` of a weight file into the tower, strictly, but for counters of batches.
+
+    Those are read where they are whole numbers, because earlier fingerprints depend on them; nothing else does.
+    """
     try:
         with safe_open(weights, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys() if name.startswith(_PREFIX)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{weights}: not a complete safetensors file ({error})") from error
     found = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    found = {name: tensor for name, tensor in found.items() if not (is_counter(name) and tensor.is_floating_point())}
     expected = tower.state_dict()
+    found |= {name: tensor for name, tensor in expected.items() if is_counter(name) and name not in found}
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     shapes = sorted(name for name in expected.keys() & found.keys() if expected[name].shape != found[name].shape)
     if missing or extra or shapes:

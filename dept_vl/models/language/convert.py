@@ -1,0 +1,120 @@
+"""A backbone in pickles or GGUF to a folder of safetensors, configuration and tokenizer files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.models.language.load import FAMILIES, load_backbone, quiet_transformers
+from dept_vl.models.language.stored import CONFIG_FILE, VOCABULARY_FILES, WEIGHTS_FILE
+from dept_vl.models.pickled import read_pickled
+
+_BESIDE = (
+    CONFIG_FILE, "generation_config.json", *VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+"""Files that are taken along as they are."""
+
+
+def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
+    """Writes a backbone whose weights are pickles; every tensor keeps its bits and its type.
+
+    Args:
+        files: Its weight files, all of them.
+        folder: Where configuration and tokenizer lie.
+        out: An empty folder.
+
+    Returns:
+        What it is, for people.
+
+    Raises:
+        CheckpointError: A weight file is damaged or holds more than tensors.
+        ConfigError: What comes of it cannot be loaded: the message says what is missing.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        tensors |= read_pickled(path)
+    save_file({name: value.contiguous() for name, value in _one_each(tensors).items()}, out / WEIGHTS_FILE, _METADATA)
+    for name in _BESIDE:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    return _loaded(out, folder)
+
+
+_METADATA = {"format": "pt"}
+
+
+def _one_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors of which no two are the same memory, and word embeddings under one of their names."""
+    result = dict(tensors)
+    for family in FAMILIES.values():
+        tables = [table for table in family.word_tables if table in result]
+        for other in tables[1:]:
+            if torch.equal(result[tables[0]], result[other]):
+                del result[other]
+    places: set[int] = set()
+    for name, tensor in result.items():
+        place = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return result
+
+
+def convert_gguf(path: Path, out: Path) -> str:
+    """Writes a backbone in GGUF, its quantised weights as the float32 numbers they stand for.
+
+    Args:
+        path: The file.
+        out: An empty folder.
+
+    Returns:
+        What it is, for people.
+
+    Raises:
+        CheckpointError: The package that reads GGUF is missing, or the file is of no family that is known, or damaged.
+        ConfigError: As `convert_pickled`.
+    """
+    if find_spec("gguf") is None:
+        raise CheckpointError(
+            f"{path}: is GGUF, which needs the package gguf to be read; install it (pip install gguf) and try again"
+        )
+    where = {"gguf_file": path.name}
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path.parent, **where)
+            if config.model_type not in FAMILIES:
+                raise CheckpointError(
+                    f"{path}: is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)}"
+                )
+            family = FAMILIES[config.model_type]
+            model = family.model_class.from_pretrained(path.parent, **where)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **where)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise errors of any type
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as GGUF: {reason[:300]}") from None
+    plain = family.model_class(config)  # without what the quantised one remembers of its file
+    plain.load_state_dict(model.state_dict())
+    with quiet_transformers():
+        plain.save_pretrained(out)
+        tokenizer.save_pretrained(str(out))
+    return _loaded(out, path)
+
+
+def _loaded(out: Path, source: Path) -> str:
+    """Loads what was written, so that nothing is left that cannot be; returns what it is."""
+    try:
+        backbone, _ = load_backbone(str(out))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(str(out), str(source))) from None
+    numbers = sum(parameter.numel() for parameter in backbone.parameters())
+    return f"{backbone.family}, {numbers:,} parameters"
