@@ -195,7 +195,7 @@ def _say_what_stays_turned(config: TrainConfig, inputs: Sequence[PredictionInput
     turned = [str(image) for image in dict.fromkeys(item.image for item in inputs) if image and is_turned(image)]
     if turned:
         logger.warning(
-            "%d images are stored turned, and their EXIF rotation is not applied, as the run was trained with "
+            "%d of the images are stored turned, and their EXIF rotation is not applied, as the run was trained with "
             "model.image_encoder.exif=ignore: %s%s",
             len(turned), ", ".join(turned[:3]), ", ..." if len(turned) > 3 else "",
         )  # fmt: skip

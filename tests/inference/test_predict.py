@@ -74,7 +74,7 @@ def test_a_run_that_ignores_exif_says_which_pictures_stay_turned(images, caplog)
     assert caplog.text == ""
     old = load_config(None, {"task": "vqa", "model.image_encoder.exif": "ignore"})
     check_inputs(old, inputs, num_beams=None, on_error="stop")
-    assert "1 images are stored turned, and their EXIF rotation is not applied" in caplog.text
+    assert "1 of the images are stored turned, and their EXIF rotation is not applied" in caplog.text
     assert "phone.jpg" in caplog.text
 
 
