@@ -102,6 +102,11 @@ CASES = [
         "eval --checkpoint moved",
         "moved recorded the relative path 'gone', which is seen from the folder it was trained",
     ),
+    (
+        "train --data-dir x --init-from sweeping",
+        "sweeping: holds a sweep; name one run of it with --init-from: the best",
+    ),
+    ("export-released seeding --out y", "seeding: holds several seeds; name one run of it with RUN: seeding/seed-0"),
     ("eval --checkpoint data-moved", "and nothing is there; if it moved, give --data-dir PATH"),
     ("train --resume --output-dir data-moved", "and nothing is there; if it moved, give --data-dir PATH"),
     (
