@@ -1,4 +1,4 @@
-"""Relative paths that runs of earlier versions recorded; runs record paths from the root on."""
+"""Paths that a run has recorded and that lead nowhere: relative ones of earlier versions, and what has moved since."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from dept_vl.errors import ConfigError
 if TYPE_CHECKING:
     from dept_vl.settings.schema import TrainConfig
 
-_NOT_NEEDED = ("output_dir", "init.from")
-"""Paths that a run is used without: its own, and where its training started."""
-
 
 def check_recorded_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
-    """Refuses relative paths that runs of earlier versions recorded, where they lead nowhere from this folder.
+    """Refuses recorded paths that a command needs where nothing is there, before it says what it misses in them.
 
     Args:
         config: Recorded settings, those given laid over them.
@@ -27,7 +24,7 @@ def check_recorded_paths(config: TrainConfig, folder: Path, given: Mapping[str, 
         command: Who asks: paths that it does not read may lead anywhere.
 
     Raises:
-        ConfigError: One does; the message says what it is relative to and which flag gives it.
+        ConfigError: One leads nowhere; the message says what a relative one is relative to and which flag gives it.
     """
     from dept_vl.settings.load import nested_settings
     from dept_vl.settings.marked import path_settings
@@ -36,19 +33,44 @@ def check_recorded_paths(config: TrainConfig, folder: Path, given: Mapping[str, 
     tree, own = nested_settings(config), {new_key(key) for key in given}
     started_in = _started_in(config, folder)
     for key, path in path_settings().items():
-        value: Any = tree
-        for part in key.split("."):
-            value = value[part]
-        if key in own or key in _NOT_NEEDED or value is None or value in path.words or not reads(command, key):
+        value = _value(tree, key)
+        if value is None or value in path.words or key in own or not (reads(command, key) and _is_needed(config, key)):
             continue
-        then = started_in / value if started_in is not None and (started_in / value).is_dir() else None
-        if Path(value).exists() or not (path.is_relative(value) or then is not None):
+        bare = Path(value.removeprefix(path.prefix))
+        then = started_in / bare if started_in is not None and not bare.is_absolute() else None
+        is_there_then = then is not None and then.exists()
+        if bare.exists() or not (path.is_local(value) or is_there_then):
             continue
-        perhaps = f", perhaps {then}" if then is not None else ""
+        flag, perhaps = flag_of(key), f", perhaps {then}" if is_there_then else ""
+        if bare.is_absolute():
+            raise ConfigError(
+                f"{key}: {folder} recorded {value!r}, and nothing is there; if it moved, give {flag} PATH"
+            )
         raise ConfigError(
             f"{key}: {folder} recorded the relative path {value!r}, which is seen from the folder it was trained in; "
-            f"from here there is no such path. Give {flag_of(key)} PATH{perhaps}"
+            f"from here there is no such path. Give {flag} PATH{perhaps}"
         )
+
+
+def _value(tree: Mapping[str, Any], key: str) -> str | None:
+    """Returns a path of nested settings; None where it is not set, or not a setting of the kind chosen."""
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _is_needed(config: TrainConfig, key: str) -> bool:
+    """Returns whether a run is used with a path: not with its own, nor with what its features are not made from."""
+    from dept_vl.tasks import get_task
+
+    if key in ("output_dir", "init.from"):
+        return False
+    if key == "data.image_dir":
+        return config.data.visual_features == "encode"
+    if key == "data.feature_dir":
+        return config.data.visual_features != "encode"
+    return get_task(config.task).uses_images or not key.startswith("model.image_encoder.")
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

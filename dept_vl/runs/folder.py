@@ -104,6 +104,21 @@ def describe_other(folder: Path, noun: str = "run") -> str:
     return f"holds no {noun}; choose another --output-dir"
 
 
+def refuse_several(folder: Path, flag: str) -> None:
+    """Refuses a folder of several runs where one run is wanted.
+
+    Args:
+        folder: Any folder.
+        flag: What names the run.
+
+    Raises:
+        CheckpointError: It holds seeds, a sweep or a transfer; runs of it are named.
+    """
+    held = _experiment_in(folder)
+    if held is not None:
+        raise CheckpointError(f"{folder}: holds {held[0]}; name one run of it with {flag}{_runs_in(folder)}")
+
+
 def _experiment_in(folder: Path) -> tuple[str, str] | None:
     """Returns what several runs lie in a folder, and what goes on with them; None for another folder."""
     return next((held for name, held in _EXPERIMENTS.items() if (folder / f"{name}.yaml").is_file()), None)
@@ -183,9 +198,7 @@ def read_run_config(folder: Path) -> TrainConfig:
     """
     path = folder / RUN_CONFIG_FILE
     if not path.is_file():
-        held = _experiment_in(folder)
-        if held is not None:
-            raise CheckpointError(f"{folder}: holds {held[0]}; name one run of it with --checkpoint{_runs_in(folder)}")
+        refuse_several(folder, "--checkpoint")
         raise CheckpointError(
             f"{folder}: no run here ({RUN_CONFIG_FILE} is missing); train one with `dept-vl train`, "
             "or name its folder with --checkpoint"

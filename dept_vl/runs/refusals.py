@@ -13,7 +13,7 @@ from dept_vl.data.manifest import split_info
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.language.stored import check_files
-from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder
+from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, refuse_several
 from dept_vl.runs.log import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
@@ -36,6 +36,7 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     if resume and (folder / RUN_CONFIG_FILE).is_file():
         check_resumable(folder, config)
     elif config.init.source is not None:
+        refuse_several(Path(config.init.source), "--init-from")
         require_adapter(Path(config.init.source))
 
 
@@ -94,4 +95,5 @@ def check_export(run_dir: Path, out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out: {out} is not an empty folder; choose another")
+    refuse_several(run_dir, "RUN")
     require_adapter(run_dir)

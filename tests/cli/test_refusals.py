@@ -111,7 +111,21 @@ CASES = [
         "sweeping: holds a sweep; name one run of it with --checkpoint: the best is sweeping/t",
     ),
     ("eval --checkpoint seeding", "seeding: holds several seeds; name one run of it with --checkpoint: seeding/seed-0"),
-    ("eval --checkpoint moved", "Give --data-dir PATH"),
+    (
+        "eval --checkpoint moved",
+        "moved recorded the relative path 'gone', which is seen from the folder it was trained",
+    ),
+    (
+        "train --data-dir x --init-from sweeping",
+        "sweeping: holds a sweep; name one run of it with --init-from: the best",
+    ),
+    ("export-released seeding --out y", "seeding: holds several seeds; name one run of it with RUN: seeding/seed-0"),
+    ("eval --checkpoint data-moved", "and nothing is there; if it moved, give --data-dir PATH"),
+    ("train --resume --output-dir data-moved", "and nothing is there; if it moved, give --data-dir PATH"),
+    (
+        "eval --checkpoint encoder-moved",
+        "recorded 'local-dir:/gone/clip', and nothing is there; if it moved, give --mo",
+    ),
     ("eval --checkpoint here/moved", "perhaps "),
     ("eval --checkpoint text-moved", "model.backbone: text-moved recorded the relative path './t5'"),
     ("eval --checkpoint absent", "absent: no run here"),
@@ -171,7 +185,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     shutil.copytree(vqa_splits, folder / "data" / "vqa")
     prepare("cola", cola_folder(folder / "raw"), folder / "data", subset=True)
     Image.new("RGB", (2, 2)).save(folder / "picture.png")
-    data = {"data.dir": str(folder / "x")}
+    data = {"data.dir": str(folder / "data")}
     vqa, cola = load_config(None, data), load_config(None, {"task": "cola", **data})
     for name, config, has_adapter in (("run", vqa, True), ("text-run", cola, True), ("no-adapter", vqa, False)):
         (folder / name).mkdir()
@@ -202,12 +216,16 @@ def write_several(folder: Path, config: TrainConfig) -> None:
 
 
 def write_relative(folder: Path, config: TrainConfig) -> None:
-    """Writes runs as earlier versions did, with relative paths, that were trained in another folder."""
+    """Writes runs whose paths lead nowhere: relative ones of another folder, and those of what has moved."""
     (folder / "here" / "gone").mkdir(parents=True)
     gone = replace(config, data=replace(config.data, dir="gone"))
     runs = {
         "moved": replace(gone, output_dir="elsewhere/moved"),
         "here/moved": replace(gone, output_dir="moved"),
+        "data-moved": replace(config, data=replace(config.data, dir="/gone/data")),
+        "encoder-moved": load_config(
+            None, {"data.dir": str(folder / "data"), "model.image_encoder.model": "local-dir:/gone/clip"}
+        ),
         "text-moved": replace(config, model=replace(config.model, backbone="./t5"), output_dir="elsewhere/text-moved"),
     }
     for name, run in runs.items():
