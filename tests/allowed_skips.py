@@ -7,6 +7,7 @@ that a test that stops running there is noticed: ``PYTEST_ADDOPTS="-rs -o allowe
 from pathlib import Path
 
 import pytest
+from _pytest.terminal import TerminalReporter  # public only since pytest 8.4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +45,7 @@ class _AllowedSkips:
         if self._others and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         if self._others:
             terminalreporter.section(f"skipped for a reason that {self._path} does not have", red=True)
             for line in self._others:

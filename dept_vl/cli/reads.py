@@ -28,6 +28,8 @@ _ANSWERS = (
     "data.max_source_length",
     "data.max_target_length",
     "data.answer_cue",
+    "data.answer_form",
+    "data.on_image_error",
     "loop.precision",
     "decode",
 )
@@ -43,10 +45,11 @@ READS: dict[str, Collection[str]] = {
         "data.on_long",
         "data.padding",
         "data.num_workers",
+        "loop.best_metric",
     ),
     "predict": _ANSWERS,
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
-    "cache-features": ("task", "data.dir", "data.image_dir", "model.image_encoder"),
+    "cache-features": ("task", "data.dir", "data.image_dir", "data.on_image_error", "model.image_encoder"),
 }
 """Command -> settings, or whole groups of them, by dotted key."""
 
