@@ -23,7 +23,7 @@ def model_card(config: AdapterConfig) -> str:
         ("Longest text", f"{config.max_source_length} tokens"),
         ("Frozen backbone", f"{name} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
-        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
+        ("Answer cue", "`" + config.answer_cue.replace("\n", "\\n") + "`" if config.answer_cue else "none"),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
     if config.origin is not None:
