@@ -19,6 +19,13 @@ def _run_without(library, commands):
     assert library not in sys.modules
 
 
+def test_counting_parameters_needs_no_open_clip(fresh_process):
+    commands = [
+        ["info", "--task", "vqa", "--model.image_encoder.model", model] for model in ("RN101", "demo", "ViT-B-32")
+    ]
+    assert fresh_process.run(_run_without, "open_clip", commands) == 0, fresh_process.printed()
+
+
 @pytest.mark.parametrize("task", ["vqa", "cola"])
 def test_cached_features_and_texts_need_no_open_clip(task, fresh_process, t5_folder, tiny_data, label_data, tmp_path):
     data, run = tiny_data if task == "vqa" else label_data, str(tmp_path / "run")

@@ -74,7 +74,7 @@ def _rows(
         ("Longest text", f"{config.max_source_length} tokens"),
         ("Frozen backbone", f"{config.backbone.name} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
-        ("Answer cue", f"`{config.answer_cue}`" if config.answer_cue else "none"),
+        ("Answer cue", "`" + config.answer_cue.replace("\n", "\\n") + "`" if config.answer_cue else "none"),
         ("Licence", f"of the frozen backbone: {_licence(model.backbone)}; the data have terms of their own"),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -50,6 +51,7 @@ def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
 
 
 _METADATA = {"format": "pt"}
+_GGUF_NAME = "model.gguf"
 
 
 def _one_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,17 +88,17 @@ def convert_gguf(path: Path, out: Path) -> str:
         raise CheckpointError(
             f"{path}: is GGUF, which needs the package gguf to be read; install it (pip install gguf) and try again"
         )
-    where = {"gguf_file": path.name}
     try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(path.parent, **where)
+        with quiet_transformers(), TemporaryDirectory() as folder:
+            (Path(folder) / _GGUF_NAME).symlink_to(path.resolve())  # transformers goes by the name
+            config = AutoConfig.from_pretrained(folder, gguf_file=_GGUF_NAME)
             if config.model_type not in FAMILIES:
                 raise CheckpointError(
                     f"{path}: is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)}"
                 )
             family = FAMILIES[config.model_type]
-            model = family.model_class.from_pretrained(path.parent, **where)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **where)
+            model = family.model_class.from_pretrained(folder, gguf_file=_GGUF_NAME)
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF_NAME, trust_remote_code=False)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise errors of any type

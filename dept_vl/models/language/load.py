@@ -102,7 +102,7 @@ def _load_tokenizer(name: str, source: str, revision: str | None) -> PreTrainedT
         with quiet_transformers():
             loaded = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer makes the library raise errors of any type
-        raise ConfigError(_not_loaded(name, revision, error, "its tokenizer")) from error
+        raise ConfigError(_not_loaded(name, revision, error, "the tokenizer")) from error
     return cast(PreTrainedTokenizerBase, loaded)
 
 

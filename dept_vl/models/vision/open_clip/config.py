@@ -11,7 +11,12 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.marks import LocalPath
 from dept_vl.models.demo import ASSETS, DEMO
-from dept_vl.models.vision.open_clip.files import find_weight_file, read_folder_config, refuse_weight_file
+from dept_vl.models.vision.open_clip.files import (
+    described_tower,
+    find_weight_file,
+    read_folder_config,
+    refuse_weight_file,
+)
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.strict import STRICT
 
@@ -61,6 +66,11 @@ class OpenClipConfig(ImageEncoderSettings):
         known = self.known_fingerprint()
         name = str(known["model"]).removeprefix(HUB)
         return f"{name}-{known['pretrained']}" if known["pretrained"] else name
+
+    def feature_dim(self) -> int:
+        """See `ImageEncoderSettings.feature_dim`; a model on the hub is not known without its files."""
+        tower = described_tower(self.model, self.folder)
+        return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
 
     def check_files(self) -> None:
         """See `ImageEncoderSettings.check_files`."""

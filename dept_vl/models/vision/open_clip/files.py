@@ -1,11 +1,14 @@
-"""The files of a local open_clip folder, as far as they can be judged without torch."""
+"""What open_clip's own files and a local folder's say of a model, without importing torch or open_clip."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import ConfigError
+from dept_vl.registry import suggest
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
 CONFIG_FILE = "open_clip_config.json"
@@ -42,6 +45,31 @@ def find_weight_file(folder: Path) -> Path:
     pickled = next((name for name in _PICKLED_FILES if (folder / name).is_file()), None)
     hint = f"; {pickled} is: `dept-vl convert {folder} --out FOLDER` turns it into safetensors once" if pickled else ""
     raise ConfigError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)} (pickles are not read){hint}")
+
+
+def described_tower(model: str, folder: Path | None) -> dict[str, Any]:
+    """Returns the ``vision_cfg`` of a model that open_clip describes, or of a local folder.
+
+    Raises:
+        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
+    """
+    described = _described_models().get(model) if folder is None else read_folder_config(folder)["model_cfg"]
+    if described is None:
+        hint = suggest(model, [*_described_models()])
+        raise ConfigError(f"model.image_encoder.model: the shape of {model!r} is not known without its files{hint}")
+    tower: dict[str, Any] = described["vision_cfg"]
+    if "timm_model_name" in tower or "width" not in tower:
+        raise ConfigError(f"model.image_encoder.model: the tower of {model!r} is neither a CLIP ResNet nor a ViT")
+    return tower
+
+
+@cache
+def _described_models() -> dict[str, dict[str, Any]]:
+    """Returns what the installed open_clip describes: model -> ``model_cfg``."""
+    spec = find_spec("open_clip")  # importing it takes seconds
+    folders = [] if spec is None else [Path(place) / "model_configs" for place in spec.submodule_search_locations or ()]
+    found = {path.stem: parse_json(read_file(path)) for folder in folders for path in sorted(folder.glob("*.json"))}
+    return {name: described for name, described in found.items() if "vision_cfg" in described}
 
 
 def refuse_weight_file(setting: str, path: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dept_vl.errors import ConfigError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
-from dept_vl.models.vision.open_clip.weights import ClipTower, load_tower, tower_feature_dim
+from dept_vl.models.vision.open_clip.weights import ClipTower, load_tower
 
 
 class OpenClipEncoder(ImageEncoder):
@@ -46,8 +46,8 @@ class OpenClipEncoder(ImageEncoder):
 
     @staticmethod
     def described_width(settings: OpenClipConfig) -> int:
-        """See `ImageEncoder.described_width`; a model on the hub is not known without its files."""
-        return tower_feature_dim(settings)
+        """See `ImageEncoder.described_width`."""
+        return settings.feature_dim()
 
     def grid(self, pixel_values: Tensor) -> Tensor:
         """See `ImageEncoder.grid`."""

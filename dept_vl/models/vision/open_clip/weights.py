@@ -59,29 +59,6 @@ def load_tower(config: OpenClipConfig) -> ClipTower:
     return _load_tag(config.model, config.pretrained)
 
 
-def tower_feature_dim(config: OpenClipConfig) -> int:
-    """Returns the width of a tower's grid features from its description alone, no weights needed.
-
-    Raises:
-        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
-    """
-    if config.folder is not None:
-        described = read_folder_config(config.folder)["model_cfg"]
-    else:
-        described = open_clip.get_model_config(config.model)
-    if described is None:
-        hint = suggest(config.model, open_clip.list_models())
-        raise ConfigError(
-            f"model.image_encoder.model: the shape of {config.model!r} is not known without its files{hint}"
-        )
-    tower = described["vision_cfg"]
-    if "timm_model_name" in tower or "width" not in tower:
-        raise ConfigError(
-            f"model.image_encoder.model: the tower of {config.model!r} is neither a CLIP ResNet nor a ViT"
-        )
-    return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
-
-
 def _load_tag(name: str, tag: str) -> ClipTower:
     """Loads weights by open_clip tag, with the activation function they were trained with."""
     trained = get_pretrained_cfg(name, tag)
