@@ -194,7 +194,7 @@ def _apostrophe_word_rules() -> list[Rule]:
         _rule("[yY]", f"[yY]{a}{_ahead(_LETTER)}"),
         _rule("[oO]", f"[oO]{_QUOTE_AS_APOSTROPHE}[oO]"),
         _rule("[cesCESoO]", rf"(?i:o{_QUOTE_AS_APOSTROPHE}clock|c{a}est|c'mon|e'er|s'mores)"),
-        _rule(_APOSTROPHE_START, rf"{a}(?:[2-9]0s|{_DIGIT}{{2}}{_ahead(_SPACES)})"),
+        _rule(_APOSTROPHE_START, rf"{a}(?:[2-9]0[sS]|{_DIGIT}{{2}}{_ahead(_SPACES)})"),
     ]
 
 
