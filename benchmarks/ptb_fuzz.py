@@ -89,6 +89,15 @@ def _caption(rng: random.Random, captions: Sequence[str]) -> str:
     return text
 
 
+KINDS: dict[str, Callable[[random.Random], str]] = {
+    "ascii": _ascii,
+    "latin": _latin,
+    "pieces": _pieces,
+    "captions": lambda rng: _caption(rng, CAPTIONS),
+}
+"""Kind -> what makes a string of it."""
+
+
 def every_character() -> list[str]:
     """Returns each character of the basic plane that ends no line, between two words without and with blanks."""
     skipped = {*range(0xD800, 0xE000), 0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029, 0xFFFE, 0xFFFF}
@@ -134,18 +143,13 @@ def main() -> None:
     parser.add_argument(
         "--show", type=int, default=0, help="how many shortest differing forms to print (default: none)"
     )
-    parser.add_argument("--kinds", default="ascii,latin,pieces,captions,characters", help="which (default: all)")
+    parser.add_argument("--kinds", default=",".join([*KINDS, "characters"]), help="which (default: all)")
     parser.add_argument("--captions", type=Path, help="official captions file to change, in place of ten of our own")
     arguments = parser.parse_args()
     captions = CAPTIONS
     if arguments.captions:
         captions = tuple(row["caption"] for row in json.loads(read_text(arguments.captions))["annotations"])
-    kinds: dict[str, Callable[[random.Random], str]] = {
-        "ascii": _ascii,
-        "latin": _latin,
-        "pieces": _pieces,
-        "captions": lambda rng: _caption(rng, captions),
-    }
+    kinds = {**KINDS, "captions": lambda rng: _caption(rng, captions)}
     for kind in arguments.kinds.split(","):
         rng = random.Random(f"{arguments.seed} {kind}")
         if kind == "characters":

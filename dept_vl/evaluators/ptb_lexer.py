@@ -15,7 +15,8 @@ from dept_vl.evaluators.ptb_rules import JOINED_WORDS, Rule, lexer_rules
 
 # Most of a caption: a word between blanks, which no other rule could make longer.
 _PLAIN_WORD = re.compile(r"[A-Za-z]+(?=[ \n]|\Z)")
-_BLANKS = re.compile(r"[ \t\u00a0]+")
+# No other rule begins with these two; one does with the other blanks.
+_BLANKS = re.compile(r"[ \t][ \t\u00a0\u2000-\u200a\u3000]*")
 
 
 @lru_cache(maxsize=4096)

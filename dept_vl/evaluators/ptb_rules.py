@@ -41,6 +41,7 @@ _APOSTROPHE_START = f"[{APOSTROPHES}&]"
 _PIECE = rf"(?:[dDlLoO]{_QUOTE_AS_APOSTROPHE}{_LETTER_OR_DIGIT})?{_LETTER_OR_DIGIT}+"
 _SUFFIX = rf"{_APOSTROPHE}(?:[sSmMdD]|[lL][lL]|[rR][eE]|[vV][eE])"
 _INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
+_JOINED_CAPITALS = "[A-Z]+(?:(?:[+&]|&(?i:amp);)[A-Z]+)+"
 # Letters and digits in any order, joined by hyphens, each of which may begin as "l'arc" does; soft hyphens end them.
 _PIECES = f"{_PIECE}(?:[{HYPHENS}_]{_PIECE})*"
 # In ASCII there may be a number with marks before the first hyphen ("5.5-inch"), and initials after one.
@@ -48,10 +49,11 @@ _HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,{SOFT_HYPHEN}]*(?:-(?:{_INITIALS}\.|[A-Z
 _LIST_MARK = "[,;:\u3001]"
 _CURLY_QUOTES = "`\u0091-\u0094\u2018-\u201f\u2039\u203a\u00ab\u00bb"
 _BLANK = r"[ \u00a0]"
+_SPACE = "[ \t\u00a0\u2000-\u200a\u3000]"
 _SPACES = "[ \t\u00a0\u2000-\u200a\u3000\n]"
 
 _ATTRIBUTE = r"""[A-Za-z][A-Za-z0-9_.:\-]*(?: *= *(?:"[^"\n]*"|'[^'\n]*'))?"""
-_OPENING_TAG = rf"<[A-Za-z][A-Za-z0-9_.:\-]*(?: +{_ATTRIBUTE})* *[/?]? *>"
+_OPENING_TAG = rf"<[A-Za-z][A-Za-z0-9_.:\-]*(?: +{_ATTRIBUTE})* */? *>"
 _TAG = rf"(?:{_OPENING_TAG}|</[A-Za-z][A-Za-z0-9_.:\-]* *>|<[!?][A-Za-z\-][^>\n]*>)"
 
 _SIGNS = "\u207a\u207b\u208a\u208b"
@@ -142,6 +144,11 @@ def _replace_characters(token: str) -> str:
     return "".join(REPLACEMENTS.get(character, character) for character in token)
 
 
+def _unescape_ampersands(token: str) -> str:
+    """Returns a token with its ampersands as they are."""
+    return re.sub("(?i)&amp;", "&", token)
+
+
 def _join_blanks(token: str) -> str:
     """Returns a token with its blanks as U+00A0, which keeps it one token ("1 1/2")."""
     return token.replace(" ", "\u00a0")
@@ -157,9 +164,9 @@ def _word_rules() -> list[Rule]:
         _rule(_WORD_START, _WORD, _without_soft_hyphens),
         # "don't" is "do" and "n't"; "'s", "'ll" and so on are tokens of their own.
         _rule("[A-Za-z]", f"[A-Za-z]*[A-MO-Za-mo-z]{_ahead(not_)}"),
-        _rule("[nN]", not_, _straighten),
-        _rule(_WORD_START, _WORD + _ahead(_SUFFIX)),
-        _rule(_APOSTROPHE_START, rf"{_SUFFIX}(?:{_ahead('[^A-Za-z]')}|\Z)", _straighten),
+        _rule("[nN]", not_, lambda token: re.sub("[\u2018\u201b\u0091]", "`", _straighten(token))),
+        _rule(_WORD_START, _WORD + _ahead(_SUFFIX), _without_soft_hyphens),
+        _rule(_APOSTROPHE_START, f"{_SUFFIX}{_ahead('[^A-Za-z]')}", _straighten),
         *_apostrophe_word_rules(),
         _rule("[A-Za-z]", name),
         _rule(_LETTER, rf"{_LETTER}+[aeiouyAEIOUY]{_QUOTE_AS_APOSTROPHE}[A-Zaeiou]{_LETTER}*"),
@@ -169,7 +176,7 @@ def _word_rules() -> list[Rule]:
             "[A-Za-z0-9]",
             r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
         ),
-        _rule("[A-Z]", r"[A-Z]+(?:(?:[+&]|&(?i:amp);)[A-Z]+)+", lambda t: re.sub("(?i)&amp;", "&", t)),
+        _rule("[A-Z]", _JOINED_CAPITALS, _unescape_ampersands),
     ]
 
 
@@ -187,7 +194,7 @@ def _apostrophe_word_rules() -> list[Rule]:
         _rule("[yY]", f"[yY]{a}{_ahead(_LETTER)}"),
         _rule("[oO]", f"[oO]{_QUOTE_AS_APOSTROPHE}[oO]"),
         _rule("[cesCESoO]", rf"(?i:o{_QUOTE_AS_APOSTROPHE}clock|c{a}est|c'mon|e'er|s'mores)"),
-        _rule(_APOSTROPHE_START, rf"{a}(?:[2-9]0s|{_DIGIT}{{2}}{_ahead(_SPACES)})"),
+        _rule(_APOSTROPHE_START, rf"{a}(?:[2-9]0[sS]|{_DIGIT}{{2}}{_ahead(_SPACES)})"),
     ]
 
 
@@ -196,14 +203,18 @@ def _abbreviation_rules() -> list[Rule]:
     starts = "|".join(f"{word.capitalize()}|{word.upper()}" for word in _SENTENCE_STARTS.split())
     ending = rf"(?:(?i:{_one_of(_ENDINGS)}|(?:ph|ed)\.d)|{_capitalised(_CAPITAL_ENDINGS)}|(?:[Pp]p?te|[Pp]p?ty)s?)"
     part, after = f"(?:{_LETTER_OF_WORD}|{_DIGIT})+", f"{_SPACES}|[.?!,]"
-    abbreviable = rf"(?:{_WORD}|[A-Z]+(?:[+&][A-Z]+)+)"
+    abbreviable = f"(?:{_WORD}|{_JOINED_CAPITALS})"
     return [
         _rule("[A-Za-z]", rf"(?i:{_one_of(_TITLES)}|[a-z])\.|[Mm][ft]g\."),
         _rule("[A-Za-z]", "[A-Za-z]" + _ahead(rf"\.{_SPACES}+(?:{starts}|M[rR]\.|M[sS]\.|{_TAG}){_SPACES}")),
         _rule("[A-Za-z]", rf"{ending}\.(?:{_ahead('(?s:..)')})?"),
         _rule("[A-Za-z]", rf"(?i:{_one_of(_BEFORE_NUMBERS)})\." + _ahead(f"{_SPACES}?{_DIGIT}")),
         _rule("[A-Za-z]", rf"{_INITIALS}\."),
-        _rule(f"{_WORD_START}|{_DIGIT}", rf"(?:{abbreviable}|{_HYPHENATED}|{_PIECES})\.{_ahead(_LIST_MARK)}"),
+        _rule(
+            f"{_WORD_START}|{_DIGIT}",
+            rf"(?:{abbreviable}|{_HYPHENATED}|{_PIECES})\.{_ahead(_LIST_MARK)}",
+            _unescape_ampersands,
+        ),
         _rule(f"{_WORD_START}|{_DIGIT}", rf"(?:{part}\.)+(?i:{_one_of(_EXTENSIONS)}){_ahead(after)}"),
         _rule(_LETTER_OR_DIGIT, _PIECES),
         _rule("[A-Za-z0-9]", _HYPHENATED, _without_soft_hyphens),
@@ -236,17 +247,18 @@ def _web_rules() -> list[Rule]:
     """Returns the rules of markup, addresses, user names, hashtags and emoticons."""
     open_eye = "><~='x^"
     eye = rf"{open_eye}\-"
-    host = r"(?:[a-z#%&*+~]|[^\x00-\xa0])+"
-    path = r"""(?:/[^\s"<>|()]+[^\s"<>|.!?(){},\-])?"""
-    mailbox = r"""(?:mailto:)?[A-Za-z0-9][^\s"<>|(){}]*@(?:[^\s"<>|().{}]+\.)*[^\s"<>|().{}]+"""
+    host = r"(?:[a-z#%&*+~]|[^\x00-\x7f])+"
+    end = r"""\x20\t\n\f\r"<>|"""  # no other blank ends an address
+    path = rf"""(?:/[^{end}()]+[^{end}.!?(){{}},\-])?"""
+    mailbox = rf"""(?:mailto:)?[A-Za-z0-9][^{end}\xa0(){{}}]*@(?:[^{end}\xa0().{{}}]+\.)*[^{end}\xa0().{{}}]+"""
     return [
         _rule("<", _TAG, _join_blanks),
-        _rule("h|H", r"""(?i:https?)://[^\s"<>|(){}]+[^\s"<>|.!?(){},\-]"""),
-        _rule("w|W", rf"""(?i:www)\.(?:[^\s"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path}"""),
-        _rule(r"[a-z#%&*+~]|[^\x00-\xa0]", rf"(?:{host}\.)+(?i:com|net|org|edu){path}"),
+        _rule("h|H", rf"""(?i:https?)://[^{end}(){{}}]+[^{end}.!?(){{}},\-]"""),
+        _rule("w|W", rf"""(?i:www)\.(?:[^{end}.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{path}"""),
+        _rule(r"[a-z#%&*+~]|[^\x00-\x7f]", rf"(?:{host}\.)+(?i:com|net|org|edu){path}"),
         _rule("[<&A-Za-z0-9]", f"(?:<|&(?i:lt);)?{mailbox}(?:>|&(?i:gt);)?"),
         _rule("[@#]", rf"@[A-Za-z_][A-Za-z0-9_]*|#{_LETTER_OF_WORD}+"),
-        _rule("[<>:;=]", r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?=[^A-Za-z0-9]|\Z)", _escape_brackets),
+        _rule("[<>:;=]", r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]](?=[^A-Za-z0-9])", _escape_brackets),
         _rule(rf"[{eye}]", rf"[{eye}]_[{eye}]"),
         _rule(r"\(", rf"\([{eye}][_.]?[{eye}]\)|\([{open_eye}]-[{open_eye}`]\)", _escape_brackets),
         _rule("[CFcf]", r"[CFcf]#|[Cc]\+\+"),
@@ -267,6 +279,7 @@ def _entity_rules() -> list[Rule]:
 def _symbol_rules() -> list[Rule]:
     """Returns the rules of quotes, dashes, dots and everything else that is not a word."""
     return [
+        _rule(_SPACE, f"{_SPACE}+", lambda token: ""),
         _rule("-", "-(?i:[lr][rcs]b)-"),
         _rule(r"\.", rf"\.{{3,5}}|\.(?:{_BLANK}\.){{2,}}", lambda token: "..."),
         _rule("-", "-{2,}", lambda token: "--" if len(token) < 5 else token),

@@ -38,4 +38,5 @@ def tokenize_ptb(captions: Sequence[str]) -> list[str]:
         For each caption its tokens in lower case without punctuation, joined by blanks.
     """
     text = "\n".join(one_line(caption) for caption in captions)
-    return [drop_punctuation(tokens) for tokens in tokenize_lines(text)] if captions else []
+    # An address may end in a blank beyond ASCII; pycocoevalcap strips every line of the original's output.
+    return [drop_punctuation(" ".join(line).rstrip().split(" ")) for line in tokenize_lines(text)] if captions else []

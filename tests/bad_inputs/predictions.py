@@ -48,6 +48,20 @@ def _captions(content):
     return make
 
 
+def _wordless(folder, base):
+    """Scores captions against references of punctuation alone."""
+    (folder / "p.json").write_text(json.dumps([{"image_id": 1, "caption": "a cat"}]))
+    references = {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1, "caption": "..."}]}
+    (folder / "references.json").write_text(json.dumps(references))
+    words = ["eval", "--task", "coco", "--predictions", "p.json", "--references", "references.json"]
+    return [*words, "--output", "scores/results.json"]
+
+
+def _onto_itself(folder, base):
+    (folder / "p.json").write_text(json.dumps(_GOOD))
+    return [*_vqa(_GOOD)(folder, base)[:-1], "p.json"]
+
+
 def _jsonl(content):
     def make(folder, base):
         (folder / "in.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -125,6 +139,8 @@ _CASES = {
         _references(_ANNOTATIONS, _text('{"annotations": [{"question_id": 3}]}')),
         (_ANNOTATIONS, "annotations[0]", "question_id 3"),
     ),
+    "references/captions-without-a-word": (_wordless, ("no reference caption has a word", "image 1: '...'")),
+    "predictions/output-onto-itself": (_onto_itself, ("--output: p.json is the file of --predictions",)),
     "predict/not-json": (_jsonl("{'sentence': 1}\n"), ("in.jsonl, line 1",)),
     "predict/second-line": (_jsonl('{"sentence": "a"}\n[]\n'), ("in.jsonl, line 2",)),
     "predict/empty": (_jsonl("\n\n"), ("in.jsonl: no lines",)),

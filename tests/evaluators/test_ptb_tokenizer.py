@@ -31,7 +31,15 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java
         ("red/green and w/ a hat", "red/green and w / a hat"),
         ("$5 & 5% #1 @home a@b.com", "$ 5 & 5 % # 1 @home a@b.com"),
         ("(a) [b] {c}", "-lrb- a -rrb- -lsb- b -rsb- -lcb- c -rcb-"),
-        ("wait... what?! :)", "wait ... what ?! :-rrb-"),
+        ("wait... what?! :) so", "wait ... what ?! :-rrb- so"),
+        ("caf&eacute;s don&apos;t", "caf&eacute;s do n't"),
+        ("b@{c} http://{d} <a ?>", "b @ -lcb- c -rcb- http : / / -lcb- d -rcb- < a ? >"),
+        ("see 1.jpg, 3x.pdf or x²³", "see 1.jpg , 3x.pdf or x ²³"),
+        ("y' y'all =o| o‘o don‘t", "y ' y' all =o| o‘o do n`t"),
+        ("www.a'b.com/x'y etc.-a Ph.D.@x", "www.a'b.com/x'y etc. - a ph.d.@x"),
+        ("5\u00ad6 5\u00adb a_\u00adb a-\u00adb", "56 5 b a _ b a-b"),
+        ("‼ ‽ \u20a4 cat.\u3001", "\u20a4 cat. \u3001"),
+        ("A. <b> B. <c>d", "a . <b> b. <c> d"),
         ("1 1/2 cups of ½", "1\u00a01/2 cups of 1/2"),
         ("don’t “go”—now…", "do n't `` go '' -- now ..."),
         ("see http://a.b/c?d=e.", "see http://a.b/c?d=e ."),
@@ -61,6 +69,11 @@ def test_initials_at_the_end_look_at_the_next_caption_as_in_the_original():
 @pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\v", "\f", "\u2028", "\u2029"])
 def test_a_line_break_inside_a_caption_is_a_blank(line_break):
     assert tokenize_ptb([f"a cat{line_break}sits\n", "a dog"]) == ["a cat sits", "a dog"]
+
+
+def test_a_smiley_and_a_file_name_look_at_what_follows_so_that_the_last_caption_differs_as_in_the_original():
+    assert tokenize_lines("so :)\nso :)") == [["so", ":-rrb-"], ["so", ":", "-rrb-"]]
+    assert tokenize_lines("1.h\n1.h") == [["1.h"], ["1", ".", "h"]]
 
 
 def test_as_many_results_as_captions():

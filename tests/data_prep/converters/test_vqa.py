@@ -62,6 +62,16 @@ def test_questions_follow_their_images_split(raw, tmp_path):
     assert stats.lines()[0] == ("vqa train: 6 examples on 3 images (a subset; complete: 605,102 on 113,287 images)")
 
 
+def test_questions_with_one_answer_are_warned_about_with_the_score_that_fits(raw, tmp_path, caplog):
+    for year in ("train2014", "val2014"):
+        path = raw / f"v2_mscoco_{year}_annotations.json"
+        edit(path, lambda content: [record.update(answers=record["answers"][:1]) for record in content["annotations"]])
+    prepare("vqa", raw, tmp_path / "out")
+    for split in ("val", "test"):
+        assert caplog.text.count(f"vqa {split}: vqa-accuracy: every question has 1 answer") == 1
+    assert caplog.text.count("exact-match fits") == 2
+
+
 def test_statistics_are_written(raw, tmp_path):
     prepare("vqa", raw, tmp_path / "out")
     stats = json.loads((tmp_path / "out" / "vqa" / "stats.json").read_text())
