@@ -76,9 +76,11 @@ def open_experiment(folder: Path, name: str, settings: Mapping[str, Any], *, res
 
 def settings_tree(config: TrainConfig) -> dict[str, Any]:
     """Returns settings as an experiment records them: without where they go, which a moved folder changes."""
-    tree = with_absolute_paths(nested_settings(config))
-    del tree["output_dir"]
-    return tree
+    return _placeless(with_absolute_paths(nested_settings(config)))
+
+
+def _placeless(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "output_dir"}
 
 
 def _comparable(record: Mapping[str, Any], marker: Path) -> dict[str, Any]:
@@ -101,4 +103,4 @@ def _comparable(record: Mapping[str, Any], marker: Path) -> dict[str, Any]:
 
 def _complete(record: dict[str, Any], marker: Path) -> dict[str, Any]:
     """Returns recorded settings with those that came later at their defaults, with which they were made."""
-    return settings_tree(config_from_tree(record, where=str(marker)))
+    return _placeless(nested_settings(config_from_tree(record, where=str(marker))))

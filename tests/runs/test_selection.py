@@ -110,9 +110,9 @@ def test_training_on_one_answer_a_question_warns_and_keeps_the_best_by_exact_mat
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert main(["eval", "--task", "vqa", "--checkpoint", str(tmp_path / "run")]) == 0
-    assert caplog.text.count("vqa-accuracy: every question has 1 answer") == 1
+    assert caplog.text.count("vqa-accuracy, vqa-accuracy-legacy-vlt5: every question has 1 answer") == 1
     scores = json.loads((tmp_path / "run" / "results-test.json").read_text())
-    assert scores["evaluators"] == ["vqa-accuracy", "exact-match"]
+    assert scores["evaluators"] == ["vqa-accuracy", "vqa-accuracy-legacy-vlt5", "exact-match"]
     assert scores["metrics"]["vqa_accuracy"] == 0
 
 

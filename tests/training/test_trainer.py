@@ -341,7 +341,7 @@ def test_a_backbone_sharded_as_accelerates_configuration_says_trains_to_the_same
 def test_a_named_feature_store_of_another_encoder_is_refused(config, tiny_data):
     other = replace(config.model.image_encoder, pooled_grid=3)
     store = str(tiny_data / "features" / "random")
-    with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, this run wants 3"):
+    with pytest.raises(DataError, match=r"data\.feature_dir: .* pooled_grid is 6, wanted 3"):
         train(
             with_settings(config, config.run_dir, model={"image_encoder": other}, data={"feature_dir": store}),
             tiny_data,

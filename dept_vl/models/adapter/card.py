@@ -33,8 +33,11 @@ def model_card(config: AdapterConfig, model: ModelConfig, scores: Mapping[str, f
         model: The frozen models it was trained on.
         scores: On ``val``, of the evaluation it was kept for, in the scorers' own scale; None where none was made.
     """
+    model = dataclasses.replace(
+        model, backbone=config.backbone.name, revision=model.revision or config.backbone.revision
+    )
     method, task = config.tuner.label, TASKS.get(config.task or "")
-    title = f"{method} for {config.task or 'a task'} on {config.backbone.name}"
+    title = f"{method} for {config.task or 'a task'} on {_public(model.backbone)}"
     front = ModelCardData(
         library_name="dept-vl",
         license=_licence(model.backbone),
@@ -72,7 +75,7 @@ def _rows(
         ("Task", config.task or "not recorded"),
         ("Method", ", ".join([config.tuner.label, *facts])),
         ("Longest text", f"{config.max_source_length} tokens"),
-        ("Frozen backbone", f"{config.backbone.name} (weights sha256 {backbone_hash})"),
+        ("Frozen backbone", f"{_public(model.backbone)} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
         ("Answer cue", "`" + config.answer_cue.replace("\n", "\\n") + "`" if config.answer_cue else "none"),
         ("Licence", f"of the frozen backbone: {_licence(model.backbone)}; the data have terms of their own"),
@@ -97,10 +100,8 @@ def _snippet(model: ModelConfig) -> str:
         for field in dataclasses.fields(ModelConfig)
         if field.name in _LOADED_WITH[1:] and getattr(model, field.name) != getattr(default, field.name)
     ]
-    name, note = model.backbone, ""
-    if BACKBONE.is_local(name):  # whose folder it was says nothing to others
-        name, note = f"path/to/{Path(name).resolve().name}", "  # the frozen backbone, a local folder\n"
-    arguments = ", ".join([f"backbone={name!r}", *given])
+    note = "  # the frozen backbone, a local folder\n" if BACKBONE.is_local(model.backbone) else ""
+    arguments = ", ".join([f"backbone={_public(model.backbone)!r}", *given])
     return (
         "from dept_vl.models.adapted_model import AdaptedModel\n"
         "from dept_vl.models.config import ModelConfig\n\n"
@@ -115,6 +116,11 @@ def _asked(task: Task | None) -> str:
         return ""
     columns = "".join(f" --column {name}=TEXT" for name in task.input_columns)
     return f"{' --image IMAGE' if task.uses_images else ''}{columns}"
+
+
+def _public(name: str) -> str:
+    """Returns a backbone's name as others can use it: of a folder, whose place says nothing to them, the last part."""
+    return f"path/to/{Path(name).resolve().name}" if BACKBONE.is_local(name) else name
 
 
 def _is_hub_id(name: str) -> bool:

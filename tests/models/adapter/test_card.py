@@ -76,6 +76,7 @@ def test_its_front_matter_has_scores_data_licence_and_tags(t5_folder, tmp_path):
     assert (result.dataset_name, result.dataset_split, result.metric_type) == ("vqa", "validation", "vqa_accuracy")
     assert result.metric_value == 59.8
     assert "| Scores on val | vqa_accuracy 59.8 of 100 |" in card
-    published = replace(built.config, backbone="google-t5/t5-base")
-    data = ModelCard(model_card(built.adapter_config(task="vqa"), published)).data
+    config = built.adapter_config(task="vqa")
+    published = replace(config, backbone=replace(config.backbone, name="google-t5/t5-base"))
+    data = ModelCard(model_card(published, built.config)).data
     assert (data.base_model, data.license, data.eval_results) == ("google-t5/t5-base", "apache-2.0", None)
