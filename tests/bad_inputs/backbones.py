@@ -7,7 +7,7 @@ import pickle
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.bad_inputs.case import Case, copied, edited
+from tests.bad_inputs.case import Case, copied, cut, edited
 
 
 class _Runs:
@@ -116,6 +116,18 @@ _FOLDERS = {
     ),
     "shard-missing": (_index({_SHARED: "model-1.safetensors"}), ("names model-1.safetensors, which is not there",)),
     "shard-elsewhere": (_index({_SHARED: "../x.safetensors"}), ("../x.safetensors", "expected one beside it")),
+    "weights-cut": (
+        lambda t5: cut(t5 / "model.safetensors", 0.7),
+        ("t5/model.safetensors: has", "bytes, its header announces"),
+    ),
+    "weights-empty": (lambda t5: (t5 / "model.safetensors").write_bytes(b""), ("not a safetensors file",)),
+    "weights-lfs": (
+        lambda t5: (t5 / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
+        ("t5/model.safetensors: a pointer of git-lfs",),
+    ),
+    "weights-of-another-shape": (_settings(d_ff=32), ("not of the shape its config.json describes", "wi.weight", "32")),
+    "vocabulary-null": (_settings(vocab_size=None), ("'t5'", "vocab_size")),
+    "width-is-text": (_settings(d_model="wide"), ("'t5'", "d_model")),
     "index-empty": (_index({}), ("model.safetensors.index.json", "no weight_map")),
 }
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -127,22 +126,31 @@ def _load_model(
                 revision=revision or "main",
                 dtype=dtype,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are in the report, and refused below
                 output_loading_info=True,
             )
         folder = find_folder(name, revision)
         assert folder is not None  # what was loaded lies in it
-        stored, settings = tensor_names(folder), read_config(folder, name)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        names, settings = tensor_names(folder), read_config(folder, name)
+    except ConfigError:
+        raise
+    except Exception as error:  # damaged files make the libraries raise errors of any type
         raise ConfigError(_not_loaded(name, revision, error)) from error
-    tie_words(model, family, stored, settings, name)
+    mismatched = [
+        f"{key} ({tuple(stored)}, expected {tuple(expected)})" for key, stored, expected in report["mismatched_keys"]
+    ]
+    if mismatched:
+        raise ConfigError(
+            f"model.backbone: the weights of {name!r} are not of the shape its config.json describes: "
+            f"{', '.join(sorted(mismatched)[:3])} ({len(mismatched)} in all)"
+        )
+    tie_words(model, family, names, settings, name)
     tables = {*family.word_tables, "lm_head.weight"}  # `tie_words` has seen to those
-    lacking = sorted(set(report["missing_keys"]) - tables) + sorted(str(key) for key in report["mismatched_keys"])
+    lacking = sorted(set(report["missing_keys"]) - tables)
     if lacking:
         raise ConfigError(
-            f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing or of "
-            f"another shape: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
+            f"model.backbone: the weights of {name!r} do not fill the model its config.json describes; missing: "
+            f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''} ({len(lacking)} in all)"
         )
     return cast(PreTrainedModel, model)
 
@@ -176,9 +184,7 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
         read_config(Path(source), name)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except Exception as error:  # settings of a wrong type make the library raise errors of its own
         raise ConfigError(_not_loaded(name, revision, error)) from error
     if config.model_type not in FAMILIES:
         raise ConfigError(
@@ -190,8 +196,9 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
 
 def _not_loaded(name: str, revision: str | None, error: Exception, part: str = "") -> str:
     at = f" at revision {revision!r}" if revision else ""
-    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-    if "safetensors" in reason and not isinstance(error, SafetensorError):
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = (f"{first} {more[0]}" if more and first.endswith(":") else first).rstrip(".")
+    if "safetensors" in reason and not os.path.isdir(os.path.expanduser(name)):
         return (
             f"model.backbone: cannot load {name!r}{at}: it has no safetensors weights on the hub; download its files "
             "and turn them into safetensors once, with `dept-vl convert FOLDER --out NEW`"

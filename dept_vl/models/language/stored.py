@@ -166,31 +166,52 @@ def tensor_names(folder: Path) -> set[str]:
     """
     if not (folder / WEIGHTS_FILE).is_file():
         return set(weight_map(folder / WEIGHTS_INDEX))
-    with open(folder / WEIGHTS_FILE, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > _MAX_HEADER_BYTES:
-            raise ValueError(f"{folder / WEIGHTS_FILE}: a header of {size:,} bytes")
+    return set(_read_header(folder / WEIGHTS_FILE))
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Returns name -> entry of the tensors in a safetensors file, once it is clear that the file holds all of them.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged.
+    """
+    with open(path, "rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            raise ValueError("a pointer of git-lfs and not the weights")
+        size = int.from_bytes(start, "little")
+        if len(start) < 8 or size > _MAX_HEADER_BYTES:
+            raise ValueError("not a safetensors file")
         header = parse_json(file.read(size))
-    return {str(key) for key in header if key != "__metadata__"}
+    entries = {key: value for key, value in header.items() if key != "__metadata__"}
+    try:
+        end = 8 + size + max((value["data_offsets"][1] for value in entries.values()), default=0)
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise ValueError("not a safetensors file") from None
+    if path.stat().st_size != end:
+        raise ValueError(f"has {path.stat().st_size:,} bytes, its header announces {end:,}")
+    return entries
 
 
 def _check_weights(folder: Path, name: str) -> None:
-    """Refuses a folder without safetensors weights, and says how to get them from what there is."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return
-    index = folder / WEIGHTS_INDEX
-    if not index.is_file():
+    """Refuses a folder without whole safetensors weights, and says how to get them from what there is."""
+    index, path = folder / WEIGHTS_INDEX, folder / WEIGHTS_FILE
+    if not path.is_file() and not index.is_file():
         hint = _foreign_files(folder)
         raise ConfigError(f"model.backbone: cannot load {name!r}: no safetensors weights ({WEIGHTS_FILE}) there{hint}")
     try:
-        missing = sorted({file for file in weight_map(index).values() if not (folder / file).is_file()})
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.backbone: cannot load {name!r}: {index}: {error}") from None
-    if missing:
-        raise ConfigError(
-            f"model.backbone: cannot load {name!r}: {WEIGHTS_INDEX} names {missing[0]}, which is not there "
-            f"({len(missing)} missing); fetch it again"
-        )
+        paths = [path]
+        if not path.is_file():
+            path = index
+            paths = [folder / file for file in sorted(set(weight_map(index).values()))]
+            missing = [shard.name for shard in paths if not shard.is_file()]
+            if missing:
+                raise ValueError(f"names {missing[0]}, which is not there ({len(missing)} missing)")
+        for path in paths:
+            _read_header(path)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"model.backbone: cannot load {name!r}: {path}: {error}; fetch it again") from None
 
 
 def _foreign_files(folder: Path) -> str:
