@@ -106,6 +106,15 @@ def test_results_of_a_later_format_are_refused(copy, capsys):
     assert "results of format 3, this version reads 1 and 2" in capsys.readouterr().err
 
 
+def test_another_run_that_lies_where_it_was_is_not_taken_for_it(scored, copy, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("adapter_model.safetensors", "config.yaml"):
+        (other / name).write_text("another run")
+    edit(copy / "results-test.json", lambda content: content.update(run=str(other)))
+    assert run("eval", "--verify", copy / "results-test.json") == 0
+
+
 def test_an_altered_score_is_named(copy, capsys):
     edit(copy / "results-test.json", lambda content: content["metrics"].update(vqa_accuracy=99.5))
     assert run("eval", "--verify", copy / "results-test.json") == 1
