@@ -90,6 +90,8 @@ def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]
         ConfigError, DataError, CheckpointError: It cannot be evaluated.
     """
     content, run_dir = record.content, _find_run(record)
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: the data of {record.path} are not there; say where they lie now with --data-dir")
     with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
         result = evaluate_run(
             config, data_dir, run_dir, split=content["split"], metrics=content["evaluators"],

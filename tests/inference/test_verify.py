@@ -73,8 +73,10 @@ def test_it_is_made_again_after_data_and_run_have_moved(tmp_path, t5_folder, tin
     assert run("eval", "--checkpoint", tmp_path / "run") == 0
     (tmp_path / "run").rename(tmp_path / "run-moved")
     (tmp_path / "data").rename(tmp_path / "data-moved")
-    words = ["--verify", tmp_path / "run-moved" / "results-test.json", "--data-dir", tmp_path / "data-moved"]
-    assert run("eval", *words) == 0
+    words = ["--verify", tmp_path / "run-moved" / "results-test.json"]
+    assert run("eval", *words) == 2
+    assert "are not there; say where they lie now with --data-dir" in capsys.readouterr().err
+    assert run("eval", *words, "--data-dir", tmp_path / "data-moved") == 0
     assert "verified: " in capsys.readouterr().out
 
 
