@@ -83,13 +83,15 @@ def _add_eval(commands: Any) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
-    parser.add_argument("--metric", metavar="NAMES", help="comma-separated evaluators; default: the task's own")
+    parser.add_argument(
+        "--metric", metavar="NAMES", help="evaluators or scores, as CIDEr,BLEU-4; default: the task's own"
+    )
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="results file in the official format")
     for name, text in _reference_files().items():
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{text}, with --predictions")
     parser.add_argument("--tokenizer", default="ptb", choices=("ptb", "stanford"), help="caption tokenizer")
     parser.add_argument("--allow-missing", action="store_true", help="score absent predictions as empty")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where the scores go as JSON")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the scores go as JSON, the rest beside them")
     parser.add_argument(
         "--decode-agreement", action="store_true",
         help="answer by scoring labels and by generating, and report the share of equal answers",

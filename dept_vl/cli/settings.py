@@ -91,7 +91,7 @@ def add_command(
 
 def _read_path(text: str) -> Path:
     """Reads a path of the command line: what every flag with ``type=Path`` does."""
-    from dept_vl.marks import expand_home
+    from dept_vl.strict import expand_home
 
     try:
         return Path(expand_home(text))

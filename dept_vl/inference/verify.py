@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError, DataError, MismatchError
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.inference.result_files import PLACES, read_scores
 from dept_vl.inference.results import FORMAT_VERSION, EvaluationResult
 from dept_vl.inference.score_file import evaluate_file
+from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.runs.folder import describe_run
 from dept_vl.settings.load import config_from_tree, overlay_config
 from dept_vl.settings.schema import TrainConfig
@@ -87,9 +89,9 @@ def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]
         MismatchError: Scores, predictions, data or adapter differ; every difference is named.
         ConfigError, DataError, CheckpointError: It cannot be evaluated.
     """
-    content, run_dir = record.content, Path(record.content["run"])
-    if not run_dir.is_dir():
-        run_dir = record.path.parent  # a run folder that was moved brings its results along
+    content, run_dir = record.content, _find_run(record)
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: the data of {record.path} are not there; say where they lie now with --data-dir")
     with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
         result = evaluate_run(
             config, data_dir, run_dir, split=content["split"], metrics=content["evaluators"],
@@ -97,6 +99,17 @@ def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]
             folder=Path(folder),
         )  # fmt: skip
         return _compare(record, result)
+
+
+def _find_run(record: Record) -> Path:
+    """Returns the folder of the run: where it was or, as a run that was moved brings its results along, beside these.
+
+    Another run may lie where it was by now; the hash of the adapter tells.
+    """
+    folders = (Path(record.content["run"]), record.path.parent)
+    there = [folder for folder in folders if (folder / WEIGHTS_FILE).is_file()]
+    same = [f for f in there if hash_file(f / WEIGHTS_FILE) == record.content["sha256"].get("adapter")]
+    return next(iter((*same, *there, *folders)))
 
 
 def verify_file(record: Record, moved: Mapping[str, Path] | None = None) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.marks import LocalPath
 from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.encoders import DefaultImageEncoder, ImageEncoderConfig
-from dept_vl.strict import STRICT
+from dept_vl.strict import STRICT, LocalPath
 
 BACKBONE = LocalPath(or_name=True, words=(DEMO,))
 """What names a backbone: a folder, a hub id or the packaged one."""

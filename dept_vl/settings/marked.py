@@ -1,4 +1,4 @@
-"""The settings that are marked at their fields (`dept_vl.marks`): paths, and what a resumed run may change."""
+"""The settings that are marked at their fields (`dept_vl.strict`): paths, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-from dept_vl.marks import LocalPath, MayDiffer
 from dept_vl.settings.choices import Tree
 from dept_vl.settings.help import fields_of
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.strict import LocalPath, MayDiffer
 
 M = TypeVar("M")
 

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.marks import LocalPath, MayDiffer
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
-from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer
 from dept_vl.tasks.base import AnswerForm
 from dept_vl.tuners import DeptConfig, TunerConfig
 

@@ -54,8 +54,7 @@ def text_task(
     """Declares a text task with the protocols ``fixed`` (the default) and ``paper``.
 
     Args:
-        name: Task name.
-        source: The data set.
+        name, source: Of the task; the data set.
         columns: Raw columns that are read.
         template: Row to source text.
         golds: Raw row to targets and references.
@@ -73,10 +72,8 @@ def text_task(
         few_shot_class: A target's class among them.
     """
     shared = Protocol(template, golds, splits, sizes, labels)
-    variants = {
-        "fixed": replace(shared, **(fixed or {})),
-        "paper": replace(shared, answer_form="released", **(paper or {})),
-    }
+    own = {"fixed": fixed or {}, "paper": {"answer_form": "released", **(paper or {})}}
+    variants = {protocol: replace(shared, **fields) for protocol, fields in own.items()}
     return Task(
         name=name,
         template=variants["fixed"].template,

@@ -47,6 +47,16 @@ def test_finished_seeds_are_not_trained_again(config, tiny_data):
     assert written_at(config.run_dir / "seed-1")
 
 
+def test_scores_of_other_settings_are_not_taken_for_a_seeds_own(config, tiny_data):
+    own = train_seeds(config, tiny_data, [0]).test
+    path = config.run_dir / "seed-0" / "results-test.json"
+    others = {**json.loads(path.read_text()), "settings_sha256": "0" * 64, "metrics": {"vqa_accuracy": -1.0}}
+    path.write_text(json.dumps(others))
+    assert train_seeds(config, tiny_data, [0], resume=True).test == own
+    (moved,) = path.parent.glob("results-test-*.json")
+    assert json.loads(moved.read_text()) == others
+
+
 def test_a_folder_of_seeds_is_not_taken_without_being_asked_to(config, tiny_data):
     train_seeds(config, tiny_data, [0])
     with pytest.raises(ConfigError, match="is not empty; add --resume to go on with the seeds"):

@@ -176,7 +176,7 @@ def test_answers_hold_question_image_references_and_score(folder, run_dir):
     assert mean == pytest.approx(result.metrics["vqa_accuracy"])
 
 
-def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path):
+def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path, caplog):
     raw = write_raw(tmp_path / "raw")
     predictions = tmp_path / "p.json"
     predictions.write_text(json.dumps([{"question_id": q, "answer": "yes"} for q in (1000, 1001, 5000, 5001)]))
@@ -192,5 +192,6 @@ def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path):
     assert answers[0]["references"] == [answer["answer"] for answer in people[0]["answers"]]
     assert set(answers[0]) == {"question_id", "answer", "references", "scores"}
     assert not (tmp_path / "out" / "scores-predictions.json").exists()
+    assert "all 4 predictions are 'yes'; a correlation is undefined then and counts as 0" in caplog.text
     with pytest.raises(ConfigError, match=r"--output: .*p\.json is the file of --predictions"):
         evaluate_file("vqa", predictions, references, output=predictions)

@@ -73,8 +73,10 @@ def test_it_is_made_again_after_data_and_run_have_moved(tmp_path, t5_folder, tin
     assert run("eval", "--checkpoint", tmp_path / "run") == 0
     (tmp_path / "run").rename(tmp_path / "run-moved")
     (tmp_path / "data").rename(tmp_path / "data-moved")
-    words = ["--verify", tmp_path / "run-moved" / "results-test.json", "--data-dir", tmp_path / "data-moved"]
-    assert run("eval", *words) == 0
+    words = ["--verify", tmp_path / "run-moved" / "results-test.json"]
+    assert run("eval", *words) == 2
+    assert "are not there; say where they lie now with --data-dir" in capsys.readouterr().err
+    assert run("eval", *words, "--data-dir", tmp_path / "data-moved") == 0
     assert "verified: " in capsys.readouterr().out
 
 
@@ -104,6 +106,15 @@ def test_results_of_a_later_format_are_refused(copy, capsys):
     edit(copy / "results-test.json", lambda content: content.update(format_version=3))
     assert run("eval", "--verify", copy / "results-test.json") == 2
     assert "results of format 3, this version reads 1 and 2" in capsys.readouterr().err
+
+
+def test_another_run_that_lies_where_it_was_is_not_taken_for_it(scored, copy, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("adapter_model.safetensors", "config.yaml"):
+        (other / name).write_text("another run")
+    edit(copy / "results-test.json", lambda content: content.update(run=str(other)))
+    assert run("eval", "--verify", copy / "results-test.json") == 0
 
 
 def test_an_altered_score_is_named(copy, capsys):

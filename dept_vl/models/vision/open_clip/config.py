@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.marks import LocalPath
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.models.vision.open_clip.files import (
     described_tower,
@@ -18,7 +17,7 @@ from dept_vl.models.vision.open_clip.files import (
     refuse_weight_file,
 )
 from dept_vl.models.vision.settings import ImageEncoderSettings
-from dept_vl.strict import STRICT
+from dept_vl.strict import STRICT, LocalPath
 
 HUB = "hf-hub:"
 """What the name of a model on the hub begins with."""

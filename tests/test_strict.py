@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dept_vl.marks import LocalPath, expand_home
+from dept_vl.strict import LocalPath, expand_home
 
 BACKBONE = LocalPath(or_name=True, words=("demo",))
 
