@@ -81,10 +81,9 @@ def evaluate_file(
     warn_of(found)
     names = names if metrics is not None else evaluator_names([*names, *fitting(found)])
     inputs = EvaluationInput(texts, aligned, tokenizer)
-    scores = score(names, inputs)
     warn_if_constant(texts)
     files = {name: path for name, path in files_beside(output).items() if name != "predictions"} if output else {}
-    result = EvaluationResult(task.name, scores, len(aligned), files, time.perf_counter() - started)
+    result = EvaluationResult(task.name, score(names, inputs), len(aligned), files, time.perf_counter() - started)
     if output:
         by_id = dict(zip(known, texts, strict=True))
         write_answers(files, task.result_keys, by_id, aligned, score_each(names, inputs), [{} for _ in aligned])

@@ -31,6 +31,10 @@ def three_way(column: str = "label") -> tuple[Golds, tuple[str, ...]]:
     return class_label(column, {label: label for label in "012"}), ("0", "1", "2")
 
 
+def _protocols(shared: Protocol, fixed: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Protocol]:
+    return {"fixed": replace(shared, **fixed), "paper": replace(shared, answer_form="released", **paper)}
+
+
 def text_task(
     name: str,
     *,
@@ -54,7 +58,8 @@ def text_task(
     """Declares a text task with the protocols ``fixed`` (the default) and ``paper``.
 
     Args:
-        name, source: Of the task; the data set.
+        name: Task name.
+        source: The data set.
         columns: Raw columns that are read.
         template: Row to source text.
         golds: Raw row to targets and references.
@@ -66,14 +71,12 @@ def text_task(
         max_source_length: Text tokens kept (Table 10; MultiRC and question answering: the released checkpoints).
         follows: Where splits and metric come from.
         paper: Fields of `Protocol` in which ``paper`` differs.
-        fixed: Fields of `Protocol` in which ``fixed`` differs.
+        fixed: As `paper`, for ``fixed``.
         answer_cue: See `Task`.
         few_shot_classes: Classes of few-shot sampling, where they are not the labels.
         few_shot_class: A target's class among them.
     """
-    shared = Protocol(template, golds, splits, sizes, labels)
-    own = {"fixed": fixed or {}, "paper": {"answer_form": "released", **(paper or {})}}
-    variants = {protocol: replace(shared, **fields) for protocol, fields in own.items()}
+    variants = _protocols(Protocol(template, golds, splits, sizes, labels), fixed or {}, paper or {})
     return Task(
         name=name,
         template=variants["fixed"].template,

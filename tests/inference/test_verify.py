@@ -75,7 +75,7 @@ def test_it_is_made_again_after_data_and_run_have_moved(tmp_path, t5_folder, tin
     (tmp_path / "data").rename(tmp_path / "data-moved")
     words = ["--verify", tmp_path / "run-moved" / "results-test.json"]
     assert run("eval", *words) == 2
-    assert "are not there; say where they lie now with --data-dir" in capsys.readouterr().err
+    assert "nothing is there; if it moved, give --data-dir PATH" in capsys.readouterr().err
     assert run("eval", *words, "--data-dir", tmp_path / "data-moved") == 0
     assert "verified: " in capsys.readouterr().out
 
