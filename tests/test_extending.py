@@ -119,12 +119,14 @@ def test_a_diff_changes_its_places_and_fails_where_the_file_has_moved_on():
         change(text, " import c\n+import d\n")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_succeeds(outcome, command):
     codes, printed = outcome
     assert codes.get(command) == 0, printed
 
 
+@pytest.mark.whole
 def test_scores_are_printed_as_the_page_declares_them(outcome):
     assert re.search(r"word_recall +\d+\.\d  x 100, as papers print it", outcome[1])
 

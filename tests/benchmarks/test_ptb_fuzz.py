@@ -12,6 +12,7 @@ from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java, and there is no `java` on the PATH")
 
 
+@pytest.mark.bench
 @needs_java
 def test_random_strings_of_every_kind_agree(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ptb_fuzz", "--number", "1500", "--show", "5", "--seed", "7"])

@@ -160,6 +160,7 @@ def complete_outputs(shared_data, name):
     return [row["prediction"] for row in rows], [Reference(row["captions"]) for row in rows]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "metrics"),
     [

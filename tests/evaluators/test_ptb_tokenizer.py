@@ -122,6 +122,7 @@ def test_real_captions_give_the_tokens_of_the_original(excerpt):
     assert tokenize_ptb(captions) == list(tokens)
 
 
+@pytest.mark.whole
 @needs_java
 def test_all_real_captions_give_the_tokens_of_the_original(shared_data):
     folder = shared_data / "coco_karpathy_test"

@@ -137,6 +137,7 @@ def complete_predictions(folder, split, rule):
         return [RULES[rule](annotation) for annotation in json.load(file)["annotations"]]
 
 
+@pytest.mark.whole
 def test_all_real_answers_get_the_recorded_official_scores(shared_data):
     folder = shared_data / "vqa_v2"
     recorded = json.loads((folder / "official_evaluator_scores.json").read_text())

@@ -302,7 +302,7 @@ def train_in_two_processes(config, data_dir, **environment):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("loss_mean", ["examples", "tokens"])
+@pytest.mark.parametrize("loss_mean", ["examples", pytest.param("tokens", marks=pytest.mark.distributed)])
 def test_two_processes_train_as_one(config, tiny_data, tmp_path, fresh_process, loss_mean):
     """The same global batches, so the same weights up to the order of float additions; every val row counted once.
 

@@ -75,6 +75,7 @@ REAL = {
 """Task -> folder of its complete real files, and the sizes of table 9."""
 
 
+@pytest.mark.whole
 def test_table_9_from_the_complete_real_files(shared_data, tmp_path):
     sizes = {}
     for task, (folder, _) in REAL.items():
@@ -127,6 +128,7 @@ def test_multirc_keeps_questions_whole_under_fixed_only(tmp_path):
     assert groups == [3, 4]
 
 
+@pytest.mark.whole
 def test_real_multirc_has_the_sizes_of_both_protocols(shared_data, tmp_path):
     sizes, groups = multirc_sizes(shared_data / "nlp" / "hf" / "super_glue_multirc", tmp_path)
     assert sizes == {"fixed": (2_410, 2_438), "paper": (2_424, 2_424)}
