@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dept_vl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dept_vl.tasks.declared import TaskDeclaration
 
 Row = Mapping[str, Any]
 """One row of a prepared split: column name -> value (``dept_vl.data.manifest`` has the columns)."""
@@ -34,7 +37,7 @@ the tokenizer's own chat template, the text as what the user says.
 PLAIN_CUE = " Label :"
 """What leads to an answer in form ``plain`` where a task says nothing else."""
 
-_VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
+VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ class Task:
         selected_by: Metric key that picks the best checkpoint; None: the primary one.
         answer_form: How a decoder-only backbone is led to an answer where the settings do not say.
         answer_cue: The last text before an answer in form ``plain``.
+        declaration: What a task is declared by that is a file; None for one of the package's own modules.
     """
 
     name: str
@@ -196,11 +200,12 @@ class Task:
     selected_by: str | None = None
     answer_form: AnswerForm = "plain"
     answer_cue: str = PLAIN_CUE
+    declaration: TaskDeclaration | None = None
 
     def __post_init__(self) -> None:
         """Checks the declaration, so that a bad one fails at import and not in a user's run."""
-        if not _VALID_NAME.match(self.name):
-            raise ValueError(f"task name {self.name!r} must match {_VALID_NAME.pattern}")
+        if not VALID_NAME.match(self.name):
+            raise ValueError(f"task name {self.name!r} must match {VALID_NAME.pattern}")
         if bool(self.reference_files) != (self.reference_reader is not None):
             raise ValueError(f"task {self.name!r}: reference_files and reference_reader come together")
 
