@@ -162,7 +162,7 @@ class Preparation:
                 no rows to train on or to choose by.
         """
         self.check_counts()
-        folder = task_folder(out, self.task.name, self.task.protocol)
+        folder = task_folder(out, self.task)
         root = None if image_root is None else str(image_root.resolve())
         splits = {}
         with hold(folder_lock(folder, f"prepared data {folder}")):
@@ -170,7 +170,7 @@ class Preparation:
             with atomic_folder(folder) as temporary:
                 for split, found in self.examples.items():
                     counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
-                    info = SplitInfo(self.task.name, split, root, self.task.protocol)
+                    info = SplitInfo.of(self.task, split, root)
                     rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
                     splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
                 self._check_rows(splits)
@@ -203,7 +203,7 @@ class Preparation:
     def _warn_of_scores(self, out: Path, splits: Iterable[str]) -> None:
         """Warns where the task's scores will say less of some written splits than they seem to."""
         for split in splits:
-            rows = read_references(out, self.task.name, split, self.task.protocol)
+            rows = read_references(out, self.task, split)
             try:
                 found = concerns(self.task.evaluators, [Reference(**row) for row in rows])
             except DataError as error:  # the data may still be answered; training and eval refuse

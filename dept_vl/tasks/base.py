@@ -26,6 +26,13 @@ ColumnKind = Literal["text", "text or empty", "label", "number", "integer", "tex
 ``{"text": [...], "answer_start": [...]}``; ``group``: MultiRC's ``{"paragraph", "question", "answer"}``.
 """
 
+TaskKind = Literal["question", "caption", "image-label", "text-label", "text"]
+"""What goes in and what comes out.
+
+``question``: an image and a question to an answer; ``caption``: an image to captions; ``image-label`` and
+``text-label``: one of a set of labels, whose likelihoods are compared; ``text``: text to text.
+"""
+
 AnswerForm = Literal["plain", "released", "chat"]
 """How a decoder-only backbone is led from a source to its answer.
 
@@ -252,6 +259,11 @@ class Task:
     def ways(self) -> list[Task]:
         """Returns the task under each of its protocols; the task alone where there are none."""
         return [self.under(protocol) for protocol in self.protocols or (None,)]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is declared by a file for rows of somebody's own, not by official files."""
+        return self.declaration is not None and self.declaration.format is None
 
     @property
     def variant(self) -> Protocol:

@@ -11,21 +11,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tasks.base import PLAIN_CUE, VALID_NAME, Row, SplitSize, Task
-from dept_vl.tasks.splits import SPLITS
+from dept_vl.tasks.base import PLAIN_CUE, VALID_NAME, Row, SplitSize, Task, TaskKind
 
-TaskKind = Literal["question", "caption", "image-label", "text-label", "text"]
-"""What goes in and what comes out.
-
-``question``: an image and a question to an answer; ``caption``: an image to captions; ``image-label`` and
-``text-label``: one of a set of labels, whose likelihoods are compared; ``text``: text to text.
-"""
+Split = Literal["train", "val", "test"]
 
 RESERVED_COLUMNS = (
     "example_id", "id", "image_id", "image", "targets", "target_weights", "references", "answer_type", "question_type",
@@ -47,6 +41,11 @@ _METRICS: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 """Kind -> the evaluators of a task that names none, and the score that counts."""
 
+_SPLIT_NAMES: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
 _TEMPLATES = {"caption": "caption:", "image-label": "class:"}
 _TARGET_TOKENS = {"question": 16, "caption": 40, "image-label": 16, "text-label": 16, "text": 64}
 
@@ -86,15 +85,9 @@ class SplitDeclaration:
 
     column: Annotated[str | None, Field(description="column that says each row's split; null: none does")] = None
     names: Annotated[
-        dict[Literal["train", "val", "test"], _Names],
+        dict[Split, _Names],
         Field(description="what our splits are called in the column or the files"),
-    ] = Field(
-        default_factory=lambda: {
-            "train": ("train", "training"),
-            "val": ("val", "valid", "validation", "dev"),
-            "test": ("test",),
-        }
-    )
+    ] = Field(default_factory=lambda: dict(_SPLIT_NAMES))
     val: Annotated[float, Field(gt=0, lt=1, description="share drawn to validate")] = 0.1
     test: Annotated[float, Field(ge=0, lt=1, description="share drawn to test, where no splits are given")] = 0.1
     by: Annotated[
@@ -164,11 +157,11 @@ class TaskDeclaration:
         str | None, Field(description="official files: which of the known forms they have; null: rows of one's own")
     ] = None
     files: Annotated[
-        dict[Literal["train", "val", "test"], _Names],
+        dict[Split, _Names],
         Field(description="official files: each split's, by name"),
     ] = Field(default_factory=dict)
     sizes: Annotated[
-        dict[Literal["train", "val", "test"], tuple[int, int | None]],
+        dict[Split, tuple[int, int | None]],
         Field(description="rows, and images, of each split where it is complete"),
     ] = Field(default_factory=dict)
 
@@ -272,7 +265,9 @@ def check_known_columns(declaration: TaskDeclaration, known: Iterable[str]) -> l
 def make_task(declaration: TaskDeclaration) -> Task:
     """Returns the task that a declaration stands for."""
     metrics, primary = _METRICS[declaration.kind]
-    sizes = {split: SplitSize(*declaration.sizes[split]) for split in SPLITS if split in declaration.sizes}
+    sizes: dict[str, SplitSize] = {
+        split: SplitSize(*declaration.sizes[split]) for split in get_args(Split) if split in declaration.sizes
+    }
     return Task(
         name=declaration.name,
         template=partial(fill_template, declaration.text),
