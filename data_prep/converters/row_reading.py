@@ -172,8 +172,8 @@ class _RowReader:
         split = split_of(record.get(column), names)
         if split is None:
             raise DataError(
-                f"{place}: split {record.get(column)!r} in column {column!r} is none of those known ({known_names(names)})"
-                "; split.names says what yours are called"
+                f"{place}: split {record.get(column)!r} in column {column!r} is none of those known "
+                f"({known_names(names)}); split.names says what yours are called"
             )
         return split
 
@@ -197,8 +197,8 @@ class _RowReader:
             for answer in answers:
                 if len(answer) > MAX_WORDS and (words := len(answer.split())) > MAX_WORDS:
                     raise DataError(
-                        f"{place}: an answer of {words:,} words, {answer[:40]!r}...; at most {MAX_WORDS:,} are taken: is "
-                        "another column meant, or a quote not closed?"
+                        f"{place}: an answer of {words:,} words, {answer[:40]!r}...; at most {MAX_WORDS:,} are taken: "
+                        "is another column meant, or a quote not closed?"
                     )
         if declared.labels is None:
             return answers

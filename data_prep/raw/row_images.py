@@ -24,9 +24,6 @@ from dept_vl.errors import DataError
 from dept_vl.system.atomic import write_bytes
 from dept_vl.system.progress import Meter
 
-FOLDER = "images"
-"""Of a prepared task: the pictures that came in the rows."""
-
 MAX_BYTES = 256 << 20
 """Largest picture taken out of a row; that of 50 million pixels, which is the most that is decoded, is smaller."""
 
@@ -97,6 +94,10 @@ class ImageColumn:
     def is_held(self) -> bool:
         """Whether the pictures lie in the rows, and are to be written out."""
         return bool(self._held)
+
+    def names(self) -> list[str]:
+        """Returns what the rows call every image, by its number."""
+        return list(self._index)
 
     def resolve(self, *, is_checked: bool = True, may_miss: bool = False) -> list[RowImage | None]:
         """Returns every image, by its number.

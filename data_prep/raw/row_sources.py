@@ -30,7 +30,7 @@ from dept_vl.tasks.splits import SPLITS
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SplitNames = Mapping[str, Sequence[str]]
+SplitNames = Mapping[Any, Sequence[str]]
 """Our split -> what it is called in the rows."""
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?$")
