@@ -81,7 +81,7 @@ def _text(task: NewTask, rows: str) -> str:
     """Returns the YAML file of a task."""
     lines = [
         f"# A task, guessed by `dept-vl new-task` from {json.dumps(rows)[1:-1]}.",
-        "# Look it through: docs/data.md, \"Your own rows\", has every field.",
+        '# Look it through: docs/data.md, "Your own rows", has every field.',
     ]
     for name, (value, comment) in task.fields.items():
         lines += [f"# {comment}", *_yaml(name, value)]
