@@ -85,6 +85,11 @@ def require_texts(references: Sequence[Reference]) -> None:
     Raises:
         DataError: There is one.
     """
+    if len(references) > 1 and not any(reference.references for reference in references):
+        raise DataError(
+            f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict` answers such "
+            "a split"
+        )
     for index, reference in enumerate(references):
         if not reference.references:
             where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
