@@ -93,6 +93,7 @@ AS_NOBODY = """
 import os, sys, tempfile
 from pathlib import Path
 from dept_vl.data.manifest import open_split
+from dept_vl.tasks import get_task
 data, warm_up = map(Path, sys.argv[1:])
 open_split(warm_up, get_task("vqa"), "val")  # imports what there is to import
 if os.geteuid() == 0:  # root may write everywhere

@@ -51,7 +51,7 @@ def data(raw, tmp_path) -> Path:
 
 def cache(clip: OpenClipConfig, data: Path, task: str = "vqa", **options) -> FeatureStore:
     options = {"batch_size": 4, "num_workers": 0, "device": "cpu", "rows_per_shard": 5, **options}
-    return FeatureStore.open(cache_features(clip, data, task, **options))
+    return FeatureStore.open(cache_features(clip, data, get_task(task), **options))
 
 
 def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
@@ -201,7 +201,7 @@ def test_an_unprepared_task_is_named(clip, tmp_path):
 
 
 def test_images_are_collected_once_over_all_splits(data, raw):
-    assert collect_images(data, "vqa") == {i: raw / official_path(i, SPLIT_OF[i]) for i in sorted(SPLIT_OF)}
+    assert collect_images(data, get_task("vqa")) == {i: raw / official_path(i, SPLIT_OF[i]) for i in sorted(SPLIT_OF)}
 
 
 def test_progress_is_shown(clip, data, caplog, monkeypatch):
@@ -253,6 +253,7 @@ from data_prep.feature_writer import FeatureWriter
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system.processes import leave_launch
+from dept_vl.tasks import get_task
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write
 def slow(self, *args):

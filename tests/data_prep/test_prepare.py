@@ -65,7 +65,7 @@ def test_another_task_on_the_same_raw_files_needs_a_declaration_only(monkeypatch
 )
 def test_an_option_that_the_converter_does_not_take_is_refused_by_its_flag(name, option, message):
     with pytest.raises(ConfigError, match=message):
-        prepare(name, None, Path("out"), **option)
+        prepare(get_task(name), None, Path("out"), **option)
 
 
 def test_an_option_left_out_is_given_as_none(tmp_path):

@@ -153,11 +153,11 @@ def test_shipped_config_loads_and_comes_back_equal(path):
 @pytest.mark.parametrize("task", ["vqa", "coco"])
 @pytest.mark.parametrize("tuner", [*TUNERS, "dept+lora"])
 def test_the_demo_has_settings_for_every_method(task, tuner):
-    config = config_from_tree(demo_settings(task, tuner))
+    config = config_from_tree(demo_settings(get_task(task), tuner))
     assert (config.task, config.tuner.label, config.data.dir) == (task, tuner, "demo")
     assert config.tuner.budget(192, 32).is_exact if tuner == "dept" else True
     if tuner == "dept+lora":
-        assert config.tuner.parts["dept"] == config_from_tree(demo_settings(task, "dept")).tuner
+        assert config.tuner.parts["dept"] == config_from_tree(demo_settings(get_task(task), "dept")).tuner
 
 
 def test_a_task_without_a_demo_is_refused():

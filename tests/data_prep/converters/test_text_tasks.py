@@ -54,7 +54,7 @@ def test_splits_of_complete_files_are_the_released_codes_and_have_table_9s_sizes
     raw = tmp_path / "raw"
     for split, count in zip(("train", "validation"), counts, strict=True):
         write_rows(raw / f"{split}.jsonl", made_up_rows(task, count))
-    stats = prepare(task, raw, tmp_path / "out", protocol="paper")
+    stats = prepare(get_task(task), raw, tmp_path / "out", protocol="paper")
     assert not stats.is_subset
     assert tuple(stats.splits[split].rows for split in SPLITS) == table_9
     order, half = permuted(counts[1]), counts[1] // 2
@@ -88,7 +88,7 @@ def test_table_9_from_the_complete_real_files(shared_data, tmp_path):
                 renamed = [{"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": r["label"]} for r in rows]
                 write_rows(tmp_path / "rte" / f"{split}.jsonl", renamed)
             raw = tmp_path / "rte"
-        stats = prepare(task, raw, tmp_path / "out", protocol="paper")
+        stats = prepare(get_task(task), raw, tmp_path / "out", protocol="paper")
         assert not stats.is_subset, task
         sizes[task] = tuple(stats.splits[split].rows for split in SPLITS)
     assert sizes == {task: expected for task, (_, expected) in REAL.items()}
@@ -188,7 +188,7 @@ def test_record_rows_are_questions_or_answers(tmp_path):
 @pytest.mark.parametrize("task", ["squad", "superglue-multirc", "superglue-wsc", "newsqa"])
 def test_lists_and_objects_are_read_from_every_format(tmp_path, task, suffix):
     write_rows(tmp_path / "raw" / f"validation{suffix}", [dict(row) for row in example_rows(task)])
-    stats = prepare(task, tmp_path / "raw", tmp_path / "out", subset=True)
+    stats = prepare(get_task(task), tmp_path / "raw", tmp_path / "out", subset=True)
     assert stats.splits["test"].rows >= 1
 
 
@@ -217,7 +217,7 @@ def test_the_statistics_say_what_was_read(tmp_path):
 def fails(raw, tmp_path, message, task="cola", **options):
     """Checks the message, and that nothing was written."""
     with pytest.raises(DataError, match=message):
-        prepare(task, raw, tmp_path / "out", **{"subset": True, **options})
+        prepare(get_task(task), raw, tmp_path / "out", **{"subset": True, **options})
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
