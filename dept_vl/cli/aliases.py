@@ -10,6 +10,7 @@ ALIASES = {
     "projection-lr": "optim.projection_lr",
     "data-dir": "data.dir",
     "rows": "data.rows",
+    "images": "data.image_dir",
     "on-long": "data.on_long",
     "few-shot": "data.few_shot",
     "init-from": "init.from",

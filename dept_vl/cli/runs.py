@@ -229,7 +229,6 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--questions", type=Path, metavar="JSON", help="VQA: a file of official questions, answers or not"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the images of --questions")
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="what people answered to --questions")
     parser.add_argument("--question", metavar="TEXT", help="same as --column question=TEXT")
     parser.add_argument(
@@ -290,14 +289,15 @@ def _questions(options: argparse.Namespace) -> Questions | None:
     """Returns the official questions that flags name."""
     from dept_vl.inference.inputs import Questions
 
+    images = getattr(options, "set:data.image_dir")
     if options.questions is None:
-        given = [f"--{name}" for name in ("images", "annotations") if getattr(options, name)]
+        given = [flag for flag, value in {"--images": images, "--annotations": options.annotations}.items() if value]
         if given:
             raise ConfigError(f"{given[0]}: belongs to --questions, which is not given")
         return None
-    if options.images is None:
+    if images is None:
         raise ConfigError("--questions: needs --images DIR, the root of their images")
-    return Questions(options.questions, options.images, options.annotations)
+    return Questions(options.questions, Path(images), options.annotations)
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
