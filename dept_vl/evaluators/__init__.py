@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from dept_vl.errors import ConfigError
+from dept_vl.evaluators.answers import EXACT_MATCH, VQA_SOFT_ACCURACY
 from dept_vl.evaluators.base import (
     Concern,
     EvaluationInput,
@@ -22,9 +23,8 @@ from dept_vl.evaluators.base import (
 from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
 from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
-from dept_vl.evaluators.exact_match import EXACT_MATCH, VQA_SOFT_ACCURACY
-from dept_vl.evaluators.squad import SQUAD
-from dept_vl.evaluators.vqa_accuracy import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
+from dept_vl.evaluators.spans import SQUAD
+from dept_vl.evaluators.vqa import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import suggest
 
 logger = logging.getLogger(__name__)

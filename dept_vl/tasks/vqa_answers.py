@@ -112,7 +112,7 @@ def normalise_answer(answer: str) -> str:
 
     White space, punctuation, number words, articles and contractions are processed, in this order.
     Where all ten answers are the same string the official script compares without any of this: that
-    decision is the evaluator's (`dept_vl.evaluators.vqa_accuracy`), not this function's.
+    decision is the evaluator's (`dept_vl.evaluators.vqa`), not this function's.
     """
     return process_digits_and_articles(process_punctuation(clean_whitespace(answer)))
 
