@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 from dept_vl.errors import DataError
 
 T = TypeVar("T")
+Id = TypeVar("Id", bound=Hashable)
 
 TokenizerName = Literal["ptb", "stanford"]
 """How captions are tokenised: in Python, or by the original program, which needs Java. Both give the same tokens."""
@@ -25,7 +26,7 @@ class Reference:
             captions of an image.
         answer_type: VQA: "yes/no", "number" or "other".
         question_type: VQA: the first words of the question ("what is the"), as annotated.
-        example_id: The question id or image id, for messages.
+        example_id: The question id or image id, or another name of the example, for messages.
         annotators: VQA: who gave each answer, in the order of `references`. None where every answer
             comes from another person, which is so in the official files. The official script takes
             two answers for one where answer and annotator are equal.
@@ -35,7 +36,7 @@ class Reference:
     references: Sequence[str]
     answer_type: str | None = None
     question_type: str | None = None
-    example_id: int | None = None
+    example_id: Hashable | None = None
     annotators: Sequence[Hashable] | None = None
     group: str | None = None
 
@@ -175,11 +176,12 @@ def how_many_have(count: int, total: int, noun: str) -> str:
 
 
 def align(
-    predictions: Mapping[int, str],
-    references: Mapping[int, Reference],
+    predictions: Mapping[Id, str],
+    references: Mapping[Id, Reference],
     *,
     allow_missing: bool = False,
     noun: str = "example",
+    instead: str = "predict them, or give --allow-missing to score them as empty",
 ) -> tuple[list[str], list[Reference]]:
     """Puts predictions in the order of the references.
 
@@ -188,6 +190,7 @@ def align(
         references: Reference by the same id; its order is the order of the result.
         allow_missing: Score an id without a prediction as the empty string instead of refusing.
         noun: What an id names, for the messages: "question" or "image".
+        instead: What to do about missing predictions, for the message.
 
     Returns:
         Predictions and references, of the same length and order.
@@ -198,20 +201,23 @@ def align(
     """
     unknown = [example_id for example_id in predictions if example_id not in references]
     if unknown:
+        alike = {str(example_id) for example_id in references} & set(map(str, unknown))
+        todo = (
+            "ids are numbers on one side and texts on the other" if alike else "give the references of the same split"
+        )
         raise DataError(
             f"{len(unknown)} of {len(predictions)} predictions have {noun} ids that are not among the "
-            f"{len(references)} references: {_some(unknown)}; give the references of the same split"
+            f"{len(references)} references: {_some(unknown)}; {todo}"
         )
     missing = [example_id for example_id in references if example_id not in predictions]
     if missing and not allow_missing:
         raise DataError(
-            f"predictions missing for {len(missing)} of {len(references)} {noun}s: {_some(missing)}; "
-            "predict them, or give --allow-missing to score them as empty"
+            f"predictions missing for {len(missing)} of {len(references)} {noun}s: {_some(missing)}; {instead}"
         )
     return [predictions.get(example_id, "") for example_id in references], list(references.values())
 
 
-def _some(ids: Sequence[int]) -> str:
+def _some(ids: Sequence[Hashable]) -> str:
     """Returns the first few of `ids` as text."""
     more = ", ..." if len(ids) > _NAMED_IDS else ""
     return ", ".join(map(str, ids[:_NAMED_IDS])) + more
