@@ -33,7 +33,7 @@ from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELA
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
 from dept_vl.evaluators.inputs import Predictions, References, read_texts
 from dept_vl.evaluators.spans import SQUAD
-from dept_vl.evaluators.vqa import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
+from dept_vl.evaluators.vqa import VIZWIZ_ACCURACY, VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import suggest
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 EVALUATORS: dict[str, Evaluator] = {
     "vqa-accuracy": VQA_ACCURACY,
     "vqa-accuracy-legacy-vlt5": VQA_ACCURACY_LEGACY_VLT5,
+    "vizwiz-accuracy": VIZWIZ_ACCURACY,
     "vqa-soft-accuracy": VQA_SOFT_ACCURACY,
     "exact-match": EXACT_MATCH,
     "cider": CIDER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
@@ -24,8 +25,8 @@ class Reference:
     Attributes:
         references: The raw texts: the ten answers of a VQA question in the official order, or all
             captions of an image.
-        answer_type: VQA: "yes/no", "number" or "other".
-        question_type: VQA: the first words of the question ("what is the"), as annotated.
+        answer_type: What scores are broken down by first. VQA: "yes/no", "number" or "other"; nocaps: the domain.
+        question_type: And second. VQA: the first words of the question ("what is the"), as annotated.
         example_id: The question id or image id, or another name of the example, for messages.
         annotators: VQA: who gave each answer, in the order of `references`. None where every answer
             comes from another person, which is so in the official files. The official script takes
@@ -166,6 +167,36 @@ def add_up(values: Iterable[float]) -> float:
     for value in values:
         total += value
     return total
+
+
+def mean(values: Sequence[float]) -> float:
+    """Returns the mean of some values, added as the built-in ``sum`` adds."""
+    return sum(values) / len(values)
+
+
+def by_type(
+    key: str, values: Sequence[float], references: Sequence[Reference], average: Callable[[Sequence[float]], float]
+) -> dict[str, float]:
+    """Returns means of the examples of each type, where references have types.
+
+    Args:
+        key: Name of the score: the names are ``key/<answer type>`` and ``key/question_type/<question type>``, each kind
+            in alphabetical order.
+        values: What each example scored.
+        references: With the types, in the same order.
+        average: What the score makes of several values.
+    """
+    by_answer_type: dict[str, list[float]] = defaultdict(list)
+    by_question_type: dict[str, list[float]] = defaultdict(list)
+    for value, reference in zip(values, references, strict=True):
+        if reference.answer_type is not None:
+            by_answer_type[reference.answer_type].append(value)
+        if reference.question_type is not None:
+            by_question_type[reference.question_type].append(value)
+    return {
+        **{f"{key}/{name}": average(group) for name, group in sorted(by_answer_type.items())},
+        **{f"{key}/question_type/{name}": average(group) for name, group in sorted(by_question_type.items())},
+    }
 
 
 def how_many_have(count: int, total: int, noun: str) -> str:
