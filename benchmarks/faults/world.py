@@ -262,7 +262,7 @@ class World:
     def cache(self, data: Path, num_workers: int = 0) -> None:
         """Builds the feature store in five shards."""
         encoder = load_config(self.config).model.image_encoder
-        cache_features(encoder, data, "vqa", batch_size=2, num_workers=num_workers, rows_per_shard=4)
+        cache_features(encoder, data, get_task("vqa"), batch_size=2, num_workers=num_workers, rows_per_shard=4)
 
     def launch(self, processes: int) -> list[dict[str, str]]:
         """Returns the environment of each process of a launch."""

@@ -189,7 +189,7 @@ def _measure_building(settings: BenchSettings) -> Result:
         seconds = []
         for _ in range(2):
             started = time.perf_counter()
-            cache_features(clip, data_dir, "vqa", batch_size=16, num_workers=1, device="cpu")
+            cache_features(clip, data_dir, get_task("vqa"), batch_size=16, num_workers=1, device="cpu")
             seconds.append(time.perf_counter() - started)
         return {"rate": images / (seconds[0] - seconds[1]), "start_s": seconds[1]}
 

@@ -33,7 +33,7 @@ def measure_vision(settings: BenchSettings) -> list[Result]:
     clip = write_clip(settings.work_dir / "clip", tower)
     data_dir = settings.work_dir / "data"
     write_visual_work(data_dir, num_images=settings.batch_size, rows=settings.steps * settings.batch_size)
-    cache_features(clip, data_dir, "vqa", num_workers=0, device="cpu")
+    cache_features(clip, data_dir, get_task("vqa"), num_workers=0, device="cpu")
     session = Session()
     configs = {
         name: _config(settings, backbone, clip, data_dir, source)

@@ -62,15 +62,13 @@ def _value(tree: Mapping[str, Any], key: str) -> str | None:
 
 def _is_needed(config: TrainConfig, key: str) -> bool:
     """Returns whether a run is used with a path: not with its own, nor with what its features are not made from."""
-    from dept_vl.tasks import get_task
-
     if key in ("output_dir", "init.from"):
         return False
     if key == "data.image_dir":
         return config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
-    return get_task(config.task).uses_images or not key.startswith("model.image_encoder.")
+    return config.resolve_task().uses_images or not key.startswith("model.image_encoder.")
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

@@ -127,7 +127,7 @@ def _is_own(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) ->
     if own.data.dir == config.data.dir or own.is_demo_data:
         return own.data.dir == config.data.dir
     try:
-        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.task, split, own.data.protocol)
+        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.resolve_task(), split)
     except DataError:
         return True
 

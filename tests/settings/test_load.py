@@ -11,6 +11,7 @@ from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, describe_settings, dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.tuners import Method
 
 _SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -161,7 +162,7 @@ def test_the_demo_has_settings_for_every_method(task, tuner):
 
 def test_a_task_without_a_demo_is_refused():
     with pytest.raises(ConfigError, match=r"no embedded demo of task 'cola' \(there are: coco, vqa\)"):
-        demo_settings("cola", "dept")
+        demo_settings(get_task("cola"), "dept")
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)

@@ -13,6 +13,7 @@ from dept_vl.models.adapter.files import CARD_FILE
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree
+from dept_vl.tasks import get_task
 from dept_vl.tuners import PromptTuningConfig
 
 SCORES = {"vqa_accuracy": 59.84, "vqa_accuracy/other": 40.0}
@@ -53,7 +54,7 @@ def test_its_code_loads_the_adapter_whatever_the_settings(t5_folder, tmp_path, s
 
 
 def test_the_demo_s_code_runs_as_it_stands(tmp_path):
-    config = config_from_tree(demo_settings("vqa", "dept"))
+    config = config_from_tree(demo_settings(get_task("vqa"), "dept"))
     built, _ = build_model(config.model, config.tuner, max_source_length=32, feature_dim=192, seed=0)
     built.save_pretrained(tmp_path, task="vqa")
     model = run_snippet((tmp_path / CARD_FILE).read_text(), folder=tmp_path)
