@@ -87,6 +87,11 @@ def require_texts(references: Sequence[Reference]) -> None:
     Raises:
         DataError: There is one.
     """
+    if references and not any(reference.references for reference in references):
+        raise DataError(
+            f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict` answers such "
+            "a split"
+        )
     for index, reference in enumerate(references):
         if not reference.references:
             where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
