@@ -67,8 +67,9 @@ class OwnRows:
 
     @property
     def present(self) -> list[str]:
-        """The splits that have rows, and those that training needs."""
-        there = {SPLITS[number] for number in np.unique(self.splits)} | {"train", "val"}
+        """The splits that have rows, and those that training needs, where there is anything to train on."""
+        there = {SPLITS[number] for number in np.unique(self.splits)}
+        there |= set() if self.declaration.files and "train" not in self.declaration.files else {"train", "val"}
         return [split for split in SPLITS if split in there]
 
     def schema(self) -> pa.Schema:

@@ -88,7 +88,7 @@ def test_labels_say_how_many_predictions_are_none():
         (["cat"], [None], "reference number 0: expected a text or a list of texts, got NoneType None"),
         (["cat"], [["cat", 2]], "reference number 0: expected a text, got int 2"),
         (["cat"], [{"text": ["cat"]}], "reference number 0: expected a text or a list of texts, got dict"),
-        (["cat"], [[]], "example id 0 has no reference text"),
+        (["cat", "cow"], [[], "cow"], "example id 0 has no reference text"),
         ({"a": "cat"}, ["cat"], "predictions are by id and references are not"),
         (["cat"], {"a": "cat"}, "references are by id and predictions are not"),
         (
