@@ -14,7 +14,7 @@ import pyarrow as pa
 from data_prep.raw.json_files import RawFile
 from dept_vl import __version__
 from dept_vl.data.feature_format import hash_file
-from dept_vl.data.manifest import STATS, SplitInfo, read_references, task_folder, write_split
+from dept_vl.data.manifest import OWN_ID, STATS, SplitInfo, read_references, task_folder, write_split
 from dept_vl.errors import DataError
 from dept_vl.evaluators import Reference, concerns, warn_of
 from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
@@ -230,7 +230,7 @@ class _WordCounter:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._lengths: dict[str, Counter[int]] = {
-            name: Counter() for name in columns if name not in ("image", "target_weights", "group", "id")
+            name: Counter() for name in columns if name not in ("image", "target_weights", "group", OWN_ID)
         }
 
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:

@@ -47,7 +47,7 @@ def test_train_evaluate_and_score_the_written_predictions(demo, tmp_path, capsys
     assert losses(run_dir) == pytest.approx(LOSSES[task], abs=0.01)
     run("eval", "--task", task, "--checkpoint", run_dir)
     results = json.loads((run_dir / "results-test.json").read_text())
-    test = open_split(data, task, "test")
+    test = open_split(data, get_task(task), "test")
     assert results["num_scored"] == len(test)
     predictions = json.loads((run_dir / "predictions-test.json").read_text())
     key = {"vqa": "question_id", "coco": "image_id"}[task]
@@ -161,13 +161,13 @@ def test_photographs_go_through_every_command(official, photographs, tmp_path, c
     run("cache-features", "--task", task, "--config", "demo", "--data-dir", data, "--workers", "0")
     run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
     run("eval", "--checkpoint", run_dir)
-    test = open_split(data, task, "test")
+    test = open_split(data, get_task(task), "test")
     predictions = json.loads((run_dir / "predictions-test.json").read_text())
     key = {"vqa": "question_id", "coco": "image_id"}[task]
     assert [p[key] for p in predictions] == test["example_id"][:]
     files = photographs.files()
     for split in ("train", "val", "test"):
-        assert all(row["image"] in files[row["image_id"]] for row in open_split(data, task, split))
+        assert all(row["image"] in files[row["image_id"]] for row in open_split(data, get_task(task), split))
     asked = ["--question", "What is this?"] if task == "vqa" else []
     capsys.readouterr()
     run("predict", "--checkpoint", run_dir, "--image", photos / test[0]["image"], *asked)

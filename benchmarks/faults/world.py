@@ -30,6 +30,7 @@ from dept_vl.experiments import sweep as _sweep  # noqa: F401  # imported once, 
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.reports.text import describe_training as _describe  # noqa: F401
 from dept_vl.settings.load import load_config
+from dept_vl.tasks import get_task
 from dept_vl.training.checkpoints import Progress, list_states
 
 Work = Sequence[str] | Callable[[], object]

@@ -18,6 +18,7 @@ from data_prep.cache_features import cache_features
 from data_prep.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
+from dept_vl.tasks import get_task
 
 STORE = "dept-vl feature store"
 HDF5 = "one HDF5 file an image"

@@ -19,6 +19,7 @@ from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 
 CACHED = "cached features"

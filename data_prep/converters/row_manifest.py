@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from data_prep.converters.row_splits import Groups, assign_splits, refuse_shared
 from data_prep.converters.row_targets import weighted_targets
 from data_prep.raw.row_images import ImageColumn, RowImage
-from dept_vl.data.manifest import ROWS_PER_BATCH, manifest_schema
+from dept_vl.data.manifest import OWN_ID, ROWS_PER_BATCH, manifest_schema
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, SplitSize
 from dept_vl.tasks.declared import TaskDeclaration
@@ -67,14 +67,12 @@ class OwnRows:
 
     @property
     def present(self) -> list[str]:
-        """The splits that have rows, and those that training needs, where there is anything to train on."""
-        there = {SPLITS[number] for number in np.unique(self.splits)}
-        there |= set() if self.declaration.files and "train" not in self.declaration.files else {"train", "val"}
-        return [split for split in SPLITS if split in there]
+        """The splits that have rows."""
+        return [SPLITS[number] for number in np.unique(self.splits)]
 
     def schema(self) -> pa.Schema:
         """Returns the columns of the prepared rows."""
-        own_ids = ["id"] if self.declaration.id is not None and not self.has_number_ids else []
+        own_ids = [OWN_ID] if self.declaration.id is not None and not self.has_number_ids else []
         columns = [*self.declaration.columns, *self.declaration.details, *own_ids]
         return manifest_schema(images=self.declaration.uses_images, text_columns=columns)
 
@@ -144,7 +142,7 @@ class OwnRows:
             common |= {"image_id": image.image_id, "image": image.path}
         if self.has_number_ids:
             return {**common, "example_id": int(row["id"])}
-        return {**common, "example_id": row["number"], **({"id": row["id"]} if self.declaration.id else {})}
+        return {**common, "example_id": row["number"], **({OWN_ID: row["id"]} if self.declaration.id else {})}
 
     def _image(self, row: Row) -> RowImage:
         image = self.images[row["image"]]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data_prep.raw.json_files import Record
 from data_prep.raw.row_images import ImageColumn
-from data_prep.raw.row_sources import RowPart, RowSource, known_names, split_of
+from data_prep.raw.row_sources import RowPart, RowSource, class_name, known_names, split_of
 from data_prep.raw.row_values import read_text, read_texts
 from dept_vl.data.manifest import ROWS_PER_BATCH
 from dept_vl.errors import DataError
@@ -238,12 +238,11 @@ class _RowReader:
 
 def _named_classes(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
     """Returns a row with the names of its classes in place of their numbers."""
-    known = {
-        name: names[record[name]]
-        for name, names in classes.items()
-        if isinstance(record.get(name), int) and 0 <= record[name] < len(names)
-    }
-    return {**record, **known} if known else record
+    return (
+        {**record, **{name: class_name(record.get(name), names) for name, names in classes.items()}}
+        if classes
+        else record
+    )
 
 
 def _is_empty(value: Any) -> bool:

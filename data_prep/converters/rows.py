@@ -124,10 +124,13 @@ def _build(
     images = column.resolve(is_checked=image_check, may_miss=skip_missing_images) if declaration.uses_images else []
     table = _without_missing(table, images, left_out)
     table, unanswered = _without_unanswered(table, left_out, declaration)
+    reasons = "; ".join(f"{count:,} {why}" for why, count in left_out.described().items()) or "there are none"
     if table.num_rows == 0:
-        reasons = "; ".join(f"{count:,} {why}" for why, count in left_out.described().items())
-        raise DataError(f"task {task.name!r}: no row is left to train on: {reasons or 'there are none'}")
+        raise DataError(f"task {task.name!r}: no row is left to train on: {reasons}")
     rows = OwnRows.sorted(declaration, table, images, column)
+    for split in ("train", "val"):
+        if split not in rows.present:
+            raise DataError(f"task {task.name!r}: {split} would have no rows: {reasons}")
     return Preparation(
         task=task,
         schema=rows.schema(),

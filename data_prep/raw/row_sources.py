@@ -136,6 +136,12 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
         return {}
 
 
+def class_name(value: Any, names: Sequence[str] | None) -> Any:
+    """Returns the name that a class's number stands for; other values as they are."""
+    is_class = names is not None and isinstance(value, int) and 0 <= value < len(names)
+    return names[value] if names is not None and is_class else value
+
+
 def _open_folder(folder: Path, names: SplitNames, tsv_quotes: bool) -> RowSource:
     if any((folder / name).is_file() for name in _SAVED):
         import datasets

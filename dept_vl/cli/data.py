@@ -26,13 +26,16 @@ def _add_prepare(commands: Any) -> None:
         commands,
         "prepare",
         _prepare,
-        "Turn official raw files, or a data set of the hub, into prepared splits.",
+        "Turn official raw files, a data set of the hub, or rows of your own into prepared splits.",
         has_settings=False,
     )
     parser.add_argument(
         "--task", required=True, metavar="NAME", help="see `dept-vl tasks`; or a YAML file that declares one"
     )
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder of the raw files; text tasks: default the hub")
+    parser.add_argument(
+        "--rows", metavar="ROWS", help="your own task: its rows, a file, a folder or a data set on the hub (user/name)"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="data folder; each task gets its own in it"
     )
@@ -41,9 +44,12 @@ def _add_prepare(commands: Any) -> None:
         "--subset", action="store_const", const=True, help="text tasks: take files that are not complete"
     )
     parser.add_argument(
-        "--tsv-quotes", action="store_const", const=True, help="text tasks: fields of TSV files are quoted, as in CSV"
+        "--tsv-quotes", action="store_const", const=True, help="fields of TSV files are quoted, as in CSV"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the images; default: --raw, or --rows' own")
+    parser.add_argument(
+        "--skip-missing-images", action="store_const", const=True, help="your own task: leave out rows without an image"
+    )
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
     parser.add_argument(
         "--no-image-check",

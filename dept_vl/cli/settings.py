@@ -237,9 +237,9 @@ def open_data_dir(config: TrainConfig) -> Path:
 
         return demo_data_dir(config.model.image_encoder)
     if config.data.rows is not None:
-        from data_prep.first_use.own_rows import own_data_dir
+        from data_prep.first_use.own_rows import rows_data_dir
 
-        return own_data_dir(config)
+        return rows_data_dir(config)
     if config.data.dir is None and task.protocols:
         from data_prep.first_use.hub import text_data_dir
 

@@ -218,6 +218,9 @@ def _read_rows(path: Path, parquet: pq.ParquetFile, columns: Sequence[str]) -> I
         raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
 
 
+OWN_ID = "id"
+"""Column of the ids of rows of one's own, where those are no whole numbers; rows are numbered then."""
+
 REFERENCE_COLUMNS = ("example_id", "references", "answer_type", "question_type", "group")
 """What evaluators need of a row, where a task has it."""
 

@@ -87,7 +87,7 @@ def require_texts(references: Sequence[Reference]) -> None:
     Raises:
         DataError: There is one.
     """
-    if references and not any(reference.references for reference in references):
+    if len(references) > 1 and not any(reference.references for reference in references):
         raise DataError(
             f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict` answers such "
             "a split"

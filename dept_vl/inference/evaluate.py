@@ -95,7 +95,7 @@ def evaluate_run(
     if process_state().is_main_process:
         warn_if_constant(predictions)
         dataset = parts.datasets[split]
-        by_id = dict(zip(dataset.example_ids(), predictions, strict=True))
+        by_id = dict(zip(dataset.result_ids(), predictions, strict=True))
         each = score_each(names, inputs)
         destination.clear()
         write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())

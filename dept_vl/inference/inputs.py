@@ -37,14 +37,14 @@ class PredictionInput:
         image: The image; None for a text task.
         columns: The columns that the task's template reads, such as ``question``, and what else a line held.
         place: Where it stands, for messages: ``in.jsonl, line 3``; "" where it is an image or the command line.
-        example_id: Its id in the official results format, where it has one.
+        example_id: Its id in the official results format, where it has one; a text for a task of one's own alone.
         references: What people answered, where that is known.
     """
 
     image: Path | None
     columns: dict[str, Any]
     place: str = ""
-    example_id: int | None = None
+    example_id: int | str | None = None
     references: tuple[str, ...] = ()
 
     def named(self, number: int) -> str:
@@ -269,7 +269,7 @@ def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
                 root / record["image"] if task.uses_images else None,
                 {name: value for name, value in record.items() if name != "image"},
                 place,
-                example_id if type(example_id) is int else None,
+                example_id if type(example_id) is int or (task.is_own and isinstance(example_id, str)) else None,
                 tuple(references),
             )
         )

@@ -39,7 +39,7 @@ class Prediction:
     columns: dict[str, Any]
     answers: dict[str, str]
     log_likelihoods: dict[str, float] | None = None
-    example_id: int | None = None
+    example_id: int | str | None = None
     references: tuple[str, ...] = ()
     confidence: float | None = None
 

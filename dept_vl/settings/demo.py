@@ -26,7 +26,8 @@ def demo_file(task: Task) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _CONFIGS.glob("*.yaml")))
         raise ConfigError(
-            f"no embedded demo of task {task.name!r} (there are: {known}); give --data-dir DATA, and settings with --config"
+            f"no embedded demo of task {task.name!r} (there are: {known}); give --data-dir DATA, and settings with "
+            "--config"
         )
     return path
 

@@ -160,7 +160,7 @@ def test_loss_weighting_by_score_changes_the_loss(config, tiny_data, tmp_path):
 @pytest.fixture
 def answers_data(tmp_path) -> Path:
     """SQuAD with made-up rows, prepared: 8 / 4 questions whose answers have one to three words."""
-    folder = task_folder(tmp_path / "data", "squad", "fixed")
+    folder = task_folder(tmp_path / "data", get_task("squad").under("fixed"))
     folder.mkdir(parents=True)
     schema = manifest_schema(images=False, text_columns=("question", "context"))
     for split, size in (("train", 8), ("val", 4)):
