@@ -105,8 +105,9 @@ def _add_eval(commands: Any) -> None:
 def _reference_files() -> dict[str, str]:
     """Returns every flag that names an official reference file, and which one, as the tasks declare them."""
     from dept_vl.tasks import TASKS
+    from dept_vl.tasks.base import PREPARED_SPLIT
 
-    declared = [item for task in TASKS.values() for item in task.reference_files.items()]
+    declared = [item for task in TASKS.values() for item in task.reference_files.items()] + [*PREPARED_SPLIT.items()]
     flags = {name for name, _ in declared}
     return {flag: " or ".join(dict.fromkeys(text for name, text in declared if name == flag)) for flag in sorted(flags)}
 
