@@ -64,14 +64,9 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
                 f"{part.name}: lacks columns that task {declaration.name!r} reads: {'; '.join(near)} "
                 f"(it has {listed}{more}); name its columns in the task's file"
             )
-        twice = [name for name in set(part.columns) - set(_unread(declaration, part)) if part.columns.count(name) > 1]
+        twice = [name for name in wanted_columns(declaration) if part.columns.count(name) > 1]
         if twice:
             raise DataError(f"{part.name}: column {twice[0]!r} is there twice; rename one")
-
-
-def _unread(declaration: TaskDeclaration, part: RowPart) -> list[str]:
-    """Returns the columns of a part that the declaration does not read."""
-    return [name for name in part.columns if name not in wanted_columns(declaration)]
 
 
 def wanted_columns(declaration: TaskDeclaration) -> list[str]:
