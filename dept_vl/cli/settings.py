@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
 """Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
 
-_OF_A_RUN = ("eval", "predict")
+_OF_A_RUN = ("eval", "predict", "push")
 """Commands that take the settings a run has recorded."""
 
 _METAVARS = {"integer": "N", "number": "X", "string": "NAME", "boolean": "{true,false}"}
@@ -152,13 +152,16 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     """Returns dotted overrides, those given through aliases among them, a task by its full name, ``~`` expanded.
 
     Raises:
-        ConfigError: One is given twice, is not read by the command, or names no task or home folder.
+        ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
+            takes a run's settings is given a file.
     """
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
     from dept_vl.tasks import get_task
 
+    if options.config and options.reading in _OF_A_RUN:
+        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
     given = {
         key: text if key in _NAMES or text == "" else _read_value(text)

@@ -146,11 +146,11 @@ def refuse_differences(folder: Path, earlier: Mapping[str, Any], now: Mapping[st
     Raises:
         ConfigError: They differ in more than what may differ; each difference is named.
     """
-    differences = _differences(earlier, now)
-    if not differences:
+    found = differences(earlier, now)
+    if not found:
         return
-    lines = [f"{key}: the run has {_shown(key, before)}, asked for {after!r}" for key, before, after in differences]
-    if any(key.endswith("loop.max_steps") for key, *_ in differences):
+    lines = [f"{key}: the run has {_shown(key, before)}, asked for {after!r}" for key, before, after in found]
+    if any(key.endswith("loop.max_steps") for key, *_ in found):
         lines.append(
             "(another number of steps gives every step another learning rate, so it is another run: start one from "
             f"this one's result with --init-from {folder} and another --output-dir)"
@@ -158,8 +158,8 @@ def refuse_differences(folder: Path, earlier: Mapping[str, Any], now: Mapping[st
     raise ConfigError(f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(lines))
 
 
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Returns key, value then and value now of what two runs that are one may not differ in.
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns key, value then and value now of what two runs that are one may not differ in, of nested settings.
 
     Where the run lies is not a setting, and a path is the same however it is written.
     """
