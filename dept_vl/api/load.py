@@ -1,4 +1,4 @@
-"""A trained run by its folder, checked before torch is imported."""
+"""A trained run by its folder or hub id, checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
+from dept_vl.runs.hub import find_run
 from dept_vl.runs.recorded import check_recorded_paths
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.strict import expand_home
 from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def load(
     """Loads a trained run, ready to be asked.
 
     Args:
-        run: The run's folder, with ``config.yaml`` and the adapter.
+        run: The run's folder, with ``config.yaml`` and the adapter; or its hub id, ``user/name``.
         device: Where the models are, such as ``"cuda:1"``; None: an accelerator if there is one, else the CPU.
         precision: ``"bf16"`` for autocast; None: as the run was trained.
         revision: Branch, tag or commit of a run on the hub.
@@ -51,7 +50,7 @@ def load(
     Raises:
         ConfigError: Something recorded is not there any more, and the message names the argument to give; a frozen
             model cannot be loaded; or there is no such device.
-        CheckpointError: There is no run, or its adapter is damaged or does not fit.
+        CheckpointError: There is no run, here or on the hub, or its adapter is damaged or does not fit.
     """
     settings = {
         "loop.precision": precision,
@@ -81,7 +80,7 @@ def read_run(
         ConfigError: As `load`.
         CheckpointError: There is no run, or no adapter.
     """
-    folder = _find(run, revision)
+    folder = find_run(os.fspath(run), revision=revision)
     read_run_config(folder, "dept_vl.load(RUN)")
     config = load_config(folder / RUN_CONFIG_FILE, settings)
     check_recorded_paths(
@@ -93,12 +92,3 @@ def read_run(
     )
     require_adapter(folder)
     return folder, config
-
-
-def _find(run: str | os.PathLike[str], revision: str | None) -> Path:
-    if revision is not None:
-        raise ConfigError(f"revision: {revision!r} has no effect on the folder {os.fspath(run)}")
-    try:
-        return Path(expand_home(os.fspath(run)))
-    except ValueError as error:
-        raise ConfigError(f"{os.fspath(run)}: {error}") from None

@@ -101,7 +101,8 @@ def model_card(
         "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         f"```python\n{_snippet(model, publication.name)}```\n\n"
-        f"With the run's `config.yaml` beside it: `dept-vl predict --checkpoint {publication.name}{_asked(task)}`.\n\n"
+        f"With the run's `config.yaml` beside it: `dept-vl predict --checkpoint {publication.name}{_asked(task)}`; in "
+        f"Python, `dept_vl.load({publication.name!r})`.\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
 
