@@ -134,7 +134,8 @@ class Preparation:
             f"{split}: {found.rows:,} examples{_on_images(found.images)}, "
             f"expected {size.rows:,}{_on_images(size.images).removesuffix(' images')}"
             for split, size in self.task.split_sizes.items()
-            if (found := self.examples.get(split, SplitSize(0))) != size
+            if (found := self.examples.get(split, SplitSize(0))).rows != size.rows
+            or (size.images is not None and found.images != size.images)
         ]
         if wrong:
             raise DataError(

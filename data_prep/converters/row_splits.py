@@ -36,8 +36,8 @@ class Groups:
 def assign_splits(given: np.ndarray, groups: Groups, rule: SplitDeclaration) -> np.ndarray:
     """Returns the number in `SPLITS` of every row's split, (rows,) int8.
 
-    Rows of given splits keep them; where there is no ``val``, it is drawn from ``train``. Rows of no given split are
-    drawn into all three.
+    Rows of given splits keep them; where there is a ``train`` and no ``val``, it is drawn from ``train``. Rows of no
+    given split are drawn into all three.
 
     Args:
         given: Number of each row's split, (rows,) int8; `NOT_GIVEN` for all where none is given.
@@ -51,7 +51,7 @@ def assign_splits(given: np.ndarray, groups: Groups, rule: SplitDeclaration) -> 
     if len(given) == 0 or given[0] == NOT_GIVEN:
         shares = {"test": rule.test, "val": rule.val} if rule.test else {"val": rule.val}
         drawn = np.ones(len(given), dtype=bool)
-    elif (given == _NUMBER["val"]).any():
+    elif (given == _NUMBER["val"]).any() or not (given == _NUMBER["train"]).any():
         return found
     else:
         shares = {"val": rule.val}

@@ -70,6 +70,7 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(value, str) or value is None:
             key = read_text(value)
         elif (content := _content(value, self.root)) is None:

@@ -11,7 +11,6 @@ from dept_vl.cli.settings import (
     check_paths,
     config_overrides,
     load_settings,
-    open_data_dir,
     parse_seeds,
     print_on_main_process,
 )
@@ -36,6 +35,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds:
         _train_seeds(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.decoding import choose_decoding
     from dept_vl.runs.refusals import check_prepared, check_start
     from dept_vl.runs.selection import check_best_metric, warn_of_selection
@@ -57,6 +57,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if "seed" in config_overrides(options, overrides):
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
     from dept_vl.runs.refusals import check_prepared
@@ -105,8 +106,9 @@ def _add_eval(commands: Any) -> None:
 def _reference_files() -> dict[str, str]:
     """Returns every flag that names an official reference file, and which one, as the tasks declare them."""
     from dept_vl.tasks import TASKS
+    from dept_vl.tasks.base import PREPARED_SPLIT
 
-    declared = [item for task in TASKS.values() for item in task.reference_files.items()]
+    declared = [item for task in TASKS.values() for item in task.reference_files.items()] + [*PREPARED_SPLIT.items()]
     flags = {name for name, _ in declared}
     return {flag: " or ".join(dict.fromkeys(text for name, text in declared if name == flag)) for flag in sorted(flags)}
 
@@ -115,6 +117,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify:
         _verify(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.reports.text import describe_evaluation
 
     metrics = [name for name in options.metric.split(",") if name.strip()] if options.metric else None
@@ -158,6 +161,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
     from dept_vl.settings.renamed import new_key
 

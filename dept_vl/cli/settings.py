@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -208,8 +207,8 @@ def load_settings(
     """
     from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
     from dept_vl.settings.declared import find_task
-    from dept_vl.settings.demo import demo_settings
-    from dept_vl.settings.load import load_config, overlay_config
+    from dept_vl.settings.demo import choose_settings
+    from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
     task, tuner = find_task(str(settings.get("task", "vqa"))), str(settings.get("tuner.name", "dept"))
@@ -222,13 +221,7 @@ def load_settings(
         config = load_config(folder / resume_from, settings)
         check_paths(config, folder, settings, options.reading)
         return config
-    if path == Path("demo"):
-        return overlay_config(demo_settings(task, tuner), settings)
-    is_of_demo = task.uses_images and task.declaration is None
-    if path is None and settings.get("data.dir", "demo" if is_of_demo else None) == "demo":
-        logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
-        return overlay_config(demo_settings(task, tuner), settings)
-    return load_config(path, settings)
+    return choose_settings(path, settings)
 
 
 def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
@@ -240,26 +233,6 @@ def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], com
         is_read=lambda key: reads(command, key),
         how_to_give=lambda key: f"{flag_of(key)} PATH",
     )  # fmt: skip
-
-
-def open_data_dir(config: TrainConfig) -> Path:
-    """Returns the folder of prepared data; the embedded ones and text tasks from the hub are made on first use."""
-    task = config.resolve_task()
-    if config.is_demo_data:
-        from data_prep.first_use.demo import demo_data_dir
-
-        return demo_data_dir(config.model.image_encoder)
-    if config.data.rows is not None:
-        from data_prep.first_use.own_rows import rows_data_dir
-
-        return rows_data_dir(config)
-    if config.data.dir is None and task.protocols:
-        from data_prep.first_use.hub import text_data_dir
-
-        return text_data_dir(task)
-    if config.data.dir is None:
-        raise ConfigError("data.dir: not set; give --data-dir DATA (what `dept-vl prepare` wrote), or 'demo'")
-    return Path(config.data.dir)
 
 
 def refuse_settings(command: str, overrides: dict[str, Any]) -> None:

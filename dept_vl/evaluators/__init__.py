@@ -1,5 +1,11 @@
 """Evaluators: predictions and references in, named scores out. No torch, no model.
 
+Each is a plain function too, by its name with ``_`` for ``-``::
+
+    from dept_vl.evaluators import cider, exact_match
+
+    cider(["a cat", "two dogs"], [["a cat sits", "one cat"], ["dogs", "two dogs run"]])  # {"CIDEr": ...}
+
 To add one: a file with an `Evaluator`, and its line in `EVALUATORS` (docs/extending.md has an example).
 """
 
@@ -7,8 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Protocol
 
 from dept_vl.errors import ConfigError
+from dept_vl.evaluators.answers import EXACT_MATCH, VQA_SOFT_ACCURACY
 from dept_vl.evaluators.base import (
     Concern,
     EvaluationInput,
@@ -22,9 +31,9 @@ from dept_vl.evaluators.base import (
 from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
 from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
-from dept_vl.evaluators.exact_match import EXACT_MATCH, VQA_SOFT_ACCURACY
-from dept_vl.evaluators.squad import SQUAD
-from dept_vl.evaluators.vqa_accuracy import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
+from dept_vl.evaluators.inputs import Predictions, References, read_texts
+from dept_vl.evaluators.spans import SQUAD
+from dept_vl.evaluators.vqa import VIZWIZ_ACCURACY, VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import suggest
 
 logger = logging.getLogger(__name__)
@@ -32,6 +41,7 @@ logger = logging.getLogger(__name__)
 EVALUATORS: dict[str, Evaluator] = {
     "vqa-accuracy": VQA_ACCURACY,
     "vqa-accuracy-legacy-vlt5": VQA_ACCURACY_LEGACY_VLT5,
+    "vizwiz-accuracy": VIZWIZ_ACCURACY,
     "vqa-soft-accuracy": VQA_SOFT_ACCURACY,
     "exact-match": EXACT_MATCH,
     "cider": CIDER,
@@ -193,6 +203,88 @@ def evaluate(
     return score(names, inputs, label_set=label_set)
 
 
+def evaluate_texts(
+    predictions: Predictions,
+    references: References,
+    metric: str | Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+) -> dict[str, float]:
+    """Scores texts against what people wrote: ``dept_vl.evaluate``.
+
+    Args:
+        predictions: One text for each example, or texts by id.
+        references: For each example a text, several texts, or a `Reference`; in the same order, or by the same ids.
+        metric: Evaluators or scores as ``dept-vl eval --metric`` takes them, ``"CIDEr,BLEU-4"``, or a list.
+        labels: Every valid prediction, where there is such a set; the scores then have ``invalid``, the share outside.
+        tokenizer: How captions are tokenised; ``"stanford"`` needs Java.
+
+    Returns:
+        Every score of the evaluators named, by name; in each reference implementation's scale, unrounded.
+
+    Raises:
+        ConfigError: A metric is unknown, none is named, or Java is needed and there is none.
+        DataError: Predictions and references are no texts or do not belong together, or cannot be scored.
+    """
+    named = metric.split(",") if isinstance(metric, str) else metric
+    names = [name for name in named if name.strip()]
+    if not names:
+        raise ConfigError(f"metric: names no evaluator (known: {', '.join(sorted(EVALUATORS))})")
+    if isinstance(labels, str):
+        raise ConfigError(f"labels: expected a list of texts, got the text {labels!r}")
+    inputs = read_texts(predictions, references, tokenizer)
+    return evaluate(names, inputs.predictions, inputs.references, tokenizer=tokenizer, label_set=labels)
+
+
+class ScoreFunction(Protocol):
+    """An evaluator as a plain function, such as ``dept_vl.evaluators.cider``."""
+
+    def __call__(self, predictions: Predictions, references: References) -> dict[str, float]:
+        """Returns every score of the evaluator, as `evaluate_texts` does."""
+
+
+@cache
+def _function(name: str) -> ScoreFunction:
+    """Returns an evaluator of `EVALUATORS` as a plain function, with a docstring of its own."""
+
+    def compute(predictions: Predictions, references: References) -> dict[str, float]:
+        return evaluate_texts(predictions, references, [name])
+
+    scores = "\n".join(
+        f"        ``{key}``, {scale.text if scale.factor == 1 else f'printed times {scale.factor:g}'}."
+        for key, scale in EVALUATORS[name].scores.items()
+    )
+    compute.__name__ = compute.__qualname__ = name.replace("-", "_")
+    compute.__doc__ = f"""Scores texts with the evaluator ``{name}``.
+
+    Args:
+        predictions: One text for each example, or texts by id.
+        references: For each example a text, several texts, or a `Reference`; in the same order, or by the same ids.
+
+    Returns:
+        Scores by name, unrounded, in the scale of the reference implementation:
+{scores}
+
+    Raises:
+        ConfigError: Java is needed, and there is none.
+        DataError: Predictions and references are no texts or do not belong together, or cannot be scored.
+    """
+    return compute
+
+
+def __getattr__(name: str) -> ScoreFunction:
+    """Returns the evaluator of that name, with ``_`` for ``-``, as a plain function."""
+    evaluator = name.replace("_", "-")
+    if evaluator not in EVALUATORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{suggest(evaluator, EVALUATORS)}")
+    return _function(evaluator)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name.replace("-", "_") for name in EVALUATORS)})
+
+
 def score(names: Sequence[str], inputs: EvaluationInput, *, label_set: Sequence[str] | None = None) -> dict[str, float]:
     """Runs evaluators on one input, so that what they share is made once; for who has checked the references.
 
@@ -228,12 +320,14 @@ __all__ = [
     "Evaluator",
     "Reference",
     "Scale",
+    "ScoreFunction",
     "TokenizerName",
     "align",
     "check_available",
     "concerns",
     "display_scale",
     "evaluate",
+    "evaluate_texts",
     "evaluator_name",
     "evaluator_names",
     "fitting",

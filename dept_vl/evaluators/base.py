@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -10,6 +11,7 @@ from dept_vl.errors import DataError
 from dept_vl.tasks.base import TaskKind
 
 T = TypeVar("T")
+Id = TypeVar("Id", bound=Hashable)
 
 TokenizerName = Literal["ptb", "stanford"]
 """How captions are tokenised: in Python, or by the original program, which needs Java. Both give the same tokens."""
@@ -24,9 +26,9 @@ class Reference:
     Attributes:
         references: The raw texts: the ten answers of a VQA question in the official order, or all
             captions of an image.
-        answer_type: VQA: "yes/no", "number" or "other".
-        question_type: VQA: the first words of the question ("what is the"), as annotated.
-        example_id: The question id or image id, for messages.
+        answer_type: What scores are broken down by first. VQA: "yes/no", "number" or "other"; nocaps: the domain.
+        question_type: And second. VQA: the first words of the question ("what is the"), as annotated.
+        example_id: The question id or image id, or another name of the example, for messages.
         annotators: VQA: who gave each answer, in the order of `references`. None where every answer
             comes from another person, which is so in the official files. The official script takes
             two answers for one where answer and annotator are equal.
@@ -36,7 +38,7 @@ class Reference:
     references: Sequence[str]
     answer_type: str | None = None
     question_type: str | None = None
-    example_id: int | None = None
+    example_id: Hashable | None = None
     annotators: Sequence[Hashable] | None = None
     group: str | None = None
 
@@ -178,6 +180,36 @@ def add_up(values: Iterable[float]) -> float:
     return total
 
 
+def mean(values: Sequence[float]) -> float:
+    """Returns the mean of some values, added as the built-in ``sum`` adds."""
+    return sum(values) / len(values)
+
+
+def by_type(
+    key: str, values: Sequence[float], references: Sequence[Reference], average: Callable[[Sequence[float]], float]
+) -> dict[str, float]:
+    """Returns means of the examples of each type, where references have types.
+
+    Args:
+        key: Name of the score: the names are ``key/<answer type>`` and ``key/question_type/<question type>``, each kind
+            in alphabetical order.
+        values: What each example scored.
+        references: With the types, in the same order.
+        average: What the score makes of several values.
+    """
+    by_answer_type: dict[str, list[float]] = defaultdict(list)
+    by_question_type: dict[str, list[float]] = defaultdict(list)
+    for value, reference in zip(values, references, strict=True):
+        if reference.answer_type is not None:
+            by_answer_type[reference.answer_type].append(value)
+        if reference.question_type is not None:
+            by_question_type[reference.question_type].append(value)
+    return {
+        **{f"{key}/{name}": average(group) for name, group in sorted(by_answer_type.items())},
+        **{f"{key}/question_type/{name}": average(group) for name, group in sorted(by_question_type.items())},
+    }
+
+
 def how_many_have(count: int, total: int, noun: str) -> str:
     """Returns ``every question has``, ``1 of 10 questions has`` or ``3 of 10 questions have``."""
     if count == total:
@@ -186,11 +218,12 @@ def how_many_have(count: int, total: int, noun: str) -> str:
 
 
 def align(
-    predictions: Mapping[int, str],
-    references: Mapping[int, Reference],
+    predictions: Mapping[Id, str],
+    references: Mapping[Id, Reference],
     *,
     allow_missing: bool = False,
     noun: str = "example",
+    instead: str = "predict them, or give --allow-missing to score them as empty",
 ) -> tuple[list[str], list[Reference]]:
     """Puts predictions in the order of the references.
 
@@ -199,6 +232,7 @@ def align(
         references: Reference by the same id; its order is the order of the result.
         allow_missing: Score an id without a prediction as the empty string instead of refusing.
         noun: What an id names, for the messages: "question" or "image".
+        instead: What to do about missing predictions, for the message.
 
     Returns:
         Predictions and references, of the same length and order.
@@ -209,20 +243,23 @@ def align(
     """
     unknown = [example_id for example_id in predictions if example_id not in references]
     if unknown:
+        alike = {str(example_id) for example_id in references} & set(map(str, unknown))
+        todo = (
+            "ids are numbers on one side and texts on the other" if alike else "give the references of the same split"
+        )
         raise DataError(
             f"{len(unknown)} of {len(predictions)} predictions have {noun} ids that are not among the "
-            f"{len(references)} references: {_some(unknown)}; give the references of the same split"
+            f"{len(references)} references: {_some(unknown)}; {todo}"
         )
     missing = [example_id for example_id in references if example_id not in predictions]
     if missing and not allow_missing:
         raise DataError(
-            f"predictions missing for {len(missing)} of {len(references)} {noun}s: {_some(missing)}; "
-            "predict them, or give --allow-missing to score them as empty"
+            f"predictions missing for {len(missing)} of {len(references)} {noun}s: {_some(missing)}; {instead}"
         )
     return [predictions.get(example_id, "") for example_id in references], list(references.values())
 
 
-def _some(ids: Sequence[int]) -> str:
+def _some(ids: Sequence[Hashable]) -> str:
     """Returns the first few of `ids` as text."""
     more = ", ..." if len(ids) > _NAMED_IDS else ""
     return ", ".join(map(str, ids[:_NAMED_IDS])) + more

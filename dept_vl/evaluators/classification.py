@@ -11,7 +11,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import LABELS, TIMES_100, Concern, EvaluationInput, Evaluator, Reference, add_up
+from dept_vl.evaluators.base import (
+    LABELS,
+    TIMES_100,
+    Concern,
+    EvaluationInput,
+    Evaluator,
+    Reference,
+    add_up,
+    by_type,
+    mean,
+)
 
 _OTHER = {"0": "1", "1": "0"}
 _CB_LABELS = ("0", "1", "2")
@@ -52,13 +62,15 @@ def _is_right(inputs: EvaluationInput) -> dict[str, list[float]]:
 
 
 def accuracy(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the share of predictions that equal their label, character by character.
+    """Returns the share of predictions that equal their label, character by character, and by type.
+
+    The official accuracies of GQA (``eval.py``) and ScienceQA (``tools/evaluate_acc.py``) are this.
 
     Raises:
         DataError: As `gold_labels`.
     """
     (right,) = _is_right(inputs).values()
-    return {"accuracy": sum(right) / len(right)}
+    return {"accuracy": mean(right), **by_type("accuracy", right, inputs.references, mean)}
 
 
 def f1(inputs: EvaluationInput) -> dict[str, float]:

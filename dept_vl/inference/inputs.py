@@ -276,7 +276,9 @@ def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
                 root / record["image"] if task.uses_images else None,
                 {name: value for name, value in record.items() if name != "image"},
                 place,
-                example_id if type(example_id) is int or (task.is_own and isinstance(example_id, str)) else None,
+                example_id
+                if type(example_id) is int or (task.declaration is not None and isinstance(example_id, str))
+                else None,
                 tuple(references),
             )
         )

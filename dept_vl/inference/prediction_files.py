@@ -46,7 +46,7 @@ def check_output(path: Path, task: Task, inputs: Sequence[PredictionInput]) -> N
         where = item.named(number)
         if item.example_id is None:
             given = f", found {item.columns[key]!r}" if key in item.columns else ""
-            kind = "a whole number or a text" if task.is_own else "a whole number"
+            kind = "a whole number or a text" if task.declaration is not None else "a whole number"
             raise DataError(
                 f'{where}: needs "{key}", {kind}{given}, as --output {path.name} is in the official results '
                 f"format; add it to the input, or name the output {path.stem}.jsonl for an object a line"

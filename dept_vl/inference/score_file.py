@@ -6,9 +6,11 @@ import pkgutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dept_vl.data.feature_format import hash_file
-from dept_vl.errors import ConfigError
+from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, open_split, split_path
+from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import (
     EvaluationInput,
     Reference,
@@ -70,11 +72,14 @@ def evaluate_file(
     for name, path in {"predictions": predictions, **references}.items():
         if output is not None and path.resolve() == output.resolve():
             raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
-    read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
-    known = read(**references)
+    read: Callable[..., dict[int, Reference] | dict[str, Reference]] = pkgutil.resolve_name(task.reference_reader)
+    known: dict[Any, Reference] = read(**references) if task.declaration is None else read(task, **references)
     id_key, text_key = task.result_keys
     texts, aligned = align(
-        load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
+        load_results(predictions, id_key, text_key, id_kind=type(next(iter(known), 0))),
+        known,
+        allow_missing=allow_missing,
+        noun=id_key.removesuffix("_id"),
     )
     found = concerns(names, aligned)
     warn_of(found)
@@ -93,3 +98,25 @@ def evaluate_file(
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result
+
+
+def prepared_references(task: Task, references: Path) -> dict[int, Reference] | dict[str, Reference]:
+    """Returns what people wrote for the rows of a prepared split, by the ids that results call them by.
+
+    Args:
+        task: A declared task.
+        references: ``DATA/<task>/<split>.parquet``.
+
+    Raises:
+        DataError: It is not such a file, is damaged, or is of another task.
+    """
+    data_dir, split = references.absolute().parent.parent, references.stem
+    if split_path(data_dir, task, split) != references.absolute():
+        raise DataError(
+            f"--references {references}: task {task.name!r} is scored against a split that `dept-vl prepare` wrote, "
+            f"such as {split_path(Path('DATA'), task, 'test')}"
+        )
+    rows = open_split(data_dir, task, split)
+    columns = [name for name in REFERENCE_COLUMNS if name in rows.column_names]
+    found = [Reference(**row) for row in rows.select_columns(columns)]
+    return dict(zip(rows[OWN_ID if OWN_ID in rows.column_names else "example_id"], found, strict=True))

@@ -33,6 +33,9 @@ TaskKind = Literal["question", "caption", "image-label", "text-label", "text"]
 ``text-label``: one of a set of labels, whose likelihoods are compared; ``text``: text to text.
 """
 
+PREPARED_SPLIT = {"references": "DATA/<task>/<split>.parquet"}
+"""What the predictions of a declared task are scored against without a model, as `Task.reference_files` has it."""
+
 AnswerForm = Literal["plain", "released", "chat"]
 """How a decoder-only backbone is led from a source to its answer.
 
@@ -168,7 +171,8 @@ class Task:
         result_keys: Names of id and text in the official results file of this task.
         reference_files: Flag of ``dept-vl eval`` -> which of the official reference files it names; empty: predictions
             are not scored without a model.
-        reference_reader: What reads these files, called with their paths by the same names: id -> reference.
+        reference_reader: What reads these files, called with their paths by the same names, after the task itself where
+            that is a declared one: id -> reference.
         few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
         few_shot_class: A target's class among them.
         source: Where a text task's rows come from; None for images.

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tasks.base import PLAIN_CUE, VALID_NAME, Row, SplitSize, Task, TaskKind
+from dept_vl.tasks.base import PLAIN_CUE, PREPARED_SPLIT, VALID_NAME, Row, SplitSize, Task, TaskKind
 
 Split = Literal["train", "val", "test"]
 
@@ -281,6 +281,8 @@ def make_task(declaration: TaskDeclaration) -> Task:
         converter="data_prep.converters.rows:prepare_rows",
         uses_images=declaration.uses_images,
         result_keys=declaration.result_keys,
+        reference_files=PREPARED_SPLIT,
+        reference_reader="dept_vl.inference.score_file:prepared_references",
         columns=dict.fromkeys(declaration.columns, "text or empty"),
         labels=declaration.label_words,
         answer_cue=declaration.answer_cue or _CUES.get(declaration.kind, PLAIN_CUE),
