@@ -38,10 +38,11 @@ _NAMES: Mapping[Role, tuple[str, ...]] = {
     "question_type": ("question_type",),
 }  # fmt: skip
 _NUMBERED = re.compile(r"^(answer|label|caption|a|target)_?\d+$")
+_IMAGE_WORDS = ("image", "img", "photo", "picture", "file", "path")  # of a column that may name images by numbers
 _SHARE = 0.5  # of the values that must look like images
 
 
-@dataclass
+@dataclass(eq=False)
 class Column:
     """What was seen of one column.
 
@@ -108,7 +109,8 @@ class Column:
         self.lists += isinstance(value, list) or len(texts) > 1
         self.values.update(texts)
         self.words += [len(text.split()) for text in texts]
-        self.images += len(texts) == 1 and _names_an_image(texts[0], names)
+        says_so = any(word in self.called for word in _IMAGE_WORDS)
+        self.images += len(texts) == 1 and _names_an_image(texts[0], names if says_so else None)
 
 
 def _names_an_image(text: str, names: ImageNames | None) -> bool:
@@ -168,6 +170,6 @@ def find_split(columns: Iterable[Column]) -> Column | None:
 def find_id(columns: Iterable[Column]) -> Column | None:
     """Returns the column that tells rows apart, where there is one."""
     for column in by_name(columns, "id"):
-        if column.is_text and max(column.values.values()) == 1:
+        if column.is_text and max(column.values.values(), default=0) == 1:
             return column
     return None

@@ -74,7 +74,7 @@ def _task_name(name: str | None, rows: str | Path) -> str:
         return name
     stem = Path(str(rows).rstrip("/")).name.split(".")[0].split(":")[0]
     made = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "task"
-    return f"my-{made}" if made in task_names() or made in ("train", "rows", "data") else made
+    return f"my-{made}" if made in task_names() else made
 
 
 def _text(task: NewTask, rows: str) -> str:

@@ -70,7 +70,7 @@ def guess_task(
     image = _image_column(rest, image_column, kind, task)
     rest = [column for column in rest if column is not image and not column.is_image]
     kind, targets, why = _kind_and_targets(rest, image, kind, _named(columns, target, "--target"))
-    task.set("kind", kind, "; ".join(f"{one}: {what}" for one, what in _WHAT.items()), f"{kind} ({_WHAT[kind]}), {why}")
+    task.set("kind", kind, f"what goes in and comes out: {', '.join(KINDS)}", f"{kind} ({_WHAT[kind]}), {why}")
     if image is not None and kind in ("question", "caption", "image-label"):
         task.set("image", image.name, "column of the image's file", _of(image, "its name and values say so"))
     names = [one.name for one in targets]
@@ -230,10 +230,14 @@ def _set_template(task: NewTask, kind: str, columns: Sequence[Column]) -> list[C
     if kind in ("caption", "image-label"):
         task.set("template", "caption:" if kind == "caption" else "class:", comment)
         return []
+    others = [*by_name(columns, "split"), *by_name(columns, "id")]
     usable = [
         column
         for column in columns
-        if column.is_text and column.name not in RESERVED_COLUMNS and not {"{", "}"} & set(column.name)
+        if column.is_text
+        and column not in others
+        and column.name not in RESERVED_COLUMNS
+        and not {"{", "}"} & set(column.name)
     ]
     if kind == "question":
         asked = by_name(usable, "question") or [
