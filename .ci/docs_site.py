@@ -1,13 +1,14 @@
 """What mkdocs.yml cannot say: pages of the site that are no file of ``docs/``, and Markdown that holds there too.
 
-README.md is its first page, settings are a table of the schema, and every module has its docstrings on a page. Markdown
-is written for GitHub, where a file may link to any other and what belongs to an item of a list stands below its text;
-here both are made to fit. Nothing of this imports torch.
+README.md is its first page, a notebook is shown as it was run, settings are a table of the schema, and every module has
+its docstrings on a page. Markdown is written for GitHub, where a file may link to any other and what belongs to an item
+of a list stands below its text; here both are made to fit. Nothing of this imports torch.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import posixpath
 import re
 from collections.abc import Callable
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+SOURCES = {
+    "index.md": "README.md",
+    "own-photos.md": "examples/own_photos.ipynb",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
 """Page -> the file of the checkout that it is made of."""
 PUBLIC = {
     "dept_vl": ["dept_vl", "dept_vl.errors"],
@@ -55,6 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     pages = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in SOURCES.items()}
+    pages |= {page: notebook_page(pages[page]) for page, source in SOURCES.items() if source.endswith(".ipynb")}
     pages["settings.md"] = settings_page()
     for title, modules in api_pages().items():
         pages[_page(title)] = "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)])
@@ -116,6 +123,22 @@ def api_pages() -> dict[str, list[str]]:
 
 def _page(title: str) -> str:
     return f"api/{title.lower().replace('.*', '-modules')}.md"
+
+
+def notebook_page(notebook: str) -> str:
+    """Returns a notebook as Markdown: its text, its code and the outputs that are stored in it."""
+    parts = []
+    for cell in json.loads(notebook)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data") or {"text/plain": output["text"]}
+            if "image/png" in data:
+                image = "".join(data["image/png"]).strip()
+                parts.append(f'<p><img alt="what the cell shows" src="data:image/png;base64,{image}"></p>')
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def settings_page() -> str:

@@ -1,5 +1,6 @@
 """The documentation site: built as `make docs` does, without network and without torch, and what it must hold."""
 
+import json
 import os
 import re
 import runpy
@@ -65,6 +66,15 @@ def test_every_list_table_and_block_of_a_file_is_on_its_page(site):
             for text in (article(site, page), on_github)
         )
         assert shown == wanted, path.name
+
+
+@pytest.mark.whole
+def test_a_notebook_is_a_page_with_its_outputs(site):
+    cells = json.loads((ROOT / "examples" / "own_photos.ipynb").read_text(encoding="utf-8"))["cells"]
+    blocks = sum(1 + len(cell["outputs"]) for cell in cells if cell["cell_type"] == "code")
+    text = article(site, "own-photos")
+    assert len(re.findall(r"<pre[ >]|<img[ >]", text)) == blocks
+    assert 'src="data:image/png;base64,' in text
 
 
 @pytest.mark.whole
