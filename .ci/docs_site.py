@@ -49,10 +49,10 @@ NAME = re.compile(r"(?<!\[)`((?:dept_vl|data_prep)(?:\.\w+)+)`")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fills the navigation's section of Python with the pages of modules."""
+    """Fills the navigation's section of the API with the pages of modules."""
     entries = [{title: _page(title)} for title in api_pages()]
-    section = next(section for section in config.nav if "Python" in section)
-    section["Python"] = [*section["Python"], *entries[: len(PUBLIC)], {"For contributors": entries[len(PUBLIC) :]}]
+    section = next(section for section in config.nav if "API" in section)
+    section["API"] = [*section["API"], *entries[: len(PUBLIC)], {"For contributors": entries[len(PUBLIC) :]}]
     return config
 
 

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.cli.settings import (
     add_command,
+    check_paths,
     config_overrides,
     load_settings,
     open_data_dir,
@@ -81,7 +81,7 @@ def _add_eval(commands: Any) -> None:
     parser = add_command(
         commands, "eval", _eval, "Score a trained run, or a file of predictions in an official format."
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
     parser.add_argument(
         "--metric", metavar="NAMES", help="evaluators or scores, as CIDEr,BLEU-4; default: the task's own"
@@ -178,7 +178,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"--{next(iter(files))}: has no effect on scores of a run")
     else:
         config = record.settings(settings)
-        check_recorded_paths(config, options.verify.parent, settings, options.reading)
+        check_paths(config, options.verify.parent, settings, options.reading)
         notes = verify_run(record, config, open_data_dir(config))
     for note in notes:
         print_on_main_process(f"note: {note}")
@@ -188,13 +188,12 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
+    from dept_vl.runs.hub import find_run
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    if options.config:
-        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     task, tuner = settings.get("task", "vqa"), settings.pop("tuner.name", "dept")
-    run_dir = options.checkpoint or Path(f"runs/{task}-{tuner}")
+    run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{task}-{tuner}")
     recorded = read_run_config(run_dir)
     if settings.get("task", recorded.task) != recorded.task:
         raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {settings['task']!r}")
@@ -205,13 +204,13 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
             "the two are not comparable"
         )
     config = load_config(run_dir / "config.yaml", settings)
-    check_recorded_paths(config, run_dir, settings, options.reading)
+    check_paths(config, run_dir, settings, options.reading)
     return config, run_dir
 
 
 def _add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", _predict, "Answer about images or texts with a trained run.")
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
     parser.add_argument(
         "--image", type=Path, metavar="PATH",
         help="an image, a folder of images, or a JSONL file of {image, question}",

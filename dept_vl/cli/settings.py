@@ -6,13 +6,12 @@ import argparse
 import logging
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.cli.aliases import ALIASES, flag_of
 from dept_vl.cli.reads import reads, refuse_unread
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
 """Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
 
-_OF_A_RUN = ("eval", "predict")
+_OF_A_RUN = ("eval", "predict", "push")
 """Commands that take the settings a run has recorded."""
 
 _METAVARS = {"integer": "N", "number": "X", "string": "NAME", "boolean": "{true,false}"}
@@ -153,13 +152,16 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     """Returns dotted overrides, those given through aliases among them, a task by its full name, ``~`` expanded.
 
     Raises:
-        ConfigError: One is given twice, is not read by the command, or names no task or home folder.
+        ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
+            takes a run's settings is given a file.
     """
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
     from dept_vl.tasks import get_task
 
+    if options.config and options.reading in _OF_A_RUN:
+        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
     given = {
         key: text if key in _NAMES or text == "" else _read_value(text)
@@ -218,7 +220,7 @@ def load_settings(
             what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
         config = load_config(folder / resume_from, settings)
-        check_recorded_paths(config, folder, settings, options.reading)
+        check_paths(config, folder, settings, options.reading)
         return config
     if path == Path("demo"):
         return overlay_config(demo_settings(task, tuner), settings)
@@ -226,6 +228,17 @@ def load_settings(
         logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
         return overlay_config(demo_settings(task, tuner), settings)
     return load_config(path, settings)
+
+
+def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
+    """Refuses recorded paths that lead nowhere and that a command reads (`check_recorded_paths`)."""
+    from dept_vl.runs.recorded import check_recorded_paths
+
+    check_recorded_paths(
+        config, folder, given,
+        is_read=lambda key: reads(command, key),
+        how_to_give=lambda key: f"{flag_of(key)} PATH",
+    )  # fmt: skip
 
 
 def open_data_dir(config: TrainConfig) -> Path:
