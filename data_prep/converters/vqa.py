@@ -65,7 +65,7 @@ def prepare_vqa(
         DataError: A raw file is missing, damaged or of another shape, questions and annotations do not belong
             together, image files are missing, counts of complete data differ, or the task's folder is not empty.
     """
-    refuse_existing(task_folder(out, task.name))
+    refuse_existing(task_folder(out, task))
     karpathy = read_karpathy(raw)
     if karpathy.sentences is not None:
         raise DataError(f"{karpathy.file.path}: not COCO's images, which {task.name} asks about; put {FILE} beside it")

@@ -14,7 +14,6 @@ from dept_vl.runs.hub import find_run
 from dept_vl.runs.recorded import check_recorded_paths
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +58,7 @@ def load(
     }
     folder, config = read_run(run, revision, {key: value for key, value in settings.items() if value is not None})
     check_files(config.model.backbone, config.model.revision)
-    if get_task(config.task).uses_images:
+    if config.resolve_task().uses_images:
         config.model.image_encoder.check_files()
     from dept_vl.api.model import Model
 

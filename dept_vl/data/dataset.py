@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
-from dept_vl.data.manifest import REFERENCE_COLUMNS
+from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
@@ -150,6 +150,10 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         """Returns the ids of some rows, by their numbers in the split; of every row without any."""
         ids = _column(self._rows, "example_id")
         return [int(number) for number in (ids if rows is None else ids[list(rows)])]
+
+    def result_ids(self) -> list[int] | list[str]:
+        """Returns what results call every row: the ids of the user's rows where those are texts, else `example_ids`."""
+        return list(self._rows[OWN_ID][:]) if OWN_ID in self._rows.column_names else self.example_ids()
 
     def references(self) -> list[Row]:
         """Returns every row with what evaluators need: id, references and, where there are, types and group."""

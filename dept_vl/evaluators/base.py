@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from dept_vl.errors import DataError
+from dept_vl.tasks.base import TaskKind
 
 T = TypeVar("T")
 
@@ -84,6 +85,11 @@ def require_texts(references: Sequence[Reference]) -> None:
     Raises:
         DataError: There is one.
     """
+    if len(references) > 1 and not any(reference.references for reference in references):
+        raise DataError(
+            f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict` answers such "
+            "a split"
+        )
     for index, reference in enumerate(references):
         if not reference.references:
             where = f"id {reference.example_id}" if reference.example_id is not None else f"number {index}"
@@ -106,6 +112,9 @@ class Scale:
         """Returns a score, given in its scorer's own scale, as papers print it: the one place that rounds."""
         return f"{value * self.factor:.1f}"
 
+
+LABELS: tuple[TaskKind, ...] = ("image-label", "text-label")
+"""The kinds of tasks that have a set of labels."""
 
 PERCENT = Scale(1.0, "of 100")
 TIMES_100 = Scale(100.0, "x 100, as papers print it")
@@ -146,6 +155,7 @@ class Evaluator:
             cannot be scored against at all.
         each: Scores of each example: name -> one value an example, in the scale of `compute`. None where an example has
             none of its own, as of a correlation.
+        kinds: The kinds of tasks whose predictions it is made for.
     """
 
     compute: Callable[[EvaluationInput], dict[str, float]]
@@ -153,6 +163,7 @@ class Evaluator:
     check_available: Callable[[TokenizerName], None] = _runs_anywhere
     check_references: Callable[[Sequence[Reference]], list[Concern]] = _fits_anything
     each: Callable[[EvaluationInput], dict[str, list[float]]] | None = None
+    kinds: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
 def add_up(values: Iterable[float]) -> float:

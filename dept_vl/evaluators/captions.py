@@ -263,6 +263,7 @@ def _evaluator(
         check_available,
         check_references,
         lambda inputs: inputs.shared(run).each,
+        ("question", "caption", "text"),
     )
 
 

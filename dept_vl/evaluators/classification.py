@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import TIMES_100, Concern, EvaluationInput, Evaluator, Reference, add_up
+from dept_vl.evaluators.base import LABELS, TIMES_100, Concern, EvaluationInput, Evaluator, Reference, add_up
 
 _OTHER = {"0": "1", "1": "0"}
 _CB_LABELS = ("0", "1", "2")
@@ -160,12 +160,17 @@ def _check_correlation(references: Sequence[Reference]) -> list[Concern]:
 
 
 ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100}, check_references=_check_labels, each=_is_right)
-F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, each=_is_right)
+F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, kinds=LABELS, each=_is_right)
 MATTHEWS_CORRELATION = Evaluator(
     matthews_correlation,
     {"matthews_correlation": TIMES_100},
     check_references=_check_correlation,
+    kinds=LABELS,
     each=_is_right,
 )
-CB = Evaluator(cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100}, check_references=_check_cb, each=_is_right)
-MULTIRC = Evaluator(multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, each=_is_right)
+CB = Evaluator(
+    cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100}, check_references=_check_cb, kinds=LABELS, each=_is_right
+)
+MULTIRC = Evaluator(
+    multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, kinds=(), each=_is_right
+)

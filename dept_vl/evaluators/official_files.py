@@ -55,7 +55,7 @@ def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
     return results
 
 
-def write_results(path: Path, predictions: Mapping[int, str], id_key: str, text_key: str) -> None:
+def write_results(path: Path, predictions: Mapping[Any, str], id_key: str, text_key: str) -> None:
     """Writes prediction by id as a results file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps([{id_key: example_id, text_key: text} for example_id, text in predictions.items()]))

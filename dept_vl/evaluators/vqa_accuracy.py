@@ -145,6 +145,7 @@ def _evaluator(variant: VqaVariant, key: str) -> Evaluator:
         partial(vqa_accuracy, variant=variant, key=key),
         {key: PERCENT},
         check_references=check_answers,
+        kinds=("question", "text"),
         each=lambda inputs: {key: [100 * accuracy for accuracy in inputs.shared(_ACCURACIES[variant])]},
     )
 

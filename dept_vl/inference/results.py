@@ -59,7 +59,7 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: Tokenize
 def write_answers(
     files: Mapping[str, Path],
     keys: tuple[str, str],
-    predictions: Mapping[int, str],
+    predictions: Mapping[Any, str],
     references: Sequence[Reference],
     each: Mapping[str, Sequence[float]],
     inputs: Sequence[Row],
@@ -69,7 +69,7 @@ def write_answers(
     Args:
         files: From `dept_vl.inference.result_files`; without ``predictions`` where those were given.
         keys: Names of id and text in the official format.
-        predictions: Id to text.
+        predictions: Id, as results name it, to text.
         references: What people wrote, in the same order.
         each: Scores of each example, in the same order.
         inputs: Image and columns of each example, in the same order.

@@ -31,11 +31,11 @@ from dept_vl.inference.results import (
     write_scores,
 )
 from dept_vl.system.text_files import is_stream
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 
 def evaluate_file(
-    task_name: str,
+    task: Task,
     predictions: Path,
     references: Mapping[str, Path],
     *,
@@ -47,7 +47,7 @@ def evaluate_file(
     """Scores a results file in the task's official format.
 
     Args:
-        task_name: The task.
+        task: The task.
         predictions: The results file.
         references: Official reference files by the names in ``Task.reference_files``.
         metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
@@ -60,7 +60,6 @@ def evaluate_file(
         DataError: A file is missing or malformed, or predictions do not match the references.
     """
     started = time.perf_counter()
-    task = get_task(task_name)
     if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
         raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
     names = check_metrics(task, metrics, tokenizer)

@@ -23,7 +23,7 @@ from dept_vl.runs.session import Session
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import DataConfig, TrainConfig
 from dept_vl.system.processes import process_state
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,7 +86,7 @@ def open_run(
     """
     session = session or Session()
     session.check_precision(config.loop.precision)
-    task, device = get_task(config.task).under(config.data.protocol), device or process_state().device
+    task, device = config.resolve_task(), device or process_state().device
     decoding = choose_decoding(config, task)
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
     visual: Mapping[str, VisualInput] = {}

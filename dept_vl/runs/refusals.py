@@ -51,7 +51,7 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
     """
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not get_task(config.task).uses_images:
+    if not config.resolve_task().uses_images:
         return
     if config.data.visual_features == "encode":
         config.model.image_encoder.check_files()
@@ -69,7 +69,7 @@ def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> 
         DataError: The file of one is missing or not what `dept-vl prepare` writes.
     """
     for split in splits:
-        split_info(data_dir, config.task, split, config.data.protocol)
+        split_info(data_dir, config.resolve_task(), split)
 
 
 def check_import(

@@ -21,7 +21,7 @@ from dept_vl.evaluators import (
     warn_of,
 )
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ def read_selection(config: TrainConfig, data_dir: Path) -> Selection:
         ConfigError: As `choose_selection`.
         DataError: As `choose_selection`; or the split cannot be read.
     """
-    task = get_task(config.task).under(config.data.protocol)
-    rows = read_references(data_dir, task.name, "val", task.protocol, limit=config.loop.eval_rows)
+    task = config.resolve_task()
+    rows = read_references(data_dir, task, "val", limit=config.loop.eval_rows)
     return choose_selection(config, task, [Reference(**row) for row in rows])
 
 
@@ -104,6 +104,6 @@ def warn_of_selection(config: TrainConfig, data_dir: Path) -> None:
     """
     selection = read_selection(config, data_dir)
     warn_of(selection.concerns, "val")
-    own = get_task(config.task).under(config.data.protocol).selection_metric
+    own = config.resolve_task().selection_metric
     if selection.metric != own:
         logger.warning("val: the best checkpoint is kept by %s, not by %s", selection.metric, own)

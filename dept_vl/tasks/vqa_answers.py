@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+ENOUGH_PEOPLE = 3
+"""Equal answers that make one certain (Antol et al. 2015)."""
+
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 # The script writes "(?!<=\d)(\.)(?!\d)": a look-behind with a typing error that never fails, so that
@@ -139,3 +142,16 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     """
     counts = Counter(normalise_answer(answer) for answer in answers)
     return {answer: soft_score(count) for answer, count in counts.items() if answer}
+
+
+def relative_scores(answers: Sequence[str]) -> dict[str, float]:
+    """Returns ``min(n, 3)`` of each distinct normalised answer over that of the most frequent one, in (0, 1].
+
+    The soft score where other than ten people answered: three equal answers make one certain (Antol et al. 2015, VQA:
+    Visual Question Answering, section 3), and where there are fewer, the most frequent one is. In order of first
+    appearance; an answer of which nothing is left stays, as "" (the answer "A" of a multiple choice is one).
+    """
+    counts = Counter(normalise_answer(answer) for answer in answers)
+    return {
+        answer: min(count, ENOUGH_PEOPLE) / min(max(counts.values()), ENOUGH_PEOPLE) for answer, count in counts.items()
+    }

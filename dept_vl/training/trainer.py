@@ -378,7 +378,7 @@ class Trainer:
     def _save_adapter(self, scores: Mapping[str, float]) -> None:
         self.model.save_pretrained(
             self.run_dir,
-            task=self.task.name,
+            task=self.task,
             features=self.visual.fingerprint if self.visual else None,
             scores=scores,
         )

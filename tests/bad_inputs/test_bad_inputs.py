@@ -16,6 +16,7 @@ from tests.bad_inputs import (
     configs,
     images,
     manifests,
+    own_rows,
     predictions,
     raw_json,
     released,
@@ -30,6 +31,7 @@ SECONDS = 10
 
 _MODULES = (
     configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released, backbones,
+    own_rows,
 )  # fmt: skip
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 

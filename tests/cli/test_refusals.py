@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.prepare import prepare
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from tests.data_prep.text_rows import cola_folder
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +194,7 @@ CASES = [
 def write_world(folder: Path, vqa_splits: Path) -> None:
     """Writes what the command lines name; nothing of it gets further than a first look."""
     shutil.copytree(vqa_splits, folder / "data" / "vqa")
-    prepare("cola", cola_folder(folder / "raw"), folder / "data", subset=True)
+    prepare(get_task("cola"), cola_folder(folder / "raw"), folder / "data", subset=True)
     Image.new("RGB", (2, 2)).save(folder / "picture.png")
     data = {"data.dir": str(folder / "data")}
     vqa, cola = load_config(None, data), load_config(None, {"task": "cola", **data})

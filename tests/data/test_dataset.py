@@ -29,7 +29,7 @@ def codec(tokenizer):
 
 @pytest.fixture
 def rows(tiny_data) -> Dataset:
-    return open_split(tiny_data, "vqa", "train")
+    return open_split(tiny_data, get_task("vqa"), "train")
 
 
 def request(*indices, step=0):

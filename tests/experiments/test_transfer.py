@@ -31,7 +31,7 @@ def text_data(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("text")
     tasks = {"cola": ("sentence",), "sst2": ("sentence",), "rte": ("sentence1", "sentence2")}
     for number, (task, columns) in enumerate(tasks.items()):
-        folder = task_folder(data_dir, task, "fixed")
+        folder = task_folder(data_dir, get_task(task).under("fixed"))
         folder.mkdir()
         for place, (split, size) in enumerate({"train": 40, "val": 12, "test": 12}.items()):
             rng = np.random.default_rng([number, place])
@@ -135,7 +135,7 @@ def prepare_made_up(data_dir: Path, name: str, **sizes: int) -> None:
     task = get_task(name).under("fixed")
     lists = [column for column in task.input_columns if task.columns[column] == "texts"]
     texts = [column for column in task.input_columns if column not in lists]
-    folder = task_folder(data_dir, task.name, "fixed")
+    folder = task_folder(data_dir, task)
     folder.mkdir()
     for split, size in sizes.items():
         rows = []
