@@ -70,8 +70,9 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
-        if isinstance(value, str | os.PathLike) or value is None:
-            key = read_text(os.fspath(value) if value is not None else None)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(value, str) or value is None:
+            key = read_text(value)
         elif (content := _content(value, self.root)) is None:
             return None
         elif isinstance(content, str):

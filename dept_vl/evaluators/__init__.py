@@ -58,6 +58,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "cb": CB,
     "squad": SQUAD,
 }
+"""Name -> evaluator."""
 
 _INVALID = "invalid"
 _INVALID_SCALE = Scale(100.0, "% of the predictions are not labels")

@@ -21,7 +21,14 @@ from dept_vl.evaluators import (
     score_each,
     warn_of,
 )
-from dept_vl.inference.result_files import Destination, choose_destination, files_beside, files_of, settings_sha256
+from dept_vl.inference.result_files import (
+    Destination,
+    choose_destination,
+    files_beside,
+    files_of,
+    folder_of_results,
+    settings_sha256,
+)
 from dept_vl.inference.results import (
     EvaluationResult,
     check_metrics,
@@ -65,7 +72,8 @@ def evaluate_run(
         split: Which split.
         metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
         tokenizer: How captions are tokenised.
-        output: Where the scores go, the rest beside them; None for ``results-<split>.json`` in `run_dir`.
+        output: Where the scores go, the rest beside them; None for ``results-<split>.json`` in `run_dir`, or where
+            `folder_of_results` puts those of a run from the hub.
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
         folder: Where predictions and scores go; None for `run_dir`.
@@ -79,7 +87,7 @@ def evaluate_run(
     rows_sha256 = hash_rows(data_dir, config.resolve_task(), split)
     destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
     if output is None and folder is None:
-        destination = choose_destination(config, run_dir, split, rows_sha256)
+        destination = choose_destination(config, folder_of_results(run_dir), split, rows_sha256)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 

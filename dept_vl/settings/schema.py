@@ -219,8 +219,8 @@ class InitConfig:
 
     source: Annotated[
         str | None,
-        LocalPath(),
-        Field(alias="from", description="run or adapter folder whose trained values this run starts from; null: fresh"),
+        LocalPath(or_name=True),
+        Field(alias="from", description="run whose trained values this run starts from: folder, hub id; null: fresh"),
     ] = None
     parts: Annotated[
         Literal["all", "prompt"],

@@ -30,6 +30,7 @@ from dept_vl.runs.folder import (
     open_run_folder,
     trim_metrics,
 )
+from dept_vl.runs.hub import find_run
 from dept_vl.runs.log import RunLog, describe_score
 from dept_vl.runs.open import open_run
 from dept_vl.runs.selection import choose_selection
@@ -186,7 +187,7 @@ class Trainer:
         config = self.config
         if config.init.source is None or (resume and list_states(config.run_dir / CHECKPOINTS)):
             return {}
-        source = Path(config.init.source)
+        source = find_run(config.init.source)
         if source.resolve() == config.run_dir.resolve():
             raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
         return {"init": warm_start(self.model, source, config.init.parts)}

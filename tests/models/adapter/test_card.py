@@ -64,7 +64,9 @@ def test_the_demo_s_code_runs_as_it_stands(tmp_path):
 def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
     _, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)), feature_dim=None, task="cola")
     assert run_snippet(card, folder=tmp_path, **{f"path/to/{t5_folder.name}": t5_folder}).visual_projection is None
-    assert f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`" in card
+    assert (
+        f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`; in Python, `dept_vl.load('{FOLDER}')`" in card
+    )
     assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
 
 
