@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from data_prep.raw.image_names import ImageNames
@@ -242,7 +243,7 @@ def _content(value: Any, root: Path | None) -> bytes | str | None:
             return None
     if isinstance(value, bytes | bytearray):
         return _checked(bytes(value))
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | np.generic):
         return read_text(value)
     raise DataError(f"image should be a file's name, bytes or a PIL image, found {shown(value)}")
 
