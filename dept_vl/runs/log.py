@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import display_scale
 from dept_vl.runs.folder import METRICS_FILE
 from dept_vl.system.atomic import naming
 from dept_vl.system.extras import is_installed, require_extra
@@ -105,20 +104,3 @@ def _start(kind: str, /, *arguments: Any, **options: Any) -> Any:
     except Exception as error:  # whatever a service's client raises: no account, no network
         raise ConfigError(f"loop.trackers: {kind!r} does not start: {error}") from error
     return tracker
-
-
-def describe_score(step: int, metric: str, value: float, best: float | None, best_step: int) -> str:
-    """Returns a line about an evaluation on ``val``: its score and whether it is the best so far.
-
-    Args:
-        step: Optimiser steps done.
-        metric: The metric that picks the best checkpoint.
-        value: Its value, in the scorer's own scale.
-        best: The best value before; None at the first evaluation.
-        best_step: Where that was.
-    """
-    scale = display_scale(metric)
-    beside = "the best so far"
-    if best is not None and not value > best:
-        beside = f"the best is {scale.printed(best)} at step {best_step:,}"
-    return f"step {step:,}: {metric} on val {scale.printed(value)} {scale.text} ({beside})"

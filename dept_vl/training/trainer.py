@@ -17,8 +17,6 @@ from torch import Tensor
 from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import EvaluationInput, score
-from dept_vl.inference.answer import Answerer, predict_split
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.runs.callbacks import Callback
@@ -30,9 +28,8 @@ from dept_vl.runs.folder import (
     open_run_folder,
     trim_metrics,
 )
-from dept_vl.runs.log import RunLog, describe_score
+from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
-from dept_vl.runs.selection import choose_selection
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
@@ -44,6 +41,7 @@ from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_s
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
+from dept_vl.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +145,10 @@ class Trainer:
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         self.visual = self.parts.visual.get("train")
-        self.train_set, self.val_set = (self.parts.datasets[split] for split in ("train", "val"))
+        self.train_set = self.parts.datasets["train"]
         check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
-        self.val_references = self.parts.references("val", config.loop.eval_rows)
-        self.selection = choose_selection(config, self.task, self.val_references)
-        self.answerer = Answerer(self.model, self.parts.codec, self.parts.visual.get("val"), self.parts.decoding)
+        self.validation = Validation(config, self.parts)
+        self.selection = self.validation.selection
         groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, groups, config.optim)
         self.guard = StepGuard(groups, config.loop)
@@ -224,7 +221,7 @@ class Trainer:
             self.selection.metric,
             self.progress,
             self.model.parameter_budget(),
-            self.answerer.decoding.method,
+            self.parts.decoding.method,
         )
         if self._is_main:
             write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
@@ -350,22 +347,13 @@ class Trainer:
         self.meter.note(**shown, **{"samples/s": f"{samples_per_s:.0f}"})
 
     def _evaluate(self) -> dict[str, float]:
-        """Scores the validation split and keeps the adapter if it is the best so far."""
-        config = self.config
-        predictions = predict_split(
-            self.answerer,
-            self.val_set,
-            batch_size=config.data.eval_batch_size,
-            num_workers=config.data.num_workers,
-            limit=config.loop.eval_rows,
-        )
-        inputs = EvaluationInput(predictions, self.val_references)
-        metrics = score(self.selection.evaluators, inputs, label_set=self.task.labels)
-        name = self.selection.metric
-        value, best = metrics[name], self.progress.best_metric
-        self.meter.say(describe_score(self.progress.step, name, value, best, self.progress.best_step))
-        if best is None or value > best:
-            self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
+        """Measures the run on ``val`` and keeps the adapter if it is the best so far."""
+        step, best = self.progress.step, self.progress.best_metric
+        metrics = self.validation.measure(step)
+        value = metrics[self.selection.metric]
+        self.meter.say(self.selection.describe(step, value, best, self.progress.best_step))
+        if self.selection.is_better(value, best):
+            self.progress = replace(self.progress, best_metric=value, best_step=step, evals_since_best=0)
             if self._is_main:
                 self._save_adapter(metrics)
         else:

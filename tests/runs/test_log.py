@@ -9,7 +9,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dept_vl.errors import ConfigError
-from dept_vl.runs.log import RunLog, chosen_trackers, describe_score
+from dept_vl.runs.log import RunLog, chosen_trackers
 from dept_vl.system.extras import EXTRAS
 from dept_vl.system.processes import process_state
 
@@ -75,15 +75,3 @@ def test_a_tracker_that_does_not_start_is_a_message_and_leaves_no_folder(monkeyp
     ):
         RunLog(run_dir / "mine", ["trackio"])
     assert list(run_dir.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("best", "said"),
-    [
-        (None, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best so far)"),
-        (1.0, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best so far)"),
-        (1.2, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best is 120.0 at step 600)"),
-    ],
-)
-def test_an_evaluation_s_line_says_its_score_and_whether_it_is_the_best(best, said):
-    assert describe_score(1200, "CIDEr", 1.1, best, 600) == said
