@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +33,7 @@ from dept_vl.runs.folder import (
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
 from dept_vl.runs.session import Session
+from dept_vl.runs.trackers import TENSORBOARD, Tracker, chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
@@ -38,7 +41,7 @@ from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
 from dept_vl.system.progress import Meter
 from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
-from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
+from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
 from dept_vl.training.validation import Validation
@@ -84,7 +87,7 @@ def train(
         resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
         overwrite: Replace an earlier run in that folder.
         session: Frozen models and data shared with other runs of this process; the result is the same to the bit.
-        callbacks: Told of steps and evaluations, after those of the session.
+        callbacks: Told of what happens, after ``loop.trackers`` and those of the session.
 
     Raises:
         ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known; another
@@ -126,7 +129,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         lock: OwnedLock | None = None,
     ) -> None:
-        """Opens everything, then the run folder; see `train`.
+        """Opens everything but the run folder; see `train`.
 
         Args:
             config: As `train`.
@@ -135,7 +138,7 @@ class Trainer:
             overwrite: As `train`.
             session: As `train`.
             callbacks: As `train`.
-            lock: The run folder's; taken once everything is open. None where nobody else can be at work.
+            lock: The run folder's, taken by `fit`. None where nobody else can be at work.
         """
         session = session or Session()
         self.config = config
@@ -152,23 +155,16 @@ class Trainer:
         groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, groups, config.optim)
         self.guard = StepGuard(groups, config.loop)
-        self.callbacks = (*session.callbacks, *callbacks)
+        self.trackers = chosen_trackers(config.loop.trackers)
+        services = [Tracker(name) for name in self.trackers if name != TENSORBOARD]
+        self.callbacks = (*services, *session.callbacks, *callbacks)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
+        self.run_dir = config.run_dir
+        self.log: RunLog | None = None
         start = self._warm_start(resume=resume)
-        self.log = RunLog(config.run_dir, config.loop.trackers) if self._is_main else None
-        if lock is not None and self._is_main:
-            lock.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
-        self._resume()
-        if self.log:
-            self.log.open(self.progress.step)
-        self.meter = Meter(
-            config.loop.max_steps, f"train {self.task.name}", "steps",
-            initial=self.progress.step, is_shown=self._is_main, has_notes=True,
-        )  # fmt: skip
+        self._open_folder = partial(self._open_run_dir, start, lock, resume=resume, overwrite=overwrite)
 
     @property
     def _is_main(self) -> bool:
@@ -188,8 +184,11 @@ class Trainer:
             raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
         return {"init": warm_start(self.model, source, config.init.parts)}
 
-    def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
+    def _open_run_dir(self, record: dict[str, Any], lock: OwnedLock | None, *, resume: bool, overwrite: bool) -> None:
         if self._is_main:
+            if lock is not None:
+                lock.path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
             if self.model.answer_form is not None:
                 record = {**record, "answer_form": self.model.answer_form}
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
@@ -197,7 +196,7 @@ class Trainer:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())
         self.accelerator.wait_for_everyone()
         signals.mark_resumable()
-        return self.config.run_dir
+        self._resume()
 
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
@@ -208,24 +207,28 @@ class Trainer:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
 
     def fit(self) -> TrainResult:
-        """Runs the steps that are left, and writes what came of them."""
-        try:
+        """Opens the run's folder, runs the steps that are left, and writes what came of them."""
+        with ExitStack() as ending:
+            for callback in self.callbacks:
+                callback.on_start(self.config, self.run_dir)
+                ending.callback(callback.on_end, self.config, self.run_dir)
+            self._open_folder()
+            step, steps = self.progress.step, self.config.loop.max_steps
+            if self._is_main:
+                self.log = RunLog(self.run_dir, step, has_board=TENSORBOARD in self.trackers)
+                ending.callback(self.log.close)
+            self.meter = Meter(
+                steps, f"train {self.task.name}", "steps", initial=step, is_shown=self._is_main, has_notes=True
+            )
             with signals.deferring(), self.meter:
                 self._run()
-        finally:
-            if self.log:
-                self.log.close()
-        result = TrainResult(
-            self.task.name,
-            self.run_dir,
-            self.selection.metric,
-            self.progress,
-            self.model.parameter_budget(),
-            self.parts.decoding.method,
-        )
-        if self._is_main:
-            write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
-        self.accelerator.wait_for_everyone()
+            result = TrainResult(
+                self.task.name, self.run_dir, self.selection.metric, self.progress,
+                self.model.parameter_budget(), self.parts.decoding.method,
+            )  # fmt: skip
+            if self._is_main:
+                write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
+            self.accelerator.wait_for_everyone()
         if signal := signals.requested():
             raise signals.StoppedError(signal, f"the run had ended: {self.run_dir}")
         return result
@@ -278,6 +281,7 @@ class Trainer:
         except signals.StoppedError as stopped:
             self._stop(stopped.number, is_evaluation_due=True)
         self.progress = replace(self.progress, is_evaluation_due=False)
+        self.accelerator.wait_for_everyone()  # all are told once the main process has written
         for callback in self.callbacks:
             callback.on_evaluation(self.config, self.progress.step, metrics)
 
@@ -340,11 +344,17 @@ class Trainer:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":
             record["skipped_steps"] = self.progress.skipped_steps
-        if self.log:
-            self.log.record(self.progress.step, record)
+        self._record(record)
         shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
         shown["lr"] = " ".join(f"{name} {rate:.3g}" for name, rate in self.rates.items())
         self.meter.note(**shown, **{"samples/s": f"{samples_per_s:.0f}"})
+
+    def _record(self, values: Mapping[str, float]) -> None:
+        """Writes a line of metrics, and hands it to the callbacks."""
+        if self.log:
+            self.log.record(self.progress.step, values)
+        for callback in self.callbacks:
+            callback.on_log(self.config, self.progress.step, values)
 
     def _evaluate(self) -> dict[str, float]:
         """Measures the run on ``val`` and keeps the adapter if it is the best so far."""
@@ -358,8 +368,7 @@ class Trainer:
                 self._save_adapter(metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
-        if self.log:
-            self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
+        self._record({f"val/{name}": number for name, number in metrics.items()})
         return metrics
 
     def _save_adapter(self, scores: Mapping[str, float]) -> None:
@@ -371,15 +380,12 @@ class Trainer:
         )
 
     def _save_checkpoint(self) -> None:
+        folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints
         if self._is_main:
-            save_state(
-                self.run_dir / CHECKPOINTS,
-                self.progress,
-                self.trainable,
-                self.optimizer,
-                keep=self.config.loop.keep_checkpoints,
-            )
+            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep)
         self.accelerator.wait_for_everyone()
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.config, self.progress.step, state_folder(folder, self.progress.step))
 
 
 def _seed(*parts: int) -> int:
