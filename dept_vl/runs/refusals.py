@@ -15,7 +15,7 @@ from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, refuse_several
 from dept_vl.runs.hub import find_run
-from dept_vl.runs.log import chosen_trackers
+from dept_vl.runs.trackers import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
