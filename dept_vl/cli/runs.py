@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.cli.settings import (
     add_command,
+    check_paths,
     config_overrides,
     load_settings,
     open_data_dir,
@@ -178,7 +178,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"--{next(iter(files))}: has no effect on scores of a run")
     else:
         config = record.settings(settings)
-        check_recorded_paths(config, options.verify.parent, settings, options.reading)
+        check_paths(config, options.verify.parent, settings, options.reading)
         notes = verify_run(record, config, open_data_dir(config))
     for note in notes:
         print_on_main_process(f"note: {note}")
@@ -204,7 +204,7 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
             "the two are not comparable"
         )
     config = load_config(run_dir / "config.yaml", settings)
-    check_recorded_paths(config, run_dir, settings, options.reading)
+    check_paths(config, run_dir, settings, options.reading)
     return config, run_dir
 
 

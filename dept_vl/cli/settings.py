@@ -6,13 +6,12 @@ import argparse
 import logging
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.cli.aliases import ALIASES, flag_of
 from dept_vl.cli.reads import reads, refuse_unread
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ def load_settings(
             what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
         config = load_config(folder / resume_from, settings)
-        check_recorded_paths(config, folder, settings, options.reading)
+        check_paths(config, folder, settings, options.reading)
         return config
     if path == Path("demo"):
         return overlay_config(demo_settings(task, tuner), settings)
@@ -229,6 +228,17 @@ def load_settings(
         logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
         return overlay_config(demo_settings(task, tuner), settings)
     return load_config(path, settings)
+
+
+def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
+    """Refuses recorded paths that lead nowhere and that a command reads (`check_recorded_paths`)."""
+    from dept_vl.runs.recorded import check_recorded_paths
+
+    check_recorded_paths(
+        config, folder, given,
+        is_read=lambda key: reads(command, key),
+        how_to_give=lambda key: f"{flag_of(key)} PATH",
+    )  # fmt: skip
 
 
 def open_data_dir(config: TrainConfig) -> Path:

@@ -82,6 +82,13 @@ class Answerer:
             shares.append(math.exp(scores.item()))
         return shares
 
+    @torch.no_grad()
+    def embed(self, batch: Batch) -> Tensor:
+        """Returns one vector for each example, (batch, d_model) float32 (`AdaptedModel.embed`)."""
+        inputs = self._inputs(batch)
+        with self._autocast(batch):
+            return self.model.embed(*inputs)
+
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         features = self._visual.features(batch) if self._visual else None
         return batch.input_ids, batch.attention_mask, features

@@ -190,18 +190,22 @@ def _take_up(folder: Path, config: TrainConfig) -> None:
         write_text(folder / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
 
 
-def read_run_config(folder: Path) -> TrainConfig:
+def read_run_config(folder: Path, named_with: str = "--checkpoint") -> TrainConfig:
     """Returns the settings a run was made with.
+
+    Args:
+        folder: The run's.
+        named_with: What names a run, for the message.
 
     Raises:
         CheckpointError: The folder is missing or holds no run.
     """
     path = folder / RUN_CONFIG_FILE
     if not path.is_file():
-        refuse_several(folder, "--checkpoint")
+        refuse_several(folder, named_with)
         raise CheckpointError(
             f"{folder}: no run here ({RUN_CONFIG_FILE} is missing); train one with `dept-vl train`, "
-            "or name its folder with --checkpoint"
+            f"or name its folder with {named_with}"
         )
     return config_from_tree(read_yaml(path), where=str(path))
 

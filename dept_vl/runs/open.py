@@ -20,8 +20,8 @@ from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.sharding import place_model
 from dept_vl.runs.decoding import Decoding, choose_decoding
 from dept_vl.runs.session import Session
-from dept_vl.runs.visual_input import VisualInput, open_own_images
-from dept_vl.settings.schema import TrainConfig
+from dept_vl.runs.visual_input import VisualInput
+from dept_vl.settings.schema import DataConfig, TrainConfig
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import Task, get_task
 
@@ -68,6 +68,7 @@ def open_run(
     session: Session | None = None,
     *,
     adapter: Path | None = None,
+    device: torch.device | None = None,
 ) -> RunParts:
     """Opens everything a run works with; what is cheap to refuse comes first.
 
@@ -78,13 +79,14 @@ def open_run(
         splits: Which splits; for a fresh model ``"train"`` is opened for training.
         session: Frozen models and data shared with other runs of this process.
         adapter: A run's or an adapter's folder; None for a fresh model.
+        device: Where the models are; None for this process's.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     session = session or Session()
     session.check_precision(config.loop.precision)
-    task, device = get_task(config.task).under(config.data.protocol), process_state().device
+    task, device = get_task(config.task).under(config.data.protocol), device or process_state().device
     decoding = choose_decoding(config, task)
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
     visual: Mapping[str, VisualInput] = {}
@@ -94,7 +96,7 @@ def open_run(
         if task.uses_images:
             visual = session.visual(task, config.data, config.model.image_encoder, data_dir, splits, device)
     elif task.uses_images:
-        visual = {OWN_IMAGES: open_own_images(config.model.image_encoder, device)}
+        visual = {OWN_IMAGES: session.own_images(config.model.image_encoder, device)}
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
     model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter)
@@ -153,7 +155,7 @@ def _open_dataset(
 
     Raises:
         ConfigError: The few-shot choice cannot be made.
-        DataError: As `TaskDataset`; or texts exceed ``data.max_source_length`` and ``data.on_long`` is ``"error"``.
+        DataError: As `TaskDataset` and `report_long`.
     """
     data = config.data
     dataset = TaskDataset(
@@ -173,16 +175,31 @@ def _open_dataset(
     if is_training and data.few_shot is not None:
         few_shot = FewShot(data.few_shot, data.few_shot_rule, config.seed)
         dataset.keep_few(few_shot, task.few_shot_classes or task.labels or ())
-    long = dataset.count_long()
-    if long:
-        message = (
-            f"{task.name} {split}: {long} of {len(dataset.indices)} source texts have more than "
-            f"data.max_source_length={data.max_source_length} tokens"
-        )
-        if data.on_long == "error":
-            raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
-        logger.warning("%s; they are truncated", message)
+    report_long(dataset.count_long(), len(dataset.indices), f"{task.name} {split}", data)
     if skipped:
         fate = "left out" if is_training else "scored as unanswered"
         logger.warning("%s %s: %d rows whose image could not be read are %s", task.name, split, skipped, fate)
     return dataset
+
+
+def report_long(number: int, total: int, where: str, data: DataConfig) -> None:
+    """Says how many source texts are cut, or refuses them, as ``data.on_long`` has it.
+
+    Args:
+        number: Texts of more than ``data.max_source_length`` tokens.
+        total: Texts in all.
+        where: What they are of, for the message.
+        data: The run's settings.
+
+    Raises:
+        DataError: There are some, and ``data.on_long`` is ``"error"``.
+    """
+    if not number:
+        return
+    message = (
+        f"{where}: {number} of {total} source texts have more than "
+        f"data.max_source_length={data.max_source_length} tokens"
+    )
+    if data.on_long == "error":
+        raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
+    logger.warning("%s; they are truncated", message)
