@@ -21,6 +21,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.asked import ask
 from dept_vl.models.adapter.files import check_equal, read_adapter_config
+from dept_vl.runs.hub import push_run
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
@@ -242,6 +243,26 @@ class Model:
         answerer = self._now.answerer
         rows = self._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
         return np.stack(rows) if rows else np.zeros((0, answerer.model.backbone.d_model), np.float32)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        licence: str | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Shares the run on the Hugging Face hub and returns its address; `dept_vl.load` takes `repo_id` from then on.
+
+        Args and errors are those of `dept_vl.runs.hub.push_run`.
+        """
+        return push_run(
+            self._now.folder, repo_id, private=private, licence=licence, commit_message=commit_message,
+            revision=revision, token=token, settings=settings,
+        )  # fmt: skip
 
     @contextmanager
     def adapter(self, run: str | os.PathLike[str], *, revision: str | None = None) -> Iterator[Model]:
