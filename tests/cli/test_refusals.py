@@ -46,6 +46,7 @@ CASES = [
     ),
     ("eval --checkpoint run --metric CIDRe", "unknown evaluator 'CIDRe'; did you mean 'cider'"),
     ("train --data-dir x --loop.best_metric exact_mtch", "loop.best_metric: unknown evaluator 'exact_mtch'; did you"),
+    ("train --task nocaps --data-dir data", "task 'nocaps' has no training split; its predictions are scored by"),
     ("trian --data-dir x", "unknown command 'trian'; did you mean 'train'"),
     ("Train --data-dir x", "unknown command 'Train'; did you mean 'train'"),
     ("eval --checkpoint run --decode.method score", "decode.method: 'score' needs a label set"),
