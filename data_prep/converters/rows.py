@@ -146,8 +146,7 @@ def _build(
     if table.num_rows == 0:
         raise DataError(f"task {task.name!r}: no row is left to train on: {reasons}")
     rows = OwnRows.sorted(declaration, table, images, column)
-    trains = not declaration.files or "train" in declaration.files  # a data set may be there to test on alone
-    for split in ("train", "val") if trains else ():
+    for split in ("train", "val") if declaration.can_train else ():
         if split not in rows.present:
             raise DataError(f"task {task.name!r}: {split} would have no rows: {reasons}")
     return Preparation(
