@@ -82,7 +82,7 @@ class LocalPath:
     def _is_sure_path(self, value: str) -> bool:
         """Returns whether a value is no name: hub ids have one slash at most, and begin with no dot."""
         has_prefix = bool(self.prefix) and value.startswith(self.prefix)
-        return has_prefix or os.path.isabs(value) or value.startswith(".") or value.count("/") > 1
+        return has_prefix or os.path.isabs(value) or value.startswith((".", "~")) or value.count("/") > 1
 
     def _changed(self, value: str, change: Any) -> str:
         bare = value.removeprefix(self.prefix)

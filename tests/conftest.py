@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only get in each other's way
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from dept_vl.tasks import get_task
 from tests.data_prep.photographs import Photographs, draw_photographs, real_photographs
 from tests.fresh_process import FreshProcess, start_server
+from tests.hub_server import WRITER, HubServer
 
 pytest_plugins = ["tests.allowed_skips"]
 
@@ -53,6 +55,25 @@ def _written_is_enough() -> Iterator[None]:
 def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> FreshProcess:
     """Runs functions in processes that have done nothing before."""
     return FreshProcess(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub of its own, with a cache of its own, where one is logged in as somebody who may write."""
+    server, folder = HubServer(), tmp_path_factory.mktemp("hub")
+    settings = {
+        "ENDPOINT": server.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_CACHE": str(folder / "cache"),
+        "HF_TOKEN_PATH": str(folder / "token"),
+        "HF_HUB_DISABLE_XET": True,  # a storage protocol beside the hub's own, which the server does not speak
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ def test_names_and_words_are_no_paths(tmp_path, monkeypatch):
     assert BACKBONE.absolute("t5-base") == str(tmp_path / "t5-base")
     assert BACKBONE.is_relative("./t5")
     assert BACKBONE.is_relative("models/t5/base")
+    assert BACKBONE.is_local("~/t5")
 
 
 def test_one_path_however_it_is_written_is_one(tmp_path, monkeypatch):

@@ -6,18 +6,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 
+from data_prep.converters.rows import prepare_records
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import Task
 
@@ -52,12 +53,34 @@ def rows_data_dir(config: TrainConfig) -> Path:
         prepare(task, None, out, rows=rows, images=images)
 
     folder = own_data_dir(task, key, make)
-    if task.uses_images and config.data.visual_features != "encode" and config.data.feature_dir is None:
-        _encode(task, folder, config.model.image_encoder, on_error=config.data.on_image_error)
+    _encode_if_read(config, task, folder)
     return folder
 
 
-def own_data_dir(task: Task, key: object, make: Callable[[Path], None]) -> Path:
+def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Path:
+    """Returns the data folder of rows in memory, made on first use, as `rows_data_dir` does for files.
+
+    Args:
+        config: The run's settings.
+        rows: Rows, or our split -> its rows, as `prepare_records` takes them.
+        images: What paths of images start from; None: the current folder.
+
+    Raises:
+        ConfigError: The task is not declared for rows of one's own.
+        DataError: As `rows_data_dir`.
+    """
+    task = config.resolve_task()
+    if not task.is_own:
+        raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
+    root = images or Path.cwd()
+    parts = rows if isinstance(rows, Mapping) else {"": rows}
+    key = {split: _digest(part, task, root) for split, part in parts.items()}
+    folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=root))
+    _encode_if_read(config, task, folder)
+    return folder
+
+
+def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Path:
     """Returns the folder of a task's prepared rows in the cache, made on the first call.
 
     Args:
@@ -92,11 +115,13 @@ def own_data_dir(task: Task, key: object, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _encode(task: Task, folder: Path, encoder: ImageEncoderSettings, *, on_error: Literal["stop", "skip"]) -> None:
-    """Adds the features of the task's images where they are not there yet."""
+def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
+    """Adds the features of the task's images, where the run reads features that are not there yet."""
+    if not task.uses_images or config.data.visual_features == "encode" or config.data.feature_dir is not None:
+        return
     from data_prep.cache_features import cache_features, collect_images
 
-    images = collect_images(folder, task)
+    images, encoder = collect_images(folder, task), config.model.image_encoder
     wanted = encoder.known_fingerprint()
     for store in finished_stores(folder):
         index = read_index(store)
@@ -104,7 +129,7 @@ def _encode(task: Task, folder: Path, encoder: ImageEncoderSettings, *, on_error
         if not differences(index.fingerprint, wanted) and images.keys() <= stored | index.skipped.keys():
             return
     _refuse_launch(folder)
-    cache_features(encoder, folder, task, on_error=on_error)
+    cache_features(encoder, folder, task, on_error=config.data.on_image_error)
 
 
 def _refuse_launch(folder: Path) -> None:
@@ -121,6 +146,28 @@ def _content(rows: Path) -> list[list[str]]:
     """Returns the files of rows with their hashes."""
     files = sorted(path for path in rows.rglob("*") if path.is_file()) if rows.is_dir() else [rows]
     return [[path.relative_to(rows).as_posix() if path != rows else "", hash_file(path)] for path in files]
+
+
+def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
+    """Returns a sha256 of rows in memory: of their values, their pictures, and the size and time of files they name."""
+    assert task.declaration is not None
+    digest = hashlib.sha256()
+    for row in rows:
+        image = row.get(task.declaration.image) if isinstance(row, Mapping) else None
+        digest.update(json.dumps(row, sort_keys=True, default=_described).encode())
+        if isinstance(image, str | os.PathLike) and (root / image).is_file():
+            status = os.stat(root / image)
+            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _described(value: Any) -> Any:
+    """Returns what stands for a value that is no JSON."""
+    if isinstance(value, Image.Image):
+        return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, bytes | bytearray):
+        return hashlib.sha256(value).hexdigest()
+    return str(value)
 
 
 def _listing(images: Path) -> list[list[str | int]]:

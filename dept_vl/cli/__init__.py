@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl import __version__
-from dept_vl.cli import configs, convert, data, experiments, released, runs, tasks
+from dept_vl.cli import configs, convert, data, experiments, released, runs, share, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for library in ("httpx", "datasets", "accelerate", "urllib3", "PIL"):
+    for library in ("httpx", "httpx2", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     _print_any_name()
     try:
@@ -126,6 +126,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         *runs.COMMANDS,
+        *share.COMMANDS,
         *experiments.COMMANDS,
         *data.COMMANDS,
         *tasks.COMMANDS,

@@ -12,7 +12,6 @@ from dept_vl.cli.settings import (
     config_overrides,
     load_settings,
     next_command,
-    open_data_dir,
     refuse_settings,
 )
 from dept_vl.errors import ConfigError
@@ -93,6 +92,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify is not None:
         _verify_store(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.refusals import check_splits
 
     config = load_settings(options, overrides)

@@ -48,7 +48,8 @@ READS: dict[str, Collection[str]] = {
         "data.num_workers",
         "loop.best_metric",
     ),
-    "predict": (*_ANSWERS, "data.image_dir"),
+    "predict": (*_ANSWERS, "data.image_dir", "data.on_long"),
+    "push": ("model.backbone", "model.revision", "model.image_encoder"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
     "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),
 }

@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.cli.settings import (
     add_command,
+    check_paths,
     config_overrides,
     load_settings,
-    open_data_dir,
     parse_seeds,
     print_on_main_process,
 )
@@ -36,6 +35,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds:
         _train_seeds(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.decoding import choose_decoding
     from dept_vl.runs.refusals import check_prepared, check_start
     from dept_vl.runs.selection import check_best_metric, warn_of_selection
@@ -57,6 +57,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if "seed" in config_overrides(options, overrides):
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
     from dept_vl.runs.refusals import check_prepared
@@ -80,7 +81,7 @@ def _add_eval(commands: Any) -> None:
     parser = add_command(
         commands, "eval", _eval, "Score a trained run, or a file of predictions in an official format."
     )
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
     parser.add_argument(
         "--metric", metavar="NAMES", help="evaluators or scores, as CIDEr,BLEU-4; default: the task's own"
@@ -116,6 +117,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify:
         _verify(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.reports.text import describe_evaluation
 
     metrics = [name for name in options.metric.split(",") if name.strip()] if options.metric else None
@@ -159,6 +161,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
     from dept_vl.settings.renamed import new_key
 
@@ -179,7 +182,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"--{next(iter(files))}: has no effect on scores of a run")
     else:
         config = record.settings(settings)
-        check_recorded_paths(config, options.verify.parent, settings, options.reading)
+        check_paths(config, options.verify.parent, settings, options.reading)
         notes = verify_run(record, config, open_data_dir(config))
     for note in notes:
         print_on_main_process(f"note: {note}")
@@ -189,6 +192,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
+    from dept_vl.runs.hub import find_run
     from dept_vl.settings.declared import find_task
     from dept_vl.settings.load import load_config
 
@@ -197,7 +201,8 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
         raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
     task = None if asked is None else find_task(str(asked))
-    run_dir = options.checkpoint or Path(f"runs/{task.name if task else 'vqa'}-{tuner}")
+    own = Path(f"runs/{task.name if task else 'vqa'}-{tuner}")
+    run_dir = find_run(options.checkpoint) if options.checkpoint else own
     recorded = read_run_config(run_dir)
     if task is not None and task.name != recorded.task:
         raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {task.name!r}")
@@ -213,13 +218,13 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
             "the two are not comparable"
         )
     config = load_config(run_dir / "config.yaml", settings)
-    check_recorded_paths(config, run_dir, settings, options.reading)
+    check_paths(config, run_dir, settings, options.reading)
     return config, run_dir
 
 
 def _add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", _predict, "Answer about images or texts with a trained run.")
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="run folder; default: runs/<task>-<tuner>")
+    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
     parser.add_argument(
         "--image", type=Path, metavar="PATH",
         help="an image, a folder of images, or a JSONL file of {image, question}",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.cli.aliases import ALIASES, flag_of
 from dept_vl.cli.reads import reads, refuse_unread
-from dept_vl.cli.recorded import check_recorded_paths
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
 """Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
 
-_OF_A_RUN = ("eval", "predict")
+_OF_A_RUN = ("eval", "predict", "push")
 """Commands that take the settings a run has recorded."""
 
 _METAVARS = {"integer": "N", "number": "X", "string": "NAME", "boolean": "{true,false}"}
@@ -153,13 +151,16 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
     """Returns dotted overrides, those given through aliases among them, a task by its full name, ``~`` expanded.
 
     Raises:
-        ConfigError: One is given twice, is not read by the command, or names no task or home folder.
+        ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
+            takes a run's settings is given a file.
     """
     from dept_vl.settings.declared import find_task, is_task_file
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
 
+    if options.config and options.reading in _OF_A_RUN:
+        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     flags = {key.removeprefix("set:"): text for key, text in vars(options).items() if key.startswith("set:")}
     given = {
         key: text if key in _NAMES or text == "" else _read_value(text)
@@ -206,8 +207,8 @@ def load_settings(
     """
     from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
     from dept_vl.settings.declared import find_task
-    from dept_vl.settings.demo import demo_settings
-    from dept_vl.settings.load import load_config, overlay_config
+    from dept_vl.settings.demo import choose_settings
+    from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
     task, tuner = find_task(str(settings.get("task", "vqa"))), str(settings.get("tuner.name", "dept"))
@@ -218,35 +219,20 @@ def load_settings(
             what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
         config = load_config(folder / resume_from, settings)
-        check_recorded_paths(config, folder, settings, options.reading)
+        check_paths(config, folder, settings, options.reading)
         return config
-    if path == Path("demo"):
-        return overlay_config(demo_settings(task, tuner), settings)
-    is_of_demo = task.uses_images and task.declaration is None
-    if path is None and settings.get("data.dir", "demo" if is_of_demo else None) == "demo":
-        logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
-        return overlay_config(demo_settings(task, tuner), settings)
-    return load_config(path, settings)
+    return choose_settings(path, settings)
 
 
-def open_data_dir(config: TrainConfig) -> Path:
-    """Returns the folder of prepared data; the embedded ones and text tasks from the hub are made on first use."""
-    task = config.resolve_task()
-    if config.is_demo_data:
-        from data_prep.first_use.demo import demo_data_dir
+def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
+    """Refuses recorded paths that lead nowhere and that a command reads (`check_recorded_paths`)."""
+    from dept_vl.runs.recorded import check_recorded_paths
 
-        return demo_data_dir(config.model.image_encoder)
-    if config.data.rows is not None:
-        from data_prep.first_use.own_rows import rows_data_dir
-
-        return rows_data_dir(config)
-    if config.data.dir is None and task.protocols:
-        from data_prep.first_use.hub import text_data_dir
-
-        return text_data_dir(task)
-    if config.data.dir is None:
-        raise ConfigError("data.dir: not set; give --data-dir DATA (what `dept-vl prepare` wrote), or 'demo'")
-    return Path(config.data.dir)
+    check_recorded_paths(
+        config, folder, given,
+        is_read=lambda key: reads(command, key),
+        how_to_give=lambda key: f"{flag_of(key)} PATH",
+    )  # fmt: skip
 
 
 def refuse_settings(command: str, overrides: dict[str, Any]) -> None:

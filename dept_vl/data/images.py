@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dept_vl.errors import DataError
+
+ImageSource = Path | bytes | Image.Image | np.ndarray
+"""What an image can be given as: a file, a file's content, a PIL image, or pixels, (height, width, 3) uint8 RGB."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The decoders that may be used. Pillow knows dozens more, each of them a risk with files from strangers."""
@@ -34,34 +39,53 @@ _TURNS = {
 """EXIF orientation -> what brings the stored picture upright (EXIF 2.32, tag 0x0112)."""
 
 
-def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, exif: Literal["apply", "ignore"] = "apply") -> Image.Image:
+def open_image(
+    source: ImageSource, *, max_pixels: int = MAX_PIXELS, exif: Literal["apply", "ignore"] = "apply"
+) -> Image.Image:
     """Decodes an image completely and returns it in RGB.
 
     Args:
-        path: A JPEG, PNG or WEBP file.
+        source: A JPEG, PNG or WEBP file or its content; a PIL image, which is left as it is but for being loaded; or
+            pixels.
         max_pixels: Largest width x height accepted, checked before any pixel is decoded.
         exif: Whether the picture is turned as its EXIF orientation says, so that it is as every viewer shows it, or
             stays as it is stored, which is how CLIP's own tools read it.
 
     Raises:
-        DataError: The file is missing, is not an image of these formats, is cut short or damaged, or is too large.
+        DataError: The file is missing, is not an image of these formats, is cut short or damaged, or is too large; a
+            PIL image was closed, or its values are no colours; pixels are of another shape or type.
     """
-    with _opened(path) as image:
+    name = describe_image(source)
+    with _opened(source, name) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise DataError(
-                f"{path}: image of {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} "
+                f"{name}: image of {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} "
                 "are accepted; scale it down"
             )
-        if max(width, height) > MAX_RATIO * min(width, height):
+        if max(width, height, 1) > MAX_RATIO * min(width, height):
             raise DataError(
-                f"{path}: image of {width} x {height} pixels; one side is more than {MAX_RATIO:,} times the other, "
+                f"{name}: image of {width} x {height} pixels; one side is more than {MAX_RATIO:,} times the other, "
                 "so it is a line and no picture; crop it"
             )
         image.load()
+        if image.mode == "F":
+            raise DataError(
+                f"{name}: mode 'F' holds numbers of no fixed range and so no colours; scale them to 0 to 255 and "
+                "convert the image to 'L' or 'RGB'"
+            )
         turn = _TURNS.get(_orientation(image)) if exif == "apply" else None
         colours = _to_rgb(image)
         return colours if turn is None else colours.transpose(turn)
+
+
+def describe_image(source: ImageSource) -> str:
+    """Returns what an image is called in messages."""
+    if isinstance(source, bytes):
+        return f"image of {len(source):,} bytes"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or f"PIL image of mode {source.mode!r}")
+    return "array" if isinstance(source, np.ndarray) else str(source)
 
 
 def is_turned(path: Path) -> bool:
@@ -70,36 +94,55 @@ def is_turned(path: Path) -> bool:
     Raises:
         DataError: The file is missing, or not an image.
     """
-    with _opened(path) as image:
+    with _opened(path, str(path)) as image:
         return _orientation(image) in _TURNS
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens an image file; what Pillow raises, here and while the block decodes it, names the file.
+def _opened(source: ImageSource, name: str) -> Iterator[Image.Image]:
+    """Opens an image; what Pillow raises, here and while the block decodes it, names it.
 
     Its warnings are of no use to who only wants the picture (metadata that are damaged, palettes with transparency),
     but for that of a decompression bomb, which is refused.
 
     Raises:
-        DataError: The file is missing, or Pillow fails in any way.
+        DataError: The file is missing, pixels are of another shape or type, or Pillow fails in any way.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such image file")
+    if isinstance(source, Path) and not os.path.isfile(source):
+        raise DataError(f"{name}: no such image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                yield image
+            if isinstance(source, Image.Image):
+                yield source
+            elif isinstance(source, np.ndarray):
+                yield _from_pixels(source)
+            else:
+                file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+                with Image.open(file, formats=FORMATS) as image:
+                    yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image; expected one of {', '.join(FORMATS)}") from error
+        raise DataError(f"{name}: not an image; expected one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: image too large: {error}") from error
+        raise DataError(f"{name}: image too large: {error}") from error
     except Exception as error:  # decoders raise nearly every kind on damaged files: KeyError, struct.error, ...
-        raise DataError(f"{path}: damaged or truncated image ({error}); fetch it again") from error
+        if isinstance(source, Image.Image):
+            raise DataError(
+                f"{name}: cannot be decoded ({error}); give an image that is whole and not closed"
+            ) from error
+        raise DataError(f"{name}: damaged or truncated image ({error}); fetch it again") from error
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(
+            f"array: expected pixels of uint8, (height, width, 3) in RGB, got {pixels.dtype} {pixels.shape}; "
+            "give a PIL image for anything else"
+        )
+    return Image.fromarray(pixels)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -88,7 +88,7 @@ class ImagePixels:
 
     def __init__(
         self,
-        image_root: Path | None,
+        image_root: Path,
         preprocess: Callable[[Image.Image], Tensor],
         *,
         exif: Literal["apply", "ignore"] = "apply",
@@ -97,7 +97,7 @@ class ImagePixels:
         """Says where images lie and how they become pixels.
 
         Args:
-            image_root: The folder image paths start from; None: they are the user's own paths.
+            image_root: The folder image paths start from.
             preprocess: Turns an image into pixels.
             exif: How images are opened (`open_image`).
             skipped: Ids of images that cannot be read (`find_unreadable`).
@@ -122,8 +122,6 @@ class ImagePixels:
 
     def _place(self, image: str) -> Path:
         """Returns an image's file. Rows may come from an altered Arrow copy, which the manifest's check did not see."""
-        if self._image_root is None:
-            return Path(image)
         if Path(image).is_absolute() or ".." in Path(image).parts:
             raise DataError(f"{image}: leads out of the image root {self._image_root}; prepare the task again")
         return self._image_root / image

@@ -17,11 +17,19 @@ from dept_vl.evaluators import (
     concerns,
     evaluator_names,
     fitting,
+    is_loss,
     score,
     score_each,
     warn_of,
 )
-from dept_vl.inference.result_files import Destination, choose_destination, files_beside, files_of, settings_sha256
+from dept_vl.inference.result_files import (
+    Destination,
+    choose_destination,
+    files_beside,
+    files_of,
+    folder_of_results,
+    settings_sha256,
+)
 from dept_vl.inference.results import (
     EvaluationResult,
     check_metrics,
@@ -65,7 +73,8 @@ def evaluate_run(
         split: Which split.
         metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
         tokenizer: How captions are tokenised.
-        output: Where the scores go, the rest beside them; None for ``results-<split>.json`` in `run_dir`.
+        output: Where the scores go, the rest beside them; None for ``results-<split>.json`` in `run_dir`, or where
+            `folder_of_results` puts those of a run from the hub.
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
         folder: Where predictions and scores go; None for `run_dir`.
@@ -79,7 +88,7 @@ def evaluate_run(
     rows_sha256 = hash_rows(data_dir, config.resolve_task(), split)
     destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
     if output is None and folder is None:
-        destination = choose_destination(config, run_dir, split, rows_sha256)
+        destination = choose_destination(config, folder_of_results(run_dir), split, rows_sha256)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
@@ -110,8 +119,8 @@ def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[s
     warn_of(found)
     if is_asked:
         return names
-    chosen = [config.loop.best_metric] if config.loop.best_metric else []
-    return evaluator_names([*names, *chosen, *fitting(found)])
+    chosen = config.loop.best_metric
+    return evaluator_names([*names, *([chosen] if chosen and not is_loss(chosen) else []), *fitting(found)])
 
 
 def _describe(
@@ -175,16 +184,16 @@ def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
 ) -> tuple[list[str], float | None]:
     """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
-    from dept_vl.inference.answer import Answerer, agreement, predict_split
+    from dept_vl.inference.answer import Answerer, agreement, answer_split
 
     def answers(method: Literal["generate", "score"]) -> list[str]:
         decoding = choose_decoding(config, parts.task, method)
-        return predict_split(
+        return answer_split(
             Answerer(parts.model, parts.codec, parts.visual.get(split), decoding),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
-        )
+        ).predictions
 
     own = answers(parts.decoding.method)
     if not with_agreement:

@@ -103,7 +103,8 @@ def read_inputs(
     inputs = [replace(item, columns={**columns, **item.columns}) for item in given]
     for number, item in enumerate(inputs, start=1):
         for name in task.input_columns:
-            _check_column(task, name, item.columns.get(name), item.named(number))
+            how = "--question TEXT" if name == "question" else f"--column {name}=TEXT"
+            check_column(task, name, item.columns.get(name), item.named(number), how_to_give=how)
     return inputs
 
 
@@ -200,16 +201,22 @@ def _say_what_stays_turned(config: TrainConfig, inputs: Sequence[PredictionInput
         )  # fmt: skip
 
 
-def _check_column(task: Task, name: str, value: Any, where: str) -> None:
+def check_column(task: Task, name: str, value: Any, where: str, *, how_to_give: str) -> None:
     """Refuses a column that the task's template would not read as what it is.
+
+    Args:
+        task: The task.
+        name: The column.
+        value: What it holds; None where it is missing.
+        where: The input, for the message.
+        how_to_give: How the column is given, for the message.
 
     Raises:
         ConfigError: It is missing or empty.
         DataError: It is of another kind, or holds bytes that are not text.
     """
     if value is None or not str(value).strip():
-        hint = "--question TEXT" if name == "question" else f"--column {name}=TEXT"
-        raise ConfigError(f"{where}: task {task.name!r} needs a {name}; give {hint}")
+        raise ConfigError(f"{where}: task {task.name!r} needs a {name}; give {how_to_give}")
     kind = task.columns.get(name, "text")
     if kind in ("text", "text or empty") and not isinstance(value, str):
         raise DataError(f"{where}: column {name!r} should be a text, found {type(value).__name__} {str(value)[:80]!r}")

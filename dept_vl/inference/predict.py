@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dept_vl.data.collator import Batch, Example, collate
-from dept_vl.inference.answer import Answerer
+from dept_vl.data.collator import Batch
+from dept_vl.inference.answer import Answer, Answerer
+from dept_vl.inference.asked import Asked, ask
 from dept_vl.inference.inputs import PredictionInput, source_texts
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.open import OWN_IMAGES, open_run
 from dept_vl.runs.session import Session
-from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.progress import Meter
 
 DEFAULT_BEAMS = 5
 
@@ -81,28 +80,29 @@ def predict_inputs(
     visual = parts.visual.get(OWN_IMAGES)
     ways = choose_ways(parts.decoding, num_beams, as_scored=as_scored)
     answerers = {name: Answerer(parts.model, parts.codec, visual, way) for name, way in ways.items()}
-    predictions: list[Prediction] = []
-    size = config.data.eval_batch_size
-    with Meter(len(inputs), "predict", "inputs", is_shown=len(inputs) > size) as meter:
-        for start in range(0, len(inputs), size):
-            part = inputs[start : start + size]
-            ids = parts.codec.source_ids(texts[start : start + size], config.data.max_source_length)
-            batch = _batch(part, ids, parts.codec.pad_token_id, visual).to(parts.device)
-            columns = [answerer.answer(batch) for answerer in answerers.values()]
-            last = list(answerers.values())[-1]
-            sure: Sequence[float | None] = [None] * len(part)
-            if with_confidence:
-                sure = last.confidences(batch, [answer.text for answer in columns[-1]])
-            for item, answers, confidence in zip(part, zip(*columns, strict=True), sure, strict=True):
-                by_way = {name: answer.text for name, answer in zip(answerers, answers, strict=True)}
-                predictions.append(
-                    Prediction(
-                        item.image, item.columns, by_way, answers[0].log_likelihoods,
-                        item.example_id, item.references, confidence,
-                    )
-                )  # fmt: skip
-            meter.add(len(part))
-    return predictions
+    last = list(answerers.values())[-1]
+
+    def answer(batch: Batch) -> list[tuple[tuple[Answer, ...], float | None]]:
+        columns = [answerer.answer(batch) for answerer in answerers.values()]
+        sure: Sequence[float | None] = [None] * len(columns[-1])
+        if with_confidence:
+            sure = last.confidences(batch, [one.text for one in columns[-1]])
+        return list(zip(zip(*columns, strict=True), sure, strict=True))
+
+    asked = [Asked(text, item.image, item.place) for text, item in zip(texts, inputs, strict=True)]
+    found = ask(parts, config.data, asked, answer, batch_size=config.data.eval_batch_size)
+    return [
+        Prediction(
+            item.image,
+            item.columns,
+            {name: one.text for name, one in zip(answerers, answers, strict=True)},
+            answers[0].log_likelihoods,
+            item.example_id,
+            item.references,
+            confidence,
+        )
+        for item, (answers, confidence) in zip(inputs, found, strict=True)
+    ]
 
 
 def choose_ways(decoding: Decoding, num_beams: int | None, *, as_scored: bool) -> dict[str, Decoding]:
@@ -114,10 +114,3 @@ def choose_ways(decoding: Decoding, num_beams: int | None, *, as_scored: bool) -
     if beams > 1:
         ways[f"beam {beams}"] = replace(decoding, num_beams=beams)
     return dict(list(ways.items())[-1:]) if as_scored else ways
-
-
-def _batch(
-    inputs: Sequence[PredictionInput], ids: Sequence[list[int]], pad_token_id: int, visual: VisualInput | None
-) -> Batch:
-    pixels = visual.source.read(range(len(inputs)), [str(item.image) for item in inputs]) if visual else {}
-    return collate([Example(index, row, []) for index, row in enumerate(ids)], pad_token_id, **pixels)

@@ -12,6 +12,7 @@ from typing import Any
 
 from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.language.stored import hub_origin
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
 from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import TrainConfig
@@ -50,6 +51,12 @@ def files_beside(output: Path) -> dict[str, Path]:
         "answers": output.parent / f"{name}-answers.jsonl",
         "scores": output,
     }
+
+
+def folder_of_results(run_dir: Path) -> Path:
+    """Returns where the results of a run go: its own folder, or ``runs/<user>--<name>`` for one in the hub's cache."""
+    origin = hub_origin(run_dir)
+    return run_dir if origin is None else Path("runs", origin[0].replace("/", "--"))
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating(), self._acting(attention_mask):
-            joint = self.joint_input(input_ids, attention_mask, visual_features)
+        with self._answering(input_ids, attention_mask, visual_features) as joint:
             return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
     @torch.no_grad()
@@ -189,9 +188,14 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating(), self._acting(attention_mask):
-            joint = self.joint_input(input_ids, attention_mask, visual_features)
+        with self._answering(input_ids, attention_mask, visual_features) as joint:
             return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
+
+    @torch.no_grad()
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None) -> Tensor:
+        """Returns a vector for each source of `joint_input`, (batch, d_model) float32 (`Backbone.source_embedding`)."""
+        with self._answering(input_ids, attention_mask, visual_features) as joint:
+            return self.backbone.source_embedding(joint).float()
 
     def param_groups(self) -> list[ParamGroup]:
         """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection``."""
@@ -331,12 +335,13 @@ class AdaptedModel(nn.Module):
         return built.eval(), codec
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Switches dropout off, and back to what it was."""
+    def _answering(self, input_ids: Tensor, mask: Tensor, visual_features: Tensor | None) -> Iterator[JointInput]:
+        """Switches dropout off for the block, lets the method act, and gives what the backbone reads."""
         was_training = self.training
         self.eval()
         try:
-            yield
+            with self._acting(mask):
+                yield self.joint_input(input_ids, mask, visual_features)
         finally:
             self.train(was_training)
 

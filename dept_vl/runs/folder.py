@@ -145,11 +145,11 @@ def refuse_differences(folder: Path, earlier: Mapping[str, Any], now: Mapping[st
     Raises:
         ConfigError: They differ in more than what may differ; each difference is named.
     """
-    differences = _differences(earlier, now)
-    if not differences:
+    found = differences(earlier, now)
+    if not found:
         return
-    lines = [f"{key}: the run has {_shown(key, before)}, asked for {after!r}" for key, before, after in differences]
-    if any(key.endswith("loop.max_steps") for key, *_ in differences):
+    lines = [f"{key}: the run has {_shown(key, before)}, asked for {after!r}" for key, before, after in found]
+    if any(key.endswith("loop.max_steps") for key, *_ in found):
         lines.append(
             "(another number of steps gives every step another learning rate, so it is another run: start one from "
             f"this one's result with --init-from {folder} and another --output-dir)"
@@ -157,8 +157,8 @@ def refuse_differences(folder: Path, earlier: Mapping[str, Any], now: Mapping[st
     raise ConfigError(f"cannot resume {folder} with other settings than it was started with:\n  " + "\n  ".join(lines))
 
 
-def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Returns key, value then and value now of what two runs that are one may not differ in.
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns key, value then and value now of what two runs that are one may not differ in, of nested settings.
 
     Where the run lies is not a setting, and a path is the same however it is written.
     """
@@ -189,18 +189,22 @@ def _take_up(folder: Path, config: TrainConfig) -> None:
         write_text(folder / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
 
 
-def read_run_config(folder: Path) -> TrainConfig:
+def read_run_config(folder: Path, named_with: str = "--checkpoint") -> TrainConfig:
     """Returns the settings a run was made with.
+
+    Args:
+        folder: The run's.
+        named_with: What names a run, for the message.
 
     Raises:
         CheckpointError: The folder is missing or holds no run.
     """
     path = folder / RUN_CONFIG_FILE
     if not path.is_file():
-        refuse_several(folder, "--checkpoint")
+        refuse_several(folder, named_with)
         raise CheckpointError(
             f"{folder}: no run here ({RUN_CONFIG_FILE} is missing); train one with `dept-vl train`, "
-            "or name its folder with --checkpoint"
+            f"or name its folder with {named_with}"
         )
     return config_from_tree(read_yaml(path), where=str(path))
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -20,8 +20,8 @@ from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.sharding import place_model
 from dept_vl.runs.decoding import Decoding, choose_decoding
 from dept_vl.runs.session import Session
-from dept_vl.runs.visual_input import VisualInput, open_own_images
-from dept_vl.settings.schema import TrainConfig
+from dept_vl.runs.visual_input import VisualInput
+from dept_vl.settings.schema import DataConfig, TrainConfig
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import Task
 
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 OWN_IMAGES = "own images"
 """Key of `RunParts.visual` where no split is opened."""
+
+_LABELS: Mapping[str, Literal["drawn", "heaviest"]] = {"train": "drawn", "val": "heaviest"}
+"""Split -> the targets that a model in training reads of it: what it trains on, and what its loss is taken of."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def open_run(
     session: Session | None = None,
     *,
     adapter: Path | None = None,
+    device: torch.device | None = None,
 ) -> RunParts:
     """Opens everything a run works with; what is cheap to refuse comes first.
 
@@ -75,16 +79,17 @@ def open_run(
         config: The run's settings.
         data_dir: Prepared data and, unless the encoder runs on the fly, a feature store; None for images of the user's
             own, with no splits.
-        splits: Which splits; for a fresh model ``"train"`` is opened for training.
+        splits: Which splits; for a fresh model ``"train"`` is opened for training, ``"val"`` for the validation loss.
         session: Frozen models and data shared with other runs of this process.
         adapter: A run's or an adapter's folder; None for a fresh model.
+        device: Where the models are; None for this process's.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
     session = session or Session()
     session.check_precision(config.loop.precision)
-    task, device = config.resolve_task(), process_state().device
+    task, device = config.resolve_task(), device or process_state().device
     decoding = choose_decoding(config, task)
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
     visual: Mapping[str, VisualInput] = {}
@@ -94,7 +99,7 @@ def open_run(
         if task.uses_images:
             visual = session.visual(task, config.data, config.model.image_encoder, data_dir, splits, device)
     elif task.uses_images:
-        visual = {OWN_IMAGES: open_own_images(config.model.image_encoder, device)}
+        visual = {OWN_IMAGES: session.own_images(config.model.image_encoder, device)}
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
     model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter)
@@ -103,7 +108,7 @@ def open_run(
         datasets = {
             split: _open_dataset(
                 config, task, codec, visual.get(split), session.rows(task, data_dir, split),
-                split=split, is_training=adapter is None and split == "train",
+                split=split, labels=_LABELS.get(split, "none") if adapter is None else "none",
             )
             for split in splits
         }  # fmt: skip
@@ -145,7 +150,7 @@ def _open_dataset(
     rows: Dataset,
     *,
     split: str,
-    is_training: bool,
+    labels: Literal["none", "drawn", "heaviest"],
 ) -> TaskDataset:
     """Opens a split as batches and reports, or refuses, texts that are too long.
 
@@ -153,7 +158,7 @@ def _open_dataset(
 
     Raises:
         ConfigError: The few-shot choice cannot be made.
-        DataError: As `TaskDataset`; or texts exceed ``data.max_source_length`` and ``data.on_long`` is ``"error"``.
+        DataError: As `TaskDataset` and `report_long`.
     """
     data = config.data
     dataset = TaskDataset(
@@ -164,25 +169,40 @@ def _open_dataset(
         max_target_length=data.max_target_length,
         seed=config.seed,
         visual=visual.source if visual else None,
-        is_training=is_training,
+        labels=labels,
         padding=data.padding,
         target_sampling=data.target_sampling,
         loss_weighting=data.loss_weighting,
     )
-    skipped = len(dataset) - len(dataset.indices)
+    skipped, is_training = len(dataset) - len(dataset.indices), labels == "drawn"
     if is_training and data.few_shot is not None:
         few_shot = FewShot(data.few_shot, data.few_shot_rule, config.seed)
         dataset.keep_few(few_shot, task.few_shot_classes or task.labels or ())
-    long = dataset.count_long()
-    if long:
-        message = (
-            f"{task.name} {split}: {long} of {len(dataset.indices)} source texts have more than "
-            f"data.max_source_length={data.max_source_length} tokens"
-        )
-        if data.on_long == "error":
-            raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
-        logger.warning("%s; they are truncated", message)
+    report_long(dataset.count_long(), len(dataset.indices), f"{task.name} {split}", data)
     if skipped:
         fate = "left out" if is_training else "scored as unanswered"
         logger.warning("%s %s: %d rows whose image could not be read are %s", task.name, split, skipped, fate)
     return dataset
+
+
+def report_long(number: int, total: int, where: str, data: DataConfig) -> None:
+    """Says how many source texts are cut, or refuses them, as ``data.on_long`` has it.
+
+    Args:
+        number: Texts of more than ``data.max_source_length`` tokens.
+        total: Texts in all.
+        where: What they are of, for the message.
+        data: The run's settings.
+
+    Raises:
+        DataError: There are some, and ``data.on_long`` is ``"error"``.
+    """
+    if not number:
+        return
+    message = (
+        f"{where}: {number} of {total} source texts have more than "
+        f"data.max_source_length={data.max_source_length} tokens"
+    )
+    if data.on_long == "error":
+        raise DataError(f"{message}; raise the length, or set data.on_long=truncate")
+    logger.warning("%s; they are truncated", message)

@@ -14,7 +14,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, refuse_several
-from dept_vl.runs.log import chosen_trackers
+from dept_vl.runs.hub import find_run
+from dept_vl.runs.trackers import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
@@ -36,8 +37,9 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     if resume and (folder / RUN_CONFIG_FILE).is_file():
         check_resumable(folder, config)
     elif config.init.source is not None:
-        refuse_several(Path(config.init.source), "--init-from")
-        require_adapter(Path(config.init.source))
+        source = find_run(config.init.source)
+        refuse_several(source, "--init-from")
+        require_adapter(source)
 
 
 def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:

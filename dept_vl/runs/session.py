@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +15,10 @@ import torch
 from dept_vl.data.manifest import SplitInfo, open_split
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.load import LoadedBackbone, open_backbone
+from dept_vl.models.language.load import LoadedBackbone, backbone_settings, open_backbone
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.runs.callbacks import Callback
-from dept_vl.runs.visual_input import VisualInput, open_visual
+from dept_vl.runs.visual_input import VisualInput, open_own_images, open_visual
 from dept_vl.settings.schema import DataConfig
 from dept_vl.tasks import Task
 
@@ -32,13 +33,16 @@ class Session:
 
     Attributes:
         callbacks: Given to every run of the session.
+        lock: Held while its frozen models answer: a method acts inside them, and threads must not see each other's.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         """Starts with nothing loaded."""
         self.callbacks = tuple(callbacks)
-        self._backbone: tuple[ModelConfig, LoadedBackbone] | None = None
+        self.lock = RLock()
+        self._backbone: tuple[dict[str, Any], LoadedBackbone] | None = None
         self._visual: dict[tuple[Any, ...], Mapping[str, VisualInput]] = {}
+        self._own_images: dict[tuple[ImageEncoderSettings, str], VisualInput] = {}
         self._rows: dict[tuple[Any, ...], Dataset] = {}
         self._precision: str | None = None
 
@@ -48,9 +52,10 @@ class Session:
         Raises:
             ConfigError: It cannot be loaded.
         """
-        if self._backbone is None or self._backbone[0] != model:
+        settings = backbone_settings(model)
+        if self._backbone is None or self._backbone[0] != settings:
             self._backbone = None  # frees the one before it
-            self._backbone = (model, open_backbone(model))
+            self._backbone = (settings, open_backbone(model))
         backbone = self._backbone[1]
         backbone[0].eval()
         return backbone
@@ -74,6 +79,17 @@ class Session:
         if key not in self._visual:
             self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device)
         return self._visual[key]
+
+    def own_images(self, encoder: ImageEncoderSettings, device: torch.device) -> VisualInput:
+        """Returns visual input for images of the user's own.
+
+        Raises:
+            ConfigError: As `open_own_images`.
+        """
+        key = (encoder, str(device))
+        if key not in self._own_images:
+            self._own_images[key] = open_own_images(encoder, device)
+        return self._own_images[key]
 
     def rows(self, task: Task, data_dir: Path, split: str) -> Dataset:
         """Returns a prepared split, memory-mapped.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dept_vl.data.collator import Batch
@@ -30,14 +31,14 @@ class VisualInput:
     """Reads a batch's images as features.
 
     Attributes:
-        source: Reads a batch's features or pixels.
+        source: Reads a batch's features or pixels; None for images of the user's own, which are given to `encode`.
         encoder: The frozen image encoder when it runs on the fly, else None.
         feature_dim: Width of one visual token.
         fingerprint: What made the features; recorded in the adapter.
         settings: Of the encoder.
     """
 
-    source: VisualSource
+    source: VisualSource | None
     encoder: ImageEncoder | None
     feature_dim: int
     fingerprint: dict[str, Any]
@@ -49,6 +50,17 @@ class VisualInput:
             return batch.visual_features
         features: Tensor = self.encoder(batch.pixel_values)
         return features
+
+    def encode(self, images: Sequence[Image.Image], device: torch.device) -> Tensor:
+        """Returns the features of images of the user's own, from `open_image`, (images, visual, feature_dim) float32.
+
+        On a CPU one at a time, which costs little there: a batch of another size rounds some of the 16-bit features
+        otherwise, and an image would have other features alone than among others.
+        """
+        assert self.encoder is not None  # `open_own_images` made it
+        pixels = torch.stack([self.encoder.preprocess(image) for image in images]).to(device)
+        size = 1 if device.type == "cpu" else len(images)
+        return torch.cat([self.encoder(part) for part in pixels.split(size)])
 
     def check_trained_on(self, recorded: Mapping[str, Any], where: Path) -> None:
         """Refuses to stand in for the features that an adapter was trained on where it makes others.
@@ -113,16 +125,16 @@ def open_visual(
 
 
 def open_own_images(settings: ImageEncoderSettings, device: torch.device) -> VisualInput:
-    """Returns visual input for images by their own paths.
+    """Returns visual input for images of the user's own.
 
     Raises:
         ConfigError: The encoder cannot be loaded.
     """
     encoder: ImageEncoder = settings.load(device)
-    return _encoded(settings, encoder, ImagePixels(None, encoder.preprocess, exif=encoder.exif))
+    return _encoded(settings, encoder, None)
 
 
-def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: VisualSource) -> VisualInput:
+def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: VisualSource | None) -> VisualInput:
     return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings)
 
 

@@ -35,6 +35,7 @@ TASKS: dict[str, Task] = {
         *other.TASKS,
     )
 }
+"""Name -> task, of those that ship with the package."""
 
 
 _PREFIX = "superglue-"

@@ -40,6 +40,10 @@ CASES = [
     ("info --task vqaa", "unknown task 'vqaa'"),
     ("info --config demo --tuner.rank many", "tuner.rank: "),
     ("eval --checkpoint run --metric cidre", "unknown evaluator 'cidre'; did you mean 'cider'"),
+    (
+        "eval --checkpoint run --metric loss",
+        "'loss' is no score of predictions: training computes it at every evaluation",
+    ),
     ("eval --checkpoint run --metric CIDRe", "unknown evaluator 'CIDRe'; did you mean 'cider'"),
     ("train --data-dir x --loop.best_metric exact_mtch", "loop.best_metric: unknown evaluator 'exact_mtch'; did you"),
     ("train --task nocaps --data-dir data", "task 'nocaps' has no training split; its predictions are scored by"),
@@ -85,6 +89,7 @@ CASES = [
     ("draw-scenes --out x --images 3", "--images: must be at least 10"),
     ("sweep --task cola --data-dir x", "--config: a sweep needs a file with a 'sweep' section"),
     ("sweep --config bad-sweep.yaml", "did you mean 'tuner.lowrank_lr'"),
+    ("sweep --config two-metrics.yaml", "loop.best_metric: cannot be varied in a sweep; set it for all runs"),
     ("transfer --target superglue-cbb --sources mnli", "did you mean 'superglue-cb'"),
     ("transfer --target cola --sources mnly", "unknown task 'mnly'; did you mean 'mnli'"),
     ("transfer --target cola --sources cola --data-dir x", "'cola' is the target itself"),
@@ -93,6 +98,11 @@ CASES = [
     ("report --paper tabel1", "unknown table 'tabel1'; did you mean 'table1'"),
     (f"{IMPORT} released --out y --task colla", "unknown task 'colla'; did you mean 'cola'"),
     ("tasks colla", "unknown task 'colla'; did you mean 'cola'"),
+    ("push text-run adapter", "'adapter' is no name for the hub: expected USER/NAME"),
+    ("push text-run me/a --licence mti", "licence: 'mti' is none of the hub's names; did you mean 'mit'"),
+    ("push text-run me/a --model.backbone ./t5", "model.backbone: ./t5 is a folder of this machine"),
+    ("push text-run me/a --seed 3", "--seed: `dept-vl push` does not read this setting"),
+    ("push text-run me/a", "cannot push while HF_HUB_OFFLINE=1"),
     # files and folders that are not there, or hold something else
     ("train --config absent.yaml", "absent.yaml: cannot read"),
     ("train --config taken/notes.txt", "taken/notes.txt: "),
@@ -131,6 +141,11 @@ CASES = [
     ("eval --checkpoint here/moved", "perhaps "),
     ("eval --checkpoint text-moved", "model.backbone: text-moved recorded the relative path './t5'"),
     ("eval --checkpoint absent", "absent: no run here"),
+    ("eval --checkpoint runs/absent", "runs/absent: no such folder here, and not in the hub's cache, while HF_HUB_OFF"),
+    ("train --data-dir data --init-from runs/absent", "runs/absent: no such folder here, and not in the hub's cache"),
+    ("push absent me/a", "absent: no run here"),
+    ("push no-adapter me/a", "no-adapter: no adapter here"),
+    ("push seeding me/a", "seeding: holds several seeds; name one run of it with RUN: seeding/seed-0"),
     ("eval --checkpoint taken", "taken: no run here"),
     ("eval --checkpoint no-adapter", "no-adapter: no adapter here"),
     ("eval --checkpoint run --data-dir absent", "absent/vqa/test.parquet: no such prepared split"),
@@ -206,6 +221,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
     (folder / "sweep.yaml").write_text(space % "lr")
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
+    (folder / "two-metrics.yaml").write_text("sweep: {space: {loop.best_metric: [loss, vqa_accuracy]}}\n")
 
 
 def write_several(folder: Path, config: TrainConfig) -> None:

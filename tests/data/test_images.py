@@ -1,5 +1,9 @@
 """What is not a whole, reasonable picture is refused with its path."""
 
+import io
+from pathlib import Path
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -71,3 +75,74 @@ def test_too_large(tmp_path, jpeg):
     Image.new("1", (12_000, 10_000)).save(bomb)
     with pytest.raises(DataError, match=r"bomb.png: image too large"):
         open_image(bomb)
+
+
+COLOURS = np.stack(np.meshgrid(np.arange(0, 240, 8), np.arange(0, 240, 10)), -1).astype(np.uint8)
+RGB = np.concatenate([COLOURS, 255 - COLOURS[..., :1]], -1)
+"""(24, 30, 3) uint8, smooth."""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_a_pil_image_of_any_mode_with_colours_is_read_as_pillow_shows_it(mode):
+    given = Image.fromarray(RGB).convert(mode)
+    assert (np.asarray(open_image(given)) == np.asarray(given.convert("RGB"))).all()
+    assert given.mode == mode
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_a_pil_image_of_16_bits_keeps_its_high_byte(mode):
+    values = np.linspace(0, 65535, 24 * 30).astype(np.uint16).reshape(24, 30)
+    kinds = {"I;16": np.uint16, "I;16B": np.dtype(">u2"), "I": np.int32}
+    given = Image.frombytes(mode, (30, 24), values.astype(kinds[mode]).tobytes())
+    assert (np.asarray(open_image(given)) == (values >> 8)[..., None]).all()
+
+
+def test_pixels_and_bytes_are_read_as_they_are(tmp_path):
+    assert (np.asarray(open_image(RGB)) == RGB).all()
+    assert (np.asarray(open_image(RGB[::-1, ::2])) == RGB[::-1, ::2]).all()
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    assert (np.asarray(open_image((tmp_path / "a.png").read_bytes())) == RGB).all()
+
+
+def test_a_pil_image_is_turned_as_its_file_would_be(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as given:
+        assert open_image(given).size == open_image(tmp_path / "a.png").size == (24, 30)
+        assert open_image(given, exif="ignore").size == (30, 24)
+
+
+def closed():
+    image = Image.fromarray(RGB)
+    image.close()
+    return image
+
+
+def truncated():
+    content = io.BytesIO()
+    Image.effect_noise((64, 48), 60).save(content, "PNG")
+    return Image.open(io.BytesIO(content.getvalue()[:1000]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Image.new("F", (4, 4)), "PIL image of mode 'F': mode 'F' holds numbers of no fixed range"),
+        (closed, "PIL image of mode 'RGB': cannot be decoded .Operation on closed image"),
+        (truncated, "cannot be decoded .*truncated.* give an image that is whole and not closed"),
+        (lambda: Image.new("RGB", (9000, 9000)), "81,000,000 pixels; at most 50,000,000"),
+        (lambda: Image.new("L", (1, 1001)), "one side is more than 1,000 times the other"),
+        (lambda: Image.new("RGB", (0, 0)), "image of 0 x 0 pixels"),
+        (lambda: np.zeros((4, 4), np.uint8), r"array: expected .*uint8, \(height, width, 3\).*got uint8 \(4, 4\)"),
+        (lambda: np.zeros((3, 4, 4), np.uint8), r"got uint8 \(3, 4, 4\)"),
+        (lambda: np.zeros((4, 4, 3)), r"got float64 \(4, 4, 3\)"),
+        (lambda: np.zeros((0, 4, 3), np.uint8), r"got uint8 \(0, 4, 3\)"),
+        (lambda: b"", "image of 0 bytes: not an image"),
+        (lambda: b"GIF89a" + bytes(50), "image of 56 bytes: not an image; expected one of JPEG, PNG, WEBP"),
+        (lambda: Path("x" * 5000), "no such image file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused_in_words(make, message):
+    with pytest.raises(DataError, match=message):
+        open_image(make())

@@ -32,11 +32,13 @@ def test_models_in_the_home_folder_are_found_there(monkeypatch):
 
 def test_recorded_paths_are_from_the_root_on_and_names_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "t5").mkdir()
+    for folder in ("t5", "runs/a"):
+        (tmp_path / folder).mkdir(parents=True)
     given = {"data.dir": "data", "model.backbone": "t5", "init.from": "runs/a", "output_dir": "run"}
     config = absolute_config(load_config(None, given))
     assert config == load_config(None, {key: str(tmp_path / value) for key, value in given.items()})
-    named = load_config(None, {"data.dir": "demo", "model.backbone": "t5-base", "model.image_encoder.model": "RN50"})
+    names = {"data.dir": "demo", "model.backbone": "t5-base", "model.image_encoder.model": "RN50", "init.from": "me/a"}
+    named = load_config(None, names)
     assert absolute_config(named) == named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -24,15 +25,67 @@ _LOADED_WITH = ("backbone", "revision", "dtype", "visual_projection", "visual_po
 
 _UNKNOWN = "unknown"
 
+_METRIC_NAMES = {
+    "vqa_accuracy": "VQA accuracy",
+    "vqa_accuracy_legacy_vlt5": "VQA accuracy (Sung et al.'s scorer)",
+    "vqa_soft_accuracy": "VQA soft accuracy",
+    "exact_match": "Exact match",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "f1a": "F1 over all answers",
+    "f1_macro": "Macro F1",
+    "em": "Exact match",
+    "squad_em": "Exact match",
+    "squad_f1": "F1",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
+"""Score -> what papers call it, where that is not its own name, as of CIDEr."""
 
-def model_card(config: AdapterConfig, model: ModelConfig, scores: Mapping[str, float] | None = None) -> str:
+
+@dataclass(frozen=True)
+class Publication:
+    """What the card says of an adapter that is shared, beside what it says of any.
+
+    Attributes:
+        name: What it is loaded by: its hub id.
+        licence: In the hub's words; None for the backbone's.
+        data: What the data are called, where they are not the task's own.
+        protocol: The protocol of a text task.
+        scores: On ``test``, in the scorers' own scale.
+        rows: How many rows those are of, in words.
+    """
+
+    name: str = FOLDER
+    licence: str | None = None
+    data: str | None = None
+    protocol: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    rows: str = ""
+
+    def notes(self, split: str) -> str:
+        """Returns what the scores on a split are of, beside the task, in parentheses; empty for nothing."""
+        protocol = self.protocol and f"protocol {self.protocol}"
+        found = ", ".join(filter(None, (self.data, protocol, self.rows if split == "test" else None)))
+        return f" ({found})" if found else ""
+
+
+def model_card(
+    config: AdapterConfig,
+    model: ModelConfig,
+    scores: Mapping[str, float] | None = None,
+    publication: Publication | None = None,
+) -> str:
     """Returns the model card: what the adapter is, what it fits, what it scored, and how to load it.
 
     Args:
         config: What the adapter is.
         model: The frozen models it was trained on.
         scores: On ``val``, of the evaluation it was kept for, in the scorers' own scale; None where none was made.
+        publication: What else is said of an adapter that is shared.
     """
+    scores, publication = scores or {}, publication or Publication()
     model = dataclasses.replace(
         model, backbone=config.backbone.name, revision=model.revision or config.backbone.revision
     )
@@ -40,28 +93,31 @@ def model_card(config: AdapterConfig, model: ModelConfig, scores: Mapping[str, f
     title = f"{method} for {config.task or 'a task'} on {_public(model.backbone)}"
     front = ModelCardData(
         library_name="dept-vl",
-        license=_licence(model.backbone),
+        license=publication.licence or _licence(model.backbone),
         base_model=model.backbone if _is_hub_id(model.backbone) else None,
         datasets=[task.source.path] if task is not None and task.source is not None else None,
         tags=[*method.split("+"), "parameter-efficient-fine-tuning", *([task.name] if task else [])],
         model_name=title,
-        eval_results=_results(task, scores or {}) or None,
+        pipeline_tag=_kind(task) if task is not None else None,
+        eval_results=_results(task, scores, publication) or None,
     )
-    table = "\n".join(f"| {left} | {right} |" for left, right in _rows(config, model, task, scores or {}))
+    table = "\n".join(f"| {left} | {right} |" for left, right in _rows(config, model, task, scores, publication))
     return (
         f"---\n{front.to_yaml()}\n---\n\n"
         f"# {title}\n\n"
         "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
         "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
-        f"```python\n{_snippet(model)}```\n\n"
-        f"With the run's `config.yaml` beside it: `dept-vl predict --checkpoint {FOLDER}{_asked(task)}`.\n\n"
+        "With the run's `config.yaml` beside it:\n\n"
+        f"```python\n{_asking_snippet(model, publication.name, task)}```\n\n"
+        f"or `dept-vl predict --checkpoint {publication.name}{_asked(task)}`. The adapter alone, as a torch module:\n\n"
+        f"```python\n{_snippet(model, publication.name)}```\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
 
 
 def _rows(
-    config: AdapterConfig, model: ModelConfig, task: Task | None, scores: Mapping[str, float]
+    config: AdapterConfig, model: ModelConfig, task: Task | None, scores: Mapping[str, float], publication: Publication
 ) -> list[tuple[str, str]]:
     visual = "none: text only"
     if config.visual is not None:
@@ -78,13 +134,19 @@ def _rows(
         ("Frozen backbone", f"{_public(model.backbone)} (weights sha256 {backbone_hash})"),
         ("Visual input", visual),
         ("Answer cue", "`" + config.answer_cue.replace("\n", "\\n") + "`" if config.answer_cue else "none"),
-        ("Licence", f"of the frozen backbone: {_licence(model.backbone)}; the data have terms of their own"),
+        (
+            "Licence",
+            f"{f'of the adapter: {publication.licence}; ' if publication.licence else ''}of the frozen backbone: "
+            f"{_licence(model.backbone)}; the data have terms of their own",
+        ),
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
     if task is not None:
-        rows.insert(1, ("Data", task.paper.replace("|", "\\|")))
-    if scores:
-        rows.insert(2, ("Scores on val", ", ".join(_shown(name, value) for name, value in _main(scores).items())))
+        rows.insert(1, ("Data", publication.data or task.paper.replace("|", "\\|")))
+    sides = {split: found for split, found in (("val", scores), ("test", publication.scores)) if found}
+    for at, (split, found) in enumerate(sides.items(), start=2):
+        shown = ", ".join(_shown(name, value) for name, value in _main(found).items())
+        rows.insert(at, (f"Scores on {split}", f"{shown}{publication.notes(split)}"))
     if config.origin is not None:
         origin = config.origin
         text = f"a released DePT adapter (weights sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
@@ -92,7 +154,26 @@ def _rows(
     return rows
 
 
-def _snippet(model: ModelConfig) -> str:
+def _asking_snippet(model: ModelConfig, name: str, task: Task | None) -> str:
+    """Returns code that loads the run and asks it something."""
+    where = repr(name)
+    if BACKBONE.is_local(model.backbone):
+        where += f", backbone={_public(model.backbone)!r}"
+    asking = "" if task is None else f"print(model.{_call(task)})\n"
+    return f"import dept_vl\n\nmodel = dept_vl.load({where})\n{asking}"
+
+
+def _call(task: Task) -> str:
+    """Returns how a model is asked in Python, by what the task gives: a caption, scores of labels, or an answer."""
+    values: dict[str | None, object] = {"texts": ["TEXT"], "integer": 0, "number": 0}
+    columns = [f"{name}={values.get(task.columns.get(name), 'TEXT')!r}" for name in task.input_columns]
+    given = ", ".join([*(["'photo.jpg'"] if task.uses_images else []), *columns])
+    if any(way.labels for way in task.ways()):
+        return f"score({given})"
+    return f"answer({given})" if columns else f"caption({given})"
+
+
+def _snippet(model: ModelConfig, name: str) -> str:
     """Returns code that loads the adapter onto the frozen models it was trained on."""
     default = ModelConfig()
     given = [
@@ -104,9 +185,10 @@ def _snippet(model: ModelConfig) -> str:
     arguments = ", ".join([f"backbone={_public(model.backbone)!r}", *given])
     return (
         "from dept_vl.models.adapted_model import AdaptedModel\n"
-        "from dept_vl.models.config import ModelConfig\n\n"
+        "from dept_vl.models.config import ModelConfig\n"
+        "from dept_vl.runs.hub import find_run\n\n"
         f"frozen = ModelConfig({arguments}){note or chr(10)}"
-        f"model, codec = AdaptedModel.from_pretrained({FOLDER!r}, frozen)\n"
+        f"model, codec = AdaptedModel.from_pretrained(find_run({name!r}), frozen)\n"
     )
 
 
@@ -136,24 +218,30 @@ def _licence(backbone: str) -> str:
     return next((text for kind, text in licences.items() if isinstance(published, kind)), _UNKNOWN)
 
 
-def _results(task: Task | None, scores: Mapping[str, float]) -> list[EvalResult]:
-    """Returns scores as the hub lists them, as papers print them."""
+def _kind(task: Task) -> str:
+    """Returns what a task is among the hub's."""
+    if task.uses_images:
+        return "visual-question-answering" if "question" in task.input_columns else "image-to-text"
+    return "text-classification" if any(way.labels for way in task.ways()) else "text-generation"
+
+
+def _results(task: Task | None, scores: Mapping[str, float], publication: Publication) -> list[EvalResult]:
+    """Returns scores as the hub lists them, as papers print and call them."""
     if task is None:
         return []
-    kind = "text-classification" if task.labels else "text-generation"
-    if task.uses_images:
-        kind = "visual-question-answering" if "question" in task.input_columns else "image-to-text"
     data = task.source.path if task.source is not None else task.name
     return [
         EvalResult(
-            task_type=kind,
-            dataset_type=data,
-            dataset_name=task.name,
-            dataset_split="validation",
+            task_type=_kind(task),
+            dataset_type=publication.data or data,
+            dataset_name=f"{task.name}{publication.notes(split)}",
+            dataset_split=split,
             metric_type=name,
+            metric_name=_METRIC_NAMES.get(name, name),
             metric_value=float(display_scale(name).printed(value)),
         )
-        for name, value in _main(scores).items()
+        for split, found in (("validation", scores), ("test", publication.scores))
+        for name, value in _main(found).items()
     ]
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, require_adapter
+from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, require_adapter
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
@@ -36,7 +36,6 @@ from dept_vl.tuners.settings import without_rates
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "README.md"
 FORMAT_VERSION = 2
 """Version 1 had m and r of DePT in ``num_virtual_tokens`` and ``rank`` where `AdapterConfig.facts` is now."""
 
@@ -159,15 +158,22 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
         CheckpointError: A tensor holds a value that is not finite; nothing is written.
     """
     check_finite(tensors, "refusing to save the adapter")
+    files = encode_adapter(tensors, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CARD_FILE, card)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+
+
+def encode_adapter(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, bytes]:
+    """Returns the content of an adapter's two files, by name, the weights first."""
     described = _ADAPTER.dump_python(config, mode="json")
     if config.declaration is None:
         del described["declaration"]  # earlier versions read the file too
     content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CARD_FILE, card)
-    write_bytes(folder / WEIGHTS_FILE, _sort_metadata(save(content, metadata)))
-    write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    settings = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return {WEIGHTS_FILE: _sort_metadata(save(content, metadata)), ADAPTER_CONFIG_FILE: settings.encode()}
 
 
 def _sort_metadata(content: bytes) -> bytes:

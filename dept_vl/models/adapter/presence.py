@@ -11,6 +11,7 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 """Of an adapter of this package, and of one of the released code."""
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+CARD_FILE = "README.md"
 RELEASED_WEIGHTS_FILE = "adapter_model.bin"
 RELEASED_WEIGHTS_FILES = (WEIGHTS_FILE, RELEASED_WEIGHTS_FILE)
 """The released code writes the second; PEFT, of which it is a copy, the first since 0.7. The first one there counts."""

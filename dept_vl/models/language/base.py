@@ -165,6 +165,10 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         """
 
     @abstractmethod
+    def source_embedding(self, joint: Joint) -> Tensor:
+        """Returns (batch, d_model), one vector a source; what it is, the family says."""
+
+    @abstractmethod
     def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
         """Returns modules that are only ever run by calling them, and those of their weights that are read otherwise.
 
@@ -369,7 +373,8 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         """
         digest = hashlib.sha256()
         for tensor in (self.word_embeddings, self.final_norm):
-            digest.update(_bfloat16_bytes(tensor))
+            rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            digest.update(rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes())
         return digest.hexdigest()
 
     def identity(self, name: str, revision: str | None = None) -> dict[str, Any]:
@@ -393,8 +398,3 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def generation_config(self, **settings: Any) -> GenerationConfig:
         """Returns generation settings with the special tokens and nothing else of the checkpoint's own."""
         return GenerationConfig.from_dict({**self._special_tokens, **settings})
-
-
-def _bfloat16_bytes(tensor: Tensor) -> bytes:
-    rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-    return rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes()

@@ -143,6 +143,18 @@ class CausalBackbone(Backbone[CausalInput]):
         tokens = trie.tokens.expand(len(joint.attention_mask), -1)
         return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, is_visible))
 
+    def source_embedding(self, joint: CausalInput) -> Tensor:
+        """Returns the last hidden state, after the final norm, at the source's last token, (batch, d_model)."""
+        total = joint.attention_mask.shape[1]
+        is_before = torch.ones(total, total, dtype=torch.bool, device=joint.attention_mask.device).tril()
+        states: Tensor = self.model.base_model(
+            inputs_embeds=joint.inputs_embeds,
+            attention_mask=self._additive_mask(joint, is_before),
+            position_ids=joint.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        return states[:, -1]
+
     def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
         """Runs the model on the source and more tokens.
 

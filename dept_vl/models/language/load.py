@@ -41,14 +41,19 @@ def open_backbone(model: ModelConfig) -> LoadedBackbone:
     Raises:
         ConfigError: It cannot be loaded.
     """
-    return load_backbone(
-        model.backbone,
-        model.revision,
-        dropout_rate=model.dropout_rate,
-        gradient_checkpointing=model.gradient_checkpointing,
-        visual_position_bias=model.visual_position_bias,
-        dtype=getattr(torch, model.dtype),
-    )
+    return load_backbone(**backbone_settings(model))
+
+
+def backbone_settings(model: ModelConfig) -> dict[str, Any]:
+    """Returns the settings of `load_backbone`: models for which they are equal have one frozen backbone."""
+    return {
+        "name": model.backbone,
+        "revision": model.revision,
+        "dropout_rate": model.dropout_rate,
+        "gradient_checkpointing": model.gradient_checkpointing,
+        "visual_position_bias": model.visual_position_bias,
+        "dtype": getattr(torch, model.dtype),
+    }
 
 
 def load_backbone(

@@ -97,9 +97,9 @@ def recorded_name(name: str, revision: str | None = None) -> tuple[str, str | No
         return DEMO, None
     if os.path.isdir(os.path.expanduser(name)):
         path = Path(os.path.abspath(os.path.expanduser(name)))
-        return _hub_origin(path) or _hub_origin(path.resolve()) or (_below_home(path), None)
+        return hub_origin(path) or hub_origin(path.resolve()) or (_below_home(path), None)
     folder = _cached(resolve(name, revision), revision)
-    origin = None if folder is None else _hub_origin(folder)
+    origin = None if folder is None else hub_origin(folder)
     return name, revision if origin is None else origin[1]
 
 
@@ -112,7 +112,7 @@ def check_files(name: str, revision: str | None = None) -> None:
         ConfigError: No `config.json`, no safetensors weights, no tokenizer, or one with more tokens than embeddings.
     """
     source = resolve(name, revision)
-    if not os.path.isdir(source) and not _is_offline():
+    if not os.path.isdir(source) and not is_offline():
         return
     folder = Path(source) if os.path.isdir(source) else _cached(source, revision)
     if folder is None:
@@ -282,13 +282,14 @@ def _below_home(path: Path) -> str:
     return str("~" / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Returns whether the hub may not be asked: ``HF_HUB_OFFLINE=1``."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _hub_origin(folder: Path) -> tuple[str, str] | None:
+def hub_origin(folder: Path) -> tuple[str, str] | None:
     """Returns hub id and commit of a snapshot folder of the hub's cache (``models--ORG--NAME/snapshots/COMMIT``)."""
     repository = folder.parent.parent.name
     if folder.parent.name != "snapshots" or not repository.startswith("models--"):

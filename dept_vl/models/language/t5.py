@@ -206,6 +206,11 @@ class T5Backbone(Backbone[EncoderInput]):
         bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]  # (1, heads, 1 + nodes, 1 + nodes)
         return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.ancestor_mask)
 
+    def source_embedding(self, joint: EncoderInput) -> Tensor:
+        """Returns the mean of the encoder's last hidden states over prompt, text and image, (batch, d_model)."""
+        is_read = joint.attention_mask[:, :, None].to(torch.float32)  # (batch, total, 1)
+        return (self.encode(joint).float() * is_read).sum(dim=1) / is_read.sum(dim=1)
+
     @property
     def _self_attention(self) -> T5Attention:
         """The decoder's first, which has the table of relative positions."""

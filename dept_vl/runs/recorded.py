@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dept_vl.cli.aliases import flag_of
-from dept_vl.cli.reads import reads
 from dept_vl.errors import ConfigError
+from dept_vl.settings.load import nested_settings
+from dept_vl.settings.marked import path_settings
+from dept_vl.settings.renamed import new_key
+from dept_vl.settings.schema import TrainConfig
 
-if TYPE_CHECKING:
-    from dept_vl.settings.schema import TrainConfig
 
-
-def check_recorded_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
-    """Refuses recorded paths that a command needs where nothing is there, before it says what it misses in them.
+def check_recorded_paths(
+    config: TrainConfig,
+    folder: Path,
+    given: Mapping[str, Any],
+    *,
+    is_read: Callable[[str], bool],
+    how_to_give: Callable[[str], str],
+) -> None:
+    """Refuses recorded paths that a caller needs where nothing is there, before it says what it misses in them.
 
     Args:
         config: Recorded settings, those given laid over them.
         folder: The run's, or that of the file they are recorded in.
         given: Dotted settings that are not the recorded ones.
-        command: Who asks: paths that it does not read may lead anywhere.
+        is_read: Whether the caller reads a setting, by its dotted key: paths that it does not read may lead anywhere.
+        how_to_give: From a dotted key to how another value is given, such as ``--data-dir PATH``.
 
     Raises:
-        ConfigError: One leads nowhere; the message says what a relative one is relative to and which flag gives it.
+        ConfigError: One leads nowhere; the message says what a relative one is relative to and how to give it.
     """
-    from dept_vl.settings.load import nested_settings
-    from dept_vl.settings.marked import path_settings
-    from dept_vl.settings.renamed import new_key
-
     tree, own = nested_settings(config), {new_key(key) for key in given}
     started_in = _started_in(config, folder)
     for key, path in path_settings().items():
         value = _value(tree, key)
-        if value is None or value in path.words or key in own or not (reads(command, key) and _is_needed(config, key)):
+        if value is None or value in path.words or key in own or not (is_read(key) and _is_needed(config, key)):
             continue
         bare = Path(value.removeprefix(path.prefix))
         then = started_in / bare if started_in is not None and not bare.is_absolute() else None
         is_there_then = then is not None and then.exists()
         if bare.exists() or not (path.is_local(value) or is_there_then):
             continue
-        flag, perhaps = flag_of(key), f", perhaps {then}" if is_there_then else ""
+        how, perhaps = how_to_give(key), f", perhaps {then}" if is_there_then else ""
         if bare.is_absolute():
-            raise ConfigError(
-                f"{key}: {folder} recorded {value!r}, and nothing is there; if it moved, give {flag} PATH"
-            )
+            raise ConfigError(f"{key}: {folder} recorded {value!r}, and nothing is there; if it moved, give {how}")
         raise ConfigError(
             f"{key}: {folder} recorded the relative path {value!r}, which is seen from the folder it was trained in; "
-            f"from here there is no such path. Give {flag} PATH{perhaps}"
+            f"from here there is no such path. Give {how}{perhaps}"
         )
 
 

@@ -1,0 +1,39 @@
+"""The command that shares a run: push."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dept_vl.cli.settings import add_command, config_overrides, next_command
+
+
+def _add_push(commands: Any) -> None:
+    parser = add_command(commands, "push", _push, "Share a trained run on the Hugging Face hub.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="its hub id; made if it is not there")
+    parser.add_argument(
+        "--private", action="store_const", const=True,
+        help="only its owner sees it; default: the account's, or as it is already",
+    )  # fmt: skip
+    parser.add_argument("--licence", "--license", metavar="NAME", help="as the hub calls it; default: the backbone's")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch, made if it is not there; default: main")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit; default: method and task")
+
+
+def _push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.runs.hub import check_push, push_run
+
+    given = {"licence": options.licence, "settings": config_overrides(options, overrides)}
+    check_push(options.run, options.repo_id, **given)
+    url = push_run(
+        options.run, options.repo_id,
+        private=options.private, revision=options.revision, commit_message=options.message, **given,
+    )  # fmt: skip
+    name = f"{options.repo_id}@{options.revision}" if options.revision else options.repo_id
+    print(f"pushed: {url}\nin Python: dept_vl.load({name!r})")
+    print(next_command("predict", "--checkpoint", name))
+
+
+COMMANDS = (_add_push,)

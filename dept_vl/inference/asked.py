@@ -1,0 +1,102 @@
+"""What a user asks a trained run, put to it in batches: the one way from texts and images to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dept_vl.data.collator import Batch, Example, collate
+from dept_vl.data.images import ImageSource, open_image
+from dept_vl.errors import DataError
+from dept_vl.runs.open import OWN_IMAGES, RunParts, report_long
+from dept_vl.runs.visual_input import VisualInput
+from dept_vl.settings.schema import DataConfig
+from dept_vl.system.progress import Meter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing that is asked.
+
+    Attributes:
+        text: The source text, made by the task's template.
+        image: None for a text task.
+        place: Where it stands, for messages; "" where its image alone says enough.
+    """
+
+    text: str
+    image: ImageSource | None = None
+    place: str = ""
+
+
+def ask(
+    parts: RunParts, data: DataConfig, asked: Sequence[Asked], each: Callable[[Batch], Sequence[T]], *, batch_size: int
+) -> list[T]:
+    """Returns what `each` makes of everything asked, in its order.
+
+    Batches hold texts of like length, or texts about the same image, which is then encoded once.
+
+    Args:
+        parts: A run that was opened without splits.
+        data: Its settings.
+        asked: At least one.
+        each: From a batch on the run's device, with the features of its images, to one result an example.
+        batch_size: Examples a batch.
+
+    Raises:
+        DataError: An image is missing, damaged or too large; or a text is longer than ``data.max_source_length`` and
+            ``data.on_long`` is ``"error"``.
+    """
+    texts, visual = [one.text for one in asked], parts.visual.get(OWN_IMAGES)
+    report_long(parts.codec.count_longer(texts, data.max_source_length), len(texts), parts.task.name, data)
+    ids = parts.codec.source_ids(texts, data.max_source_length)
+    first: dict[Hashable, int] = {}
+    images = [first.setdefault(_key(one.image), number) for number, one in enumerate(asked)]
+    order = sorted(range(len(asked)), key=lambda number: (images[number], len(ids[number])))
+    features: dict[int, Tensor] = {}
+    results: dict[int, T] = {}
+    with Meter(len(order), "predict", "inputs", is_shown=len(order) > batch_size) as meter:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            examples = [Example(row, ids[row], []) for row in rows]
+            stacked = None
+            if visual is not None:
+                features = _with_features(features, dict.fromkeys(images[row] for row in rows), asked, visual, parts)
+                stacked = torch.stack([features[images[row]] for row in rows])
+            batch = collate(examples, parts.codec.pad_token_id, visual_features=stacked).to(parts.device)
+            results |= zip(rows, each(batch), strict=True)
+            meter.add(len(rows))
+    return [results[number] for number in range(len(asked))]
+
+
+def _key(image: ImageSource | None) -> Hashable:
+    """Returns what is equal for images that are the same: a path, a content, or a very object."""
+    return image if image is None or isinstance(image, Path | bytes) else id(image)
+
+
+def _with_features(
+    known: dict[int, Tensor], wanted: dict[int, None], asked: Sequence[Asked], visual: VisualInput, parts: RunParts
+) -> dict[int, Tensor]:
+    """Returns (visual, feature_dim) of every image that is wanted, those that are known not encoded again."""
+    kept = {number: known[number] for number in wanted if number in known}
+    new = [number for number in wanted if number not in known]
+    if not new:
+        return kept
+    encoded = visual.encode([_open(asked[number], visual) for number in new], parts.device)
+    return kept | dict(zip(new, encoded, strict=True))
+
+
+def _open(one: Asked, visual: VisualInput) -> Image.Image:
+    assert one.image is not None  # the task takes images, and inputs were checked
+    try:
+        return open_image(one.image, exif=visual.settings.exif)
+    except DataError as error:
+        raise DataError(f"{one.place}: {error}" if one.place else str(error)) from error

@@ -1,0 +1,42 @@
+"""Run folders made without training: an adapter of drawn values on a frozen model, and its settings."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dept_vl.models.adapted_model import build_model
+from dept_vl.runs.folder import RUN_CONFIG_FILE
+from dept_vl.settings.load import dump_config, load_config
+
+SMALL = {
+    "tuner.name": "prompt-tuning", "tuner.num_virtual_tokens": 3, "data.max_source_length": 24,
+    "data.max_target_length": 6, "model.image_encoder.model": "demo", "model.image_encoder.pooled_grid": None,
+}  # fmt: skip
+"""Settings of the smallest models."""
+
+
+def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **settings: Any) -> Path:
+    """Writes a run; its adapter's values are drawn, so that every tensor matters."""
+    given = {**SMALL, "task": task, "model.backbone": str(backbone), "output_dir": str(folder), **settings}
+    if given["tuner.name"] != "prompt-tuning":
+        del given["tuner.num_virtual_tokens"]
+    config = load_config(None, given)
+    kind = config.model.image_encoder
+    images = task in ("vqa", "coco")
+    model, _ = build_model(
+        config.model,
+        config.tuner,
+        max_source_length=config.data.max_source_length,
+        feature_dim=kind.feature_dim() if images else None,
+        seed=seed,
+        answer_cue=config.data.answer_cue,
+        answer_form=config.data.answer_form or "plain",
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.trainable_state().values():
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    model.save_pretrained(folder, task=task, features=kind.load().fingerprint if images else None)
+    (folder / RUN_CONFIG_FILE).write_text(dump_config(config))
+    return folder
