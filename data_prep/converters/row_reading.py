@@ -90,8 +90,8 @@ def read_table(declaration: TaskDeclaration, source: RowSource, images: ImageCol
 
     Returns:
         ``number`` (of the row in the source, from 0), ``place``, ``split`` (its number in `SPLITS`, -1 where none is
-        given), ``id``, ``by``, ``image`` (its number in `images`, -1 for text), ``answers``, the template's columns and
-        the details.
+        given), ``id``, ``by``, ``image`` (its number in `images`, -1 for text), ``answers``; the template's columns and
+        the details under `text_key`.
 
     Raises:
         DataError: A value is none, or not of the declared ones; the message names the place.

@@ -22,7 +22,6 @@ from data_prep.raw.image_names import ImageNames
 from data_prep.raw.row_values import read_text, shown
 from dept_vl.data.images import MAX_PIXELS
 from dept_vl.errors import DataError
-from dept_vl.system.atomic import write_bytes
 from dept_vl.system.progress import Meter
 
 MAX_BYTES = 256 << 20
@@ -130,7 +129,7 @@ class ImageColumn:
         return [None if path is None else RowImage(first[digests[path]], image_number(digests[path])) for path in paths]
 
     def write_held(self, folder: Path, values: Iterator[Any]) -> None:
-        """Writes the pictures that lie in rows into a folder, each once; `values` are those that were added."""
+        """Writes the pictures that lie in rows into a new folder, each once; `values` are those that were added."""
         folder.mkdir()
         waiting = set(self._held)
         with Meter(len(waiting), "writing images", "images") as meter:
@@ -143,7 +142,7 @@ class ImageColumn:
                     key = f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
                     if key in waiting:
                         waiting.remove(key)
-                        write_bytes(folder / key, content)
+                        (folder / key).write_bytes(content)
                         meter.add()
 
     def _resolve_held(self) -> list[RowImage | None]:
