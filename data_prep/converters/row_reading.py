@@ -54,6 +54,8 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
         DataError: Columns are missing, or are there twice; the message lists all, and what there is.
     """
     for part in parts:
+        if not part.columns:
+            raise DataError(f"{part.name}: holds no row")
         named = check_known_columns(declaration, part.columns)
         missing = [one for one in named if part.split != "test" or not one.startswith(_OF_TARGETS)]
         listed = ", ".join(map(repr, part.columns[:_SHOWN_COLUMNS])) or "no column"

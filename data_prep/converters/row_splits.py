@@ -60,8 +60,8 @@ def assign_splits(given: np.ndarray, groups: Groups, rule: SplitDeclaration) -> 
     sizes = {split: max(1, round(share * len(present))) for split, share in shares.items()}
     if len(present) <= sum(sizes.values()):
         raise DataError(
-            f"{len(present):,} {groups.noun} cannot be drawn into train and {' and '.join(sizes)}, of which each needs "
-            f"one at least: add rows, or give splits of your own (split.column, or files called "
+            f"too few {groups.noun} for a draw: {len(present):,}, and train, {' and '.join(sizes)} need one each at "
+            f"least; add rows, or give splits of your own (split.column, or files called "
             f"{' and '.join(['train', *sizes])})"
         )
     order = sorted(present.tolist(), key=lambda group: _place(rule.seed, groups.keys[group]))

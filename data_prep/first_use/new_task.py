@@ -62,7 +62,10 @@ def write_new_task(
     source = open_rows(rows, SplitDeclaration().names, tsv_quotes=tsv_quotes)
     if images is not None and not images.is_dir():
         raise DataError(f"{images}: no such folder of images")
-    task = guess_task(source, look_at(source, images or source.folder), kind, target, image_column)
+    columns = look_at(source, images or source.folder)
+    if not any(column.rows for column in columns):
+        raise DataError(f"{rows}: holds no row to guess from")
+    task = guess_task(source, columns, kind, target, image_column)
     task.fields = {"name": (_task_name(name, rows), "folders and results are called so"), **task.fields}
     check_declaration({name: value for name, (value, _) in task.fields.items()}, "the guessed task")
     write_text(path, _text(task, str(rows)))

@@ -219,7 +219,7 @@ def _is_label(column: Column) -> bool:
 
 
 def _listed(columns: Iterable[Column]) -> str:
-    return ", ".join(repr(column.name) for column in columns) or "no others"
+    return ", ".join(repr(column.name) for column in columns) or "none"
 
 
 def _set_template(task: NewTask, kind: str, columns: Sequence[Column]) -> list[Column]:

@@ -17,6 +17,7 @@ from dept_vl.registry import suggest
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NUMBER = re.compile(r"^[0-9]{1,18}$")
 _LAST_NUMBER = re.compile(r"([0-9]{1,18})$")
+_LONGEST_SHOWN = 120
 _DRIVE = re.compile(r"^[A-Za-z]:[/\\]")
 
 
@@ -60,7 +61,8 @@ class ImageNames:
         best = _longest_end(folded, found)
         if len(best) > 1:
             raise DataError(
-                f"image {name!r} is there {len(best)} times below {self.root}: {best[0]} and {best[1]}; give its path"
+                f"image {short_name(name)} is there {len(best)} times below {self.root}: {best[0]} and {best[1]}; give "
+                "its path"
             )
         return best[0]
 
@@ -82,7 +84,8 @@ class ImageNames:
         """
         if _URL.match(name):
             raise DataError(
-                f"image {name!r} is a web address; nothing is downloaded: fetch the images into a folder and name files"
+                f"image {short_name(name)} is a web address; nothing is downloaded: fetch the images into a folder and "
+                "name files"
             )
         path = name if os.sep == "\\" else name.replace("\\", "/")
         if path.startswith("/") or _DRIVE.match(path):
@@ -90,7 +93,9 @@ class ImageNames:
         else:
             inside = posixpath.normpath(path)
         if inside == ".." or inside.startswith("../") or _DRIVE.match(inside) or "\0" in inside:
-            raise DataError(f"image {name!r} lies outside the folder of images, {self.root}; --images says another")
+            raise DataError(
+                f"image {short_name(name)} lies outside the folder of images, {self.root}; --images says another"
+            )
         return inside
 
     def _list(self) -> None:
@@ -110,6 +115,11 @@ class ImageNames:
             if number := _LAST_NUMBER.search(_stem(name)):
                 by_number[int(number[1])].append(file)
         self._by_name, self._by_stem, self._by_number = by_name, by_stem, by_number
+
+
+def short_name(name: str) -> str:
+    """Returns a name for messages, in quotes, and not longer than a name should be."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[: _LONGEST_SHOWN - 3]}...")
 
 
 def _stem(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.raw.image_names import ImageNames
+from data_prep.raw.image_names import ImageNames, short_name
 from data_prep.raw.row_values import read_text, shown
 from dept_vl.data.images import MAX_PIXELS
 from dept_vl.errors import DataError
@@ -161,7 +161,9 @@ class ImageColumn:
         files = [os.path.abspath(os.path.expanduser(name)) for name in self._index]
         for file, name, place in zip(files, self._index, self._places, strict=True):
             if not os.path.isfile(file):
-                raise DataError(f"{place}: image {name!r}: no such file; give the folder of the images, or whole paths")
+                raise DataError(
+                    f"{place}: image {short_name(name)}: no such file; give the folder of the images, or whole paths"
+                )
         self.root = Path(os.path.commonpath([os.path.dirname(file) for file in files]) if files else ".")
         return [Path(os.path.relpath(file, self.root)).as_posix() for file in files]
 
@@ -184,10 +186,10 @@ class ImageColumn:
         if missing and (not may_miss or len(missing) == len(paths)):
             place = self._places[self._index[missing[0]]]
             raise DataError(
-                f"{place}: image {missing[0]!r} is not in {root}, where {names.count():,} images are"
+                f"{place}: image {short_name(missing[0])} is not in {root}, where {names.count():,} images are"
                 f"{names.near(missing[0])}; {len(missing):,} of {len(paths):,} images are missing: "
-                f"{', '.join(missing[:_SHOWN])}{', ...' if len(missing) > _SHOWN else ''} (looked for at their path, "
-                "then by name and by number in every folder below); --images names another folder"
+                f"{', '.join(map(short_name, missing[:_SHOWN]))}{', ...' if len(missing) > _SHOWN else ''} (looked for at "
+                "their path, then by name and by number in every folder below); --images names another folder"
                 + ("" if may_miss else ", --skip-missing-images leaves such rows out")
             )
         return paths

@@ -6,6 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,29 @@ def read_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return _whole(value.strip())
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
         return "" if math.isnan(value) else str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, Decimal):
+        return str(value)
     raise DataError(f"should be a text or a number, found {shown(value)}")
+
+
+def _whole(text: str) -> str:
+    """Returns a text without half characters, which no file can hold.
+
+    Raises:
+        DataError: It has one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"holds half a character (\\u{ord(text[error.start]):04x}) in {text[:40]!a}") from None
+    return text
 
 
 def read_texts(value: Any) -> list[str]:

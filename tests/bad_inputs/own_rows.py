@@ -97,6 +97,10 @@ _CASES = {
         ("--rows: task 'mine' needs rows",),
     ),
     "guess/nothing-fits": (_new_task("a", "b"), ("--target: which column has the answer", "'a', 'b'", "--kind")),
+    "guess/no-rows": (
+        lambda folder, base: ["new-task", "--from", str((folder / "a.csv").write_text("a,b\n") and "a.csv")],
+        ("a.csv: holds no row to guess from",),
+    ),
     "guess/kind-unknown": (_new_task("a", words=["--kind", "vqa"]), ("--kind: unknown kind 'vqa'", "image-label")),
     "guess/column-unknown": (
         _new_task("text", "answer", words=["--target", "anwser"]),

@@ -164,6 +164,8 @@ CASES = [
         'p.json: expected an object with a list "questions"',
     ),
     ("prepare --task vqa --raw absent --out y", "absent: no such folder of raw files"),
+    ("new-task --from absent", "absent: no such file or folder of rows"),
+    ("new-task --from p.json --out run", "--out: run should end in .yaml"),
     ("prepare --task cola --raw absent --out y", "absent: no such folder of raw files"),
     ("prepare --task cola --raw taken --out y", "taken: task 'cola' needs train"),
     ("cache-features --task vqa --data-dir absent --model.clip.model demo", "no such prepared split"),

@@ -106,7 +106,5 @@ def test_an_image_in_two_given_splits(images, tmp_path):
 
 
 def test_too_few_images_for_a_draw(images, tmp_path):
-    with pytest.raises(
-        DataError, match=r"2 images cannot be drawn into train and test and val, of which each needs one"
-    ):
+    with pytest.raises(DataError, match="too few images for a draw: 2, and train, test and val need one each"):
         prepare_records(make_task(declare()), some_rows(10, images=2), tmp_path / "out", images=images)

@@ -62,7 +62,7 @@ def test_missing_images_are_counted_and_named_and_may_be_left_out(tmp_path):
     with pytest.raises(DataError) as caught:
         prepared(declare(), tmp_path / "out", rows=rows, images=images)
     assert f"{rows}, line 10: image '8.jpg' is not in {images}, where 8 images are" in str(caught.value)
-    assert "2 of 10 images are missing: 8.jpg, 9.jpg (looked for at their path, then by name" in str(caught.value)
+    assert "2 of 10 images are missing: '8.jpg', '9.jpg' (looked for at their path, then by name" in str(caught.value)
     stats = prepared(declare(), tmp_path / "out", rows=rows, images=images, skip_missing_images=True)
     assert sum(split.rows for split in stats.splits.values()) == 16
     assert stats.left_out == {

@@ -134,7 +134,7 @@ def test_what_is_no_source_of_rows(rows, says, tmp_path, monkeypatch):
         ([1], "rows, record 0: expected a mapping of columns, got int"),
         ({"trian": ROWS}, "split 'trian' is none of train: train, training; val: val"),
         ({}, "an empty mapping"),
-        ([], "rows: lacks columns"),
+        ([], "rows: holds no row"),
         ({"validation": ROWS}, "train would have no rows"),
     ],
 )

@@ -34,3 +34,5 @@ def test_a_value_is_a_list_of_texts(value, texts):
 def test_what_is_no_text_is_refused(value):
     with pytest.raises(DataError, match="should be a text or a number, found"):
         read_texts(value)
+    with pytest.raises(DataError, match=r"holds half a character \(\\ud800\) in 'a.ud800'"):
+        read_text("a\ud800")
