@@ -23,7 +23,7 @@ def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **
         del given["tuner.num_virtual_tokens"]
     config = load_config(None, given)
     kind = config.model.image_encoder
-    images = task in ("vqa", "coco")
+    images = config.resolve_task().uses_images
     model, _ = build_model(
         config.model,
         config.tuner,
@@ -37,6 +37,6 @@ def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **
     with torch.no_grad():
         for tensor in model.trainable_state().values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    model.save_pretrained(folder, task=task, features=kind.load().fingerprint if images else None)
+    model.save_pretrained(folder, task=config.resolve_task(), features=kind.load().fingerprint if images else None)
     (folder / RUN_CONFIG_FILE).write_text(dump_config(config))
     return folder
