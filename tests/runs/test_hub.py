@@ -326,6 +326,14 @@ def test_without_a_connection_the_cache_s_copy_is_taken_and_that_is_said(hub, pu
         find_run("me/other")
 
 
+def test_a_hub_that_is_down_is_said_to_be_and_the_cache_s_copy_is_taken(hub, pushed):
+    found = find_run(NAME)
+    hub.is_down = True
+    assert find_run(NAME) == found
+    with pytest.raises(CheckpointError, match=r"answers with an error \(HTTP 503\): .*(Down for maintenance|503)"):
+        find_run("me/other")
+
+
 def test_what_changed_on_the_hub_is_downloaded_again(hub, pushed):
     before = find_run(NAME)
     pushed.commit("main", {"config.yaml": pushed.files["config.yaml"] + b"seed: 1\n"})
