@@ -15,8 +15,8 @@ IMAGES = ("shelf.jpg", "door.png")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A folder with every run and image that the page names, on the packaged models."""
+def folder(hub, tmp_path, monkeypatch) -> Path:
+    """A folder with every run and image that the page names, on the packaged models, and a hub."""
     for name, task in RUNS.items():
         save_run(tmp_path / name, task, "demo")
     for color, name in zip(("red", "blue"), IMAGES, strict=True):
@@ -31,6 +31,7 @@ def test_its_blocks_run_in_order(folder, capsys):
         exec(block, namespace)
     printed = capsys.readouterr().out
     assert "(2, 192) float32" in printed
+    assert "/me/shop" in printed
     assert re.search(r"\{'0': 0\.\d+, '1': 0\.\d+\}", printed)
     assert re.search(
         r"^Model\('runs/shop': task 'vqa', prompt-tuning on demo, [\d,]+ trained parameters", printed, re.M

@@ -83,7 +83,7 @@ class Model:
         self._device = _choose_device(device)
         self._session = session or Session()
         self._own = self._open(folder, config)
-        self._loaded = {folder.resolve(): self._own}
+        self._loaded: dict[tuple[str, str | None], _Loaded] = {}
         self._chosen: ContextVar[_Loaded | None] = ContextVar("chosen", default=None)
 
     @property
@@ -280,30 +280,32 @@ class Model:
             CheckpointError: There is no run; or it was trained on another backbone, or features of another image
                 encoder, and both sides are named.
         """
-        before = self._chosen.set(self._other(run, revision))
+        place = os.fspath(run)
+        name = (os.path.realpath(place) if os.path.exists(place) else place, revision)
+        with self._session.lock:
+            if name not in self._loaded:
+                self._loaded[name] = self._open_other(place, revision)
+        before = self._chosen.set(self._loaded[name])
         try:
             yield self
         finally:
             self._chosen.reset(before)
 
-    def _other(self, run: str | os.PathLike[str], revision: str | None) -> _Loaded:
-        """Returns another run's adapter on these frozen models, loaded if it is not yet."""
+    def _open_other(self, run: str, revision: str | None) -> _Loaded:
+        """Returns another run's adapter on these frozen models."""
         own = self._own.config
         shared = ("backbone", "revision", "dtype", "dropout_rate", "gradient_checkpointing", "visual_position_bias")
         settings = {f"model.{name}": getattr(own.model, name) for name in shared}
         folder, config = read_run(run, revision, {**settings, "loop.precision": own.loop.precision})
-        with self._session.lock:
-            if folder.resolve() not in self._loaded:
-                ours, theirs = (
-                    {k: v for k, v in asdict(found.backbone).items() if k not in ("name", "revision")}
-                    for found in (self._own.parts.model.adapter_config(), read_adapter_config(folder))
-                )
-                theirs = {key: value for key, value in theirs.items() if value is not None}
-                check_equal(folder, {f"backbone.{key}": (value, ours[key]) for key, value in theirs.items()})
-                if self._own.parts.task.uses_images:
-                    config = replace(config, model=replace(config.model, image_encoder=own.model.image_encoder))
-                self._loaded[folder.resolve()] = self._open(folder, config)
-            return self._loaded[folder.resolve()]
+        ours, theirs = (
+            {key: value for key, value in asdict(found.backbone).items() if key not in ("name", "revision")}
+            for found in (self._own.parts.model.adapter_config(), read_adapter_config(folder))
+        )
+        recorded = {key: value for key, value in theirs.items() if value is not None}
+        check_equal(folder, {f"backbone.{key}": (value, ours[key]) for key, value in recorded.items()})
+        if self._own.parts.task.uses_images:
+            config = replace(config, model=replace(config.model, image_encoder=own.model.image_encoder))
+        return self._open(folder, config)
 
     def _open(self, folder: Path, config: TrainConfig) -> _Loaded:
         with self._session.lock:

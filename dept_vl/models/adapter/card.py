@@ -15,7 +15,7 @@ from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, AdapterConfig
 from dept_vl.models.config import BACKBONE, ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.models.language.published_shapes import published_config
-from dept_vl.tasks import TASKS, Task
+from dept_vl.tasks import Task
 
 FOLDER = "path/to/this/folder"
 """What the code in the card calls the adapter's folder."""
@@ -89,7 +89,7 @@ def model_card(
     model = dataclasses.replace(
         model, backbone=config.backbone.name, revision=model.revision or config.backbone.revision
     )
-    method, task = config.tuner.label, TASKS.get(config.task or "")
+    method, task = config.tuner.label, config.resolve_task()
     title = f"{method} for {config.task or 'a task'} on {_public(model.backbone)}"
     front = ModelCardData(
         library_name="dept-vl",

@@ -17,7 +17,7 @@ from dept_vl.models.adapter.files import CARD_FILE
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree
-from dept_vl.tasks import TASKS
+from dept_vl.tasks import TASKS, get_task
 from dept_vl.tuners import PromptTuningConfig
 from tests.api.saved_runs import save_run
 
@@ -27,7 +27,7 @@ SCORES = {"vqa_accuracy": 59.84, "vqa_accuracy/other": 40.0}
 def saved(folder, model, *, feature_dim=6, task="vqa"):
     tuner = PromptTuningConfig(num_virtual_tokens=3)
     built, _ = build_model(model, tuner, max_source_length=8, feature_dim=feature_dim, seed=0)
-    built.save_pretrained(folder, task=task, scores=SCORES if task == "vqa" else None)
+    built.save_pretrained(folder, task=get_task(task), scores=SCORES if task == "vqa" else None)
     return built, (folder / CARD_FILE).read_text()
 
 
@@ -65,9 +65,9 @@ def test_its_code_loads_the_adapter_whatever_the_settings(t5_folder, tmp_path, s
 
 
 def test_the_demo_s_code_runs_as_it_stands(tmp_path):
-    config = config_from_tree(demo_settings("vqa", "dept"))
+    config = config_from_tree(demo_settings(get_task("vqa"), "dept"))
     built, _ = build_model(config.model, config.tuner, max_source_length=32, feature_dim=192, seed=0)
-    built.save_pretrained(tmp_path, task="vqa")
+    built.save_pretrained(tmp_path, task=get_task("vqa"))
     model = run_snippet((tmp_path / CARD_FILE).read_text(), folder=tmp_path)
     assert model.config.visual_projection == config.model.visual_projection
 
@@ -75,7 +75,9 @@ def test_the_demo_s_code_runs_as_it_stands(tmp_path):
 def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
     _, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)), feature_dim=None, task="cola")
     assert run_snippet(card, folder=tmp_path, **{f"path/to/{t5_folder.name}": t5_folder}).visual_projection is None
-    assert f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`" in card
+    assert (
+        f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`; in Python, `dept_vl.load('{FOLDER}')`" in card
+    )
     assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
 
 
@@ -118,7 +120,7 @@ def test_its_front_matter_has_scores_data_licence_and_tags(t5_folder, tmp_path):
     assert (result.dataset_name, result.dataset_split, result.metric_type) == ("vqa", "validation", "vqa_accuracy")
     assert (result.metric_value, result.metric_name) == (59.8, "VQA accuracy")
     assert "| Scores on val | vqa_accuracy 59.8 of 100 |" in card
-    config = built.adapter_config(task="vqa")
+    config = built.adapter_config(task=get_task("vqa"))
     published = replace(config, backbone=replace(config.backbone, name="google-t5/t5-base"))
     data = ModelCard(model_card(published, built.config)).data
     assert (data.base_model, data.license, data.eval_results) == ("google-t5/t5-base", "apache-2.0", None)
