@@ -11,7 +11,7 @@ FLOORS := .venv-floors
 TESTS := -m pytest -q -n 2 --dist loadfile
 ALL_TESTS := $(TESTS) -m 'not slow and not gpu'
 
-.PHONY: demo test test-all test-newest test-floors lint audit install constraints clean
+.PHONY: demo test test-all test-newest test-floors lint audit docs install constraints clean
 
 install: $(VENV)/.installed
 
@@ -70,5 +70,9 @@ audit: install
 	$(BIN)/python .ci/check_floors.py
 	$(BIN)/python .ci/audit.py
 
+# The documentation site, into site/; site/index.html opens from the disk.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 clean:
-	rm -rf $(VENV) $(NEWEST) $(FLOORS) build dist *.egg-info
+	rm -rf $(VENV) $(NEWEST) $(FLOORS) build dist site *.egg-info

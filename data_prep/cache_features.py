@@ -28,7 +28,7 @@ from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.system.progress import Meter
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 def cache_features(
     settings: ImageEncoderSettings,
     data_dir: Path,
-    task: str,
+    task: Task,
     *,
     batch_size: int = 64,
     num_workers: int = 2,
@@ -107,21 +107,22 @@ def store_name(label: str, fingerprint: Mapping[str, Any]) -> str:
     return f"{label.replace('/', '-')}-{fingerprint_key(fingerprint)}"
 
 
-def collect_images(data_dir: Path, task: str, image_dir: Path | None = None) -> dict[int, Path]:
-    """Returns the file of every image of a prepared task, over all its splits, in order of the ids.
+def collect_images(data_dir: Path, task: Task, image_dir: Path | None = None) -> dict[int, Path]:
+    """Returns the file of every image of a prepared task, over all splits it has, in order of the ids.
 
     Args:
         data_dir: The folder `dept-vl prepare` wrote to.
-        task: Task name.
+        task: The task.
         image_dir: Root of the images; None: where `prepare` found them.
 
     Raises:
         DataError: The task has no images or no prepared split, or an image has two files.
     """
-    if not get_task(task).uses_images:
-        raise DataError(f"task {task!r} has no images: there is nothing to cache")
+    if not task.uses_images:
+        raise DataError(f"task {task.name!r} has no images: there is nothing to cache")
     images: dict[int, Path] = {}
-    for split in SPLITS:
+    prepared = [split for split in SPLITS if split_path(data_dir, task, split).is_file()]
+    for split in prepared or SPLITS:
         root = image_dir if image_dir is not None else Path(split_info(data_dir, task, split).image_root or "")
         for image_id, image in split_images(data_dir, task, split).items():
             if images.setdefault(image_id, root / image) != root / image:

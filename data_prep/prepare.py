@@ -10,23 +10,22 @@ from typing import Any
 
 from data_prep.prepared import PreparedStats
 from dept_vl.errors import ConfigError
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 
-def prepare(task_name: str, raw: Path | None, out: Path, **options: Any) -> PreparedStats:
+def prepare(task: Task, raw: Path | None, out: Path, **options: Any) -> PreparedStats:
     """Prepares one task with the converter that it declares.
 
     Args:
-        task_name: Task name.
+        task: The task.
         raw: Folder of the official files; None: the hub, for tasks whose source lies there.
         out: Data folder; the task gets a folder of its own in it.
         options: Keyword-only parameters of the converter; None stands for the converter's own default.
 
     Raises:
-        ConfigError: No such task, the task has no converter, or its converter does not take an option.
+        ConfigError: The task has no converter, or its converter does not take an option.
         DataError: As the converter.
     """
-    task = get_task(task_name)
     if task.converter is None:
         raise ConfigError(f"task {task.name!r} declares no converter; its splits are made elsewhere")
     convert: Callable[..., PreparedStats] = pkgutil.resolve_name(task.converter)
@@ -35,7 +34,7 @@ def prepare(task_name: str, raw: Path | None, out: Path, **options: Any) -> Prep
     for name, value in given.items():
         if name not in taken:
             raise ConfigError(f"{_flag(name, value)}: task {task.name!r} takes none; leave it out")
-    if raw is None and task.source is None:
+    if raw is None and task.source is None and not task.is_own:
         raise ConfigError(f"--raw: task {task.name!r} needs the folder of its official files")
     return convert(task, raw, out, **given)
 

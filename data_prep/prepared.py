@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 from data_prep.raw.json_files import RawFile
 from dept_vl import __version__
 from dept_vl.data.feature_format import hash_file
-from dept_vl.data.manifest import STATS, SplitInfo, read_references, task_folder, write_split
+from dept_vl.data.manifest import OWN_ID, STATS, SplitInfo, read_references, task_folder, write_split
 from dept_vl.errors import DataError
 from dept_vl.evaluators import Reference, concerns, warn_of
 from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
@@ -22,6 +22,9 @@ from dept_vl.system.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
 
 logger = logging.getLogger(__name__)
+
+IMAGES = "images"
+"""Folder of a prepared task for the pictures that came in its rows."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class PreparedStats:
         protocol: The protocol of a text task.
         source: The hub's data set, where the rows came from there.
         files: sha256 of each split's Parquet file, which whoever opens it compares.
+        rows_key: sha256 of what the rows depend on in the declaration of a task that has one.
     """
 
     task: str
@@ -70,6 +74,7 @@ class PreparedStats:
     protocol: str | None = None
     source: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    rows_key: str | None = None
 
     def lines(self) -> list[str]:
         """Returns the counts in words, a line a split and a line for each kind of row left out."""
@@ -102,7 +107,8 @@ class Preparation:
         is_subset: Whether the raw files are not the complete ones.
         complete: Why they are thought complete if they are, for the message about wrong counts.
         left_out: What was not used, in words, to how many.
-        source: The hub's data set, where the rows come from there.
+        source: The hub's data set, where the rows come from there; or what else they are that is no file.
+        images: Writes pictures that come in the rows into the folder it is given, which is then the image root.
     """
 
     task: Task
@@ -114,6 +120,7 @@ class Preparation:
     complete: str = "the raw files are taken for the complete ones"
     left_out: dict[str, int] = field(default_factory=dict)
     source: str | None = None
+    images: Callable[[Path], None] | None = None
 
     def check_counts(self) -> None:
         """Compares counts with the task's expected ones unless the raw files are a subset.
@@ -127,7 +134,8 @@ class Preparation:
             f"{split}: {found.rows:,} examples{_on_images(found.images)}, "
             f"expected {size.rows:,}{_on_images(size.images).removesuffix(' images')}"
             for split, size in self.task.split_sizes.items()
-            if (found := self.examples[split]) != size
+            if (found := self.examples.get(split, SplitSize(0))).rows != size.rows
+            or (size.images is not None and found.images != size.images)
         ]
         if wrong:
             raise DataError(
@@ -162,7 +170,9 @@ class Preparation:
                 no rows to train on or to choose by.
         """
         self.check_counts()
-        folder = task_folder(out, self.task.name, self.task.protocol)
+        folder = task_folder(out, self.task)
+        if self.images is not None:
+            image_root = folder / IMAGES
         root = None if image_root is None else str(image_root.resolve())
         splits = {}
         with hold(folder_lock(folder, f"prepared data {folder}")):
@@ -170,10 +180,12 @@ class Preparation:
             with atomic_folder(folder) as temporary:
                 for split, found in self.examples.items():
                     counter = _WordCounter([f.name for f in self.schema if not pa.types.is_int64(f.type)])
-                    info = SplitInfo(self.task.name, split, root, self.task.protocol)
+                    info = SplitInfo.of(self.task, split, root)
                     rows = write_split(temporary, info, self.schema, counter.watch(self.rows[split]))
                     splits[split] = SplitCount(found.rows, found.images, rows, counter.summaries())
                 self._check_rows(splits)
+                if self.images is not None:
+                    self.images(temporary / IMAGES)
                 stats = PreparedStats(
                     task=self.task.name,
                     folder=folder,
@@ -192,6 +204,7 @@ class Preparation:
                     protocol=self.task.protocol,
                     source=self.source,
                     files={split: hash_file(temporary / f"{split}.parquet") for split in splits},
+                    rows_key=self.task.declaration.rows_key() if self.task.declaration else None,
                 )
                 content = {key: value for key, value in asdict(stats).items() if key != "folder"}
                 write_json(temporary / STATS, {**content, "dept_vl": __version__})
@@ -203,7 +216,7 @@ class Preparation:
     def _warn_of_scores(self, out: Path, splits: Iterable[str]) -> None:
         """Warns where the task's scores will say less of some written splits than they seem to."""
         for split in splits:
-            rows = read_references(out, self.task.name, split, self.task.protocol)
+            rows = read_references(out, self.task, split)
             try:
                 found = concerns(self.task.evaluators, [Reference(**row) for row in rows])
             except DataError as error:  # the data may still be answered; training and eval refuse
@@ -217,7 +230,7 @@ class _WordCounter:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._lengths: dict[str, Counter[int]] = {
-            name: Counter() for name in columns if name not in ("image", "target_weights", "group")
+            name: Counter() for name in columns if name not in ("image", "target_weights", "group", OWN_ID)
         }
 
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:

@@ -65,13 +65,13 @@ def _from_raw(task: Task, raw: Path, count: int) -> tuple[list[list[RenderedExam
 
 def _from_prepared(task: Task, data_dir: Path, count: int) -> tuple[list[list[RenderedExample]], str]:
     ways = {way.protocol: way for way in task.ways()}
-    there = [(p, s) for p in ways for s in _SPLITS if split_path(data_dir, task.name, s, p).is_file()]
+    there = [(p, s) for p, way in ways.items() for s in _SPLITS if split_path(data_dir, way, s).is_file()]
     if not there:
-        open_split(data_dir, task.name, _SPLITS[0], next(iter(ways)))  # says what is missing
+        open_split(data_dir, next(iter(ways.values())), _SPLITS[0])  # says what is missing
     shown = dict(reversed(there))
     examples = []
     for protocol, split in sorted(shown.items(), key=lambda item: item[0] or ""):
-        rows = open_split(data_dir, task.name, split, protocol)
+        rows = open_split(data_dir, ways[protocol], split)
         for row in rows.select(range(min(count, len(rows)))):
             examples.append([RenderedExample(protocol, ways[protocol].source_text(row), tuple(row["targets"]))])
-    return examples, ", ".join(str(split_path(data_dir, task.name, s, p)) for p, s in sorted(shown.items(), key=str))
+    return examples, ", ".join(str(split_path(data_dir, ways[p], s)) for p, s in sorted(shown.items(), key=str))

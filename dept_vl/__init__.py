@@ -5,22 +5,30 @@ What is offered here is imported when it is asked for, so that ``import dept_vl`
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dept_vl.api.load import load
     from dept_vl.api.model import Model
+    from dept_vl.api.training import train
+    from dept_vl.evaluators import evaluate_texts as evaluate
+    from dept_vl.runs.callbacks import Callback
+    from dept_vl.runs.trackers import Tracker
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "__version__", "load"]
+__all__ = ["Callback", "Model", "Tracker", "__version__", "evaluate", "load", "train"]
 
 _LAZY = {
-    "Model": "dept_vl.api.model",
-    "load": "dept_vl.api.load",
+    "Callback": "dept_vl.runs.callbacks:Callback",
+    "Model": "dept_vl.api.model:Model",
+    "Tracker": "dept_vl.runs.trackers:Tracker",
+    "evaluate": "dept_vl.evaluators:evaluate_texts",
+    "load": "dept_vl.api.load:load",
+    "train": "dept_vl.api.training:train",
 }
-"""What is offered -> the module that has it."""
+"""What is offered -> where it is."""
 
 
 def __getattr__(name: str) -> Any:
@@ -28,7 +36,7 @@ def __getattr__(name: str) -> Any:
         from dept_vl.registry import suggest
 
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{suggest(name, __all__)}")
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    value = globals()[name] = resolve_name(_LAZY[name])
     return value
 
 

@@ -25,6 +25,11 @@ class MayDiffer:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A group that is given as a whole, as a file's content: its fields are no settings of their own."""
+
+
+@dataclass(frozen=True)
 class LocalPath:
     """The value is a path. A ``~`` at its start becomes the home folder; runs record it from the root on.
 

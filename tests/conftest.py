@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from dept_vl.tasks import get_task
 from tests.data_prep.photographs import Photographs, draw_photographs, real_photographs
 from tests.fresh_process import FreshProcess, start_server
 from tests.hub_server import WRITER, HubServer
@@ -213,7 +214,7 @@ def label_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write_split
 
     data_dir = tmp_path_factory.mktemp("labels")
-    folder = task_folder(data_dir, "cola", "fixed")
+    folder = task_folder(data_dir, get_task("cola").under("fixed"))
     folder.mkdir()
     schema = manifest_schema(images=False, text_columns=("sentence",))
     for seed, (split, size) in enumerate({"train": 24, "val": 8, "test": 8}.items()):

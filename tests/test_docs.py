@@ -11,6 +11,7 @@ from data_prep.prepared import PreparedStats
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.settings.load import load_config
+from dept_vl.tasks.declared import SplitDeclaration, TaskDeclaration
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
@@ -104,3 +105,10 @@ def test_named_modules_are_there(page):
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_field_of_a_declared_task_is_named():
+    fields = {**TaskDeclaration.__dataclass_fields__, **SplitDeclaration.__dataclass_fields__}
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", text.split("## Your own rows")[1].split("\n## ")[0], re.MULTILINE)
+    assert set(fields) == {name for row in rows for name in re.findall(r"`(\w+)`", row)}

@@ -10,6 +10,7 @@ from PIL import Image
 from data_prep.demo_world.files import write_scenes
 from dept_vl.cli import main
 from dept_vl.data.manifest import open_split
+from dept_vl.tasks import get_task
 from tests.data_prep.raw_files import write_json
 
 LOSSES = {"vqa": [1.0972, 2.2187], "coco": [1.9603, 1.4899]}
@@ -46,7 +47,7 @@ def test_train_evaluate_and_score_the_written_predictions(demo, tmp_path, capsys
     assert losses(run_dir) == pytest.approx(LOSSES[task], abs=0.01)
     run("eval", "--task", task, "--checkpoint", run_dir)
     results = json.loads((run_dir / "results-test.json").read_text())
-    test = open_split(data, task, "test")
+    test = open_split(data, get_task(task), "test")
     assert results["num_scored"] == len(test)
     predictions = json.loads((run_dir / "predictions-test.json").read_text())
     key = {"vqa": "question_id", "coco": "image_id"}[task]
@@ -102,7 +103,7 @@ def test_a_corrupt_image_stops_the_cache_or_is_counted_as_wrong(demo, tmp_path, 
     raw, data = tmp_path / "raw", tmp_path / "data"
     shutil.copytree(demo / "raw", raw)
     run("prepare", "--task", "vqa", "--raw", raw, "--out", data)
-    victim = open_split(data, "vqa", "test")[0]
+    victim = open_split(data, get_task("vqa"), "test")[0]
     path = raw / victim["image"]
     path.write_bytes(path.read_bytes()[:200])
     cache = ["cache-features", "--task", "vqa", "--config", "demo", "--data-dir", str(data), "--workers", "0"]
@@ -115,7 +116,7 @@ def test_a_corrupt_image_stops_the_cache_or_is_counted_as_wrong(demo, tmp_path, 
     run_dir = tmp_path / "run"
     run("train", "--task", "vqa", *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "1")
     run("eval", "--checkpoint", run_dir)
-    test = open_split(data, "vqa", "test")
+    test = open_split(data, get_task("vqa"), "test")
     assert json.loads((run_dir / "results-test.json").read_text())["num_scored"] == len(test)
     answers = {p["question_id"]: p["answer"] for p in json.loads((run_dir / "predictions-test.json").read_text())}
     on_victim = {row["example_id"] for row in test if row["image_id"] == victim["image_id"]}
@@ -160,13 +161,13 @@ def test_photographs_go_through_every_command(official, photographs, tmp_path, c
     run("cache-features", "--task", task, "--config", "demo", "--data-dir", data, "--workers", "0")
     run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
     run("eval", "--checkpoint", run_dir)
-    test = open_split(data, task, "test")
+    test = open_split(data, get_task(task), "test")
     predictions = json.loads((run_dir / "predictions-test.json").read_text())
     key = {"vqa": "question_id", "coco": "image_id"}[task]
     assert [p[key] for p in predictions] == test["example_id"][:]
     files = photographs.files()
     for split in ("train", "val", "test"):
-        assert all(row["image"] in files[row["image_id"]] for row in open_split(data, task, split))
+        assert all(row["image"] in files[row["image_id"]] for row in open_split(data, get_task(task), split))
     asked = ["--question", "What is this?"] if task == "vqa" else []
     capsys.readouterr()
     run("predict", "--checkpoint", run_dir, "--image", photos / test[0]["image"], *asked)

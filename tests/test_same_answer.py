@@ -16,6 +16,7 @@ from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 
 
@@ -24,8 +25,8 @@ def data(tmp_path_factory) -> Path:
     """Drawn scenes with features stored in float32 by the packaged CLIP."""
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root / "raw", seed=1, num_train=8, num_restval=2, num_val=4, num_test=2)
-    prepare("vqa", root / "raw", root)
-    cache_features(load_config(None, CLIP).model.image_encoder, root, "vqa", batch_size=4, num_workers=0)
+    prepare(get_task("vqa"), root / "raw", root)
+    cache_features(load_config(None, CLIP).model.image_encoder, root, get_task("vqa"), batch_size=4, num_workers=0)
     return root
 
 

@@ -30,6 +30,7 @@ from dept_vl.experiments import sweep as _sweep  # noqa: F401  # imported once, 
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.reports.text import describe_training as _describe  # noqa: F401
 from dept_vl.settings.load import load_config
+from dept_vl.tasks import get_task
 from dept_vl.training.checkpoints import Progress, list_states
 
 Work = Sequence[str] | Callable[[], object]
@@ -262,7 +263,7 @@ class World:
     def cache(self, data: Path, num_workers: int = 0) -> None:
         """Builds the feature store in five shards."""
         encoder = load_config(self.config).model.image_encoder
-        cache_features(encoder, data, "vqa", batch_size=2, num_workers=num_workers, rows_per_shard=4)
+        cache_features(encoder, data, get_task("vqa"), batch_size=2, num_workers=num_workers, rows_per_shard=4)
 
     def launch(self, processes: int) -> list[dict[str, str]]:
         """Returns the environment of each process of a launch."""

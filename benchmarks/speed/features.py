@@ -18,6 +18,7 @@ from data_prep.cache_features import cache_features
 from data_prep.feature_writer import FeatureWriter
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.images import open_image
+from dept_vl.tasks import get_task
 
 STORE = "dept-vl feature store"
 HDF5 = "one HDF5 file an image"
@@ -189,7 +190,7 @@ def _measure_building(settings: BenchSettings) -> Result:
         seconds = []
         for _ in range(2):
             started = time.perf_counter()
-            cache_features(clip, data_dir, "vqa", batch_size=16, num_workers=1, device="cpu")
+            cache_features(clip, data_dir, get_task("vqa"), batch_size=16, num_workers=1, device="cpu")
             seconds.append(time.perf_counter() - started)
         return {"rate": images / (seconds[0] - seconds[1]), "start_s": seconds[1]}
 

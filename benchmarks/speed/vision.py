@@ -19,6 +19,7 @@ from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 
 CACHED = "cached features"
@@ -33,7 +34,7 @@ def measure_vision(settings: BenchSettings) -> list[Result]:
     clip = write_clip(settings.work_dir / "clip", tower)
     data_dir = settings.work_dir / "data"
     write_visual_work(data_dir, num_images=settings.batch_size, rows=settings.steps * settings.batch_size)
-    cache_features(clip, data_dir, "vqa", num_workers=0, device="cpu")
+    cache_features(clip, data_dir, get_task("vqa"), num_workers=0, device="cpu")
     session = Session()
     configs = {
         name: _config(settings, backbone, clip, data_dir, source)

@@ -48,7 +48,7 @@ def prepare_coco(
         DataError: A raw file is missing, damaged or of another shape, image files are missing, counts of complete data
             differ, or the task's folder is not empty.
     """
-    refuse_existing(task_folder(out, task.name))
+    refuse_existing(task_folder(out, task))
     karpathy = read_karpathy(raw)
     captions, files = _read_all(raw) if karpathy.sentences is None else (karpathy.sentences, [])
     if karpathy.sentences is not None:

@@ -81,7 +81,7 @@ def prepare_text(
             folder is not empty.
     """
     task = task.under(protocol or task.protocols[0])
-    refuse_existing(task_folder(out, task.name, task.protocol))
+    refuse_existing(task_folder(out, task))
     return build(task, _read_splits(task, raw, subset=subset, tsv_quotes=tsv_quotes)).write(out, raw)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
-from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
+from data_prep.raw.json_files import RawFile, find_raw, read_json
 from data_prep.raw.karpathy import FILE, SPLITS, KarpathySplits, read_karpathy
+from data_prep.raw.vqa_files import Question, join_questions
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
@@ -23,18 +22,6 @@ logger = logging.getLogger(__name__)
 
 YEARS = ("train2014", "val2014")
 SCHEMA = manifest_schema(images=True, text_columns=("question", "answer_type", "question_type"))
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question with its human answers, as the official files give them."""
-
-    question_id: int
-    image_id: int
-    question: str
-    answers: tuple[str, ...]
-    answer_type: str
-    question_type: str
 
 
 def prepare_vqa(
@@ -65,7 +52,7 @@ def prepare_vqa(
         DataError: A raw file is missing, damaged or of another shape, questions and annotations do not belong
             together, image files are missing, counts of complete data differ, or the task's folder is not empty.
     """
-    refuse_existing(task_folder(out, task.name))
+    refuse_existing(task_folder(out, task))
     karpathy = read_karpathy(raw)
     if karpathy.sentences is not None:
         raise DataError(f"{karpathy.file.path}: not COCO's images, which {task.name} asks about; put {FILE} beside it")
@@ -155,57 +142,13 @@ def read_questions(raw: Path, year: str) -> tuple[list[Question], tuple[RawFile,
     """Reads the questions of ``"train2014"`` or ``"val2014"`` and joins them with their annotations.
 
     Raises:
-        DataError: A file is missing or damaged, a record lacks a key, a question has no annotation or the reverse, or
-            they name different images.
+        DataError: As `join_questions`.
     """
     folders = ("annotations", "vqa", "questions")
     question_file = read_json(find_raw(raw, f"v2_OpenEnded_mscoco_{year}_questions.json", *folders))
-    asked: dict[int, tuple[int, str]] = {}
-    for number, record in enumerate(records(question_file, "questions")):
-        place = Place(question_file.path, "questions", number)
-        question_id = take(record, "question_id", int, place)
-        if question_id in asked:
-            raise place.error(f'"question_id" {question_id} is there twice')
-        text = take(record, "question", str, place)
-        if not text.strip():
-            raise place.error('"question" is empty')
-        asked[question_id] = (take(record, "image_id", int, place), text)
     annotation_file = read_json(find_raw(raw, f"v2_mscoco_{year}_annotations.json", *folders))
-    annotated: dict[int, Question] = {}
-    for number, record in enumerate(records(annotation_file, "annotations")):
-        place = Place(annotation_file.path, "annotations", number)
-        question = _join(record, asked, place, question_file.path)
-        if question.question_id in annotated:
-            raise place.error(f'"question_id" {question.question_id} is there twice')
-        annotated[question.question_id] = question
-    without = [question_id for question_id in asked if question_id not in annotated]
-    if without:
-        raise DataError(
-            f"{question_file.path}: {len(without):,} of {len(asked):,} questions have no annotation in "
-            f"{annotation_file.path.name}: {', '.join(map(str, without[:5]))}{', ...' if len(without) > 5 else ''}"
-        )
-    return [annotated[question_id] for question_id in asked], (
-        question_file.without_content(),
-        annotation_file.without_content(),
-    )
-
-
-def _join(record: Record, asked: Mapping[int, tuple[int, str]], place: Place, question_path: Path) -> Question:
-    """Checks one annotation and joins it with its question."""
-    question_id = take(record, "question_id", int, place)
-    if question_id not in asked:
-        raise place.error(f"annotates question {question_id}, which {question_path.name} does not have")
-    image_id, text = asked[question_id]
-    if take(record, "image_id", int, place) != image_id:
-        raise place.error(
-            f'"image_id" is {record["image_id"]}, but question {question_id} in {question_path.name} is on {image_id}'
-        )
-    listed = take(record, "answers", list, place)
-    answers = tuple(sys.intern(a["answer"]) for a in listed if isinstance(a, dict) and type(a.get("answer")) is str)
-    if not answers or len(answers) < len(listed):
-        raise place.error('"answers" should be a list of objects with a text "answer" each')
-    kinds = [sys.intern(take(record, key, str, place)) for key in ("answer_type", "question_type")]
-    return Question(question_id, image_id, text, answers, *kinds)
+    found = join_questions(question_file, annotation_file)
+    return found, (question_file.without_content(), annotation_file.without_content())
 
 
 def _refuse_twice(questions: Sequence[Question], raw: Path) -> None:

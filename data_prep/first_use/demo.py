@@ -21,6 +21,7 @@ from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.demo import demo_file, demo_settings
 from dept_vl.settings.load import config_from_tree
 from dept_vl.system.atomic import write_json
+from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def demo_data_dir(encoder: ImageEncoderSettings | None = None) -> Path:
     """
     root = cache_root()
     folder = root / f"demo-{_key()}"
-    encoder = encoder or config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+    encoder = encoder or config_from_tree(demo_settings(get_task("vqa"), "dept")).model.image_encoder
     if not (folder / _DONE).is_file() or (encoder.model == DEMO and not _has_features(folder, encoder)):
         from dept_vl.system.processes import process_state  # imports torch
 
@@ -73,11 +74,11 @@ def _make(root: Path, folder: Path, encoder: ImageEncoderSettings) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 logger.info("drawing the demo's scenes into %s (once)", folder)
                 write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
-                for task in DRAWN_TASKS:
-                    prepare(task, folder / "raw", folder)
+                for name in DRAWN_TASKS:
+                    prepare(get_task(name), folder / "raw", folder)
                 write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
             if encoder.model == DEMO and not _has_features(folder, encoder):
-                cache_features(encoder, folder, "vqa")
+                cache_features(encoder, folder, get_task("vqa"))
     except OSError as error:
         raise DataError(
             f"{folder}: cannot make the demo's data: {error.strerror or error}; set {CACHE_VARIABLE} to a folder "
@@ -89,7 +90,7 @@ def _key() -> str:
     """Returns a name for what the data are made from: counts, seed, the drawing code and the packaged CLIP."""
     digest = hashlib.sha256(json.dumps([SEED, NUM_IMAGES]).encode())
     world = Path(demo_world.__file__).parent
-    sources = [*world.glob("*.py"), *(ASSETS / "clip").glob("*"), demo_file("vqa")]
+    sources = [*world.glob("*.py"), *(ASSETS / "clip").glob("*"), demo_file(get_task("vqa"))]
     for path in sorted(sources):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

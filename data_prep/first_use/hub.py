@@ -11,37 +11,40 @@ from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import DataError
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
-def text_data_dir(task: str, protocol: str | None) -> Path:
+def text_data_dir(task: Task) -> Path:
     """Returns the data folder that holds a text task, prepared from the hub on the first call.
 
     It is ``data`` in ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``; a prepared task in it is used as it is.
+
+    Args:
+        task: A text task, under its protocol.
 
     Raises:
         DataError: The hub cannot be reached, the folder cannot be written, or several processes were launched before
             the task was prepared.
     """
     root = cache_root() / "data"
-    folder = task_folder(root, task, protocol)
+    folder = task_folder(root, task)
     if folder.is_dir():
         return root
     from dept_vl.system.processes import process_state  # imports torch
 
     if process_state().num_processes > 1:
         raise DataError(
-            f"{folder}: not made yet, and one process makes it; run `dept-vl prepare --task {task} --protocol "
-            f"{protocol} --out {root}` without a launcher first"
+            f"{folder}: not made yet, and one process makes it; run `dept-vl prepare --task {task.name} "
+            f"--protocol {task.protocol} --out {root}` without a launcher first"
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
             if not folder.is_dir():
-                logger.info("no --data-dir: preparing %s from %s into %s (once)", task, get_task(task).source, folder)
-                prepare(task, None, root, protocol=protocol)
+                logger.info("no --data-dir: preparing %s from %s into %s (once)", task.name, task.source, folder)
+                prepare(task, None, root, protocol=task.protocol)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot prepare the task: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "

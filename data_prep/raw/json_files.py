@@ -76,36 +76,58 @@ def read_json(path: Path) -> RawFile:
 
 
 def records(file: RawFile, key: str) -> list[Record]:
-    """Returns the list of objects under `key` at the top of a file.
+    """Returns the list of objects under `key` at the top of a file; the file's own list where `key` is "".
 
     Raises:
         DataError: The file is not an object, has no such key, or the value is not a list of objects.
     """
+    if not key:
+        return _objects(file.content, f"{file.path}", f"{file.path}")
     if not isinstance(file.content, dict):
         raise DataError(f'{file.path}: expected an object with "{key}" at the top, found {_kind(file.content)}')
     if key not in file.content:
         keys = ", ".join(f'"{k}"' for k in list(file.content)[:8]) or "nothing"
         raise DataError(f'{file.path}: missing "{key}" at the top; it has {keys}; is this another file, renamed?')
-    listed = file.content[key]
+    return _objects(file.content[key], f'{file.path}: "{key}"', f"{file.path}, {key}")
+
+
+def _objects(listed: Any, what: str, where: str) -> list[Record]:
     if not isinstance(listed, list):
-        raise DataError(f'{file.path}: "{key}" should be a list, found {_kind(listed)}')
+        raise DataError(f"{what} should be a list, found {_kind(listed)}")
     for number, record in enumerate(listed):
         if not isinstance(record, dict):
-            raise DataError(f"{file.path}, {key}, record {number}: expected an object, found {_kind(record)}")
+            raise DataError(f"{where}, record {number}: expected an object, found {_kind(record)}")
     return listed
+
+
+def items(file: RawFile) -> Mapping[str, Record]:
+    """Returns the records of a file that is an object of records, by their ids.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if not isinstance(file.content, dict):
+        raise DataError(f"{file.path}: expected an object of records by id, found {_kind(file.content)}")
+    for name, record in file.content.items():
+        if not isinstance(record, dict):
+            raise DataError(f"{file.path}, record {name}: expected an object, found {_kind(record)}")
+    return file.content
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands, for messages: file, list and number from 0."""
+    """Where a record stands, for messages: file, list ("" where the file is one), and number from 0 or id."""
 
     path: Path
     key: str
-    number: int
+    number: int | str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.key and f'{self.key}, '}record {self.number}"
 
     def error(self, problem: str) -> DataError:
         """Returns an error that names this place."""
-        return DataError(f"{self.path}, {self.key}, record {self.number}: {problem}")
+        return DataError(f"{self}: {problem}")
 
 
 def take(record: Record, name: str, kind: type[T], place: Place) -> T:

@@ -113,18 +113,13 @@ def read_karpathy(raw: Path) -> KarpathySplits:
                 f" call it {' or '.join(FLICKR_FILES)}; its own sentences are the captions then"
             )
         image_id = take(record, key, int, place)
-        split = take(record, "split", str, place)
-        if split not in _SPLIT_OF:
-            raise place.error(f'"split" should be one of {", ".join(_SPLIT_OF)}, found {split!r}')
+        split = read_split(record, place)
         if image_id in split_of:
             raise place.error(f'"{key}" {image_id} is listed twice')
-        parts = [take(record, part, str, place) for part in (("filename",) if is_flickr else ("filepath", "filename"))]
-        if not all(_PLAIN_PART.match(part) for part in parts):
-            raise place.error(f"{'/'.join(parts)!r} is not a path of a folder and a file")
-        split_of[image_id] = _SPLIT_OF[split]
-        path_of[image_id] = "/".join(parts)
+        split_of[image_id] = split
+        path_of[image_id] = read_image_path(record, place)
         if is_flickr:
-            sentences[image_id] = _read_sentences(record, place)
+            sentences[image_id] = read_sentences(record, place)
     if not split_of:
         raise DataError(f"{file.path}: lists no images")
     twice = [i for i, n in Counter(c.caption_id for each in sentences.values() for c in each).items() if n > 1]
@@ -145,8 +140,38 @@ def _find(raw: Path) -> Path:
         raise
 
 
-def _read_sentences(record: Record, place: Place) -> list[Caption]:
-    """Returns the captions of one of Flickr's images."""
+def read_split(record: Record, place: Place) -> str:
+    """Returns which of our splits an image is in.
+
+    Raises:
+        DataError: Its split is absent, or none that Karpathy has.
+    """
+    split = take(record, "split", str, place)
+    if split not in _SPLIT_OF:
+        raise place.error(f'"split" should be one of {", ".join(_SPLIT_OF)}, found {split!r}')
+    return _SPLIT_OF[split]
+
+
+def read_image_path(record: Record, place: Place) -> str:
+    """Returns an image's path: folder and name of COCO's, the name alone of Flickr's.
+
+    Raises:
+        DataError: One is absent, or leads elsewhere.
+    """
+    parts = [
+        take(record, part, str, place) for part in (("filepath", "filename") if "cocoid" in record else ("filename",))
+    ]
+    if not all(_PLAIN_PART.match(part) for part in parts):
+        raise place.error(f"{'/'.join(parts)!r} is not a path of a folder and a file")
+    return "/".join(parts)
+
+
+def read_sentences(record: Record, place: Place) -> list[Caption]:
+    """Returns the captions that Karpathy's file has of an image.
+
+    Raises:
+        DataError: There are none, or they are of another form.
+    """
     captions = []
     for sentence in take(record, "sentences", list, place):
         if not isinstance(sentence, dict):

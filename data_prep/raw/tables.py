@@ -1,5 +1,7 @@
 """Rows of tables as text: CSV, whose fields may be quoted, and TSV, whose fields are not unless one says so.
 
+A CSV's header says what separates its fields: spreadsheets write semicolons where a comma is part of numbers.
+
 GLUE's own TSV files have no quoting: a field may begin with a quote that is part of the sentence. Read as a quoted
 table such a file breaks off, or rows are swallowed up to the next quote without a word.
 """
@@ -10,6 +12,7 @@ import csv
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from data_prep.raw.json_files import Record
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 _MAX_FIELD_CHARACTERS = 1 << 24  # of a CSV field; the module's own limit of 128 Ki is less than a long web page
 _QUOTE = '"'
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_DELIMITERS = ",;\t|"
+_SAID_DELIMITER = re.compile(r"^sep=(.)\r?\n?$", re.IGNORECASE)  # Excel's own first line
 
 
 def check_columns(found: Sequence[str], expected: Sequence[str], place: str) -> None:
@@ -40,24 +45,41 @@ def check_columns(found: Sequence[str], expected: Sequence[str], place: str) -> 
         raise DataError(f"{place}: column {twice[0]!r} is there twice")
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
-    """Yields the rows of a table of commas whose fields may be quoted, each with its place."""
-    return _rows(_quoted_fields(path, ","), path, columns)
+def read_csv(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Record]]:
+    """Yields the rows of a table whose fields may be quoted, each with its place; see `_rows` for the columns."""
+    return _rows(_quoted_fields(path, None), path, columns)
 
 
-def read_tsv(path: Path, columns: Sequence[str], *, is_quoted: bool = False) -> Iterator[tuple[str, Record]]:
+def read_tsv(path: Path, columns: Sequence[str] | None, *, is_quoted: bool = False) -> Iterator[tuple[str, Record]]:
     """Yields the rows of a table of tabs, each with its place.
 
     Args:
         path: The file.
-        columns: The columns that must be there.
+        columns: The columns that must be there; see `_rows`.
         is_quoted: Whether fields may be quoted, as in CSV; if not, a quote is a character like any other.
     """
     return _rows(_quoted_fields(path, "\t") if is_quoted else _plain_fields(path), path, columns)
 
 
-def _rows(lines: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
+def read_header(path: Path, *, is_tsv: bool, is_quoted: bool = False) -> list[str]:
+    """Returns the names in a table's header, without blanks around them; none where the file is empty.
+
+    Raises:
+        DataError: The file is damaged in its first lines.
+    """
+    lines = _plain_fields(path) if is_tsv and not is_quoted else _quoted_fields(path, "\t" if is_tsv else None)
+    return [name.strip() for name in next(lines, (1, []))[1]]
+
+
+def _rows(
+    lines: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None
+) -> Iterator[tuple[str, Record]]:
     """Yields rows by the names in the header line; lists and objects in their fields are JSON.
+
+    Args:
+        lines: Number and fields of every line.
+        path: The file, for messages.
+        columns: The columns that must be there; None: none must, and blanks around the names are taken off.
 
     Raises:
         DataError: There is no header, a column is missing, or a row is of another length.
@@ -66,8 +88,8 @@ def _rows(lines: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[
     for number, fields in lines:
         place = f"{path}, line {number}"
         if header is None:
-            header = fields
-            check_columns(header, columns, place)
+            header = fields if columns is not None else [name.strip() for name in fields]
+            check_columns(header, columns or (), place)
         elif fields:
             if any("\0" in field for field in fields):
                 raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
@@ -75,7 +97,8 @@ def _rows(lines: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[
                 raise DataError(f"{place}: {len(fields)} fields, the header has {len(header)}")
             yield place, dict(zip(header, fields, strict=True))
     if header is None:
-        raise DataError(f"{path}: the file is empty; expected a header with {', '.join(columns)}")
+        expected = f" with {', '.join(columns)}" if columns else ""
+        raise DataError(f"{path}: the file is empty; expected a header{expected}")
 
 
 def _plain_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -104,8 +127,12 @@ def _looks_quoted(field: str) -> bool:
     return is_wrapped and _QUOTE * 2 in inside and _QUOTE not in inside.replace(_QUOTE * 2, "")
 
 
-def _quoted_fields(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted_fields(path: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
     """Yields the number of the first line and the fields of every record of a table with quoting.
+
+    Args:
+        path: The file.
+        delimiter: What separates fields; None: what the first line says.
 
     Raises:
         DataError: A quote is not closed, or closed only by one of a later record; the message says where it opens.
@@ -114,19 +141,38 @@ def _quoted_fields(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
     first = 1
     columns = 0
     with open_text(path, newline="") as file:
-        reader = csv.reader(text_lines(file, path), delimiter=delimiter, strict=True)
+        lines = text_lines(file, path)
+        if delimiter is None:
+            head = next(lines, "")
+            said = _SAID_DELIMITER.match(head)
+            delimiter = said[1] if said else _delimiter(head)
+            lines, first = (lines, 2) if said else (chain([head], lines), 1)
+        skipped = first - 1
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             for fields in reader:
                 columns = columns or len(fields)
-                if reader.line_num > first and len(fields) == columns:
+                if reader.line_num + skipped > first and len(fields) == columns:
                     _refuse_swallowed(fields, delimiter, f"{path}, line {first}")
                 yield first, fields
-                first = reader.line_num + 1
+                first = reader.line_num + skipped + 1
         except csv.Error as error:
             raise DataError(
                 f"{path}, line {first}: {error}; a quote that is not closed? Quotes inside a quoted field are doubled; "
                 "write the table again with quoting, or as JSON lines"
             ) from error
+
+
+def _delimiter(header: str) -> str:
+    """Returns what separates the most names in a header line; a comma where nothing does so better."""
+
+    def count(delimiter: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=delimiter), []))
+        except csv.Error:
+            return 0
+
+    return max(_DELIMITERS, key=count)
 
 
 def _refuse_swallowed(fields: Sequence[str], delimiter: str, place: str) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.raw.json_files import RawFile, Record
-from data_prep.raw.tables import check_columns, read_csv, read_tsv
+from data_prep.raw.tables import check_columns, read_csv, read_header, read_tsv
 from dept_vl.errors import DataError
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
@@ -26,6 +27,8 @@ Placed = tuple[str, Record]
 """Where a row stands, and the row."""
 
 _ROWS_PER_BATCH = 1024
+_LARGE_ROWS_PER_BATCH = 32
+_LOOKED_AT_ROWS = 100
 _PEEKED_CHARACTERS = 1 << 20  # of a JSON file's first line, to see whether it is a row
 
 
@@ -45,18 +48,34 @@ def find_split_files(raw: Path, source: Source, hub_split: str, *, subset: bool 
         DataError: There is no such folder, the split is there in several formats, or a shard is missing.
     """
     for folder in _places(raw, source):
-        found = _find_in(folder, hub_split)
-        if len(found) > 1:
-            names = ", ".join(paths[0].name for paths in found.values())
-            raise DataError(f"{folder}: split {hub_split!r} is there {len(found)} times: {names}; leave one")
-        for (_, shards), paths in found.items():
-            if shards and len(paths) != shards and not subset:
-                raise DataError(
-                    f"{folder}: split {hub_split!r} is in {shards} shards, of which {len(paths)} are there: "
-                    f"{', '.join(path.name for path in paths[:3])}; add the others, or give --subset"
-                )
+        if paths := split_files_in(folder, hub_split, subset=subset):
             return paths
     return []
+
+
+def split_files_in(folder: Path, split: str, *, subset: bool = False, remedy: str = ", or give --subset") -> list[Path]:
+    """Returns the files of a split that lie directly in a folder, as `find_split_files` does in several.
+
+    Raises:
+        DataError: The split is there in several formats, or a shard is missing; `remedy` ends that message.
+    """
+    found = _find_in(folder, split)
+    if len(found) > 1:
+        names = ", ".join(paths[0].name for paths in found.values())
+        raise DataError(f"{folder}: split {split!r} is there {len(found)} times: {names}; leave one")
+    for (_, shards), paths in found.items():
+        if shards and len(paths) != shards and not subset:
+            raise DataError(
+                f"{folder}: split {split!r} is in {shards} shards, of which {len(paths)} are there: "
+                f"{', '.join(path.name for path in paths[:3])}; add the others{remedy}"
+            )
+        return paths
+    return []
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether a file is called as one that `read_rows` reads."""
+    return _suffix(path.name) is not None
 
 
 def describe_folder(raw: Path, source: Source, hub_split: str) -> str:
@@ -87,12 +106,12 @@ def describe_file(path: Path) -> RawFile:
     return RawFile(path, None, digest, path.stat().st_size)
 
 
-def read_rows(path: Path, columns: Sequence[str], *, tsv_quotes: bool = False) -> Iterator[Placed]:
+def read_rows(path: Path, columns: Sequence[str] | None, *, tsv_quotes: bool = False) -> Iterator[Placed]:
     """Yields the rows of one file, each with its place.
 
     Args:
         path: The file; its suffix says what it is.
-        columns: The columns every row must have; others are not read.
+        columns: The columns every row must have; others need not be read. None: none must, and all are read.
         tsv_quotes: Whether the fields of a TSV file may be quoted.
 
     Raises:
@@ -101,6 +120,23 @@ def read_rows(path: Path, columns: Sequence[str], *, tsv_quotes: bool = False) -
     suffix = _suffix(path.name)
     reader = partial(read_tsv, is_quoted=True) if tsv_quotes and suffix == ".tsv" else _READERS[suffix or ""]
     yield from reader(path, columns)
+
+
+def read_columns(path: Path, *, tsv_quotes: bool = False) -> list[str]:
+    """Returns the names of a file's columns: those of its header or schema; of JSON those that its first rows have.
+
+    Raises:
+        DataError: The file is damaged where they stand.
+    """
+    suffix = _suffix(path.name)
+    if suffix in (".csv", ".tsv"):
+        return read_header(path, is_tsv=suffix == ".tsv", is_quoted=tsv_quotes)
+    if suffix == ".parquet":
+        return list(open_parquet(path).schema_arrow.names)
+    names: dict[str, None] = {}
+    for _, row in islice(read_rows(path, None), _LOOKED_AT_ROWS):
+        names |= dict.fromkeys(row)
+    return list(names)
 
 
 def _places(raw: Path, source: Source) -> list[Path]:
@@ -142,15 +178,23 @@ def _suffix(name: str) -> str | None:
     return next((s for s in _READERS if packed.endswith(s) and (s != ".parquet" or packed == name)), None)
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Returns a Parquet file, its schema read.
+
+    Raises:
+        DataError: It is none, or is cut short.
+    """
     try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a complete Parquet file ({error}); download it again") from error
-    check_columns(names, columns, str(path))
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Placed]:
+    file = open_parquet(path)
+    check_columns(file.schema_arrow.names, columns or (), str(path))
     record = 0
-    batches = file.iter_batches(_ROWS_PER_BATCH, columns=list(columns))
+    batches = file.iter_batches(rows_per_batch(file.schema_arrow), columns=None if columns is None else list(columns))
     while True:
         try:
             rows = next(batches).to_pylist()
@@ -165,17 +209,23 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
             record += 1
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
+def rows_per_batch(schema: pa.Schema) -> int:
+    """Returns how many rows of these columns are read at a time: few where bytes, such as images, are in them."""
+    large = [name for name in schema.names if "binary" in str(schema.field(name).type)]
+    return _ROWS_PER_BATCH if not large else _LARGE_ROWS_PER_BATCH
+
+
+def _read_jsonl(path: Path, columns: Sequence[str] | None) -> Iterator[Placed]:
     with open_text(path) as file:
         for number, line in enumerate(text_lines(file, path), start=1):
             if line.strip():
                 place = f"{path}, line {number}"
                 row = parse_line(line, place)
-                check_columns(list(row), columns, place)
+                check_columns(list(row), columns or (), place)
                 yield place, row
 
 
-def _read_json(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
+def _read_json(path: Path, columns: Sequence[str] | None) -> Iterator[Placed]:
     """Reads a JSON file: JSON lines under that name, or one list of rows in one of the forms of `_listed`."""
     with open_text(path) as file:
         head = file.readline(_PEEKED_CHARACTERS)
@@ -188,23 +238,27 @@ def _read_json(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
         place = f"{path}, record {number}"
         if not isinstance(row, dict):
             raise DataError(f"{place}: expected an object of columns, got {str(row)[:80]}")
-        check_columns(list(row), columns, place)
+        check_columns(list(row), columns or (), place)
         yield place, row
 
 
-def _is_row(line: str, columns: Sequence[str]) -> bool:
+def _is_row(line: str, columns: Sequence[str] | None) -> bool:
     try:
         row = parse_json(line)
     except ValueError:
         return False
-    return isinstance(row, dict) and not any(isinstance(row.get(key), list) for key in ("data", "rows", columns[0]))
+    if not isinstance(row, dict) or any(isinstance(row.get(key), list) for key in ("data", "rows")):
+        return False
+    if columns is None:
+        return not (row and all(isinstance(values, list | dict) for values in row.values()))
+    return not isinstance(row.get(columns[0]), list)
 
 
-def _listed(content: Any, columns: Sequence[str], path: Path) -> list[Any]:
+def _listed(content: Any, columns: Sequence[str] | None, path: Path) -> list[Any]:
     """Returns the rows of a JSON value.
 
     It is a list of rows; ``{"data": [row, ...]}``; ``{"rows": [{"row": row}, ...]}`` as the hub's viewer gives them;
-    or a list a column.
+    or a list a column, or what pandas writes for it, an object a column of the row's number -> value.
 
     Raises:
         DataError: It is of another form.
@@ -212,19 +266,32 @@ def _listed(content: Any, columns: Sequence[str], path: Path) -> list[Any]:
     if isinstance(content, dict):
         if isinstance(content.get("rows"), list):
             return [row.get("row", row) if isinstance(row, dict) else row for row in content["rows"]]
-        lists = {name: content[name] for name in columns if isinstance(content.get(name), list)}
-        if len(lists) == len(columns) and len({len(values) for values in lists.values()}) == 1:
-            return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+        if (rows := _by_column(content, columns)) is not None:
+            return rows
         content = content.get("data", content)
     if not isinstance(content, list):
         raise DataError(
-            f"{path}: expected a list of rows, objects with {', '.join(columns)}, or JSON lines, "
-            f"got {str(content)[:80]}"
+            f"{path}: expected a list of rows, objects with {', '.join(columns or ['a value a column'])}, or JSON "
+            f"lines, got {str(content)[:80]}"
         )
     return content
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Placed]]] = {
+def _by_column(content: Mapping[str, Any], columns: Sequence[str] | None) -> list[Any] | None:
+    """Returns the rows of a JSON object that holds the values of a column under its name; None where it does not."""
+    if columns is None:
+        columns = [] if isinstance(content.get("data"), list) and len(content) == 1 else list(content)
+    lists = {name: content[name] for name in columns if isinstance(content.get(name), list)}
+    if not lists and columns and all(isinstance(content.get(name), dict) for name in columns):
+        keys = [list(content[name]) for name in columns]
+        if all(key == keys[0] for key in keys):
+            lists = {name: list(content[name].values()) for name in columns}
+    if not lists or len(lists) != len(columns) or len({len(values) for values in lists.values()}) != 1:
+        return None
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+_READERS: dict[str, Callable[[Path, Sequence[str] | None], Iterator[Placed]]] = {
     ".parquet": _read_parquet,
     ".jsonl": _read_jsonl,
     ".json": _read_json,

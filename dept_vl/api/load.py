@@ -14,7 +14,6 @@ from dept_vl.runs.hub import find_run
 from dept_vl.runs.recorded import check_recorded_paths
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +38,6 @@ def load(
     """Loads a trained run, ready to be asked.
 
     Args:
-        run: The run's folder, with ``config.yaml`` and the adapter; or its hub id, ``user/name``.
         device: Where the models are, such as ``"cuda:1"``; None: an accelerator if there is one, else the CPU.
         precision: ``"bf16"`` for autocast; None: as the run was trained.
         revision: Branch, tag or commit of a run on the hub.
@@ -59,7 +57,7 @@ def load(
     }
     folder, config = read_run(run, revision, {key: value for key, value in settings.items() if value is not None})
     check_files(config.model.backbone, config.model.revision)
-    if get_task(config.task).uses_images:
+    if config.resolve_task().uses_images:
         config.model.image_encoder.check_files()
     from dept_vl.api.model import Model
 

@@ -12,7 +12,6 @@ from dept_vl.cli.settings import (
     config_overrides,
     load_settings,
     next_command,
-    open_data_dir,
     refuse_settings,
 )
 from dept_vl.errors import ConfigError
@@ -26,11 +25,16 @@ def _add_prepare(commands: Any) -> None:
         commands,
         "prepare",
         _prepare,
-        "Turn official raw files, or a data set of the hub, into prepared splits.",
+        "Turn official raw files, a data set of the hub, or rows of your own into prepared splits.",
         has_settings=False,
     )
-    parser.add_argument("--task", required=True, metavar="NAME", help="see `dept-vl tasks`")
+    parser.add_argument(
+        "--task", required=True, metavar="NAME", help="see `dept-vl tasks`; or a YAML file that declares one"
+    )
     parser.add_argument("--raw", type=Path, metavar="DIR", help="folder of the raw files; text tasks: default the hub")
+    parser.add_argument(
+        "--rows", metavar="ROWS", help="your own task: its rows, a file, a folder or a data set on the hub (user/name)"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="data folder; each task gets its own in it"
     )
@@ -39,9 +43,12 @@ def _add_prepare(commands: Any) -> None:
         "--subset", action="store_const", const=True, help="text tasks: take files that are not complete"
     )
     parser.add_argument(
-        "--tsv-quotes", action="store_const", const=True, help="text tasks: fields of TSV files are quoted, as in CSV"
+        "--tsv-quotes", action="store_const", const=True, help="fields of TSV files are quoted, as in CSV"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the image folders; default: --raw")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the images; default: --raw, or --rows' own")
+    parser.add_argument(
+        "--skip-missing-images", action="store_const", const=True, help="your own task: leave out rows without an image"
+    )
     parser.add_argument("--answer-vocabulary", type=Path, metavar="JSON", help="VQA: train on these answers only")
     parser.add_argument(
         "--no-image-check",
@@ -55,19 +62,18 @@ def _add_prepare(commands: Any) -> None:
 def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("prepare", overrides)
     from data_prep.prepare import prepare
-    from dept_vl.tasks import get_task
+    from dept_vl.settings.declared import find_task
 
     arguments = {name: value for name, value in vars(options).items() if name != "command"}
     task, raw, out = (arguments.pop(name) for name in ("task", "raw", "out"))
-    stats = prepare(task, raw, out, **arguments)
+    found = find_task(task)
+    stats = prepare(found, raw, out, **arguments)
     print(f"prepared: {stats.folder}")
-    if get_task(stats.task).uses_images:
-        print(next_command("cache-features", "--task", stats.task, "--data-dir", out))
+    if found.uses_images:
+        print(next_command("cache-features", "--task", task, "--data-dir", out))
     else:
-        protocol = (
-            [] if stats.protocol in (None, get_task(stats.task).protocols[0]) else ["--data.protocol", stats.protocol]
-        )
-        print(next_command("train", "--task", stats.task, "--data-dir", out, *protocol))
+        protocol = [] if stats.protocol in (None, *found.protocols[:1]) else ["--data.protocol", stats.protocol]
+        print(next_command("train", "--task", task, "--data-dir", out, *protocol))
 
 
 def _add_cache(commands: Any) -> None:
@@ -86,11 +92,12 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify is not None:
         _verify_store(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.refusals import check_splits
-    from dept_vl.tasks import get_task
 
     config = load_settings(options, overrides)
-    if not get_task(config.task).uses_images:
+    task = config.resolve_task()
+    if not task.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
@@ -100,7 +107,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     folder = cache_features(
         config.model.image_encoder,
         data_dir,
-        config.task,
+        task,
         batch_size=options.batch_size,
         num_workers=options.workers,
         on_error=options.on_error or config.data.on_image_error,

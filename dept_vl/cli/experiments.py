@@ -9,7 +9,6 @@ from typing import Any
 from dept_vl.cli.settings import (
     add_command,
     config_overrides,
-    open_data_dir,
     parse_seeds,
     print_on_main_process,
     refuse_settings,
@@ -27,6 +26,7 @@ def _add_sweep(commands: Any) -> None:
 def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.config is None:
         raise ConfigError("--config: a sweep needs a file with a 'sweep' section, such as sweeps/paper")
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.space import load_plan
     from dept_vl.runs.refusals import check_prepared
@@ -74,6 +74,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         raise ConfigError("task: a transfer has --target and --sources instead")
     if options.seeds and "seed" in settings:
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, check_transfer, plan_transfer, transfer_record
     from dept_vl.runs.refusals import check_prepared

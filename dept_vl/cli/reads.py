@@ -39,6 +39,7 @@ READS: dict[str, Collection[str]] = {
     "eval": (
         *_ANSWERS,
         "data.dir",
+        "data.rows",
         "data.image_dir",
         "data.feature_dir",
         "data.visual_features",
@@ -47,10 +48,10 @@ READS: dict[str, Collection[str]] = {
         "data.num_workers",
         "loop.best_metric",
     ),
-    "predict": (*_ANSWERS, "data.on_long"),
+    "predict": (*_ANSWERS, "data.image_dir", "data.on_long"),
     "push": ("model.backbone", "model.revision", "model.image_encoder"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
-    "cache-features": ("task", "data.dir", "data.image_dir", "data.on_image_error", "model.image_encoder"),
+    "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),
 }
 """Command -> settings, or whole groups of them, by dotted key."""
 
@@ -58,6 +59,7 @@ _INSTEAD = {
     ("eval", "output_dir"): "the run's folder is --checkpoint, the scores' file --output",
     ("predict", "output_dir"): "the run's folder is --checkpoint, the predictions' file --output",
     ("predict", "data.dir"): "it answers about --image or --input",
+    ("predict", "data.rows"): "it answers about --image or --input",
     ("cache-features", "data.batch_size"): "images a forward are --batch-size",
     ("cache-features", "data.num_workers"): "decoding processes are --workers",
 }

@@ -11,7 +11,6 @@ from dept_vl.cli.settings import (
     check_paths,
     config_overrides,
     load_settings,
-    open_data_dir,
     parse_seeds,
     print_on_main_process,
 )
@@ -36,14 +35,14 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds:
         _train_seeds(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.decoding import choose_decoding
     from dept_vl.runs.refusals import check_prepared, check_start
     from dept_vl.runs.selection import check_best_metric, warn_of_selection
-    from dept_vl.tasks import get_task
 
     config = load_settings(options, overrides)
     check_best_metric(config)
-    choose_decoding(config, get_task(config.task).under(config.data.protocol))
+    choose_decoding(config, config.resolve_task())
     check_start(config, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
     check_prepared(config, data_dir, ["train", "val"])
@@ -58,6 +57,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if "seed" in config_overrides(options, overrides):
         raise ConfigError("seed: has no effect beside --seeds; give one of them")
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
     from dept_vl.runs.refusals import check_prepared
@@ -106,8 +106,9 @@ def _add_eval(commands: Any) -> None:
 def _reference_files() -> dict[str, str]:
     """Returns every flag that names an official reference file, and which one, as the tasks declare them."""
     from dept_vl.tasks import TASKS
+    from dept_vl.tasks.base import PREPARED_SPLIT
 
-    declared = [item for task in TASKS.values() for item in task.reference_files.items()]
+    declared = [item for task in TASKS.values() for item in task.reference_files.items()] + [*PREPARED_SPLIT.items()]
     flags = {name for name, _ in declared}
     return {flag: " or ".join(dict.fromkeys(text for name, text in declared if name == flag)) for flag in sorted(flags)}
 
@@ -116,11 +117,13 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify:
         _verify(options, overrides)
         return
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.reports.text import describe_evaluation
 
     metrics = [name for name in options.metric.split(",") if name.strip()] if options.metric else None
     if options.predictions:
         from dept_vl.inference.score_file import evaluate_file
+        from dept_vl.settings.declared import find_task
 
         files = {name: getattr(options, name) for name in _reference_files()}
         settings = config_overrides(options, overrides)
@@ -129,7 +132,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         if options.decode_agreement:
             raise ConfigError("--decode-agreement: has no effect with --predictions")
         result = evaluate_file(
-            str(settings.get("task", "vqa")),
+            find_task(str(settings.get("task", "vqa"))),
             options.predictions,
             {name: path for name, path in files.items() if path},
             metrics=metrics,
@@ -158,6 +161,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.inference.verify import MOVABLE, read_record, verify_file, verify_run
     from dept_vl.settings.renamed import new_key
 
@@ -189,14 +193,24 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
+    from dept_vl.settings.declared import find_task
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    task, tuner = settings.get("task", "vqa"), settings.pop("tuner.name", "dept")
-    run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{task}-{tuner}")
+    if options.config:
+        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
+    asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
+    task = None if asked is None else find_task(str(asked))
+    own = Path(f"runs/{task.name if task else 'vqa'}-{tuner}")
+    run_dir = find_run(options.checkpoint) if options.checkpoint else own
     recorded = read_run_config(run_dir)
-    if settings.get("task", recorded.task) != recorded.task:
-        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {settings['task']!r}")
+    if task is not None and task.name != recorded.task:
+        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {task.name!r}")
+    if task is not None and task.declaration not in (recorded.declaration, recorded.resolve_task().declaration):
+        raise ConfigError(
+            f"task: {run_dir} was trained on another declaration of {recorded.task!r} than {asked} has; leave --task "
+            "out to use the recorded one"
+        )
     protocol = settings.get("data.protocol", recorded.data.protocol)
     if protocol != recorded.data.protocol:
         raise ConfigError(
@@ -221,7 +235,6 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--questions", type=Path, metavar="JSON", help="VQA: a file of official questions, answers or not"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="root of the images of --questions")
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="what people answered to --questions")
     parser.add_argument("--question", metavar="TEXT", help="same as --column question=TEXT")
     parser.add_argument(
@@ -246,16 +259,13 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.inputs import check_inputs, read_inputs
     from dept_vl.inference.prediction_files import check_output, is_official, write_predictions
     from dept_vl.models.adapter.presence import require_adapter
-    from dept_vl.tasks import get_task
 
     config, run_dir = _run_config(options, overrides)
-    task = get_task(config.task)
+    task = config.resolve_task()
     columns = _columns(options.column)
     if options.question is not None:
         columns["question"] = options.question
-    inputs = read_inputs(
-        config.task, image=options.image, file=options.input, questions=_questions(options), columns=columns
-    )
+    inputs = read_inputs(task, image=options.image, file=options.input, questions=_questions(options), columns=columns)
     if options.sheet and any(item.image is None for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
     if options.output:
@@ -285,14 +295,15 @@ def _questions(options: argparse.Namespace) -> Questions | None:
     """Returns the official questions that flags name."""
     from dept_vl.inference.inputs import Questions
 
+    images = getattr(options, "set:data.image_dir")
     if options.questions is None:
-        given = [f"--{name}" for name in ("images", "annotations") if getattr(options, name)]
+        given = [flag for flag, value in {"--images": images, "--annotations": options.annotations}.items() if value]
         if given:
             raise ConfigError(f"{given[0]}: belongs to --questions, which is not given")
         return None
-    if options.images is None:
+    if images is None:
         raise ConfigError("--questions: needs --images DIR, the root of their images")
-    return Questions(options.questions, options.images, options.annotations)
+    return Questions(options.questions, Path(images), options.annotations)
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -155,10 +154,10 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
         ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
             takes a run's settings is given a file.
     """
+    from dept_vl.settings.declared import find_task, is_task_file
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
-    from dept_vl.tasks import get_task
 
     if options.config and options.reading in _OF_A_RUN:
         raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
@@ -180,7 +179,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
             if path is not None and isinstance(value, str):
                 settings[key] = path.expanded(value)
             if key == "task":
-                settings[key] = get_task(str(value)).name
+                settings[key] = str(value) if is_task_file(str(value)) else find_task(str(value)).name
         except ValueError as error:
             raise SettingsError([SettingProblem(key, str(error), key)]) from None
     return settings
@@ -207,27 +206,22 @@ def load_settings(
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
     from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
-    from dept_vl.settings.demo import demo_settings
-    from dept_vl.settings.load import load_config, overlay_config
-    from dept_vl.tasks import get_task
+    from dept_vl.settings.declared import find_task
+    from dept_vl.settings.demo import choose_settings
+    from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    task, tuner = str(settings.get("task", "vqa")), str(settings.get("tuner.name", "dept"))
+    task, tuner = find_task(str(settings.get("task", "vqa"))), str(settings.get("tuner.name", "dept"))
     path = options.config
     if path is None and getattr(options, "resume", False):
-        folder = Path(str(settings.get("output_dir", f"runs/{task}-{tuner}")))
+        folder = Path(str(settings.get("output_dir", f"runs/{task.name}-{tuner}")))
         if not (folder / resume_from).is_file():
             what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")
         config = load_config(folder / resume_from, settings)
         check_paths(config, folder, settings, options.reading)
         return config
-    if path == Path("demo"):
-        return overlay_config(demo_settings(task, tuner), settings)
-    if path is None and settings.get("data.dir", "demo" if get_task(task).uses_images else None) == "demo":
-        logging.info("no data and no --config given: using the embedded scenes, CLIP and T5")
-        return overlay_config(demo_settings(task, tuner), settings)
-    return load_config(path, settings)
+    return choose_settings(path, settings)
 
 
 def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], command: str) -> None:
@@ -239,23 +233,6 @@ def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], com
         is_read=lambda key: reads(command, key),
         how_to_give=lambda key: f"{flag_of(key)} PATH",
     )  # fmt: skip
-
-
-def open_data_dir(config: TrainConfig) -> Path:
-    """Returns the folder of prepared data; the embedded ones and text tasks from the hub are made on first use."""
-    from dept_vl.tasks import get_task
-
-    if config.is_demo_data:
-        from data_prep.first_use.demo import demo_data_dir
-
-        return demo_data_dir(config.model.image_encoder)
-    if config.data.dir is None and get_task(config.task).protocols:
-        from data_prep.first_use.hub import text_data_dir
-
-        return text_data_dir(config.task, config.data.protocol)
-    if config.data.dir is None:
-        raise ConfigError("data.dir: not set; give --data-dir DATA (what `dept-vl prepare` wrote), or 'demo'")
-    return Path(config.data.dir)
 
 
 def refuse_settings(command: str, overrides: dict[str, Any]) -> None:

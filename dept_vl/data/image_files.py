@@ -143,7 +143,7 @@ def _search(root: Path, official: Mapping[int, str], numbered_as: re.Pattern[str
     by_name = {Path(path).name: image_id for image_id, path in official.items()}
     named: dict[int, list[str]] = {}
     numbered: dict[int, list[str]] = {}
-    for path in _walk(root):
+    for path in walk_files(root):
         name = path.rsplit("/", 1)[-1]
         if name in by_name:
             named.setdefault(by_name[name], []).append(path)
@@ -163,7 +163,7 @@ def _search(root: Path, official: Mapping[int, str], numbered_as: re.Pattern[str
     return {image_id: min(paths) for image_id, paths in finds.items()}
 
 
-def _walk(root: Path) -> Iterator[str]:
+def walk_files(root: Path) -> Iterator[str]:
     """Yields every file below `root`, relative to it; follows links to folders, once each."""
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(root, followlinks=True):

@@ -31,7 +31,7 @@ from dept_vl.errors import DataError
 from dept_vl.system.atomic import atomic_file
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.system.file_names import arrow_name
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,12 +53,20 @@ class SplitInfo:
         split: ``"train"``, ``"val"`` or ``"test"``.
         image_root: Folder that the column ``image`` is relative to; None for text-only tasks.
         protocol: The protocol a text task was prepared under; None for tasks with one way only.
+        rows_key: What the rows depend on of the declaration of a task that is a file; None for other tasks.
     """
 
     task: str
     split: str
     image_root: str | None = None
     protocol: str | None = None
+    rows_key: str | None = None
+
+    @classmethod
+    def of(cls, task: Task, split: str, image_root: str | None = None) -> SplitInfo:
+        """Returns what the file of a split of a task, under its protocol, is to say."""
+        rows_key = None if task.declaration is None else task.declaration.rows_key()
+        return cls(task.name, split, image_root, task.protocol, rows_key)
 
     def __str__(self) -> str:
         protocol = f" under protocol {self.protocol!r}" if self.protocol else ""
@@ -91,14 +99,14 @@ def manifest_schema(*, images: bool, text_columns: Sequence[str] = (), list_colu
     return pa.schema(fields)
 
 
-def task_folder(data_dir: Path, task: str, protocol: str | None = None) -> Path:
-    """Returns the folder of a prepared task: ``DATA/<task>``, of a text task ``DATA/<task>.<protocol>``."""
-    return data_dir / (task if protocol is None else f"{task}.{protocol}")
+def task_folder(data_dir: Path, task: Task) -> Path:
+    """Returns the folder of a prepared task: ``DATA/<task>``, of one under a protocol ``DATA/<task>.<protocol>``."""
+    return data_dir / (task.name if task.protocol is None else f"{task.name}.{task.protocol}")
 
 
-def split_path(data_dir: Path, task: str, split: str, protocol: str | None = None) -> Path:
-    """Returns where a split's Parquet file lies."""
-    return task_folder(data_dir, task, protocol) / f"{split}.parquet"
+def split_path(data_dir: Path, task: Task, split: str) -> Path:
+    """Returns where a split's Parquet file lies, of a task under its protocol."""
+    return task_folder(data_dir, task) / f"{split}.parquet"
 
 
 def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -117,7 +125,7 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
         DataError: A row breaks a rule of the schema; the message names the file and the record.
     """
     path = folder / f"{info.split}.parquet"
-    schema = schema.with_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True).encode()})
+    schema = schema.with_metadata({METADATA_KEY: json.dumps(_described(info), sort_keys=True).encode()})
     with atomic_file(path) as file, _parquet_writer(file, schema) as writer:
         count = 0
         for batch in _batches(rows, schema, path):
@@ -132,31 +140,42 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
     return count
 
 
-def open_split(data_dir: Path, task: str, split: str, protocol: str | None = None) -> Dataset:
+def _described(info: SplitInfo) -> dict[str, Any]:
+    described = asdict(info)
+    if info.rows_key is None:
+        del described["rows_key"]
+    return described
+
+
+def open_split(data_dir: Path, task: Task, split: str) -> Dataset:
     """Opens a prepared split, memory-mapped: rows are read from disk when asked for.
 
     Args:
         data_dir: The folder `dept-vl prepare` wrote to.
-        task: Task name.
+        task: The task, under its protocol.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        protocol: The text task's protocol.
 
     Raises:
         DataError: The file is missing, is not a Parquet file, is for another task, split or protocol, lacks a column,
             was altered since it was prepared, has a row that breaks a rule, or holds no rows.
     """
-    path, parquet, digest = _open_checked(data_dir, task, split, protocol)
+    path, parquet, digest = _open_checked(data_dir, task, split)
     return _map_arrow(path, parquet.metadata.num_rows, digest)
 
 
-def _open_checked(data_dir: Path, task: str, split: str, protocol: str | None) -> tuple[Path, pq.ParquetFile, str]:
+def _open_checked(data_dir: Path, task: Task, split: str) -> tuple[Path, pq.ParquetFile, str]:
     """Returns a split's path, its file and the file's sha256, checked as `open_split` does, but for the rows."""
-    path = split_path(data_dir, task, split, protocol)
-    parquet = _open_parquet(path, task, protocol)
-    info, wanted = split_info(data_dir, task, split, protocol), SplitInfo(task, split, protocol=protocol)
-    if (info.task, info.split, info.protocol) != (task, split, protocol):
+    path = split_path(data_dir, task, split)
+    parquet = _open_parquet(path, task)
+    info, wanted = split_info(data_dir, task, split), SplitInfo.of(task, split)
+    if (info.task, info.split, info.protocol) != (task.name, split, task.protocol):
         raise DataError(f"{path}: holds {info}, expected {wanted}; the file was renamed or moved")
-    check_columns(parquet.schema_arrow, path, get_task(task).input_columns)
+    if info.rows_key != wanted.rows_key:
+        raise DataError(
+            f"{path}: was prepared by another declaration of task {task.name!r} (its columns, labels or split rule "
+            "differ); prepare the task again, or give the declaration it was prepared by"
+        )
+    check_columns(parquet.schema_arrow, path, task.input_columns)
     if parquet.metadata.num_rows == 0:
         raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
     digest = hash_split(path)
@@ -170,7 +189,7 @@ def hash_split(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_rows(data_dir: Path, task: str, split: str, protocol: str | None = None) -> str:
+def hash_rows(data_dir: Path, task: Task, split: str) -> str:
     """Returns the sha256 of a split's rows, in hexadecimal: the same wherever they were prepared.
 
     The Parquet file's own hash depends on the folder of the images, which its metadata name. Every column counts but
@@ -179,7 +198,7 @@ def hash_rows(data_dir: Path, task: str, split: str, protocol: str | None = None
     Raises:
         DataError: As `open_split`.
     """
-    path, parquet, _ = _open_checked(data_dir, task, split, protocol)
+    path, parquet, _ = _open_checked(data_dir, task, split)
     columns = [name for name in parquet.schema_arrow.names if name != "image"]
     digest = hashlib.sha256()
     for row in _read_rows(path, parquet, columns):
@@ -199,37 +218,43 @@ def _read_rows(path: Path, parquet: pq.ParquetFile, columns: Sequence[str]) -> I
         raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
 
 
+OWN_ID = "id"
+"""Column of the ids of rows of one's own, where those are no whole numbers; rows are numbered then."""
+
 REFERENCE_COLUMNS = ("example_id", "references", "answer_type", "question_type", "group")
 """What evaluators need of a row, where a task has it."""
 
 
-def read_references(
-    data_dir: Path, task: str, split: str, protocol: str | None = None, *, limit: int | None = None
-) -> list[dict[str, Any]]:
+def read_references(data_dir: Path, task: Task, split: str, *, limit: int | None = None) -> list[dict[str, Any]]:
     """Returns `REFERENCE_COLUMNS` of the rows of a split, in order, without opening it for training.
 
     Args:
         data_dir: Prepared data.
-        task: Task name.
+        task: The task, under its protocol.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        protocol: The text task's protocol.
         limit: Only the first so many rows.
 
     Raises:
         DataError: As `open_split`.
     """
-    path, parquet, _ = _open_checked(data_dir, task, split, protocol)
+    path, parquet, _ = _open_checked(data_dir, task, split)
     columns = [name for name in REFERENCE_COLUMNS if name in parquet.schema_arrow.names]
     return list(islice(_read_rows(path, parquet, columns), limit))
 
 
-def is_complete(data_dir: Path, task: str, split: str, protocol: str | None = None) -> bool:
+def has_targets(data_dir: Path, task: Task, split: str, *, limit: int | None = None) -> bool:
+    """Returns whether any row of a split has a target; arguments and errors are those of `read_references`."""
+    path, parquet, _ = _open_checked(data_dir, task, split)
+    return any(row["targets"] for row in islice(_read_rows(path, parquet, ["targets"]), limit))
+
+
+def is_complete(data_dir: Path, task: Task, split: str) -> bool:
     """Returns whether a split is the complete one: `dept-vl prepare` compared its counts with the data set's own.
 
     Rows of one's own, drawn scenes and data without the record of their preparation are not.
     """
     try:
-        stats = parse_json(read_file(task_folder(data_dir, task, protocol) / STATS))
+        stats = parse_json(read_file(task_folder(data_dir, task) / STATS))
         return stats["is_subset"] is False and split in stats["expected"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -255,14 +280,14 @@ def _check_digest(path: Path, digest: str) -> None:
         )
 
 
-def split_info(data_dir: Path, task: str, split: str, protocol: str | None = None) -> SplitInfo:
+def split_info(data_dir: Path, task: Task, split: str) -> SplitInfo:
     """Reads what a split's file says about itself: task, split, image root and protocol.
 
     Raises:
         DataError: The file is missing, is not a Parquet file, or was not written by `write_split`.
     """
-    path = split_path(data_dir, task, split, protocol)
-    metadata = _open_parquet(path, task, protocol).schema_arrow.metadata or {}
+    path = split_path(data_dir, task, split)
+    metadata = _open_parquet(path, task).schema_arrow.metadata or {}
     try:
         return SplitInfo(**parse_json(metadata[METADATA_KEY]))
     except (KeyError, ValueError, TypeError) as error:
@@ -271,7 +296,7 @@ def split_info(data_dir: Path, task: str, split: str, protocol: str | None = Non
         ) from error
 
 
-def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
+def split_images(data_dir: Path, task: Task, split: str) -> dict[int, str]:
     """Returns the image path of every image id of a split, in order of first appearance; empty for an empty split.
 
     Raises:
@@ -281,7 +306,7 @@ def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
     parquet = _open_parquet(path, task)
     check_columns(parquet.schema_arrow, path)
     if "image" not in parquet.schema_arrow.names:
-        raise DataError(f"{path}: has no column 'image': task {task!r} is text only")
+        raise DataError(f"{path}: has no column 'image': task {task.name!r} is text only")
     images: dict[int, str] = {}
     first = 0
     try:
@@ -297,14 +322,13 @@ def split_images(data_dir: Path, task: str, split: str) -> dict[int, str]:
     return images
 
 
-def _open_parquet(path: Path, task: str, protocol: str | None = None) -> pq.ParquetFile:
+def _open_parquet(path: Path, task: Task) -> pq.ParquetFile:
     if not path.is_file():
-        option = f" --protocol {protocol}" if protocol else ""
-        others = sorted(other.parent.name for other in path.parent.parent.glob(f"{task}.*/{path.name}"))
+        option = f" --protocol {task.protocol}" if task.protocol else ""
+        raw = f"--task {task.name}.yaml --rows ROWS" if task.is_own else f"--task {task.name}{option} --raw RAW"
+        others = sorted(other.parent.name for other in path.parent.parent.glob(f"{task.name}.*/{path.name}"))
         there = f" (there is {', '.join(others)}: another protocol, see data.protocol)" if others else ""
-        raise DataError(
-            f"{path}: no such prepared split{there}; run: dept-vl prepare --task {task}{option} --raw RAW --out DATA"
-        )
+        raise DataError(f"{path}: no such prepared split{there}; run: dept-vl prepare {raw} --out DATA")
     try:
         return pq.ParquetFile(pa.OSFile(arrow_name(path)), page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:

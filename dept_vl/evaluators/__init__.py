@@ -1,5 +1,11 @@
 """Evaluators: predictions and references in, named scores out. No torch, no model.
 
+Each is a plain function too, by its name with ``_`` for ``-``::
+
+    from dept_vl.evaluators import cider, exact_match
+
+    cider(["a cat", "two dogs"], [["a cat sits", "one cat"], ["dogs", "two dogs run"]])  # {"CIDEr": ...}
+
 To add one: a file with an `Evaluator`, and its line in `EVALUATORS` (docs/extending.md has an example).
 """
 
@@ -7,8 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Protocol
 
 from dept_vl.errors import ConfigError
+from dept_vl.evaluators.answers import EXACT_MATCH, VQA_SOFT_ACCURACY
 from dept_vl.evaluators.base import (
     Concern,
     EvaluationInput,
@@ -22,9 +31,9 @@ from dept_vl.evaluators.base import (
 from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
 from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
-from dept_vl.evaluators.exact_match import EXACT_MATCH, VQA_SOFT_ACCURACY
-from dept_vl.evaluators.squad import SQUAD
-from dept_vl.evaluators.vqa_accuracy import VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
+from dept_vl.evaluators.inputs import Predictions, References, read_texts
+from dept_vl.evaluators.spans import SQUAD
+from dept_vl.evaluators.vqa import VIZWIZ_ACCURACY, VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import suggest
 
 logger = logging.getLogger(__name__)
@@ -32,6 +41,7 @@ logger = logging.getLogger(__name__)
 EVALUATORS: dict[str, Evaluator] = {
     "vqa-accuracy": VQA_ACCURACY,
     "vqa-accuracy-legacy-vlt5": VQA_ACCURACY_LEGACY_VLT5,
+    "vizwiz-accuracy": VIZWIZ_ACCURACY,
     "vqa-soft-accuracy": VQA_SOFT_ACCURACY,
     "exact-match": EXACT_MATCH,
     "cider": CIDER,
@@ -48,9 +58,17 @@ EVALUATORS: dict[str, Evaluator] = {
     "cb": CB,
     "squad": SQUAD,
 }
+"""Name -> evaluator."""
+
+LOSS = "loss"
+"""The validation loss, which training computes beside the scores: of targets, so no evaluator of predictions has it."""
 
 _INVALID = "invalid"
-_INVALID_SCALE = Scale(100.0, "% of the predictions are not labels")
+_NO_SCORES = {
+    _INVALID: Scale(100.0, "% of the predictions are not labels"),
+    LOSS: Scale(1.0, "nats a token", digits=3),
+}
+"""What stands beside scores and is none, so that no evaluator declares it -> how it is printed."""
 
 
 def display_scale(name: str) -> Scale:
@@ -61,8 +79,8 @@ def display_scale(name: str) -> Scale:
             another version may hold, is printed as it is.
     """
     key = name.split("/", 1)[0]
-    if key == _INVALID:
-        return _INVALID_SCALE
+    if key in _NO_SCORES:
+        return _NO_SCORES[key]
     declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
     return next(declared, Scale(1.0, ""))
 
@@ -77,11 +95,21 @@ def evaluator_name(name: str) -> str:
         ConfigError: There is none; the message names near ones.
     """
     names = _names()
+    if is_loss(name):
+        raise ConfigError(
+            f"{name!r} is no score of predictions: training computes it at every evaluation on val (val/loss in "
+            f"metrics.jsonl); name an evaluator ({', '.join(sorted(EVALUATORS))})"
+        )
     if name.strip().casefold() not in names:
         scores = (score for evaluator in EVALUATORS.values() for score in evaluator.scores)
         near = suggest(name.strip(), [*EVALUATORS, *scores])
         raise ConfigError(f"unknown evaluator {name!r}{near} (known: {', '.join(sorted(EVALUATORS))})")
     return names[name.strip().casefold()][0]
+
+
+def is_loss(name: str) -> bool:
+    """Returns whether a name, in any case, stands for the validation loss."""
+    return name.strip().casefold() == LOSS
 
 
 def score_name(name: str) -> str:
@@ -193,6 +221,88 @@ def evaluate(
     return score(names, inputs, label_set=label_set)
 
 
+def evaluate_texts(
+    predictions: Predictions,
+    references: References,
+    metric: str | Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    tokenizer: TokenizerName = "ptb",
+) -> dict[str, float]:
+    """Scores texts against what people wrote: ``dept_vl.evaluate``.
+
+    Args:
+        predictions: One text for each example, or texts by id.
+        references: For each example a text, several texts, or a `Reference`; in the same order, or by the same ids.
+        metric: Evaluators or scores as ``dept-vl eval --metric`` takes them, ``"CIDEr,BLEU-4"``, or a list.
+        labels: Every valid prediction, where there is such a set; the scores then have ``invalid``, the share outside.
+        tokenizer: How captions are tokenised; ``"stanford"`` needs Java.
+
+    Returns:
+        Every score of the evaluators named, by name; in each reference implementation's scale, unrounded.
+
+    Raises:
+        ConfigError: A metric is unknown, none is named, or Java is needed and there is none.
+        DataError: Predictions and references are no texts or do not belong together, or cannot be scored.
+    """
+    named = metric.split(",") if isinstance(metric, str) else metric
+    names = [name for name in named if name.strip()]
+    if not names:
+        raise ConfigError(f"metric: names no evaluator (known: {', '.join(sorted(EVALUATORS))})")
+    if isinstance(labels, str):
+        raise ConfigError(f"labels: expected a list of texts, got the text {labels!r}")
+    inputs = read_texts(predictions, references, tokenizer)
+    return evaluate(names, inputs.predictions, inputs.references, tokenizer=tokenizer, label_set=labels)
+
+
+class ScoreFunction(Protocol):
+    """An evaluator as a plain function, such as ``dept_vl.evaluators.cider``."""
+
+    def __call__(self, predictions: Predictions, references: References) -> dict[str, float]:
+        """Returns every score of the evaluator, as `evaluate_texts` does."""
+
+
+@cache
+def _function(name: str) -> ScoreFunction:
+    """Returns an evaluator of `EVALUATORS` as a plain function, with a docstring of its own."""
+
+    def compute(predictions: Predictions, references: References) -> dict[str, float]:
+        return evaluate_texts(predictions, references, [name])
+
+    scores = "\n".join(
+        f"        ``{key}``, {scale.text if scale.factor == 1 else f'printed times {scale.factor:g}'}."
+        for key, scale in EVALUATORS[name].scores.items()
+    )
+    compute.__name__ = compute.__qualname__ = name.replace("-", "_")
+    compute.__doc__ = f"""Scores texts with the evaluator ``{name}``.
+
+    Args:
+        predictions: One text for each example, or texts by id.
+        references: For each example a text, several texts, or a `Reference`; in the same order, or by the same ids.
+
+    Returns:
+        Scores by name, unrounded, in the scale of the reference implementation:
+{scores}
+
+    Raises:
+        ConfigError: Java is needed, and there is none.
+        DataError: Predictions and references are no texts or do not belong together, or cannot be scored.
+    """
+    return compute
+
+
+def __getattr__(name: str) -> ScoreFunction:
+    """Returns the evaluator of that name, with ``_`` for ``-``, as a plain function."""
+    evaluator = name.replace("_", "-")
+    if evaluator not in EVALUATORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{suggest(evaluator, EVALUATORS)}")
+    return _function(evaluator)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name.replace("-", "_") for name in EVALUATORS)})
+
+
 def score(names: Sequence[str], inputs: EvaluationInput, *, label_set: Sequence[str] | None = None) -> dict[str, float]:
     """Runs evaluators on one input, so that what they share is made once; for who has checked the references.
 
@@ -223,20 +333,24 @@ def score_each(names: Sequence[str], inputs: EvaluationInput) -> dict[str, list[
 
 __all__ = [
     "EVALUATORS",
+    "LOSS",
     "Concern",
     "EvaluationInput",
     "Evaluator",
     "Reference",
     "Scale",
+    "ScoreFunction",
     "TokenizerName",
     "align",
     "check_available",
     "concerns",
     "display_scale",
     "evaluate",
+    "evaluate_texts",
     "evaluator_name",
     "evaluator_names",
     "fitting",
+    "is_loss",
     "score",
     "score_each",
     "score_name",

@@ -24,7 +24,9 @@ from dept_vl.evaluators.base import (
     Evaluator,
     Reference,
     TokenizerName,
+    by_type,
     how_many_have,
+    mean,
 )
 from dept_vl.evaluators.java import require_java
 from dept_vl.evaluators.ptb_tokenizer import tokenize_ptb
@@ -238,6 +240,7 @@ def _evaluator(
     *scores: str,
     check_references: Callable[[Sequence[Reference]], list[Concern]] = check_captions,
     java_program: str | None = None,
+    is_mean: bool = True,
 ) -> Evaluator:
     """Returns a scorer of tokenised captions as an evaluator.
 
@@ -246,10 +249,20 @@ def _evaluator(
         scores: The keys it returns.
         check_references: What it assumes of references.
         java_program: What it runs in Java, for the message where there is none.
+        is_mean: Whether its score is the mean of the captions', so that there is one of each type; document frequencies
+            are those of all images all the same.
     """
 
     def run(inputs: EvaluationInput) -> CaptionScores:
         return scorer(inputs.shared(tokenize_captions))
+
+    def compute(inputs: EvaluationInput) -> dict[str, float]:
+        found = inputs.shared(run)
+        typed = found.each.items() if is_mean else ()
+        return {
+            **found.corpus,
+            **{k: v for key, each in typed for k, v in by_type(key, each, inputs.references, mean).items()},
+        }
 
     def check_available(tokenizer: TokenizerName) -> None:
         if java_program is not None:
@@ -258,16 +271,17 @@ def _evaluator(
             require_java("the Stanford tokenizer", 'use tokenizer "ptb", which gives the same tokens')
 
     return Evaluator(
-        lambda inputs: inputs.shared(run).corpus,
+        compute,
         dict.fromkeys(scores, TIMES_100),
         check_available,
         check_references,
         lambda inputs: inputs.shared(run).each,
+        ("question", "caption", "text"),
     )
 
 
 CIDER = _evaluator(_cider, "CIDEr", check_references=check_document_frequencies)
-BLEU = _evaluator(_bleu, *(f"BLEU-{n}" for n in range(1, 5)))
+BLEU = _evaluator(_bleu, *(f"BLEU-{n}" for n in range(1, 5)), is_mean=False)
 ROUGE_L = _evaluator(_rouge_l, "ROUGE-L")
-METEOR = _evaluator(_meteor, "METEOR", java_program="METEOR")
+METEOR = _evaluator(_meteor, "METEOR", java_program="METEOR", is_mean=False)
 SPICE = _evaluator(_spice, "SPICE", java_program="SPICE")

@@ -11,7 +11,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import TIMES_100, Concern, EvaluationInput, Evaluator, Reference, add_up
+from dept_vl.evaluators.base import (
+    LABELS,
+    TIMES_100,
+    Concern,
+    EvaluationInput,
+    Evaluator,
+    Reference,
+    add_up,
+    by_type,
+    mean,
+)
 
 _OTHER = {"0": "1", "1": "0"}
 _CB_LABELS = ("0", "1", "2")
@@ -52,13 +62,15 @@ def _is_right(inputs: EvaluationInput) -> dict[str, list[float]]:
 
 
 def accuracy(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the share of predictions that equal their label, character by character.
+    """Returns the share of predictions that equal their label, character by character, and by type.
+
+    The official accuracies of GQA (``eval.py``) and ScienceQA (``tools/evaluate_acc.py``) are this.
 
     Raises:
         DataError: As `gold_labels`.
     """
     (right,) = _is_right(inputs).values()
-    return {"accuracy": sum(right) / len(right)}
+    return {"accuracy": mean(right), **by_type("accuracy", right, inputs.references, mean)}
 
 
 def f1(inputs: EvaluationInput) -> dict[str, float]:
@@ -160,12 +172,17 @@ def _check_correlation(references: Sequence[Reference]) -> list[Concern]:
 
 
 ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100}, check_references=_check_labels, each=_is_right)
-F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, each=_is_right)
+F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, kinds=LABELS, each=_is_right)
 MATTHEWS_CORRELATION = Evaluator(
     matthews_correlation,
     {"matthews_correlation": TIMES_100},
     check_references=_check_correlation,
+    kinds=LABELS,
     each=_is_right,
 )
-CB = Evaluator(cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100}, check_references=_check_cb, each=_is_right)
-MULTIRC = Evaluator(multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, each=_is_right)
+CB = Evaluator(
+    cb, {"accuracy": TIMES_100, "f1_macro": TIMES_100}, check_references=_check_cb, kinds=LABELS, each=_is_right
+)
+MULTIRC = Evaluator(
+    multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, kinds=(), each=_is_right
+)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators.base import TIMES_100, Concern, EvaluationInput, Evaluator, Reference
+from dept_vl.evaluators.base import LABELS, TIMES_100, Concern, EvaluationInput, Evaluator, Reference
 from dept_vl.evaluators.classification import constant_golds, gold_labels
 
 if TYPE_CHECKING:
@@ -96,5 +96,5 @@ def check_numbers(references: Sequence[Reference]) -> list[Concern]:
     return constant_golds("a correlation", references)
 
 
-PEARSON = Evaluator(pearson, {"pearson": TIMES_100}, check_references=check_numbers)
-SPEARMAN = Evaluator(spearman, {"spearman": TIMES_100}, check_references=check_numbers)
+PEARSON = Evaluator(pearson, {"pearson": TIMES_100}, check_references=check_numbers, kinds=LABELS)
+SPEARMAN = Evaluator(spearman, {"spearman": TIMES_100}, check_references=check_numbers, kinds=LABELS)

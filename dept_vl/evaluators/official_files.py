@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 _TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
-def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
+def load_results(path: Path, id_key: str, text_key: str, *, id_kind: type = int) -> dict[Any, str]:
     """Returns prediction by id, from a results file.
 
     Args:
         path: The results file.
         id_key: "question_id" (VQA) or "image_id" (captions).
         text_key: "answer" (VQA) or "caption" (captions).
+        id_kind: Of the ids: whole numbers, or texts.
 
     Raises:
         DataError: The file is missing, is not JSON, has another shape, or names an id twice.
@@ -43,19 +44,19 @@ def load_results(path: Path, id_key: str, text_key: str) -> dict[int, str]:
         raise DataError(f"{error}; expected a list, each entry {wanted}: {hint}") from error
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list, each entry {wanted}, got {_shorten(content)}; {hint}")
-    results: dict[int, str] = {}
+    results: dict[Any, str] = {}
     for index, record in enumerate(content):
         where = f"{path}, record {index}"
         if not isinstance(record, dict):
             raise DataError(f"{where}: expected {wanted}, got {_shorten(record)}")
-        example_id = _field(record, id_key, int, where)
+        example_id = _field(record, id_key, id_kind, where)
         if example_id in results:
             raise DataError(f"{where}: {id_key} {example_id} occurs twice; give one prediction for each")
         results[example_id] = _field(record, text_key, str, where)
     return results
 
 
-def write_results(path: Path, predictions: Mapping[int, str], id_key: str, text_key: str) -> None:
+def write_results(path: Path, predictions: Mapping[Any, str], id_key: str, text_key: str) -> None:
     """Writes prediction by id as a results file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps([{id_key: example_id, text_key: text} for example_id, text in predictions.items()]))

@@ -11,9 +11,9 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.experiments.folder import settings_tree
 from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.registry import suggest
+from dept_vl.settings.declared import find_task
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 _TARGETS_OWN = ("output_dir", "data.few_shot", "data.few_shot_rule", "init.parts")
 """Overrides that say something about the target alone."""
@@ -31,8 +31,8 @@ def plan_transfer(
     """Returns the target's settings, and of every source the settings to train it with or the run to use.
 
     Args:
-        target: Task name, short or full.
-        sources: Task names.
+        target: A task's name, short or full, or the file that declares it.
+        sources: As `target`.
         path: The target's settings; None for the defaults.
         overrides: Dotted settings of target and sources; few-shot, what is taken and where to are the target's alone.
         source_config: The sources' settings; None for the target's file, without few-shot.
@@ -41,17 +41,18 @@ def plan_transfer(
     Raises:
         ConfigError: A task is unknown or twice a source, a run is given for no source, or settings are invalid.
     """
-    target, sources = get_task(target).name, [get_task(name).name for name in sources]
-    if len(set(sources)) != len(sources):
+    given = {find_task(name).name: name for name in sources}
+    if len(given) != len(sources):
         raise ConfigError(f"--sources: a source is given twice: {', '.join(sources)}")
-    runs = _parse_runs(source_runs, sources)
-    config = load_config(path, {"output_dir": f"runs/{target}-transfer", **overrides, "task": target})
+    runs = _parse_runs(source_runs, list(given))
+    folder = f"runs/{find_task(target).name}-transfer"
+    config = load_config(path, {"output_dir": folder, **overrides, "task": target})
     shared = {key: value for key, value in overrides.items() if key not in _TARGETS_OWN}
     if source_config is None:
         shared["data.few_shot"] = None
     planned: dict[str, TrainConfig | Path] = {}
-    for name in sources:
-        planned[name] = runs.get(name) or load_config(source_config or path, {**shared, "task": name})
+    for name, task in given.items():
+        planned[name] = runs.get(name) or load_config(source_config or path, {**shared, "task": task})
     return config, planned
 
 
@@ -64,6 +65,11 @@ def check_transfer(target: TrainConfig, sources: Mapping[str, TrainConfig | Path
     """
     if target.init.source is not None:
         raise ConfigError("init.from: has no effect in a transfer; name runs with --source-runs TASK=RUN")
+    if target.data.rows is not None:
+        raise ConfigError(
+            "data.rows: all tasks of a transfer are read from one folder; prepare each with `dept-vl prepare --rows` "
+            "and give that folder with --data-dir"
+        )
     if not sources:
         raise ConfigError("--sources: names no source task")
     if target.task in sources:
@@ -115,7 +121,7 @@ def _parse_runs(source_runs: Sequence[str], sources: Sequence[str]) -> dict[str,
         name, equals, folder = text.partition("=")
         if not equals or not folder:
             raise ConfigError(f"--source-runs: expected TASK=RUN, got {text!r}")
-        name = get_task(name).name
+        name = find_task(name).name
         if name not in sources:
             raise ConfigError(
                 f"--source-runs: {name!r} is not among --sources {','.join(sources)}{suggest(name, sources)}"

@@ -17,6 +17,7 @@ from dept_vl.evaluators import (
     concerns,
     evaluator_names,
     fitting,
+    is_loss,
     score,
     score_each,
     warn_of,
@@ -42,7 +43,6 @@ from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 if TYPE_CHECKING:
     from dept_vl.runs.open import RunParts
@@ -85,7 +85,7 @@ def evaluate_run(
     asked = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
     check_prepared(config, data_dir, [split])
     names = _with_fitting(config, data_dir, split, asked, is_asked=metrics is not None)
-    rows_sha256 = hash_rows(data_dir, config.task, split, config.data.protocol)
+    rows_sha256 = hash_rows(data_dir, config.resolve_task(), split)
     destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
     if output is None and folder is None:
         destination = choose_destination(config, folder_of_results(run_dir), split, rows_sha256)
@@ -104,7 +104,7 @@ def evaluate_run(
     if process_state().is_main_process:
         warn_if_constant(predictions)
         dataset = parts.datasets[split]
-        by_id = dict(zip(dataset.example_ids(), predictions, strict=True))
+        by_id = dict(zip(dataset.result_ids(), predictions, strict=True))
         each = score_each(names, inputs)
         destination.clear()
         write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
@@ -114,13 +114,13 @@ def evaluate_run(
 
 def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[str], *, is_asked: bool) -> list[str]:
     """Warns of scores that say less than they seem to, and adds those that fit unless others were asked for."""
-    rows = read_references(data_dir, config.task, split, config.data.protocol)
+    rows = read_references(data_dir, config.resolve_task(), split)
     found = concerns(names, [Reference(**row) for row in rows])
     warn_of(found)
     if is_asked:
         return names
-    chosen = [config.loop.best_metric] if config.loop.best_metric else []
-    return evaluator_names([*names, *chosen, *fitting(found)])
+    chosen = config.loop.best_metric
+    return evaluator_names([*names, *([chosen] if chosen and not is_loss(chosen) else []), *fitting(found)])
 
 
 def _describe(
@@ -136,12 +136,12 @@ def _describe(
         "data_dir": str(data_dir.absolute()),
         "decoding": parts.decoding.record(),
         "config": asdict(absolute_config(config)),
-        "sha256": _hashes(result, data_dir, run_dir),
+        "sha256": _hashes(result, split_path(data_dir, parts.task, result.split), run_dir),
         "tuner": config.tuner.label,
         "backbone": asdict(read_adapter_config(run_dir).backbone),
         "settings_sha256": settings_sha256(config),
         "data": {
-            "complete": is_complete(data_dir, result.task, result.split, result.protocol),
+            "complete": is_complete(data_dir, parts.task, result.split),
             "rows": result.num_scored,
             "complete_rows": expected.rows if expected else None,
             "rows_sha256": rows_sha256,
@@ -166,7 +166,7 @@ def check_evaluation(
         ConfigError: A metric is unknown or cannot run here, or answers cannot be made in that way.
         CheckpointError: There is no adapter in `run_dir`.
     """
-    task = get_task(config.task).under(config.data.protocol)
+    task = config.resolve_task()
     names = check_metrics(task, metrics or (*task.evaluators, *task.also_scored), tokenizer)
     check_best_metric(config)
     choose_decoding(config, task, "score" if with_agreement else None)
@@ -174,10 +174,8 @@ def check_evaluation(
     return names
 
 
-def _hashes(result: EvaluationResult, data_dir: Path, run_dir: Path) -> dict[str, str]:
+def _hashes(result: EvaluationResult, data: Path, run_dir: Path) -> dict[str, str]:
     """Returns the sha256 of what was made and what it was made from."""
-    assert result.split is not None
-    data = split_path(data_dir, result.task, result.split, result.protocol)
     files = {"predictions": result.files["predictions"], "data": data, "adapter": run_dir / WEIGHTS_FILE}
     return {name: hash_file(path) for name, path in files.items()}
 
@@ -186,16 +184,16 @@ def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
 ) -> tuple[list[str], float | None]:
     """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
-    from dept_vl.inference.answer import Answerer, agreement, predict_split
+    from dept_vl.inference.answer import Answerer, agreement, answer_split
 
     def answers(method: Literal["generate", "score"]) -> list[str]:
         decoding = choose_decoding(config, parts.task, method)
-        return predict_split(
+        return answer_split(
             Answerer(parts.model, parts.codec, parts.visual.get(split), decoding),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
-        )
+        ).predictions
 
     own = answers(parts.decoding.method)
     if not with_agreement:

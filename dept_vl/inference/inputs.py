@@ -18,7 +18,7 @@ from dept_vl.models.language.stored import check_files
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.text_files import is_stream, parse_lines, read_text
-from dept_vl.tasks import Task, get_task
+from dept_vl.tasks import Task
 
 if TYPE_CHECKING:
     from dept_vl.evaluators import Reference
@@ -37,14 +37,14 @@ class PredictionInput:
         image: The image; None for a text task.
         columns: The columns that the task's template reads, such as ``question``, and what else a line held.
         place: Where it stands, for messages: ``in.jsonl, line 3``; "" where it is an image or the command line.
-        example_id: Its id in the official results format, where it has one.
+        example_id: Its id in the official results format, where it has one; a text for a task of one's own alone.
         references: What people answered, where that is known.
     """
 
     image: Path | None
     columns: dict[str, Any]
     place: str = ""
-    example_id: int | None = None
+    example_id: int | str | None = None
     references: tuple[str, ...] = ()
 
     def named(self, number: int) -> str:
@@ -68,7 +68,7 @@ class Questions:
 
 
 def read_inputs(
-    task_name: str,
+    task: Task,
     *,
     image: Path | None = None,
     file: Path | None = None,
@@ -78,7 +78,7 @@ def read_inputs(
     """Returns what to predict, from an image, a folder of images, JSON lines, official questions, or columns alone.
 
     Args:
-        task_name: Decides which columns are needed, and whether an image is.
+        task: Decides which columns are needed, and whether an image is.
         image: An image; a folder, of which every JPEG, PNG and WebP is taken; or a file as `file`.
         file: JSON lines: objects with the task's input columns and, for a task with images, ``image`` (relative to the
             file; to the current folder where the file is a pipe). They may bring the task's id of the official results
@@ -90,7 +90,6 @@ def read_inputs(
         ConfigError: The task needs an image or column that is not given, or does not take one that is.
         DataError: Nothing there, or a file is malformed.
     """
-    task = get_task(task_name)
     unknown = sorted(set(columns) - set(task.input_columns))
     if unknown:
         takes = ", ".join(task.input_columns) or "none"
@@ -147,7 +146,7 @@ def check_inputs(
         )  # fmt: skip
     if not kept:
         raise DataError("no input is left to answer: no image can be read")
-    task = get_task(config.task).under(config.data.protocol)
+    task = config.resolve_task()
     choose_decoding(config, task)
     source_texts(task, kept)
     check_files(config.model.backbone, config.model.revision)
@@ -277,7 +276,9 @@ def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
                 root / record["image"] if task.uses_images else None,
                 {name: value for name, value in record.items() if name != "image"},
                 place,
-                example_id if type(example_id) is int else None,
+                example_id
+                if type(example_id) is int or (task.declaration is not None and isinstance(example_id, str))
+                else None,
                 tuple(references),
             )
         )

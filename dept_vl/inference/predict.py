@@ -15,7 +15,6 @@ from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.open import OWN_IMAGES, open_run
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 DEFAULT_BEAMS = 5
 
@@ -39,7 +38,7 @@ class Prediction:
     columns: dict[str, Any]
     answers: dict[str, str]
     log_likelihoods: dict[str, float] | None = None
-    example_id: int | None = None
+    example_id: int | str | None = None
     references: tuple[str, ...] = ()
     confidence: float | None = None
 
@@ -76,7 +75,7 @@ def predict_inputs(
         CheckpointError: The adapter was trained on features of another encoder.
         DataError: An image is missing or damaged, or the template cannot read an input's columns.
     """
-    texts = source_texts(get_task(config.task).under(config.data.protocol), inputs)
+    texts = source_texts(config.resolve_task(), inputs)
     parts = open_run(config, None, (), session, adapter=run_dir)
     visual = parts.visual.get(OWN_IMAGES)
     ways = choose_ways(parts.decoding, num_beams, as_scored=as_scored)

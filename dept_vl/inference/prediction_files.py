@@ -41,13 +41,14 @@ def check_output(path: Path, task: Task, inputs: Sequence[PredictionInput]) -> N
     if not is_official(path):
         return
     key = task.result_keys[0]
-    seen: set[int] = set()
+    seen: set[int | str] = set()
     for number, item in enumerate(inputs, start=1):
         where = item.named(number)
         if item.example_id is None:
             given = f", found {item.columns[key]!r}" if key in item.columns else ""
+            kind = "a whole number or a text" if task.declaration is not None else "a whole number"
             raise DataError(
-                f'{where}: needs "{key}", a whole number{given}, as --output {path.name} is in the official results '
+                f'{where}: needs "{key}", {kind}{given}, as --output {path.name} is in the official results '
                 f"format; add it to the input, or name the output {path.stem}.jsonl for an object a line"
             )
         if item.example_id in seen:

@@ -20,7 +20,7 @@ from dept_vl.system.bounded_reading import parse_json, read_file
 
 logger = logging.getLogger(__name__)
 
-PLACES = ("data.dir", "data.image_dir", "data.feature_dir", "model.backbone", "model.image_encoder.model")
+PLACES = ("data.dir", "data.rows", "data.image_dir", "data.feature_dir", "model.backbone", "model.image_encoder.model")
 """Settings that say where things lie; what lies there is told by hashes."""
 
 _NO_NUMBER = frozenset(
@@ -134,7 +134,7 @@ def _is_own(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) ->
     if own.data.dir == config.data.dir or own.is_demo_data:
         return own.data.dir == config.data.dir
     try:
-        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.task, split, own.data.protocol)
+        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.resolve_task(), split)
     except DataError:
         return True
 

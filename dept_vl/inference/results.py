@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: Tokenize
 def write_answers(
     files: Mapping[str, Path],
     keys: tuple[str, str],
-    predictions: Mapping[int, str],
+    predictions: Mapping[Any, str],
     references: Sequence[Reference],
     each: Mapping[str, Sequence[float]],
     inputs: Sequence[Row],
@@ -69,7 +69,7 @@ def write_answers(
     Args:
         files: From `dept_vl.inference.result_files`; without ``predictions`` where those were given.
         keys: Names of id and text in the official format.
-        predictions: Id to text.
+        predictions: Id, as results name it, to text.
         references: What people wrote, in the same order.
         each: Scores of each example, in the same order.
         inputs: Image and columns of each example, in the same order.
@@ -94,7 +94,7 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
         "protocol": result.protocol,
         "metrics": result.metrics,
         "scale": _describe_scales(result.metrics),
-        "scales": {name: asdict(display_scale(name)) for name in result.metrics if "/" not in name},
+        "scales": {name: _scale(name) for name in result.metrics if "/" not in name},
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
@@ -106,6 +106,11 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
     path = result.files["scores"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
+
+
+def _scale(name: str) -> dict[str, Any]:
+    scale = display_scale(name)
+    return {"factor": scale.factor, "text": scale.text}
 
 
 def _describe_scales(metrics: Iterable[str]) -> str:

@@ -6,9 +6,11 @@ import pkgutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dept_vl.data.feature_format import hash_file
-from dept_vl.errors import ConfigError
+from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, open_split, split_path
+from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import (
     EvaluationInput,
     Reference,
@@ -31,11 +33,11 @@ from dept_vl.inference.results import (
     write_scores,
 )
 from dept_vl.system.text_files import is_stream
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task
 
 
 def evaluate_file(
-    task_name: str,
+    task: Task,
     predictions: Path,
     references: Mapping[str, Path],
     *,
@@ -47,7 +49,7 @@ def evaluate_file(
     """Scores a results file in the task's official format.
 
     Args:
-        task_name: The task.
+        task: The task.
         predictions: The results file.
         references: Official reference files by the names in ``Task.reference_files``.
         metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
@@ -60,7 +62,6 @@ def evaluate_file(
         DataError: A file is missing or malformed, or predictions do not match the references.
     """
     started = time.perf_counter()
-    task = get_task(task_name)
     if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
         raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
     names = check_metrics(task, metrics, tokenizer)
@@ -71,11 +72,14 @@ def evaluate_file(
     for name, path in {"predictions": predictions, **references}.items():
         if output is not None and path.resolve() == output.resolve():
             raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
-    read: Callable[..., dict[int, Reference]] = pkgutil.resolve_name(task.reference_reader)
-    known = read(**references)
+    read: Callable[..., dict[int, Reference] | dict[str, Reference]] = pkgutil.resolve_name(task.reference_reader)
+    known: dict[Any, Reference] = read(**references) if task.declaration is None else read(task, **references)
     id_key, text_key = task.result_keys
     texts, aligned = align(
-        load_results(predictions, id_key, text_key), known, allow_missing=allow_missing, noun=id_key.removesuffix("_id")
+        load_results(predictions, id_key, text_key, id_kind=type(next(iter(known), 0))),
+        known,
+        allow_missing=allow_missing,
+        noun=id_key.removesuffix("_id"),
     )
     found = concerns(names, aligned)
     warn_of(found)
@@ -94,3 +98,25 @@ def evaluate_file(
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result
+
+
+def prepared_references(task: Task, references: Path) -> dict[int, Reference] | dict[str, Reference]:
+    """Returns what people wrote for the rows of a prepared split, by the ids that results call them by.
+
+    Args:
+        task: A declared task.
+        references: ``DATA/<task>/<split>.parquet``.
+
+    Raises:
+        DataError: It is not such a file, is damaged, or is of another task.
+    """
+    data_dir, split = references.absolute().parent.parent, references.stem
+    if split_path(data_dir, task, split) != references.absolute():
+        raise DataError(
+            f"--references {references}: task {task.name!r} is scored against a split that `dept-vl prepare` wrote, "
+            f"such as {split_path(Path('DATA'), task, 'test')}"
+        )
+    rows = open_split(data_dir, task, split)
+    columns = [name for name in REFERENCE_COLUMNS if name in rows.column_names]
+    found = [Reference(**row) for row in rows.select_columns(columns)]
+    return dict(zip(rows[OWN_ID if OWN_ID in rows.column_names else "example_id"], found, strict=True))

@@ -19,6 +19,7 @@ from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.runs.folder import describe_run
 from dept_vl.settings.load import config_from_tree, overlay_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 
 MOVABLE = (*PLACES, "data.eval_batch_size")
 """Settings that say where things lie or how fast they go: they may be others than those the results were made with."""
@@ -133,7 +134,7 @@ def verify_file(record: Record, moved: Mapping[str, Path] | None = None) -> list
     files = {name: moved.get(name) or _find(Path(str(path)), record.path.parent) for name, path in recorded.items()}
     with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
         result = evaluate_file(
-            content["task"],
+            get_task(content["task"]),
             files.pop("predictions"),
             files,
             metrics=content["evaluators"],

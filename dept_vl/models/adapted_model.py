@@ -32,6 +32,7 @@ from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.loss import ModelOutput, loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.vision.projection import VisualProjection, new_projection, project_features
+from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
@@ -220,7 +221,7 @@ class AdaptedModel(nn.Module):
         """
         copy_tensors(self.trainable_state(), tensors, where)
 
-    def adapter_config(self, *, task: str | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
+    def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
             self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone, self.config.revision))
@@ -236,7 +237,8 @@ class AdaptedModel(nn.Module):
             visual=visual,
             answer_cue=self.answer_cue,
             answer_form=self.answer_form,
-            task=task,
+            task=task.name if task else None,
+            declaration=task.declaration if task else None,
             features=features,
         )
 
@@ -244,7 +246,7 @@ class AdaptedModel(nn.Module):
         self,
         folder: str | Path,
         *,
-        task: str | None = None,
+        task: Task | None = None,
         features: dict[str, Any] | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
@@ -252,7 +254,7 @@ class AdaptedModel(nn.Module):
 
         Args:
             folder: Where to; other files in it stay.
-            task: What was trained on, for the card.
+            task: What was trained on, for the card and for whoever loads it.
             features: Fingerprint of the visual features it was trained on.
             scores: On ``val``, in the scorers' own scale, for the card.
 

@@ -11,7 +11,6 @@ from dept_vl.models.vision.encoders import DefaultImageEncoder
 from dept_vl.reports.paper_numbers import RELEASED_RUNS, PaperRow
 from dept_vl.reports.scored_runs import ScoredRun
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig
 
 _BACKBONE = "t5-base"
@@ -65,7 +64,7 @@ def not_the_papers(run: ScoredRun, row: PaperRow | None) -> list[str]:
         run: What was scored.
         row: The row of its method; None where the table has none.
     """
-    config, task = run.config, get_task(run.config.task)
+    config, task = run.config, run.config.resolve_task()
     phrases = [] if row else [f"no row of {config.tuner.label}"]
     phrases += _data(run)
     backbone, name = (row and row.backbone) or _BACKBONE, short_name(config.model.backbone)
@@ -94,7 +93,7 @@ def _data(run: ScoredRun) -> list[str]:
     phrases = ["drawn scenes (the demo's)"] if config.is_demo_data else []
     if config.data.visual_features == "zero":
         phrases.append("features zeroed")
-    whole = get_task(config.task).under(config.data.protocol).split_sizes["test"].rows
+    whole = config.resolve_task().split_sizes["test"].rows
     if run.rows is None:
         phrases.append("test rows not recorded")
     elif run.rows != whole:

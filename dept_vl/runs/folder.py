@@ -21,7 +21,6 @@ from dept_vl.settings.marked import changes_no_number, path_setting, with_real_p
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
-from dept_vl.tasks import get_task
 from dept_vl.tasks.base import AnswerForm
 
 RUN_CONFIG_FILE = "config.yaml"
@@ -269,7 +268,7 @@ def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
     if form is None and resume and (folder / RUN_CONFIG_FILE).is_file():
         form = _read_record(folder / RECORD_FILE).get("answer_form", "released")
     elif form is None:
-        form = get_task(config.task).under(config.data.protocol).answer_form
+        form = config.resolve_task().answer_form
     return replace(config, data=replace(config.data, answer_form=form))
 
 

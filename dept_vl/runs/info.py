@@ -5,7 +5,6 @@ from __future__ import annotations
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 
 def count_budget(config: TrainConfig) -> ParameterBudget:
@@ -14,7 +13,7 @@ def count_budget(config: TrainConfig) -> ParameterBudget:
     Raises:
         ConfigError: The budget cannot be met, or the backbone's or the image encoder's shape is not known here.
     """
-    feature_dim = config.model.image_encoder.feature_dim() if get_task(config.task).uses_images else None
+    feature_dim = config.model.image_encoder.feature_dim() if config.resolve_task().uses_images else None
     model = build_meta_model(
         config.model, config.tuner, max_source_length=config.data.max_source_length, feature_dim=feature_dim
     )

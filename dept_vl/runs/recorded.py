@@ -11,7 +11,6 @@ from dept_vl.settings.load import nested_settings
 from dept_vl.settings.marked import path_settings
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.tasks import get_task
 
 
 def check_recorded_paths(
@@ -70,7 +69,7 @@ def _is_needed(config: TrainConfig, key: str) -> bool:
         return config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
-    return get_task(config.task).uses_images or not key.startswith("model.image_encoder.")
+    return config.resolve_task().uses_images or not key.startswith("model.image_encoder.")
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

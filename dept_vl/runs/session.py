@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dept_vl.data.manifest import open_split
+from dept_vl.data.manifest import SplitInfo, open_split
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, backbone_settings, open_backbone
@@ -75,7 +75,7 @@ class Session:
             DataError: As `open_visual`.
         """
         settings = (data.visual_features, data.feature_dir, data.image_dir, data.on_image_error, encoder)
-        key = (data_dir, task.name, task.protocol, *settings, tuple(splits), str(device))
+        key = (data_dir, *(SplitInfo.of(task, split) for split in splits), *settings, str(device))
         if key not in self._visual:
             self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device)
         return self._visual[key]
@@ -97,9 +97,9 @@ class Session:
         Raises:
             DataError: As `open_split`.
         """
-        key = (data_dir, task.name, task.protocol, split)
+        key = (data_dir, SplitInfo.of(task, split))
         if key not in self._rows:
-            self._rows[key] = open_split(data_dir, task.name, split, task.protocol)
+            self._rows[key] = open_split(data_dir, task, split)
         return self._rows[key]
 
     def check_precision(self, precision: str) -> None:

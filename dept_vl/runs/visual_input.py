@@ -144,7 +144,7 @@ def _split_pixels(task: Task, data: DataConfig, data_dir: Path, split: str, enco
     root = image_root(task, data, data_dir, split)
     skipped: Mapping[int, str] = {}
     if data.on_image_error == "skip":
-        images = split_images(data_dir, task.name, split)
+        images = split_images(data_dir, task, split)
         skipped = find_unreadable({image_id: root / image for image_id, image in images.items()})
         if skipped:
             reasons = "; ".join(list(skipped.values())[:3])
@@ -174,7 +174,7 @@ def image_root(task: Task, data: DataConfig, data_dir: Path, split: str) -> Path
     Raises:
         DataError: Neither the settings nor the prepared split name one that exists.
     """
-    recorded = split_info(data_dir, task.name, split, task.protocol).image_root
+    recorded = split_info(data_dir, task, split).image_root
     root = data.image_dir or recorded
     if root is None or not Path(root).is_dir():
         raise DataError(

@@ -1,42 +1,83 @@
-"""The embedded demo's settings."""
+"""The embedded demo's settings, and which file a run's settings begin with."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.demo import ASSETS
+from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.settings.choices import Tree
-from dept_vl.settings.load import read_yaml
-from dept_vl.tasks import get_task
+from dept_vl.settings.declared import find_task
+from dept_vl.settings.load import load_config, overlay_config, read_yaml
+from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import Task
+from dept_vl.tasks.declared import make_task
+
+logger = logging.getLogger(__name__)
 
 _CONFIGS = ASSETS / "configs"
 
 
-def demo_file(task: str) -> Path:
+def demo_file(task: Task) -> Path:
     """Returns the file of the demo's settings for a task, the method's left out.
 
     Raises:
-        ConfigError: There is no such task, or no demo of it.
+        ConfigError: There is no demo of it.
     """
-    path = _CONFIGS / f"{get_task(task).name}.yaml"
+    name = task.name
+    if task.declaration is not None:
+        name = "coco" if task.declaration.kind == "caption" else "vqa"
+    path = _CONFIGS / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _CONFIGS.glob("*.yaml")))
         raise ConfigError(
-            f"no embedded demo of task {task!r} (there are: {known}); give --data-dir DATA, and settings with --config"
+            f"no embedded demo of task {task.name!r} (there are: {known}); give --data-dir DATA, and settings with "
+            "--config"
         )
     return path
 
 
-def demo_settings(task: str, tuner: str) -> Tree:
+def demo_settings(task: Task, tuner: str) -> Tree:
     """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
+
+    For a task that a file declares they are the demo's models and steps, without its scenes.
 
     Raises:
         ConfigError: As `demo_file`.
     """
     parts = {name: _sizes(name) for name in tuner.split("+")}
     own = parts.get(tuner, {"parts": parts})
-    return {**read_yaml(demo_file(task)), "tuner": {"name": tuner, **own}}
+    tree = {**read_yaml(demo_file(task)), "tuner": {"name": tuner, **own}}
+    if task.declaration is not None:
+        del tree["task"]
+        tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
+    return tree
+
+
+def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_data: bool = False) -> TrainConfig:
+    """Returns the settings of a run: a file's, or the demo's, with overrides laid over them.
+
+    Args:
+        base: A YAML file, the name of a shipped one, or ``demo``; None: the demo's for a task it has and data that
+            nobody names, else the defaults.
+        overrides: Dotted key to value; ``declaration`` may be a checked one.
+        is_own_data: Whether the caller brings the rows.
+
+    Raises:
+        ConfigError: As `load_config` and `demo_settings`.
+    """
+    tuner, declaration = str(overrides.get("tuner.name", "dept")), overrides.get("declaration")
+    task = find_task(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
+    is_of_demo = task.uses_images and task.declaration is None and not is_own_data
+    if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:
+        logger.info("no data and no --config given: using the embedded scenes, CLIP and T5")
+        base = Path(DEMO)
+    if base == Path(DEMO):
+        return overlay_config(demo_settings(task, tuner), overrides)
+    return load_config(base, overrides)
 
 
 def _sizes(tuner: str) -> Tree:

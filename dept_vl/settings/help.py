@@ -9,6 +9,8 @@ from typing import Any, get_origin
 from pydantic import RootModel
 from pydantic.fields import FieldInfo
 
+from dept_vl.strict import Whole
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -37,7 +39,7 @@ class Setting:
 def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yields every setting's field under `cls` with its dotted key, those of every kind of a group."""
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
-        groups = [] if get_origin(info.annotation) is dict else groups_of(info.annotation)
+        groups = _groups_in(info)
         if not groups:
             yield f"{prefix}{info.alias or name}", info
         for group in groups:
@@ -47,10 +49,10 @@ def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
 def settings_of(cls: type, prefix: str = "") -> Iterable[tuple[str, Setting]]:
     """Yields every setting under `cls` with its dotted key."""
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]  # set by pydantic
-        groups = groups_of(info.annotation)
+        groups = _groups_in(info)
         if info.discriminator is not None:
             yield from _settings_of_kinds(info, f"{prefix}{name}.")
-        elif groups and get_origin(info.annotation) is not dict:
+        elif groups:
             yield from settings_of(groups[0], f"{prefix}{name}.")
         else:
             default = info.get_default(call_default_factory=True)
@@ -71,6 +73,12 @@ def _settings_of_kinds(info: FieldInfo, prefix: str) -> Iterable[tuple[str, Sett
                 merged.setdefault((key, setting), []).append(name)
     for (key, setting), only in merged.items():
         yield key, setting if len(only) == len(members) else dataclasses.replace(setting, only=tuple(only))
+
+
+def _groups_in(info: FieldInfo) -> list[type]:
+    """Returns the groups that a field is, whose fields are settings of their own."""
+    is_one = get_origin(info.annotation) is dict or any(isinstance(mark, Whole) for mark in info.metadata)
+    return [] if is_one else groups_of(info.annotation)
 
 
 def groups_of(annotation: Any) -> list[type]:

@@ -18,14 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from dept_vl.errors import ConfigError, DataError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
+from dept_vl.settings.declared import check_declaration, is_task_file, read_declaration
 from dept_vl.settings.help import fields_of, settings_of
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
+from dept_vl.strict import expand_home
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
 from dept_vl.system.text_files import read_text
 from dept_vl.tasks import get_task
+from dept_vl.tasks.declared import TaskDeclaration, make_task
 from dept_vl.tuners.stack.config import collapse_name, expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -113,7 +116,11 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     _refuse_nul(tree, where)
     tree = with_new_names(tree)
     with _problem_of("task", where):
-        task = get_task(str(tree.get("task", TrainConfig().task)))
+        tree = _with_declaration(tree)
+        declaration = tree.get("declaration")
+        task = (
+            make_task(declaration) if declaration is not None else get_task(str(tree.get("task", TrainConfig().task)))
+        )
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
@@ -129,6 +136,28 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
     return config
+
+
+def _with_declaration(tree: Tree) -> Tree:
+    """Returns settings with the task's declaration, where it has one, checked: of the file that `task` is, or as given.
+
+    Raises:
+        ConfigError: It declares no task, or another one than `task` says.
+    """
+    task, content = tree.get("task"), tree.get("declaration")
+    if isinstance(task, str) and is_task_file(task):
+        declaration = read_declaration(Path(expand_home(task)))
+        return {**tree, "task": declaration.name, "declaration": declaration}
+    if content is None:
+        return tree
+    declaration = content
+    if not isinstance(content, TaskDeclaration):
+        if not isinstance(content, dict):
+            raise ConfigError(f"declaration: expected the fields of a task, got {content!r:.80}")
+        declaration = check_declaration(content, "declaration")
+    if task not in (None, declaration.name):
+        raise ConfigError(f"{task!r}, but the settings declare {declaration.name!r}; leave one of them out")
+    return {**tree, "task": declaration.name, "declaration": declaration}
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
+from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
+from dept_vl.tasks.declared import TaskDeclaration, make_task
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
@@ -31,6 +33,11 @@ class DataConfig:
         str | None,
         LocalPath(words=(DEMO,)),
         Field(description="folder that `dept-vl prepare` wrote, or 'demo' for the embedded scenes"),
+    ] = None
+    rows: Annotated[
+        str | None,
+        LocalPath(or_name=True),
+        Field(description="rows of a task of your own: a file, a folder or a hub id; prepared into the cache"),
     ] = None
     protocol: Annotated[
         Literal["fixed", "paper"] | None,
@@ -164,7 +171,10 @@ class LoopConfig:
     ] = None
     best_metric: Annotated[
         str | None,
-        Field(description="score that picks the best checkpoint, such as exact_match; null: the task's, where it fits"),
+        Field(
+            description="what picks the best checkpoint: a score such as exact_match, or loss, the validation loss "
+            "(lower is better); null: the task's score, where it fits"
+        ),
     ] = None
     accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
     precision: Annotated[
@@ -225,7 +235,10 @@ class InitConfig:
 class TrainConfig:
     """Everything that defines a run."""
 
-    task: Annotated[str, Field(description="what to train on; see dept_vl.tasks")] = "vqa"
+    task: Annotated[str, Field(description="what to train on: a name, or a YAML file that declares it")] = "vqa"
+    declaration: Annotated[
+        TaskDeclaration | None, Whole(), Field(description="what that file says; null for a task of the package")
+    ] = None
     output_dir: Annotated[str | None, LocalPath(), Field(description="run folder; null: runs/<task>-<tuner>")] = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="initialisation, data order, drawn answers, dropout")] = 0
     tuner: Annotated[TunerConfig, Field(description="the method, or several at once: dept+lora")] = Field(
@@ -242,6 +255,16 @@ class TrainConfig:
     def run_dir(self) -> Path:
         """The run folder: `output_dir`, or ``runs/<task>-<tuner>``."""
         return Path(self.output_dir or f"runs/{self.task}-{self.tuner.label}")
+
+    def resolve_task(self) -> Task:
+        """Returns the task, under the settings' protocol.
+
+        Raises:
+            ConfigError: There is no such task, or it has no such protocol.
+        """
+        if self.declaration is not None:
+            return make_task(self.declaration)
+        return get_task(self.task).under(self.data.protocol)
 
     @property
     def is_demo_data(self) -> bool:

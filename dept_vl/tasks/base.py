@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dept_vl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dept_vl.tasks.declared import TaskDeclaration
 
 Row = Mapping[str, Any]
 """One row of a prepared split: column name -> value (``dept_vl.data.manifest`` has the columns)."""
@@ -23,6 +26,16 @@ ColumnKind = Literal["text", "text or empty", "label", "number", "integer", "tex
 ``{"text": [...], "answer_start": [...]}``; ``group``: MultiRC's ``{"paragraph", "question", "answer"}``.
 """
 
+TaskKind = Literal["question", "caption", "image-label", "text-label", "text"]
+"""What goes in and what comes out.
+
+``question``: an image and a question to an answer; ``caption``: an image to captions; ``image-label`` and
+``text-label``: one of a set of labels, whose likelihoods are compared; ``text``: text to text.
+"""
+
+PREPARED_SPLIT = {"references": "DATA/<task>/<split>.parquet"}
+"""What the predictions of a declared task are scored against without a model, as `Task.reference_files` has it."""
+
 AnswerForm = Literal["plain", "released", "chat"]
 """How a decoder-only backbone is led from a source to its answer.
 
@@ -34,7 +47,7 @@ the tokenizer's own chat template, the text as what the user says.
 PLAIN_CUE = " Label :"
 """What leads to an answer in form ``plain`` where a task says nothing else."""
 
-_VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
+VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,8 @@ class Task:
         result_keys: Names of id and text in the official results file of this task.
         reference_files: Flag of ``dept-vl eval`` -> which of the official reference files it names; empty: predictions
             are not scored without a model.
-        reference_reader: What reads these files, called with their paths by the same names: id -> reference.
+        reference_reader: What reads these files, called with their paths by the same names, after the task itself where
+            that is a declared one: id -> reference.
         few_shot_classes: Classes that few-shot sampling counts, where they are not the labels themselves.
         few_shot_class: A target's class among them.
         source: Where a text task's rows come from; None for images.
@@ -169,6 +183,7 @@ class Task:
         selected_by: Metric key that picks the best checkpoint; None: the primary one.
         answer_form: How a decoder-only backbone is led to an answer where the settings do not say.
         answer_cue: The last text before an answer in form ``plain``.
+        declaration: What a task is declared by that is a file; None for one of the package's own modules.
     """
 
     name: str
@@ -196,11 +211,12 @@ class Task:
     selected_by: str | None = None
     answer_form: AnswerForm = "plain"
     answer_cue: str = PLAIN_CUE
+    declaration: TaskDeclaration | None = None
 
     def __post_init__(self) -> None:
         """Checks the declaration, so that a bad one fails at import and not in a user's run."""
-        if not _VALID_NAME.match(self.name):
-            raise ValueError(f"task name {self.name!r} must match {_VALID_NAME.pattern}")
+        if not VALID_NAME.match(self.name):
+            raise ValueError(f"task name {self.name!r} must match {VALID_NAME.pattern}")
         if bool(self.reference_files) != (self.reference_reader is not None):
             raise ValueError(f"task {self.name!r}: reference_files and reference_reader come together")
 
@@ -247,6 +263,11 @@ class Task:
     def ways(self) -> list[Task]:
         """Returns the task under each of its protocols; the task alone where there are none."""
         return [self.under(protocol) for protocol in self.protocols or (None,)]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is declared by a file for rows of somebody's own, not by official files."""
+        return self.declaration is not None and self.declaration.format is None
 
     @property
     def variant(self) -> Protocol:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+
+ENOUGH_PEOPLE = 3
+"""Equal answers that make one certain (Antol et al. 2015)."""
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -95,7 +98,7 @@ def process_punctuation(answer: str) -> str:
     return _PERIOD.sub("", processed, count=_MAX_PERIODS_REMOVED)
 
 
-def process_digits_and_articles(answer: str) -> str:
+def process_digits_and_articles(answer: str, contractions: Mapping[str, str] = _CONTRACTIONS) -> str:
     """Returns `answer` lower-cased, number words as digits, without articles, contractions repaired.
 
     The official ``processDigitArticle``: "none" and "zero" give "0", "one" to "ten" give "1" to
@@ -103,7 +106,7 @@ def process_digits_and_articles(answer: str) -> str:
     white space become one blank.
     """
     words = (_NUMBER_WORDS.get(word, word) for word in answer.lower().split())
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join(contractions.get(word, word) for word in words if word not in _ARTICLES)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -112,9 +115,30 @@ def normalise_answer(answer: str) -> str:
 
     White space, punctuation, number words, articles and contractions are processed, in this order.
     Where all ten answers are the same string the official script compares without any of this: that
-    decision is the evaluator's (`dept_vl.evaluators.vqa_accuracy`), not this function's.
+    decision is the evaluator's (`dept_vl.evaluators.vqa`), not this function's.
     """
     return process_digits_and_articles(process_punctuation(clean_whitespace(answer)))
+
+
+_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+_PLAIN_IN_VIZWIZ = frozenset({"aint", "arent", "cant", "couldve", "couldnt", "weve", "wheres", "whove"})
+_PLAIN_SPELLINGS_IN_VIZWIZ = frozenset({"couldn'tve", "hadn'tve"})
+_VIZWIZ_CONTRACTIONS = {
+    spelling if spelling in _PLAIN_SPELLINGS_IN_VIZWIZ else spelling.replace("'", _APOSTROPHE): (
+        contraction if spelling in _PLAIN_IN_VIZWIZ else contraction.replace("'", _APOSTROPHE)
+    )
+    for spelling, contraction in _CONTRACTIONS.items()
+}
+"""The script of VizWiz has nearly all apostrophes of the table as typographic ones, on both sides."""
+
+
+def normalise_vizwiz_answer(answer: str) -> str:
+    """Returns a prediction as the evaluation of VizWiz compares it, with answers that it does not normalise.
+
+    Everything is as in `normalise_answer` but for its table of contractions, whose apostrophes are typographic: "dont"
+    becomes "don’t", and "don't" stays.
+    """
+    return process_digits_and_articles(process_punctuation(clean_whitespace(answer)), _VIZWIZ_CONTRACTIONS)
 
 
 def soft_score(count: int) -> float:
@@ -139,3 +163,16 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     """
     counts = Counter(normalise_answer(answer) for answer in answers)
     return {answer: soft_score(count) for answer, count in counts.items() if answer}
+
+
+def relative_scores(answers: Sequence[str]) -> dict[str, float]:
+    """Returns ``min(n, 3)`` of each distinct normalised answer over that of the most frequent one, in (0, 1].
+
+    The soft score where other than ten people answered: three equal answers make one certain (Antol et al. 2015, VQA:
+    Visual Question Answering, section 3), and where there are fewer, the most frequent one is. In order of first
+    appearance; an answer of which nothing is left stays, as "" (the answer "A" of a multiple choice is one).
+    """
+    counts = Counter(normalise_answer(answer) for answer in answers)
+    return {
+        answer: min(count, ENOUGH_PEOPLE) / min(max(counts.values()), ENOUGH_PEOPLE) for answer, count in counts.items()
+    }

@@ -8,6 +8,7 @@ import zlib
 
 from PIL import Image
 
+from dept_vl.tasks import get_task
 from tests.bad_inputs.case import Case
 
 
@@ -71,7 +72,7 @@ def _cached(write):
         from data_prep.prepare import prepare
 
         shutil.copytree(base.raw, folder / "raw")
-        prepare("vqa", folder / "raw", folder / "data")
+        prepare(get_task("vqa"), folder / "raw", folder / "data")
         write(folder / "raw" / "train2014" / "COCO_train2014_000000000005.jpg")
         return ["cache-features", "--task", "vqa", "--config", "demo", "--data-dir", "data", "--workers", "0"]
 

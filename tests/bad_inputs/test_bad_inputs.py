@@ -16,6 +16,8 @@ from tests.bad_inputs import (
     configs,
     images,
     manifests,
+    official,
+    own_rows,
     predictions,
     raw_json,
     released,
@@ -30,6 +32,7 @@ SECONDS = 10
 
 _MODULES = (
     configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released, backbones,
+    own_rows, official,
 )  # fmt: skip
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 

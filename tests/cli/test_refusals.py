@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.prepare import prepare
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from tests.data_prep.text_rows import cola_folder
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,13 @@ CASES = [
     ("info --task vqaa", "unknown task 'vqaa'"),
     ("info --config demo --tuner.rank many", "tuner.rank: "),
     ("eval --checkpoint run --metric cidre", "unknown evaluator 'cidre'; did you mean 'cider'"),
+    (
+        "eval --checkpoint run --metric loss",
+        "'loss' is no score of predictions: training computes it at every evaluation",
+    ),
     ("eval --checkpoint run --metric CIDRe", "unknown evaluator 'CIDRe'; did you mean 'cider'"),
     ("train --data-dir x --loop.best_metric exact_mtch", "loop.best_metric: unknown evaluator 'exact_mtch'; did you"),
+    ("train --task nocaps --data-dir data", "task 'nocaps' has no training split; its predictions are scored by"),
     ("trian --data-dir x", "unknown command 'trian'; did you mean 'train'"),
     ("Train --data-dir x", "unknown command 'Train'; did you mean 'train'"),
     ("eval --checkpoint run --decode.method score", "decode.method: 'score' needs a label set"),
@@ -83,6 +89,7 @@ CASES = [
     ("draw-scenes --out x --images 3", "--images: must be at least 10"),
     ("sweep --task cola --data-dir x", "--config: a sweep needs a file with a 'sweep' section"),
     ("sweep --config bad-sweep.yaml", "did you mean 'tuner.lowrank_lr'"),
+    ("sweep --config two-metrics.yaml", "loop.best_metric: cannot be varied in a sweep; set it for all runs"),
     ("transfer --target superglue-cbb --sources mnli", "did you mean 'superglue-cb'"),
     ("transfer --target cola --sources mnly", "unknown task 'mnly'; did you mean 'mnli'"),
     ("transfer --target cola --sources cola --data-dir x", "'cola' is the target itself"),
@@ -193,7 +200,7 @@ CASES = [
 def write_world(folder: Path, vqa_splits: Path) -> None:
     """Writes what the command lines name; nothing of it gets further than a first look."""
     shutil.copytree(vqa_splits, folder / "data" / "vqa")
-    prepare("cola", cola_folder(folder / "raw"), folder / "data", subset=True)
+    prepare(get_task("cola"), cola_folder(folder / "raw"), folder / "data", subset=True)
     Image.new("RGB", (2, 2)).save(folder / "picture.png")
     data = {"data.dir": str(folder / "data")}
     vqa, cola = load_config(None, data), load_config(None, {"task": "cola", **data})
@@ -214,6 +221,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
     (folder / "sweep.yaml").write_text(space % "lr")
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
+    (folder / "two-metrics.yaml").write_text("sweep: {space: {loop.best_metric: [loss, vqa_accuracy]}}\n")
 
 
 def write_several(folder: Path, config: TrainConfig) -> None:

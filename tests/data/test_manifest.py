@@ -16,6 +16,7 @@ import pytest
 from dept_vl.data import manifest
 from dept_vl.data.manifest import SplitInfo, manifest_schema, open_split, split_images, split_info, write_split
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
 
 SCHEMA = manifest_schema(images=True, text_columns=("question",))
 
@@ -42,15 +43,15 @@ def write(data_dir: Path, rows: list[dict], split: str = "val") -> Path:
 def test_rows_come_back(tmp_path):
     rows = [row(i) for i in range(5)] + [row(5, targets=[], target_weights=[])]
     write(tmp_path, rows)
-    dataset = open_split(tmp_path, "vqa", "val")
+    dataset = open_split(tmp_path, get_task("vqa"), "val")
     assert [dict(r) for r in dataset] == [{**r, "target_weights": pytest.approx(r["target_weights"])} for r in rows]
-    assert split_info(tmp_path, "vqa", "val") == SplitInfo("vqa", "val", "/images")
-    assert split_images(tmp_path, "vqa", "val") == {r["image_id"]: r["image"] for r in rows}
+    assert split_info(tmp_path, get_task("vqa"), "val") == SplitInfo("vqa", "val", "/images")
+    assert split_images(tmp_path, get_task("vqa"), "val") == {r["image_id"]: r["image"] for r in rows}
 
 
 def test_the_split_is_memory_mapped_beside_its_file(tmp_path):
     write(tmp_path, [row(i) for i in range(3)])
-    dataset = open_split(tmp_path, "vqa", "val")
+    dataset = open_split(tmp_path, get_task("vqa"), "val")
     files = [Path(f["filename"]) for f in dataset.cache_files]
     assert [f.parent for f in files] == [tmp_path / "vqa" / ".arrow"]
     assert len(pickle.dumps(dataset)) < 10_000  # workers get the file's name, not the rows
@@ -66,7 +67,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 def test_many_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "ROWS_PER_BATCH", 7)
     write(tmp_path, [row(i) for i in range(30)])
-    assert open_split(tmp_path, "vqa", "val")["image_id"][:] == list(range(30))
+    assert open_split(tmp_path, get_task("vqa"), "val")["image_id"][:] == list(range(30))
 
 
 def test_a_parquet_file_that_came_alone_opens(tmp_path):
@@ -74,10 +75,10 @@ def test_a_parquet_file_that_came_alone_opens(tmp_path):
     for arrow in (tmp_path / "vqa" / ".arrow").iterdir():
         arrow.unlink()
     (tmp_path / "vqa" / ".arrow").rmdir()
-    assert len(open_split(tmp_path, "vqa", "val")) == 1
+    assert len(open_split(tmp_path, get_task("vqa"), "val")) == 1
     (arrow,) = (tmp_path / "vqa" / ".arrow").iterdir()
     arrow.write_bytes(arrow.read_bytes()[:100])  # a damaged copy is made again
-    assert open_split(tmp_path, "vqa", "val")[0]["question"] == "what is 1?"
+    assert open_split(tmp_path, get_task("vqa"), "val")[0]["question"] == "what is 1?"
     path.unlink()
 
 
@@ -85,18 +86,19 @@ def test_a_replaced_parquet_file_is_not_read_from_the_old_copy(tmp_path):
     write(tmp_path, [row(1)])
     other = write(tmp_path / "other", [row(2), row(3)])
     os.replace(other, tmp_path / "vqa" / "val.parquet")
-    assert open_split(tmp_path, "vqa", "val")["image_id"][:] == [2, 3]
+    assert open_split(tmp_path, get_task("vqa"), "val")["image_id"][:] == [2, 3]
 
 
 AS_NOBODY = """
 import os, sys, tempfile
 from pathlib import Path
 from dept_vl.data.manifest import open_split
+from dept_vl.tasks import get_task
 data, warm_up = map(Path, sys.argv[1:])
-open_split(warm_up, "vqa", "val")  # imports what there is to import
+open_split(warm_up, get_task("vqa"), "val")  # imports what there is to import
 if os.geteuid() == 0:  # root may write everywhere
     os.setuid(65534)
-rows = open_split(data, "vqa", "val")
+rows = open_split(data, get_task("vqa"), "val")
 print(rows[0]["image_id"], rows.cache_files[0]["filename"])
 """
 
@@ -130,14 +132,14 @@ def test_a_read_only_data_folder_opens(with_copy):
 
 def test_a_missing_split_names_the_command(tmp_path):
     with pytest.raises(DataError, match=r"val.parquet: no such prepared split; run: dept-vl prepare --task vqa"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
 
 
 def test_an_empty_split_is_refused(tmp_path):
     write(tmp_path, [])
     with pytest.raises(DataError, match=r"val.parquet: the split is empty"):
-        open_split(tmp_path, "vqa", "val")
-    assert split_images(tmp_path, "vqa", "val") == {}
+        open_split(tmp_path, get_task("vqa"), "val")
+    assert split_images(tmp_path, get_task("vqa"), "val") == {}
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -9])
@@ -145,7 +147,7 @@ def test_a_cut_file_is_named(tmp_path, keep):
     path = write(tmp_path, [row(i) for i in range(50)])
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"val.parquet: not a complete Parquet file"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
 
 
 def test_altered_bytes_are_not_read_from_the_old_copy(tmp_path):
@@ -154,7 +156,7 @@ def test_altered_bytes_are_not_read_from_the_old_copy(tmp_path):
     data[40:80] = b"\xff" * 40
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"val.parquet"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
 
 
 def test_a_foreign_or_renamed_file_is_refused(tmp_path):
@@ -163,10 +165,10 @@ def test_a_foreign_or_renamed_file_is_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"test.parquet: holds split 'val' of task 'vqa', expected split 'test' of task 'vqa'"
     ):
-        open_split(tmp_path, "vqa", "test")
+        open_split(tmp_path, get_task("vqa"), "test")
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(DataError, match="has no dept_vl metadata"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
 
 
 def test_missing_and_wrong_columns_are_named(tmp_path):
@@ -175,11 +177,11 @@ def test_missing_and_wrong_columns_are_named(tmp_path):
     table = pa.table({"example_id": pa.array([1])}).replace_schema_metadata(metadata)
     pq.write_table(table, tmp_path / "vqa" / "val.parquet")
     with pytest.raises(DataError, match=r"missing column 'targets'; it has example_id"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
     rows = pa.Table.from_pylist([row(1, target_weights=["x"])]).replace_schema_metadata(metadata)
     pq.write_table(rows, tmp_path / "vqa" / "val.parquet")
     with pytest.raises(DataError, match=r"column 'target_weights' has type list"):
-        open_split(tmp_path, "vqa", "val")
+        open_split(tmp_path, get_task("vqa"), "val")
 
 
 @pytest.mark.parametrize(
@@ -213,4 +215,4 @@ def test_a_row_of_another_type_is_named(tmp_path):
 def test_an_image_with_two_paths_is_named(tmp_path):
     write(tmp_path, [row(1), row(1, image="train2014/a.jpg")])
     with pytest.raises(DataError, match=r"record 1: image 1 is 'train2014/a.jpg' here and 'val2014/"):
-        split_images(tmp_path, "vqa", "val")
+        split_images(tmp_path, get_task("vqa"), "val")

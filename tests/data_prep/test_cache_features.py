@@ -24,6 +24,7 @@ from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.visual_input import VisualInput
+from dept_vl.tasks import get_task
 from tests.data.feature_stores import contents
 from tests.data_prep.raw_files import official_path, write_json, write_raw
 from tests.models.vision.open_clip.folders import RESNET, VIT, save_clip
@@ -44,13 +45,13 @@ def raw(tmp_path) -> Path:
 
 @pytest.fixture
 def data(raw, tmp_path) -> Path:
-    prepare("vqa", raw, tmp_path / "data")
+    prepare(get_task("vqa"), raw, tmp_path / "data")
     return tmp_path / "data"
 
 
 def cache(clip: OpenClipConfig, data: Path, task: str = "vqa", **options) -> FeatureStore:
     options = {"batch_size": 4, "num_workers": 0, "device": "cpu", "rows_per_shard": 5, **options}
-    return FeatureStore.open(cache_features(clip, data, task, **options))
+    return FeatureStore.open(cache_features(clip, data, get_task(task), **options))
 
 
 def test_every_image_of_every_split_has_the_encoders_features(clip, data, raw):
@@ -110,11 +111,11 @@ def test_workers_change_nothing(clip, data):
 def test_a_second_task_on_the_same_images_adds_the_missing_ones(clip, data, raw):
     before = cache(clip, data)
     bytes_before = contents(before.folder)
-    prepare("coco", raw, data)
+    prepare(get_task("coco"), raw, data)
     assert contents(cache(clip, data, "coco").folder) == bytes_before
     more = {**SPLIT_OF, 40: "train", 41: "val"}
     write_raw(raw, more)
-    prepare("coco", raw, data.parent / "more")
+    prepare(get_task("coco"), raw, data.parent / "more")
     os.replace(data / "coco", data / "old")
     os.replace(data.parent / "more" / "coco", data / "coco")
     store = cache(clip, data, "coco")
@@ -200,7 +201,7 @@ def test_an_unprepared_task_is_named(clip, tmp_path):
 
 
 def test_images_are_collected_once_over_all_splits(data, raw):
-    assert collect_images(data, "vqa") == {i: raw / official_path(i, SPLIT_OF[i]) for i in sorted(SPLIT_OF)}
+    assert collect_images(data, get_task("vqa")) == {i: raw / official_path(i, SPLIT_OF[i]) for i in sorted(SPLIT_OF)}
 
 
 def test_progress_is_shown(clip, data, caplog, monkeypatch):
@@ -213,8 +214,8 @@ def test_progress_is_shown(clip, data, caplog, monkeypatch):
 def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
     """The demo's way: scenes in the official formats, `prepare` for both tasks, one store for both."""
     write_scenes(tmp_path / "raw", num_train=4, num_restval=2, num_val=2, num_test=2, seed=3)
-    vqa = prepare("vqa", tmp_path / "raw", tmp_path / "data")
-    coco = prepare("coco", tmp_path / "raw", tmp_path / "data")
+    vqa = prepare(get_task("vqa"), tmp_path / "raw", tmp_path / "data")
+    coco = prepare(get_task("coco"), tmp_path / "raw", tmp_path / "data")
     assert {s: c.images for s, c in vqa.splits.items()} == {s: c.images for s, c in coco.splits.items()}
     assert coco.splits["train"].images == 6
     demo = OpenClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
@@ -229,7 +230,7 @@ def test_photographs_through_the_packaged_encoder(photographs, tmp_path):
     write_json(raw / "dataset_coco.json", {"images": photographs.records})
     write_json(raw / "captions_val2014.json", captions)
     write_json(raw / "captions_train2014.json", {"images": [], "annotations": []})
-    prepare("coco", raw, tmp_path / "data", images=photographs.folder)
+    prepare(get_task("coco"), raw, tmp_path / "data", images=photographs.folder)
     demo = OpenClipConfig(model=DEMO, preprocessing="clip", pooled_grid=None)
     store = cache(demo, tmp_path / "data", "coco", rows_per_shard=40, batch_size=8)
     expected = {r["cocoid"] for r in photographs.records} & {i["id"] for i in captions["images"]}
@@ -252,6 +253,7 @@ from data_prep.feature_writer import FeatureWriter
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system.processes import leave_launch
+from dept_vl.tasks import get_task
 data, model, seconds_a_shard = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 write = FeatureWriter.write
 def slow(self, *args):
@@ -263,7 +265,7 @@ FeatureWriter.write = slow
 clip = OpenClipConfig(model=model, pooled_grid=2)
 if __name__ == "__main__":
     data.with_name("pid-" + os.environ.get("RANK", "0")).write_text(str(os.getpid()))
-    cache_features(clip, data, "vqa", batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)
+    cache_features(clip, data, get_task("vqa"), batch_size=4, num_workers=1, device="cpu", rows_per_shard=5)
     leave_launch()
 """
 

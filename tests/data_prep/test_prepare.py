@@ -32,10 +32,10 @@ def write_raw_of(task, folder: Path) -> Path:
 def test_every_task_is_prepared_by_the_converter_it_declares(name, tmp_path):
     task = get_task(name)
     options = {"subset": True} if task.protocols else {}
-    stats = prepare(name, write_raw_of(task, tmp_path / "raw"), tmp_path / "out", **options)
+    stats = prepare(task, write_raw_of(task, tmp_path / "raw"), tmp_path / "out", **options)
     assert set(stats.splits) == set(SPLITS)
     for split in SPLITS:
-        rows = open_split(tmp_path / "out", name, split, stats.protocol)
+        rows = open_split(tmp_path / "out", task.under(stats.protocol), split)
         assert len(rows) == stats.splits[split].rows > 0
         assert set(task.input_columns) <= set(rows.column_names)
         assert task.under(stats.protocol).source_text(rows[0])
@@ -46,9 +46,9 @@ def test_another_task_on_the_same_raw_files_needs_a_declaration_only(monkeypatch
     blind = replace(get_task("vqa"), name="vqa-upper", template=lambda row: row["question"].upper())
     monkeypatch.setitem(TASKS, "vqa-upper", blind)
     raw = write_raw(tmp_path / "raw")
-    assert prepare("vqa-upper", raw, tmp_path / "out").folder == tmp_path / "out" / "vqa-upper"
-    prepare("vqa", raw, tmp_path / "out")
-    rows = {name: list(open_split(tmp_path / "out", name, "val")) for name in ("vqa", "vqa-upper")}
+    assert prepare(get_task("vqa-upper"), raw, tmp_path / "out").folder == tmp_path / "out" / "vqa-upper"
+    prepare(get_task("vqa"), raw, tmp_path / "out")
+    rows = {name: list(open_split(tmp_path / "out", get_task(name), "val")) for name in ("vqa", "vqa-upper")}
     assert rows["vqa-upper"] == rows["vqa"]
 
 
@@ -65,23 +65,25 @@ def test_another_task_on_the_same_raw_files_needs_a_declaration_only(monkeypatch
 )
 def test_an_option_that_the_converter_does_not_take_is_refused_by_its_flag(name, option, message):
     with pytest.raises(ConfigError, match=message):
-        prepare(name, None, Path("out"), **option)
+        prepare(get_task(name), None, Path("out"), **option)
 
 
 def test_an_option_left_out_is_given_as_none(tmp_path):
-    stats = prepare("coco", write_raw(tmp_path / "raw"), tmp_path / "out", answer_vocabulary=None, protocol=None)
+    stats = prepare(
+        get_task("coco"), write_raw(tmp_path / "raw"), tmp_path / "out", answer_vocabulary=None, protocol=None
+    )
     assert stats.task == "coco"
 
 
 def test_a_task_without_a_converter_is_refused(monkeypatch):
     monkeypatch.setitem(TASKS, "bare", replace(get_task("vqa"), name="bare", converter=None))
     with pytest.raises(ConfigError, match="task 'bare' declares no converter"):
-        prepare("bare", Path("raw"), Path("out"))
+        prepare(get_task("bare"), Path("raw"), Path("out"))
 
 
 def test_splits_of_a_task_that_declares_no_sizes_are_counted(monkeypatch, tmp_path):
     monkeypatch.setitem(TASKS, "third", replace(get_task("coco"), name="third", split_sizes={}))
-    lines = prepare("third", write_raw(tmp_path / "raw"), tmp_path / "out").lines()
+    lines = prepare(get_task("third"), write_raw(tmp_path / "raw"), tmp_path / "out").lines()
     assert lines[:3] == [
         "third train: 9 examples on 3 images",
         "third val: 1 examples on 1 images",

@@ -10,6 +10,7 @@ import pytest
 from data_prep.prepare import prepare
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 from tests.data_prep.text_rows import made_up_rows, write_rows
 
@@ -46,7 +47,7 @@ def data_dir(tmp_path_factory):
     for task, (_, _, count) in ROWS.items():
         for split, rows in (("train", count), ("validation", 60)):
             write_rows(root / "raw" / task / f"{split}.jsonl", made_up_rows(task, rows))
-        prepare(task, root / "raw" / task, root / "data", protocol="paper", subset=True)
+        prepare(get_task(task), root / "raw" / task, root / "data", protocol="paper", subset=True)
     return root / "data"
 
 
@@ -81,5 +82,5 @@ def test_real_rows_of_every_task_are_prepared(shared_data, tmp_path):
             names = RENAMED.get(task, {})
             renamed = [{names.get(name, name): value for name, value in record.items()} for record in records]
             write_rows(tmp_path / "raw" / task / f"{split}.jsonl", renamed)
-        stats = prepare(task, tmp_path / "raw" / task, tmp_path / "data", protocol="paper", subset=True)
+        stats = prepare(get_task(task), tmp_path / "raw" / task, tmp_path / "data", protocol="paper", subset=True)
         assert stats.splits["train"].rows > 0, task

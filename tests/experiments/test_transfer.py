@@ -31,7 +31,7 @@ def text_data(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("text")
     tasks = {"cola": ("sentence",), "sst2": ("sentence",), "rte": ("sentence1", "sentence2")}
     for number, (task, columns) in enumerate(tasks.items()):
-        folder = task_folder(data_dir, task, "fixed")
+        folder = task_folder(data_dir, get_task(task).under("fixed"))
         folder.mkdir()
         for place, (split, size) in enumerate({"train": 40, "val": 12, "test": 12}.items()):
             rng = np.random.default_rng([number, place])
@@ -72,6 +72,15 @@ def test_the_best_source_on_validation_is_tested_beside_the_control(settings, te
     ] * 2
     source = str(tmp_path / "transfer" / f"source-{written['best_source']}")
     assert {run.config.init.source for run in scored} == {source}
+
+
+def test_the_source_of_the_lowest_loss_is_the_best_where_runs_are_picked_by_it(settings, text_data, tmp_path):
+    target, sources = plan_transfer("cola", ["sst2", "rte"], None, {**settings, "loop.best_metric": "loss"})
+    result = transfer(target, sources, text_data)
+    means = {start.source: start.val.mean for start in result.sources}
+    assert result.best.source == min(means, key=means.__getitem__)
+    assert len(set(means.values())) == 2
+    assert "val loss" in describe_transfer(result)
 
 
 def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path):
@@ -135,7 +144,7 @@ def prepare_made_up(data_dir: Path, name: str, **sizes: int) -> None:
     task = get_task(name).under("fixed")
     lists = [column for column in task.input_columns if task.columns[column] == "texts"]
     texts = [column for column in task.input_columns if column not in lists]
-    folder = task_folder(data_dir, task.name, "fixed")
+    folder = task_folder(data_dir, task)
     folder.mkdir()
     for split, size in sizes.items():
         rows = []

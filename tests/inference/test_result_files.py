@@ -12,6 +12,7 @@ from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.inference.result_files import settings_sha256
 from dept_vl.inference.score_file import evaluate_file
 from dept_vl.settings.load import load_config
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
 from tests.conftest import tiny_vqa_rows
 from tests.data_prep.raw_files import write_raw
@@ -184,7 +185,7 @@ def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path, caplog):
         "questions": raw / "v2_OpenEnded_mscoco_train2014_questions.json",
         "annotations": raw / "v2_mscoco_train2014_annotations.json",
     }
-    result = evaluate_file("vqa", predictions, references, output=tmp_path / "out" / "scores.json")
+    result = evaluate_file(get_task("vqa"), predictions, references, output=tmp_path / "out" / "scores.json")
     answers = [json.loads(line) for line in result.files["answers"].read_text().splitlines()]
     assert result.files["answers"].name == "scores-answers.jsonl"
     people = read(references["annotations"])["annotations"]
@@ -194,4 +195,4 @@ def test_a_scored_file_has_its_answers_beside_the_scores(tmp_path, caplog):
     assert not (tmp_path / "out" / "scores-predictions.json").exists()
     assert "all 4 predictions are 'yes'; a correlation is undefined then and counts as 0" in caplog.text
     with pytest.raises(ConfigError, match=r"--output: .*p\.json is the file of --predictions"):
-        evaluate_file("vqa", predictions, references, output=predictions)
+        evaluate_file(get_task("vqa"), predictions, references, output=predictions)

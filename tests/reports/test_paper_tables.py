@@ -104,7 +104,7 @@ def test_a_method_without_a_row_has_no_number_beside_it(tmp_path):
 
 
 def test_drawn_scenes_are_marked_and_never_averaged_with_photographs(tmp_path):
-    drawn = config_from_tree(demo_settings("vqa", "dept"))
+    drawn = config_from_tree(demo_settings(get_task("vqa"), "dept"))
     photographs = load_config(PAPER / "table3" / "vqa.yaml")
     scores = {"vqa_accuracy": 60.0, "vqa_accuracy_legacy_vlt5": 59.0}
     runs = [

@@ -21,6 +21,7 @@ from dept_vl.models.adapter.released_format import WEIGHTS_FILE as RELEASED_WEIG
 from dept_vl.models.config import ModelConfig
 from dept_vl.runs.released import export_released, import_released
 from dept_vl.settings.load import load_config
+from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.context import TunerContext
 from tests.models.adapter.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_backbone
@@ -37,7 +38,7 @@ def trained(t5_folder, run_dir, tuner=TUNER, feature_dim=None):
     with torch.no_grad():
         for parameter in model.tuner.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(run_dir, task="vqa")
+    model.save_pretrained(run_dir, task=get_task("vqa"))
     return model.eval()
 
 

@@ -17,7 +17,7 @@ DEMO_CLIP = OpenClipConfig(model="demo", pooled_grid=None)
 @pytest.fixture
 def data(tmp_path):
     raw = write_raw(tmp_path / "raw")
-    prepare("vqa", raw, tmp_path / "data")
+    prepare(get_task("vqa"), raw, tmp_path / "data")
     (raw / official_path(5, "train")).write_bytes(b"no image")
     return tmp_path / "data"
 

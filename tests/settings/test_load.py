@@ -11,6 +11,7 @@ from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, describe_settings, dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.tuners import Method
 
 _SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -152,16 +153,16 @@ def test_shipped_config_loads_and_comes_back_equal(path):
 @pytest.mark.parametrize("task", ["vqa", "coco"])
 @pytest.mark.parametrize("tuner", [*TUNERS, "dept+lora"])
 def test_the_demo_has_settings_for_every_method(task, tuner):
-    config = config_from_tree(demo_settings(task, tuner))
+    config = config_from_tree(demo_settings(get_task(task), tuner))
     assert (config.task, config.tuner.label, config.data.dir) == (task, tuner, "demo")
     assert config.tuner.budget(192, 32).is_exact if tuner == "dept" else True
     if tuner == "dept+lora":
-        assert config.tuner.parts["dept"] == config_from_tree(demo_settings(task, "dept")).tuner
+        assert config.tuner.parts["dept"] == config_from_tree(demo_settings(get_task(task), "dept")).tuner
 
 
 def test_a_task_without_a_demo_is_refused():
     with pytest.raises(ConfigError, match=r"no embedded demo of task 'cola' \(there are: coco, vqa\)"):
-        demo_settings("cola", "dept")
+        demo_settings(get_task("cola"), "dept")
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)

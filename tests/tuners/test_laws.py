@@ -10,6 +10,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.models.language import load
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
+from dept_vl.tasks import get_task
 from dept_vl.tuners import Method
 from tests.tuners.adapted import FAMILIES, S, batch, logits, make, settings
 
@@ -168,7 +169,7 @@ def test_beams_find_what_scoring_finds(folders, family, name):
 @every_method
 def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path):
     model = make(folders[family], tuner_of(name), moved=0.1)
-    model.save_pretrained(tmp_path, task="vqa")
+    model.save_pretrained(tmp_path, task=get_task("vqa"))
     loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
     assert loaded.trainable_state().keys() == model.trainable_state().keys()
     assert torch.equal(logits(loaded.eval()), logits(model))

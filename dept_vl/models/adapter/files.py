@@ -28,7 +28,9 @@ from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
+from dept_vl.tasks import Task, get_task, task_names
 from dept_vl.tasks.base import AnswerForm
+from dept_vl.tasks.declared import TaskDeclaration, make_task
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.settings import without_rates
 
@@ -112,7 +114,8 @@ class AdapterConfig:
         answer_cue: The last text before an answer.
         answer_form: How a decoder-only backbone was led to its answers; None for T5. A file that does not say is of
             the released form, which had no other beside it.
-        task: What it was trained on, for people.
+        task: The name of what it was trained on, for people.
+        declaration: What that task is declared by that is a file; None for a task of the package.
         features: The fingerprint of the visual features it was trained on, or None.
         origin: None for an adapter trained by this package.
         format_version: Of this file.
@@ -127,9 +130,16 @@ class AdapterConfig:
     answer_cue: str = ""
     answer_form: AnswerForm | None = None
     task: str | None = None
+    declaration: TaskDeclaration | None = None
     features: dict[str, Any] | None = None
     origin: Origin | None = None
     format_version: Literal[2] = 2
+
+    def resolve_task(self) -> Task | None:
+        """Returns the task it was trained on; None where it names none that is known here."""
+        if self.declaration is not None:
+            return make_task(self.declaration)
+        return get_task(self.task) if self.task in task_names() else None
 
 
 _ADAPTER = TypeAdapter(AdapterConfig)
@@ -158,6 +168,8 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
 def encode_adapter(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, bytes]:
     """Returns the content of an adapter's two files, by name, the weights first."""
     described = _ADAPTER.dump_python(config, mode="json")
+    if config.declaration is None:
+        del described["declaration"]  # earlier versions read the file too
     content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
     settings = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

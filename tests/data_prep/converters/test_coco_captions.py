@@ -12,6 +12,7 @@ from data_prep.prepare import prepare
 from data_prep.raw import karpathy
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
 from tests.data_prep.raw_files import SPLIT_OF, edit, write_json, write_karpathy, write_raw
 
 CAPTIONS = "annotations/captions_train2014.json"
@@ -23,9 +24,9 @@ def raw(tmp_path):
 
 
 def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, capsys):
-    stats = prepare("coco", raw, tmp_path / "out")
+    stats = prepare(get_task("coco"), raw, tmp_path / "out")
     assert capsys.readouterr().out == ""
-    train = open_split(tmp_path / "out", "coco", "train")
+    train = open_split(tmp_path / "out", get_task("coco"), "train")
     assert train["example_id"][:] == [100, 101, 102, 200, 201, 202, 500, 501, 502]
     row = train[4]
     assert row == {
@@ -36,7 +37,7 @@ def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, ca
         "target_weights": [1.0],
         "references": [" Caption 0  of 2.\n", " Caption 1  of 2.\n", " Caption 2  of 2.\n"],
     }
-    test = open_split(tmp_path / "out", "coco", "test")
+    test = open_split(tmp_path / "out", get_task("coco"), "test")
     assert (test["example_id"][:], test["image_id"][:]) == ([4], [4])
     assert test[0]["targets"] == []
     assert len(test[0]["references"]) == 3
@@ -50,28 +51,28 @@ def test_training_has_a_row_a_caption_and_tests_a_row_an_image(raw, tmp_path, ca
 
 def test_captions_may_lie_directly_in_raw(raw, tmp_path):
     os.rename(raw / CAPTIONS, raw / "captions_train2014.json")
-    prepare("coco", raw, tmp_path / "out")
+    prepare(get_task("coco"), raw, tmp_path / "out")
 
 
 def test_what_a_captions_file_holds_beside_captions_is_of_no_matter(raw, tmp_path):
     """``"categories"`` is added so that pycocotools loads results; annotations of captions have no ``category_id``."""
     for number, value in enumerate(([], [{"id": 1, "name": "cat"}], {}, None)):
         edit(raw / CAPTIONS, lambda c, value=value: c.update(categories=value, type="captions", info=None))
-        stats = prepare("coco", raw, tmp_path / f"out-{number}")
+        stats = prepare(get_task("coco"), raw, tmp_path / f"out-{number}")
         assert stats.splits["train"].rows == 9
 
 
 def test_raw_files_may_be_packed(raw, tmp_path):
     (raw / f"{CAPTIONS}.gz").write_bytes(gzip.compress((raw / CAPTIONS).read_bytes()))
     (raw / CAPTIONS).unlink()
-    assert prepare("coco", raw, tmp_path / "out").splits["train"].rows == 9
+    assert prepare(get_task("coco"), raw, tmp_path / "out").splits["train"].rows == 9
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_without_rows_that_training_needs_is_refused(raw, tmp_path, split):
     write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if s not in (split, split.replace("train", "restval"))})
     with pytest.raises(DataError, match=rf"task 'coco': {split} would have no rows: the raw files hold 0 examples"):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
     assert not (tmp_path / "out" / "coco").exists()
 
 
@@ -79,26 +80,26 @@ def test_training_captions_that_are_all_blank_are_refused(raw, tmp_path):
     for year in ("train2014", "val2014"):
         edit(raw / f"annotations/captions_{year}.json", lambda c: [a.update(caption=" ") for a in c["annotations"]])
     with pytest.raises(DataError, match=r"train would have no rows.*\(9 training captions left out: they have no text"):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
 
 
 def test_no_test_split_is_said(raw, tmp_path, caplog):
     write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if s != "test"})
-    prepare("coco", raw, tmp_path / "out")
+    prepare(get_task("coco"), raw, tmp_path / "out")
     assert "test would have no rows: the raw files hold 0 examples" in caplog.text
 
 
 def test_images_without_captions_or_split_are_counted(raw, tmp_path):
     write_karpathy(raw, {**{i: s for i, s in SPLIT_OF.items() if i != 5}, 8: "train"})
-    stats = prepare("coco", raw, tmp_path / "out")
+    stats = prepare(get_task("coco"), raw, tmp_path / "out")
     assert list(stats.left_out.values()) == [1, 1, 0]
     assert stats.splits["train"].images == 2
 
 
 def test_a_blank_caption_is_no_target_but_stays_a_reference(raw, tmp_path):
     edit(raw / CAPTIONS, lambda c: c["annotations"][0].update(caption=" \n"))
-    stats = prepare("coco", raw, tmp_path / "out")
-    train = open_split(tmp_path / "out", "coco", "train")
+    stats = prepare(get_task("coco"), raw, tmp_path / "out")
+    train = open_split(tmp_path / "out", get_task("coco"), "train")
     assert train["example_id"][:3] == [100, 101, 200]
     assert train[0]["references"][2] == " \n"
     assert (stats.splits["train"].examples, stats.splits["train"].rows) == (9, 8)
@@ -107,7 +108,7 @@ def test_a_blank_caption_is_no_target_but_stays_a_reference(raw, tmp_path):
 def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(karpathy, "FULL_IMAGES", 5)
     with pytest.raises(DataError, match=r"train: 9 examples on 3 images, expected 566,747 on 113,287"):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
 def test_wrong_shape_is_named_with_file_and_record(raw, tmp_path, change, message):
     edit(raw / CAPTIONS, change)
     with pytest.raises(DataError, match=message):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -140,12 +141,12 @@ def test_truncated_and_missing_files(raw, tmp_path):
     path = raw / CAPTIONS
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"captions_train2014.json: not valid JSON at byte .* the file ends there: cut"):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
     path.unlink()
     with pytest.raises(DataError, match=r"captions_train2014.json: no such raw file"):
-        prepare("coco", raw, tmp_path / "out")
+        prepare(get_task("coco"), raw, tmp_path / "out")
     with pytest.raises(DataError, match=r"no such folder of raw files"):
-        prepare("coco", tmp_path / "gone", tmp_path / "out")
+        prepare(get_task("coco"), tmp_path / "gone", tmp_path / "out")
 
 
 # --- real data --------------------------------------------------------------------------------------------------
@@ -160,14 +161,14 @@ def prepare_official(raw, out, splits, train, val):
     write_json(raw / "dataset_coco.json", splits)
     write_json(raw / "captions_train2014.json", train)
     write_json(raw / "captions_val2014.json", val)
-    stats = prepare("coco", raw, out, image_check=False)
+    stats = prepare(get_task("coco"), raw, out, image_check=False)
     captions = defaultdict(dict)
     for annotation in train["annotations"] + val["annotations"]:
         captions[annotation["image_id"]][annotation["id"]] = annotation["caption"]
     for split in ("train", "val", "test"):
         wanted = {"train": ("train", "restval")}.get(split, (split,))
         records = [r for r in splits["images"] if r["split"] in wanted]
-        rows = open_split(out, "coco", split)
+        rows = open_split(out, get_task("coco"), split)
         if split == "train":
             assert rows["example_id"][:] == [sentence for r in records for sentence in r["sentids"]]
             assert rows["targets"][:] == [[" ".join(s["raw"].split())] for r in records for s in r["sentences"]]
@@ -205,14 +206,14 @@ def test_real_captions_on_photographs(photographs, tmp_path):
     write_json(raw / "dataset_coco.json", {"images": photographs.records})
     write_json(raw / "annotations" / "captions_val2014.json", captions)
     write_json(raw / "annotations" / "captions_train2014.json", {"images": [], "annotations": []})
-    stats = prepare("coco", raw, tmp_path / "out", images=photographs.folder)
+    stats = prepare(get_task("coco"), raw, tmp_path / "out", images=photographs.folder)
     listed = {r["cocoid"]: r["split"].replace("restval", "train") for r in photographs.records}
     expected = Counter(listed[i["id"]] for i in captions["images"] if i["id"] in listed)
     assert set(expected) == {"train", "val", "test"}
     assert {split: count.images for split, count in stats.splits.items()} == expected
     files = photographs.files()
     for split in expected:
-        for row in open_split(tmp_path / "out", "coco", split):
+        for row in open_split(tmp_path / "out", get_task("coco"), split):
             assert row["image"] in files[row["image_id"]]
             assert (photographs.folder / row["image"]).is_file()
 

@@ -10,6 +10,7 @@ import torch
 from data_prep.prepare import prepare
 from dept_vl.data.manifest import open_split, split_info
 from dept_vl.errors import ConfigError, DataError
+from dept_vl.tasks import get_task
 from dept_vl.tasks.examples import example_rows
 from tests.data_prep.text_rows import cola_folder, cola_rows, made_up_rows, write_rows
 
@@ -21,14 +22,14 @@ def permuted(count):
 
 
 def columns(out, task, protocol, column, splits=SPLITS):
-    return {split: open_split(out, task, split, protocol)[column][:] for split in splits}
+    return {split: open_split(out, get_task(task).under(protocol), split)[column][:] for split in splits}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix):
-    stats = prepare("cola", cola_folder(tmp_path / "raw", suffix), tmp_path / "out", subset=True)
+    stats = prepare(get_task("cola"), cola_folder(tmp_path / "raw", suffix), tmp_path / "out", subset=True)
     assert stats.folder == tmp_path / "out" / "cola.fixed"
-    rows = {split: list(open_split(tmp_path / "out", "cola", split, "fixed")) for split in SPLITS}
+    rows = {split: list(open_split(tmp_path / "out", get_task("cola").under("fixed"), split)) for split in SPLITS}
     assert rows["train"][3] == {
         "example_id": 3, "sentence": 'Sentence number 3, "quoted".', "label": "1",
         "targets": ["1"], "target_weights": [1.0], "references": ["1"],
@@ -36,7 +37,7 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     order = permuted(11)
     assert [row["example_id"] for row in rows["val"]] == order[:5]
     assert [row["example_id"] for row in rows["test"]] == order[5:]
-    assert split_info(tmp_path / "out", "cola", "val", "fixed").protocol == "fixed"
+    assert split_info(tmp_path / "out", get_task("cola").under("fixed"), "val").protocol == "fixed"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_splits_of_complete_files_are_the_released_codes_and_have_table_9s_sizes
     raw = tmp_path / "raw"
     for split, count in zip(("train", "validation"), counts, strict=True):
         write_rows(raw / f"{split}.jsonl", made_up_rows(task, count))
-    stats = prepare(task, raw, tmp_path / "out", protocol="paper")
+    stats = prepare(get_task(task), raw, tmp_path / "out", protocol="paper")
     assert not stats.is_subset
     assert tuple(stats.splits[split].rows for split in SPLITS) == table_9
     order, half = permuted(counts[1]), counts[1] // 2
@@ -87,7 +88,7 @@ def test_table_9_from_the_complete_real_files(shared_data, tmp_path):
                 renamed = [{"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": r["label"]} for r in rows]
                 write_rows(tmp_path / "rte" / f"{split}.jsonl", renamed)
             raw = tmp_path / "rte"
-        stats = prepare(task, raw, tmp_path / "out", protocol="paper")
+        stats = prepare(get_task(task), raw, tmp_path / "out", protocol="paper")
         assert not stats.is_subset, task
         sizes[task] = tuple(stats.splits[split].rows for split in SPLITS)
     assert sizes == {task: expected for task, (_, expected) in REAL.items()}
@@ -97,11 +98,11 @@ def multirc_sizes(raw, out):
     """Prepares MultiRC's validation rows under both protocols; returns the sizes of val and test, and the groups."""
     sizes, kept = {}, {}
     for protocol in ("fixed", "paper"):
-        stats = prepare("superglue-multirc", raw, out, protocol=protocol, subset=True)
+        stats = prepare(get_task("superglue-multirc"), raw, out, protocol=protocol, subset=True)
         assert "train" not in stats.splits
         assert stats.lines()[0].startswith(f"superglue-multirc ({protocol}) train: not made")
         sizes[protocol] = tuple(stats.splits[split].rows for split in ("val", "test"))
-        kept[protocol] = open_split(out, "superglue-multirc", "val", protocol).column_names
+        kept[protocol] = open_split(out, get_task("superglue-multirc").under(protocol), "val").column_names
     assert "group" in kept["fixed"]
     assert "group" not in kept["paper"]
     groups = columns(out, "superglue-multirc", "fixed", "group", ("val", "test"))
@@ -138,7 +139,7 @@ def test_real_multirc_has_the_sizes_of_both_protocols(shared_data, tmp_path):
 def test_words_of_each_text_column_are_counted(tmp_path):
     rows = [{"question": "a " * n, "answers": ["x", "x y"], "context": "c"} for n in range(1, 201)]
     write_rows(tmp_path / "raw" / "validation.jsonl", rows)
-    words = prepare("nq", tmp_path / "raw", tmp_path / "out", subset=True).splits["test"].words
+    words = prepare(get_task("nq"), tmp_path / "raw", tmp_path / "out", subset=True).splits["test"].words
     assert words["question"] == {"max": 200, "p99": 198, "mean": 100.5}
     assert words["references"] == {"max": 2, "p99": 2, "mean": 1.5}
     assert "target_weights" not in words
@@ -147,7 +148,7 @@ def test_words_of_each_text_column_are_counted(tmp_path):
 def test_a_large_task_holds_1000_training_rows_out(tmp_path):
     write_rows(tmp_path / "raw" / "train.jsonl", cola_rows(1_250))
     write_rows(tmp_path / "raw" / "validation.jsonl", cola_rows(7))
-    prepare("sst2", tmp_path / "raw", tmp_path / "out", subset=True)
+    prepare(get_task("sst2"), tmp_path / "raw", tmp_path / "out", subset=True)
     ids, order = columns(tmp_path / "out", "sst2", "fixed", "example_id"), permuted(1_250)
     assert ids == {"train": order[1_000:], "val": order[:1_000], "test": list(range(7))}
 
@@ -158,7 +159,7 @@ def test_scitail_has_its_own_test_split_under_fixed_only(tmp_path):
         write_rows(tmp_path / "raw" / f"{split}.jsonl", rows)
     sizes = {}
     for protocol in ("fixed", "paper"):
-        stats = prepare("scitail", tmp_path / "raw", tmp_path / "out", protocol=protocol, subset=True)
+        stats = prepare(get_task("scitail"), tmp_path / "raw", tmp_path / "out", protocol=protocol, subset=True)
         sizes[protocol] = tuple(stats.splits[split].rows for split in SPLITS)
     assert sizes == {"fixed": (5, 4, 3), "paper": (5, 2, 2)}
 
@@ -171,14 +172,14 @@ def record_rows(count):
 
 def test_record_rows_are_questions_or_answers(tmp_path):
     write_rows(tmp_path / "raw" / "validation.jsonl", record_rows(4))
-    stats = prepare("superglue-record", tmp_path / "raw", tmp_path / "out", subset=True)
+    stats = prepare(get_task("superglue-record"), tmp_path / "raw", tmp_path / "out", subset=True)
     assert (stats.splits["test"].examples, stats.splits["test"].rows) == (4, 3)
     assert "superglue-record (fixed): 1 test rows left out: they have no answer" in stats.lines()
-    row = open_split(tmp_path / "out", "superglue-record", "test", "fixed")[1]
+    row = open_split(tmp_path / "out", get_task("superglue-record").under("fixed"), "test")[1]
     assert row["targets"] == row["references"] == ["Ilse Brandt", "Mayor Ilse Brandt"]
     assert row["entities"] == ["Ostrand", "Ilse Brandt", "Mayor Ilse Brandt"]
-    prepare("superglue-record", tmp_path / "raw", tmp_path / "out", protocol="paper", subset=True)
-    paper = open_split(tmp_path / "out", "superglue-record", "test", "paper")
+    prepare(get_task("superglue-record"), tmp_path / "raw", tmp_path / "out", protocol="paper", subset=True)
+    paper = open_split(tmp_path / "out", get_task("superglue-record").under("paper"), "test")
     assert paper["example_id"][:] == list(range(7))
     assert [targets[0] for targets in paper["targets"][:]][4:] == ["<unk>", "Ilse Brandt", "Mayor Ilse Brandt"]
 
@@ -187,25 +188,25 @@ def test_record_rows_are_questions_or_answers(tmp_path):
 @pytest.mark.parametrize("task", ["squad", "superglue-multirc", "superglue-wsc", "newsqa"])
 def test_lists_and_objects_are_read_from_every_format(tmp_path, task, suffix):
     write_rows(tmp_path / "raw" / f"validation{suffix}", [dict(row) for row in example_rows(task)])
-    stats = prepare(task, tmp_path / "raw", tmp_path / "out", subset=True)
+    stats = prepare(get_task(task), tmp_path / "raw", tmp_path / "out", subset=True)
     assert stats.splits["test"].rows >= 1
 
 
 def test_both_protocols_lie_side_by_side_and_are_not_mixed_up(tmp_path):
     raw, out = cola_folder(tmp_path / "raw"), tmp_path / "out"
-    prepare("cola", raw, out, protocol="paper", subset=True)
+    prepare(get_task("cola"), raw, out, protocol="paper", subset=True)
     with pytest.raises(
         DataError, match=r"cola.fixed/val.parquet: no such prepared split \(there is cola.paper: another"
     ):
-        open_split(out, "cola", "val", "fixed")
+        open_split(out, get_task("cola").under("fixed"), "val")
     shutil.copytree(out / "cola.paper", out / "cola.fixed")
     message = "holds split 'val' of task 'cola' under protocol 'paper', expected .* under protocol 'fixed'"
     with pytest.raises(DataError, match=message):
-        open_split(out, "cola", "val", "fixed")
+        open_split(out, get_task("cola").under("fixed"), "val")
 
 
 def test_the_statistics_say_what_was_read(tmp_path):
-    prepare("cola", cola_folder(tmp_path / "raw"), tmp_path / "out", subset=True)
+    prepare(get_task("cola"), cola_folder(tmp_path / "raw"), tmp_path / "out", subset=True)
     stats = json.loads((tmp_path / "out" / "cola.fixed" / "stats.json").read_text())
     assert stats["protocol"] == "fixed"
     assert stats["is_subset"] is True
@@ -216,7 +217,7 @@ def test_the_statistics_say_what_was_read(tmp_path):
 def fails(raw, tmp_path, message, task="cola", **options):
     """Checks the message, and that nothing was written."""
     with pytest.raises(DataError, match=message):
-        prepare(task, raw, tmp_path / "out", **{"subset": True, **options})
+        prepare(get_task(task), raw, tmp_path / "out", **{"subset": True, **options})
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
@@ -235,10 +236,10 @@ def test_a_missing_split_file_is_named(tmp_path):
         r"task 'cola' needs train\{.parquet,.jsonl,.*\}, as in nyu-mll/glue cola .*--subset",
         subset=False,
     )
-    stats = prepare("cola", raw, tmp_path / "out", subset=True)
+    stats = prepare(get_task("cola"), raw, tmp_path / "out", subset=True)
     assert stats.lines()[0] == "cola (fixed) train: not made, its raw rows are not there (complete: 8,551)"
     with pytest.raises(DataError, match=r"cola.fixed/train.parquet: no such prepared split; run: dept-vl prepare"):
-        open_split(tmp_path / "out", "cola", "train", "fixed")
+        open_split(tmp_path / "out", get_task("cola").under("fixed"), "train")
 
 
 def test_an_empty_folder_is_refused_even_for_a_subset(tmp_path):
@@ -302,15 +303,15 @@ def test_a_split_that_would_be_empty_is_refused(tmp_path):
 
 def test_an_earlier_result_is_not_overwritten(tmp_path):
     raw = cola_folder(tmp_path / "raw")
-    prepare("cola", raw, tmp_path / "out", subset=True)
+    prepare(get_task("cola"), raw, tmp_path / "out", subset=True)
     with pytest.raises(DataError, match=r"cola.fixed: the output folder is not empty"):
-        prepare("cola", raw, tmp_path / "out", subset=True)
+        prepare(get_task("cola"), raw, tmp_path / "out", subset=True)
 
 
 def test_options_of_other_tasks_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--images: task 'cola' takes none"):
-        prepare("cola", tmp_path, tmp_path / "out", images=tmp_path)
+        prepare(get_task("cola"), tmp_path, tmp_path / "out", images=tmp_path)
     with pytest.raises(ConfigError, match="--protocol: task 'vqa' takes none"):
-        prepare("vqa", tmp_path, tmp_path / "out", protocol="paper")
+        prepare(get_task("vqa"), tmp_path, tmp_path / "out", protocol="paper")
     with pytest.raises(ConfigError, match="--raw: task 'vqa' needs the folder"):
-        prepare("vqa", None, tmp_path / "out")
+        prepare(get_task("vqa"), None, tmp_path / "out")

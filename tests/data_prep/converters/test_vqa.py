@@ -13,6 +13,7 @@ from data_prep.prepare import prepare
 from data_prep.raw import karpathy
 from dept_vl.data.manifest import open_split, split_info
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
 from tests.data_prep.raw_files import SPLIT_OF, edit, official_path, write_json, write_karpathy, write_raw
 
 QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
@@ -45,15 +46,18 @@ def test_rows_of_one_question():
 
 
 def test_questions_follow_their_images_split(raw, tmp_path):
-    stats = prepare("vqa", raw, tmp_path / "out")
-    ids = {split: open_split(tmp_path / "out", "vqa", split)["example_id"][:] for split in ("train", "val", "test")}
+    stats = prepare(get_task("vqa"), raw, tmp_path / "out")
+    ids = {
+        split: open_split(tmp_path / "out", get_task("vqa"), split)["example_id"][:]
+        for split in ("train", "val", "test")
+    }
     assert ids == {"train": [1000, 1001, 5000, 5001, 2000, 2001], "val": [3000, 3001], "test": [4000, 4001]}
-    row = open_split(tmp_path / "out", "vqa", "train")[4]
+    row = open_split(tmp_path / "out", get_task("vqa"), "train")[4]
     assert row["image"] == "val2014/COCO_val2014_000000000002.jpg"
     assert row["question"] == "Is there a 2000?"
     assert row["targets"] == ["yes", "no", "maybe", "cat"]
     assert row["target_weights"] == pytest.approx([1.0, 0.9, 0.3, 0.3])
-    assert split_info(tmp_path / "out", "vqa", "val").image_root == str(raw.resolve())
+    assert split_info(tmp_path / "out", get_task("vqa"), "val").image_root == str(raw.resolve())
     assert {split: (c.examples, c.images, c.rows) for split, c in stats.splits.items()} == {
         "train": (6, 3, 6),
         "val": (2, 1, 2),
@@ -66,14 +70,14 @@ def test_questions_with_one_answer_are_warned_about_with_the_score_that_fits(raw
     for year in ("train2014", "val2014"):
         path = raw / f"v2_mscoco_{year}_annotations.json"
         edit(path, lambda content: [record.update(answers=record["answers"][:1]) for record in content["annotations"]])
-    prepare("vqa", raw, tmp_path / "out")
+    prepare(get_task("vqa"), raw, tmp_path / "out")
     for split in ("val", "test"):
         assert caplog.text.count(f"vqa {split}: vqa-accuracy: every question has 1 answer") == 1
     assert caplog.text.count("exact-match fits") == 2
 
 
 def test_statistics_are_written(raw, tmp_path):
-    prepare("vqa", raw, tmp_path / "out")
+    prepare(get_task("vqa"), raw, tmp_path / "out")
     stats = json.loads((tmp_path / "out" / "vqa" / "stats.json").read_text())
     assert stats["is_subset"] is True
     assert stats["splits"]["train"]["words"]["question"] == {"max": 4, "p99": 4, "mean": 4}
@@ -90,8 +94,8 @@ def test_statistics_are_written(raw, tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(raw, tmp_path):
-    prepare("vqa", raw, tmp_path / "a")
-    prepare("vqa", raw, tmp_path / "b")
+    prepare(get_task("vqa"), raw, tmp_path / "a")
+    prepare(get_task("vqa"), raw, tmp_path / "b")
     first, second = (
         {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
         for out in (tmp_path / "a" / "vqa", tmp_path / "b" / "vqa")
@@ -107,11 +111,11 @@ def test_a_vocabulary_drops_training_questions_without_a_target_only(raw, tmp_pa
         lambda c: [a.update(answer="purple") for r in c["annotations"] for a in r["answers"]],
     )
     vocabulary = write_json(tmp_path / "ans2label.json", {"yes": 1, "no": 2, "": 0})
-    stats = prepare("vqa", raw, tmp_path / "out", answer_vocabulary=vocabulary)
-    train = open_split(tmp_path / "out", "vqa", "train")
+    stats = prepare(get_task("vqa"), raw, tmp_path / "out", answer_vocabulary=vocabulary)
+    train = open_split(tmp_path / "out", get_task("vqa"), "train")
     assert train["example_id"][:] == [1000, 1001, 5000]
     assert train[0]["targets"] == ["yes", "no"]
-    assert open_split(tmp_path / "out", "vqa", "val")[0]["targets"] == []
+    assert open_split(tmp_path / "out", get_task("vqa"), "val")[0]["targets"] == []
     assert (stats.splits["train"].examples, stats.splits["train"].rows) == (6, 3)
     assert "vqa: 3 training questions left out: no answer is a target" in stats.lines()
     assert read_vocabulary(vocabulary) == {"yes", "no"}
@@ -119,7 +123,7 @@ def test_a_vocabulary_drops_training_questions_without_a_target_only(raw, tmp_pa
 
 def test_questions_on_unlisted_images_are_counted(raw, tmp_path):
     write_karpathy(raw, {i: s for i, s in SPLIT_OF.items() if i != 5})
-    stats = prepare("vqa", raw, tmp_path / "out")
+    stats = prepare(get_task("vqa"), raw, tmp_path / "out")
     assert stats.left_out["questions left out: their image is not in dataset_coco.json"] == 2
     assert stats.splits["train"].examples == 4
 
@@ -128,13 +132,13 @@ def test_complete_karpathy_file_with_other_counts(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(karpathy, "FULL_IMAGES", 5)
     message = r"counts are not those of the complete data \(train: 6 examples on 3 images, expected 605,102 on 113,287;"
     with pytest.raises(DataError, match=message):
-        prepare("vqa", raw, tmp_path / "out")
+        prepare(get_task("vqa"), raw, tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_files_may_lie_in_annotations(raw, tmp_path):
     os.rename(raw / QUESTIONS, raw / "annotations" / QUESTIONS)
-    prepare("vqa", raw, tmp_path / "out")
+    prepare(get_task("vqa"), raw, tmp_path / "out")
 
 
 # --- bad input --------------------------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ def test_files_may_lie_in_annotations(raw, tmp_path):
 def fails(raw: Path, tmp_path: Path, message: str, **options) -> None:
     """Checks the message, and that nothing is left of the output."""
     with pytest.raises(DataError, match=message):
-        prepare("vqa", raw, tmp_path / "out", **options)
+        prepare(get_task("vqa"), raw, tmp_path / "out", **options)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -250,16 +254,16 @@ def test_missing_images_are_counted_and_named(raw, tmp_path):
     (raw / official_path(3, "val")).unlink()
     (raw / official_path(1, "train")).unlink()
     fails(raw, tmp_path, r"raw: 2 of 5 images are missing: train2014/COCO_train2014_000000000001.jpg, val2014/COCO_val")
-    stats = prepare("vqa", raw, tmp_path / "out", image_check=False)
+    stats = prepare(get_task("vqa"), raw, tmp_path / "out", image_check=False)
     assert stats.splits["val"].rows == 2
-    assert open_split(tmp_path / "out", "vqa", "val")[0]["image"] == official_path(3, "val")
+    assert open_split(tmp_path / "out", get_task("vqa"), "val")[0]["image"] == official_path(3, "val")
 
 
 def test_output_folder_not_empty(raw, tmp_path):
     (tmp_path / "out" / "vqa").mkdir(parents=True)
     (tmp_path / "out" / "vqa" / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match=r"vqa: the output folder is not empty"):
-        prepare("vqa", raw, tmp_path / "out")
+        prepare(get_task("vqa"), raw, tmp_path / "out")
     assert (tmp_path / "out" / "vqa" / "mine.txt").read_text() == "keep"
 
 
@@ -332,14 +336,14 @@ def test_real_questions_on_photographs(photographs, tmp_path):
     write_json(raw / ANNOTATIONS, {"annotations": annotations})
     write_json(raw / QUESTIONS.replace("train2014", "val2014"), {"questions": []})
     write_json(raw / ANNOTATIONS.replace("train2014", "val2014"), {"annotations": []})
-    stats = prepare("vqa", raw, tmp_path / "out")
+    stats = prepare(get_task("vqa"), raw, tmp_path / "out")
 
     answers = {a["question_id"]: [x["answer"] for x in a["answers"]] for a in annotations}
     files = photographs.files()
     total = 0
     for split in ("train", "val", "test"):
         expected = [q for q in questions if split_of.get(q["image_id"]) == split]
-        rows = open_split(tmp_path / "out", "vqa", split)
+        rows = open_split(tmp_path / "out", get_task("vqa"), split)
         assert rows["example_id"][:] == [q["question_id"] for q in expected]
         assert rows["image_id"][:] == [q["image_id"] for q in expected]
         assert rows["question"][:] == [q["question"] for q in expected]

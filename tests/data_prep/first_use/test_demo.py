@@ -24,14 +24,14 @@ def small(monkeypatch, tmp_path):
 def test_made_once_and_found_again():
     folder = demo.demo_data_dir()
     stamp = (folder / "vqa" / "train.parquet").stat().st_mtime_ns
-    assert len(open_split(folder, "coco", "test")) == SMALL["num_test"]
+    assert len(open_split(folder, get_task("coco"), "test")) == SMALL["num_test"]
     assert demo.demo_data_dir() == folder
     assert (folder / "vqa" / "train.parquet").stat().st_mtime_ns == stamp
 
 
 def test_features_of_an_earlier_run_are_made_when_it_asks_for_them():
     """Of before there was a choice about EXIF rotation, which drawn scenes do not have."""
-    today = config_from_tree(demo_settings("vqa", "dept")).model.image_encoder
+    today = config_from_tree(demo_settings(get_task("vqa"), "dept")).model.image_encoder
     folder = demo.demo_data_dir(today)
     earlier = replace(today, exif="ignore")
     assert len(finished_stores(folder)) == 1
@@ -47,7 +47,7 @@ def test_a_half_made_folder_is_made_again():
     folder = demo.demo_data_dir()
     (folder / "done.json").unlink()
     (folder / "vqa" / "val.parquet").unlink()
-    assert len(open_split(demo.demo_data_dir(), "vqa", "val")) == 4
+    assert len(open_split(demo.demo_data_dir(), get_task("vqa"), "val")) == 4
 
 
 def test_a_task_that_the_scenes_are_not_drawn_for_is_left_out(monkeypatch):

@@ -12,6 +12,7 @@ from data_prep.raw.karpathy import Caption, read_karpathy
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import open_split
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
 from tests.data_prep.raw_files import SPLIT_OF, edit, official_path, write_images, write_json, write_karpathy
 
 
@@ -62,15 +63,15 @@ def test_a_flickr_file_brings_its_captions(tmp_path):
 
 def test_a_flickr_file_is_prepared_for_captions_and_refused_for_questions(tmp_path):
     flickr_file(tmp_path / "raw" / "dataset_flickr30k.json")
-    stats = prepare("coco", tmp_path / "raw", tmp_path / "out", image_check=False)
+    stats = prepare(get_task("coco"), tmp_path / "raw", tmp_path / "out", image_check=False)
     assert stats.lines()[:3] == [
         "coco train: 2 examples on 1 images", "coco val: 1 examples on 1 images", "coco test: 1 examples on 1 images"
     ]  # fmt: skip
     assert stats.is_subset
-    row = open_split(tmp_path / "out", "coco", "train")[1]
+    row = open_split(tmp_path / "out", get_task("coco"), "train")[1]
     assert (row["targets"], row["image"]) == (["A dog runs 1 ."], "0_2.jpg")
     with pytest.raises(DataError, match=r"dataset_flickr30k.json: not COCO's images, which vqa asks about"):
-        prepare("vqa", tmp_path / "raw", tmp_path / "out")
+        prepare(get_task("vqa"), tmp_path / "raw", tmp_path / "out")
 
 
 def test_split_ids_are_those_of_the_published_lists(excerpt, tmp_path):

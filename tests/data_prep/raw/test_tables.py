@@ -8,6 +8,7 @@ import pytest
 from data_prep.prepare import prepare
 from data_prep.raw.tables import read_csv, read_tsv
 from dept_vl.errors import DataError
+from dept_vl.tasks import get_task
 
 COLUMNS = ("sentence", "label")
 
@@ -107,7 +108,7 @@ def test_prepare_takes_the_flag(tmp_path):
     for split in ("train", "validation"):
         lines = [f'"Sentence ""{n}""."\t{n % 2}' for n in range(6)]
         written(raw / f"{split}.tsv", "\n".join(["sentence\tlabel", *lines]))
-    prepare("cola", raw, tmp_path / "out", subset=True, tsv_quotes=True)
+    prepare(get_task("cola"), raw, tmp_path / "out", subset=True, tsv_quotes=True)
     from dept_vl.data.manifest import open_split
 
-    assert open_split(tmp_path / "out", "cola", "train", "fixed")[3]["sentence"] == 'Sentence "3".'
+    assert open_split(tmp_path / "out", get_task("cola").under("fixed"), "train")[3]["sentence"] == 'Sentence "3".'

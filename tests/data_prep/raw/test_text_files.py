@@ -11,7 +11,7 @@ from data_prep.first_use.hub import text_data_dir
 from data_prep.prepare import prepare
 from data_prep.raw.text_files import find_split_files, read_hub, read_rows
 from dept_vl.errors import DataError
-from dept_vl.tasks import Source
+from dept_vl.tasks import Source, get_task
 from tests.data_prep.text_rows import cola_folder, cola_rows, write_rows
 
 COLA = Source("nyu-mll/glue", "cola", {})
@@ -100,7 +100,7 @@ def test_what_lies_in_the_folder_instead_is_named(tmp_path):
     touch(tmp_path, "dev.tsv", "train_set.csv", ".hidden", "data/test.bin")
     message = r"needs train\{.*there is dev.tsv, train_set.csv, data/test.bin; rename what is meant .*in data/ or cola/"
     with pytest.raises(DataError, match=message):
-        prepare("cola", tmp_path, tmp_path / "out", subset=True)
+        prepare(get_task("cola"), tmp_path, tmp_path / "out", subset=True)
 
 
 def test_shards_are_read_one_after_the_other(tmp_path):
@@ -108,7 +108,7 @@ def test_shards_are_read_one_after_the_other(tmp_path):
     write_rows(tmp_path / "raw" / "data" / "train-00000-of-00002.parquet", rows[:15])
     write_rows(tmp_path / "raw" / "data" / "train-00001-of-00002.parquet", rows[15:])
     write_rows(tmp_path / "raw" / "validation.csv", cola_rows(6))
-    stats = prepare("cola", tmp_path / "raw", tmp_path / "out", subset=True)
+    stats = prepare(get_task("cola"), tmp_path / "raw", tmp_path / "out", subset=True)
     assert stats.splits["train"].rows == 20
     assert set(stats.inputs) == {
         "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "validation.csv"
@@ -174,16 +174,16 @@ def test_hub_rows_are_those_of_the_files(tmp_path):
 def test_without_network_the_message_says_what_to_do(tmp_path):
     message = r"nyu-mll/glue qqp @bcdcba79d07b: cannot load split 'train' from the hub .*give --raw FOLDER"
     with pytest.raises(DataError, match=message):
-        prepare("qqp", None, tmp_path)
+        prepare(get_task("qqp"), None, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_task_prepared_in_the_cache_folder_is_used_again(tmp_path, monkeypatch):
     monkeypatch.setenv("DEPT_VL_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="cannot load split 'train' from the hub"):
-        text_data_dir("cola", "fixed")
-    prepare("cola", cola_folder(tmp_path / "raw"), tmp_path / "data", subset=True)
-    assert text_data_dir("cola", "fixed") == tmp_path / "data"
+        text_data_dir(get_task("cola").under("fixed"))
+    prepare(get_task("cola"), cola_folder(tmp_path / "raw"), tmp_path / "data", subset=True)
+    assert text_data_dir(get_task("cola").under("fixed")) == tmp_path / "data"
 
 
 def test_gzip_and_plain_lines_are_the_same(tmp_path):

@@ -12,6 +12,7 @@ from dept_vl.errors import CheckpointError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, load_adapter
 from dept_vl.models.config import ModelConfig
+from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
 FEATURE_DIM, S = 10, 8
@@ -31,7 +32,7 @@ def make(folder, *, tuner=TUNER, feature_dim=FEATURE_DIM, max_source_length=S, s
 
 @pytest.fixture
 def saved(t5_folder, tmp_path):
-    make(t5_folder).save_pretrained(tmp_path / "run", task="vqa", features=FINGERPRINT)
+    make(t5_folder).save_pretrained(tmp_path / "run", task=get_task("vqa"), features=FINGERPRINT)
     return tmp_path / "run"
 
 

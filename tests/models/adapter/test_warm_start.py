@@ -12,6 +12,7 @@ from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.config import ModelConfig
+from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
 S = 8
@@ -36,7 +37,7 @@ def make(folder, tuner=None, *, s=S, feature_dim=None, seed=0, is_trained=False,
 def source(t5_folder, tmp_path):
     def save(tuner=None, **settings):
         model = make(t5_folder, tuner, is_trained=True, **settings)
-        model.save_pretrained(tmp_path / "source", task="vqa")
+        model.save_pretrained(tmp_path / "source", task=get_task("vqa"))
         return model, tmp_path / "source"
 
     return save

@@ -3,7 +3,7 @@
 import pytest
 
 from dept_vl.evaluators import Reference, evaluate
-from dept_vl.evaluators.exact_match import soft_accuracy
+from dept_vl.evaluators.answers import soft_accuracy
 
 
 @pytest.mark.parametrize(

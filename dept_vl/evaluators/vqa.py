@@ -1,6 +1,6 @@
-"""VQA accuracy, in the two variants that published figures come from.
+"""VQA accuracy, in the three variants that published figures come from.
 
-Both average, over the ten people, the agreement of the prediction with the other nine:
+All average, over the ten people, the agreement of the prediction with the other nine:
 ``min(1, matches / 3)``. They differ in which strings are compared:
 
 - `official`: GT-Vision-Lab/VQA at a013f00 (2021-03-11), the current official script. Prediction and
@@ -9,21 +9,32 @@ Both average, over the ten people, the agreement of the prediction with the othe
 - `legacy-vlt5`: the script before that commit, which VL-T5 (``src/vqa_data.py evaluate_raw``), VL-adapter,
   LST and LAVIS (``common/vqa_tools/vqa_eval.py``) carry. The prediction is always fully normalised, the
   answers only lose punctuation, and only where they differ: an answer "two" or "the cat" is never matched.
+- `vizwiz`: the script of the VizWiz challenge (Gurari et al. 2018), ``VQAEval`` by Qing Li. The prediction is always
+  fully normalised, contractions with a typographic apostrophe; the answers are taken as they are, which in its files
+  are in lower case. OK-VQA has no script of its own: it is scored by `official`.
 
 Scale: percent, 0 to 100, unrounded (the script prints it with two decimals).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
-from dept_vl.evaluators.base import PERCENT, Concern, EvaluationInput, Evaluator, Reference, add_up, how_many_have
-from dept_vl.tasks.vqa_answers import clean_whitespace, normalise_answer, process_punctuation
+from dept_vl.evaluators.base import (
+    PERCENT,
+    Concern,
+    EvaluationInput,
+    Evaluator,
+    Reference,
+    add_up,
+    by_type,
+    how_many_have,
+)
+from dept_vl.tasks.vqa_answers import clean_whitespace, normalise_answer, normalise_vizwiz_answer, process_punctuation
 
-VqaVariant = Literal["official", "legacy-vlt5"]
+VqaVariant = Literal["official", "legacy-vlt5", "vizwiz"]
 
 _MIN_ANSWERS = 4
 """With fewer, nobody's answer can meet three equal ones of others."""
@@ -35,6 +46,8 @@ def _comparable(prediction: str, answers: Sequence[str], variant: VqaVariant) ->
         differ = len(set(answers)) > 1
         processed = [process_punctuation(answer) for answer in answers] if differ else answers
         return normalise_answer(prediction), processed
+    if variant == "vizwiz":
+        return normalise_vizwiz_answer(prediction), answers
     cleaned = [clean_whitespace(answer) for answer in answers]
     if len(set(cleaned)) > 1:
         return normalise_answer(prediction), [normalise_answer(answer) for answer in cleaned]
@@ -117,23 +130,10 @@ def vqa_accuracy(inputs: EvaluationInput, variant: VqaVariant, key: str) -> dict
     Args:
         inputs: One answer for each question, and the people's answers with their types.
         variant: Which script to follow.
-        key: Name of the overall score; the others are ``key/<answer type>`` and ``key/question_type/<question type>``,
-            each kind in alphabetical order.
+        key: Name of the overall score; the others as `by_type` names them.
     """
     accuracies = inputs.shared(_ACCURACIES[variant])
-    by_answer_type: dict[str, list[float]] = defaultdict(list)
-    by_question_type: dict[str, list[float]] = defaultdict(list)
-    for accuracy, reference in zip(accuracies, inputs.references, strict=True):
-        if reference.answer_type is not None:
-            by_answer_type[reference.answer_type].append(accuracy)
-        if reference.question_type is not None:
-            by_question_type[reference.question_type].append(accuracy)
-    scores = {key: _percent(accuracies)}
-    for name, values in sorted(by_answer_type.items()):
-        scores[f"{key}/{name}"] = _percent(values)
-    for name, values in sorted(by_question_type.items()):
-        scores[f"{key}/question_type/{name}"] = _percent(values)
-    return scores
+    return {key: _percent(accuracies), **by_type(key, accuracies, inputs.references, _percent)}
 
 
 _ACCURACIES = {variant: partial(question_accuracies, variant=variant) for variant in get_args(VqaVariant)}
@@ -145,9 +145,11 @@ def _evaluator(variant: VqaVariant, key: str) -> Evaluator:
         partial(vqa_accuracy, variant=variant, key=key),
         {key: PERCENT},
         check_references=check_answers,
+        kinds=("question", "text"),
         each=lambda inputs: {key: [100 * accuracy for accuracy in inputs.shared(_ACCURACIES[variant])]},
     )
 
 
 VQA_ACCURACY = _evaluator("official", "vqa_accuracy")
 VQA_ACCURACY_LEGACY_VLT5 = _evaluator("legacy-vlt5", "vqa_accuracy_legacy_vlt5")
+VIZWIZ_ACCURACY = _evaluator("vizwiz", "vizwiz_accuracy")

@@ -7,7 +7,7 @@ import pytest
 from dept_vl.errors import DataError
 from dept_vl.evaluators import EvaluationInput, Reference, evaluate
 from dept_vl.evaluators.official_files import load_results, load_vqa_references
-from dept_vl.evaluators.vqa_accuracy import question_accuracies, vqa_accuracy
+from dept_vl.evaluators.vqa import question_accuracies, vqa_accuracy
 from tests.data.excerpt.cut import RULES
 
 GOLDENS = json.loads(

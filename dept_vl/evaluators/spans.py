@@ -65,5 +65,6 @@ SQUAD = Evaluator(
     squad,
     {"squad_em": PERCENT, "squad_f1": PERCENT},
     check_references=check_golds,
+    kinds=("question", "text"),
     each=_percents,
 )

@@ -6,14 +6,10 @@ lower case, no punctuation, no articles, number words as digits, contractions re
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator
-from dept_vl.tasks.vqa_answers import normalise_answer
-
-_ENOUGH = 3
-"""Equal answers that make one certain (Antol et al. 2015)."""
+from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator, by_type, mean
+from dept_vl.tasks.vqa_answers import normalise_answer, relative_scores
 
 
 def _exact(inputs: EvaluationInput) -> list[float]:
@@ -35,8 +31,7 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
         prediction: The answer to score.
         answers: What people answered, at least one.
     """
-    counts = Counter(normalise_answer(answer) for answer in answers)
-    return min(counts[normalise_answer(prediction)], _ENOUGH) / min(max(counts.values()), _ENOUGH)
+    return relative_scores(answers).get(normalise_answer(prediction), 0.0)
 
 
 def _soft(inputs: EvaluationInput) -> list[float]:
@@ -48,15 +43,15 @@ def _soft(inputs: EvaluationInput) -> list[float]:
 
 
 def exact_match(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the percentage of predictions that equal any of their references once both are normalised."""
+    """Returns the percentage of predictions that equal any reference once both are normalised, and by type."""
     values = inputs.shared(_exact)
-    return {"exact_match": sum(values) / len(values)}
+    return {"exact_match": mean(values), **by_type("exact_match", values, inputs.references, mean)}
 
 
 def vqa_soft_accuracy(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the mean `soft_accuracy` in percent."""
+    """Returns the mean `soft_accuracy` in percent, and by type."""
     values = inputs.shared(_soft)
-    return {"vqa_soft_accuracy": sum(values) / len(values)}
+    return {"vqa_soft_accuracy": mean(values), **by_type("vqa_soft_accuracy", values, inputs.references, mean)}
 
 
 EXACT_MATCH = Evaluator(

@@ -1,0 +1,108 @@
+"""Trains a run from Python: on prepared data, as the command line does, or on rows in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dept_vl.errors import ConfigError
+from dept_vl.runs.refusals import check_prepared, check_start
+from dept_vl.runs.selection import check_best_metric, warn_of_selection
+from dept_vl.settings.declared import check_declaration
+from dept_vl.settings.demo import choose_settings
+from dept_vl.settings.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from dept_vl.runs.callbacks import Callback
+    from dept_vl.training.trainer import TrainResult
+
+Rows = Any
+"""Rows in memory: a list of mappings, or a `datasets.Dataset`."""
+
+
+def train(
+    config: TrainConfig | Mapping[str, Any],
+    train: Rows = None,
+    val: Rows = None,
+    test: Rows = None,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> TrainResult:
+    """Trains a run, and keeps its best adapter in its folder: ``dept_vl.load(result.run_dir)`` is the model.
+
+    Args:
+        config: The settings: nested or dotted, ``{"task": "my_task.yaml", "tuner.lr": 0.3}``. ``config`` in them names
+            a file of settings, a shipped one or ``"demo"``, which the others are laid over; ``task`` may be the fields
+            of a declaration instead of a name or a file.
+        train: Rows to train on, of a task that is declared for rows of one's own: mappings of its columns, or a
+            `datasets.Dataset`. Pictures in them are paths, PIL images or the bytes of files. They are prepared, and
+            their images encoded, into the cache. None: the data that the settings name.
+        val: Rows to choose the best checkpoint by; None: a share of `train`, as the declaration's ``split`` says.
+        test: Rows that `dept-vl eval` scores; None: none, or a share of `train` too where it is given alone.
+        images: What paths of images in the rows start from; None: the current folder.
+        callbacks: Told of steps, evaluations and checkpoints.
+        resume: Go on from the newest checkpoint in the run's folder.
+        overwrite: Replace an earlier run in that folder.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Settings, rows or folder do not do; before anything is trained.
+        DivergenceError: The loss or a gradient is not finite, or exploded.
+    """
+    from data_prep.first_use.data_dir import open_data_dir
+    from data_prep.first_use.own_rows import records_data_dir
+
+    splits = {"train": train, "val": val, "test": test}
+    given = {name: rows for name, rows in splits.items() if rows is not None}
+    if given and train is None:
+        raise ConfigError(f"{next(iter(given))}: given without train; give the rows to train on too")
+    config = _settings(config, is_own_data=bool(given))
+    if given:
+        named = "data.dir" if config.data.dir is not None else "data.rows" if config.data.rows is not None else None
+        if named:
+            raise ConfigError(f"{named}: rows are given to train() itself; leave it out")
+    check_best_metric(config)
+    check_start(config, resume=resume, overwrite=overwrite)
+    if given:
+        root = None if images is None else Path(images)
+        config = replace(
+            config,
+            data=replace(config.data, dir=str(records_data_dir(config, given if len(given) > 1 else train, root))),
+        )
+    data_dir = open_data_dir(config)
+    check_prepared(config, data_dir, ["train", "val"])
+    warn_of_selection(config, data_dir)
+    from dept_vl.training.trainer import train as run
+
+    return run(config, data_dir, resume=resume, overwrite=overwrite, callbacks=callbacks)
+
+
+def _settings(config: TrainConfig | Mapping[str, Any], *, is_own_data: bool) -> TrainConfig:
+    """Returns checked settings of any form that `train` takes."""
+    if isinstance(config, TrainConfig):
+        return config
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: expected settings, such as {{'task': 'vqa'}}, got {config!r:.80}")
+    settings = dict(config)
+    base, task = settings.pop("config", None), settings.pop("task", None)
+    settings = dict(_dotted(settings))
+    if isinstance(task, Mapping):
+        declaration = check_declaration(task, "task")
+        settings |= {"task": declaration.name, "declaration": declaration}
+    elif task is not None:
+        settings["task"] = os.fspath(task)
+    return choose_settings(None if base is None else Path(base), settings, is_own_data=is_own_data)
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted key and value of nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", os.fspath(value) if isinstance(value, os.PathLike) else value

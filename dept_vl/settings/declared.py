@@ -1,0 +1,112 @@
+"""Tasks by name or by file: reads a YAML file that declares one, and checks its metrics. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.evaluators import EVALUATORS, evaluator_name, evaluator_names, score_name
+from dept_vl.registry import suggest
+from dept_vl.strict import expand_home
+from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
+from dept_vl.system.text_files import read_text
+from dept_vl.tasks import Task, get_task, task_names
+from dept_vl.tasks.declared import TaskDeclaration, make_task
+
+_ADAPTER = TypeAdapter(TaskDeclaration)
+
+
+def is_task_file(name: str) -> bool:
+    """Returns whether a task is given as a file that declares it, and not by name."""
+    return name.lower().endswith((".yaml", ".yml"))
+
+
+def find_task(name: str) -> Task:
+    """Returns a task by its name, or by the YAML file that declares it; not under any protocol.
+
+    Raises:
+        ConfigError: There is no such task or file, or the file declares none.
+    """
+    return make_task(read_declaration(Path(expand_home(name)))) if is_task_file(name) else get_task(name)
+
+
+def read_declaration(path: Path) -> TaskDeclaration:
+    """Reads the file that declares a task.
+
+    Raises:
+        ConfigError: There is no such file, it is no YAML mapping, or what it says is unknown or does not fit together.
+    """
+    try:
+        content = parse_yaml(read_text(path, MAX_SETTINGS_BYTES))
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
+        raise ConfigError(f"{path}: cannot read the task: {reason}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected the fields of a task (name, kind, template, ...), got {content!r:.80}")
+    return check_declaration(content, str(path))
+
+
+def check_declaration(content: Mapping[str, Any], where: str) -> TaskDeclaration:
+    """Returns what declares a task, every field checked and its metrics by their full names.
+
+    Args:
+        content: Its fields.
+        where: What holds them, for messages.
+
+    Raises:
+        ConfigError: Fields are missing, unknown or do not fit together; all are named.
+    """
+    try:
+        declaration = _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        lines = sorted(_describe(detail) for detail in error.errors(include_url=False))
+        raise ConfigError(f"{where}: not a task:\n  " + "\n  ".join(lines)) from None
+    try:
+        return _with_metrics(declaration)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _with_metrics(declaration: TaskDeclaration) -> TaskDeclaration:
+    """Returns the declaration with its metrics and the score that counts by their full names.
+
+    Raises:
+        ConfigError: The name is taken, or a metric is unknown or does not fit the kind.
+    """
+    name, kind = declaration.name, declaration.kind
+    if declaration.format is None and name in task_names():
+        raise ConfigError(f"name: {name!r} is a task of the package; choose another")
+    metrics = make_task(declaration).evaluators
+    try:
+        names = tuple(evaluator_names(metrics))
+        primary = declaration.primary_metric or metrics[0]
+        score, owner = score_name(primary), evaluator_name(primary)
+    except ConfigError as error:
+        raise ConfigError(f"metrics: {error}") from None
+    for one in dict.fromkeys((*names, owner)):
+        if kind not in EVALUATORS[one].kinds:
+            fitting = ", ".join(known for known, evaluator in EVALUATORS.items() if kind in evaluator.kinds)
+            raise ConfigError(f"metrics: {one!r} does not score kind {kind!r}; those that do: {fitting}")
+    return replace(declaration, metrics=tuple(dict.fromkeys((*names, owner))), primary_metric=score)
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    """Returns one line about what pydantic found wrong."""
+    place = ".".join(str(part) for part in detail["loc"])
+    known = [*TaskDeclaration.__dataclass_fields__]
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{place}: unknown field{suggest(place, known)} (known: {', '.join(known)})"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{place}: missing"
+    message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if not place:
+        return message
+    return f"{place}: {message[0].lower()}{message[1:]}, got {detail.get('input')!r:.120}"
