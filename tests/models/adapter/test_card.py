@@ -75,9 +75,7 @@ def test_the_demo_s_code_runs_as_it_stands(tmp_path):
 def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
     _, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)), feature_dim=None, task="cola")
     assert run_snippet(card, folder=tmp_path, **{f"path/to/{t5_folder.name}": t5_folder}).visual_projection is None
-    assert (
-        f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`; in Python, `dept_vl.load('{FOLDER}')`" in card
-    )
+    assert f"`dept-vl predict --checkpoint {FOLDER} --column sentence=TEXT`" in card
     assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
 
 
@@ -100,7 +98,7 @@ def built(t5_folder):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_its_code_gives_what_the_task_takes(task, built, t5_folder):
-    asking, _ = snippets(model_card(built.adapter_config(task=task.name), built.config))
+    asking, _ = snippets(model_card(built.adapter_config(task=task), built.config))
     assert f"dept_vl.load({FOLDER!r}, backbone='path/to/{t5_folder.name}')" in asking
     call = ast.parse(asking).body[-1].value.args[0]
     values = [ast.literal_eval(value) for value in call.args]
