@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,13 +80,33 @@ def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
     assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
 
 
-@pytest.mark.parametrize(("task", "asks"), [("vqa", "answer"), ("coco", "caption"), ("rte", "score")])
-def test_its_code_asks_the_run(task, asks, tmp_path, monkeypatch, capsys):
+OWN = {
+    "shop.yaml": "{name: shop, kind: question, template: 'ask: {query}', image: file, target: reply}",
+    "signs.yaml": "{name: signs, kind: image-label, image: file, target: sign, labels: [stop, go]}",
+}
+"""Tasks that are files."""
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "asks"),
+    [
+        ("vqa", "visual-question-answering", "answer('photo.jpg', question='TEXT')"),
+        ("coco", "image-to-text", "caption('photo.jpg')"),
+        ("rte", "text-classification", "score(sentence1='TEXT', sentence2='TEXT')"),
+        ("shop.yaml", "visual-question-answering", "answer('photo.jpg', query='TEXT')"),
+        ("signs.yaml", "image-classification", "score('photo.jpg')"),
+    ],
+)
+def test_its_code_asks_the_run(task, kind, asks, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (30, 20), "red").save("photo.jpg")
-    folder = save_run(tmp_path / "run", task, "demo")
-    code = snippets((folder / CARD_FILE).read_text())[0]
-    assert f"print(model.{asks}(" in code
+    if task in OWN:
+        Path(task).write_text(OWN[task])
+    card = (save_run(tmp_path / "run", task, "demo") / CARD_FILE).read_text()
+    Path(task).unlink(missing_ok=True)  # whoever gets the run has no such file
+    assert ModelCard(card).data.pipeline_tag == kind
+    code, _ = snippets(card)
+    assert f"print(model.{asks})" in code
     exec(code.replace(repr(FOLDER), "'run'"), {})  # what a reader of the card does
     assert capsys.readouterr().out.strip()
 
