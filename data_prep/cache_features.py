@@ -108,7 +108,7 @@ def store_name(label: str, fingerprint: Mapping[str, Any]) -> str:
 
 
 def collect_images(data_dir: Path, task: Task, image_dir: Path | None = None) -> dict[int, Path]:
-    """Returns the file of every image of a prepared task, over all its splits, in order of the ids.
+    """Returns the file of every image of a prepared task, over all splits it has, in order of the ids.
 
     Args:
         data_dir: The folder `dept-vl prepare` wrote to.
@@ -121,7 +121,8 @@ def collect_images(data_dir: Path, task: Task, image_dir: Path | None = None) ->
     if not task.uses_images:
         raise DataError(f"task {task.name!r} has no images: there is nothing to cache")
     images: dict[int, Path] = {}
-    for split in SPLITS:
+    prepared = [split for split in SPLITS if split_path(data_dir, task, split).is_file()]
+    for split in prepared or SPLITS:
         root = image_dir if image_dir is not None else Path(split_info(data_dir, task, split).image_root or "")
         for image_id, image in split_images(data_dir, task, split).items():
             if images.setdefault(image_id, root / image) != root / image:

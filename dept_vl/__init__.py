@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from dept_vl.api.training import train
     from dept_vl.evaluators import evaluate_texts as evaluate
     from dept_vl.runs.callbacks import Callback
+    from dept_vl.runs.trackers import Tracker
 
 __version__ = "0.1.0"
 
-__all__ = ["Callback", "Model", "__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "Model", "Tracker", "__version__", "evaluate", "load", "train"]
 
 _LAZY = {
     "Callback": "dept_vl.runs.callbacks:Callback",
     "Model": "dept_vl.api.model:Model",
+    "Tracker": "dept_vl.runs.trackers:Tracker",
     "evaluate": "dept_vl.evaluators:evaluate_texts",
     "load": "dept_vl.api.load:load",
     "train": "dept_vl.api.training:train",

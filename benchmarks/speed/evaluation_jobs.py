@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.speed.training_jobs import padded, released_model
 from benchmarks.speed.workload import TASK, TextWork, shape, train_config, write_colour_work
-from dept_vl.inference.answer import Answerer, agreement, predict_split
+from dept_vl.inference.answer import Answerer, agreement, answer_split
 from dept_vl.models.adapted_model import build_model
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
@@ -40,7 +40,7 @@ class Ours:
     def run(self, workload: str) -> dict[str, float]:
         """Answers the test split."""
         started = time.perf_counter()
-        predictions = predict_split(self._answerer, self.sets[workload], batch_size=self._batch_size)
+        predictions = answer_split(self._answerer, self.sets[workload], batch_size=self._batch_size).predictions
         return {"rate": len(predictions) / (time.perf_counter() - started)}
 
 
@@ -167,5 +167,5 @@ def decode_agreement(folder: Path, steps: int = 150) -> tuple[float, int]:
     answers = []
     for method in ("score", "generate"):
         answerer = Answerer(parts.model, parts.codec, None, choose_decoding(config, parts.task, method))
-        answers.append(predict_split(answerer, parts.datasets["test"], batch_size=64))
+        answers.append(answer_split(answerer, parts.datasets["test"], batch_size=64).predictions)
     return agreement(answers[0], answers[1], parts.codec, parts.task.labels or ()), len(answers[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 from typing import Any
@@ -73,8 +74,12 @@ class OwnRows:
     def schema(self) -> pa.Schema:
         """Returns the columns of the prepared rows."""
         own_ids = [OWN_ID] if self.declaration.id is not None and not self.has_number_ids else []
-        columns = [*self.declaration.columns, *self.declaration.details, *own_ids]
-        return manifest_schema(images=self.declaration.uses_images, text_columns=columns)
+        return manifest_schema(images=self.declaration.uses_images, text_columns=[*self._texts, *own_ids])
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """The columns that are kept as they are."""
+        return (*self.declaration.columns, *self.declaration.details)
 
     def size(self, split: str, unanswered: dict[int, int]) -> SplitSize:
         """Returns how many examples, and images, the source holds of a split, those without an answer among them."""
@@ -136,7 +141,7 @@ class OwnRows:
 
     def _common(self, row: Row) -> dict[str, Any]:
         """Returns the columns that do not depend on the answers."""
-        common = {name: row[name] for name in (*self.declaration.columns, *self.declaration.details)}
+        common = {name: row[name] for name in self._texts}
         if self.declaration.uses_images:
             image = self._image(row)
             common |= {"image_id": image.image_id, "image": image.path}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -63,14 +64,9 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
                 f"{part.name}: lacks columns that task {declaration.name!r} reads: {'; '.join(near)} "
                 f"(it has {listed}{more}); name its columns in the task's file"
             )
-        twice = [name for name in set(part.columns) - set(_unread(declaration, part)) if part.columns.count(name) > 1]
+        twice = [name for name in wanted_columns(declaration) if part.columns.count(name) > 1]
         if twice:
             raise DataError(f"{part.name}: column {twice[0]!r} is there twice; rename one")
-
-
-def _unread(declaration: TaskDeclaration, part: RowPart) -> list[str]:
-    """Returns the columns of a part that the declaration does not read."""
-    return [name for name in part.columns if name not in wanted_columns(declaration)]
 
 
 def wanted_columns(declaration: TaskDeclaration) -> list[str]:
@@ -127,6 +123,10 @@ class _RowReader:
     left_out: LeftOut
     _unknown: dict[str, tuple[str, int]] = field(default_factory=dict)
 
+    @cached_property
+    def _columns(self) -> tuple[str, ...]:
+        return self.declaration.columns
+
     def read(self, source: RowSource) -> Iterator[dict[str, Any]]:
         """Yields every row that can be used."""
         number = 0
@@ -143,7 +143,7 @@ class _RowReader:
         """Returns a row; None for one that is left out."""
         declared = self.declaration
         row: dict[str, Any] = {"place": place, "split": -1, "image": -1, "id": "", "by": ""}
-        for name in declared.columns:
+        for name in self._columns:
             row[name] = _text(record, name, place)
         for key, name in declared.details.items():
             row[key] = _text(record, name, place)
@@ -155,8 +155,8 @@ class _RowReader:
         if split is not None:
             row["split"] = SPLITS.index(split)
         row["answers"] = self._answers(record, place)
-        if declared.columns and not any(row[name] for name in declared.columns):
-            self.left_out.add(f"rows left out: {', '.join(map(repr, declared.columns))} is empty", place)
+        if self._columns and not any(row[name] for name in self._columns):
+            self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns))} is empty", place)
             return None
         if declared.uses_images:
             number = self._image(record, place)

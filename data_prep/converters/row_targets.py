@@ -16,7 +16,7 @@ def weighted_targets(kind: TaskKind, answers: Sequence[str]) -> dict[str, float]
     equals), with its soft score relative to the most frequent answer (`relative_scores`). Of other kinds every distinct
     text counts alike.
     """
-    if kind != "question":
+    if kind != "question" or len(answers) == 1:
         return dict.fromkeys(answers, 1.0)
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for answer in answers:

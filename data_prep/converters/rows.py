@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Task
 from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
+
+logger = logging.getLogger(__name__)
 
 OFFICIAL = "data_prep.raw.official:read_official"
 """What reads official files into rows: called as ``read_official(declaration, raw, subset=...) -> RowSource``."""
@@ -72,12 +75,25 @@ def prepare_rows(
         raise ConfigError(f"--rows: task {task.name!r} needs rows: a file, a folder or a data set of the hub")
     else:
         source = open_rows(rows, declaration.split.names, tsv_quotes=tsv_quotes)
-    root = images if images is not None else source.folder
-    column = ImageColumn(root)
+    column = ImageColumn(images if images is not None else source.folder)
     prepared = _build(
         task, source, column, skip_missing_images=skip_missing_images, image_check=image_check, subset=subset
     )
-    return prepared.write(out, source.folder, root if declaration.uses_images else None)
+    return _written(prepared.write(out, source.folder, column.root if declaration.uses_images else None), task)
+
+
+def _written(stats: PreparedStats, task: Task) -> PreparedStats:
+    """Returns `stats`, and warns of targets that are cut in training."""
+    longest = stats.splits["train"].words.get("targets", {}).get("max", 0) if "train" in stats.splits else 0
+    if longest > task.max_target_length:
+        logger.warning(
+            "%s: the longest target has %s words, and data.max_target_length keeps %d tokens: training cuts what is "
+            "longer, and answers are as short",
+            task.name,
+            f"{longest:,}",
+            task.max_target_length,
+        )
+    return stats
 
 
 def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = None) -> PreparedStats:
@@ -85,9 +101,10 @@ def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = N
 
     Args:
         task: A task with a declaration.
-        rows: A list of mappings or a `datasets.Dataset`; or a mapping of ``train``, ``val`` and ``test`` to such.
+        rows: A list of mappings, a `datasets.Dataset` or a DataFrame; or a mapping of ``train``, ``val`` and ``test``
+            to such.
         out: The data folder.
-        images: What names of images start from; None: pictures are in the rows, or paths are from the root on.
+        images: What names of images start from; None: pictures are in the rows, or names are paths of files.
 
     Raises:
         DataError: As `prepare_rows`.
@@ -95,8 +112,9 @@ def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = N
     declaration = _declaration(task)
     refuse_existing(task_folder(out, task))
     source = of_records(rows, declaration.split.names)
-    prepared = _build(task, source, ImageColumn(images))
-    return prepared.write(out, None, images if declaration.uses_images else None)
+    column = ImageColumn(images)
+    prepared = _build(task, source, column)
+    return _written(prepared.write(out, None, column.root if declaration.uses_images else None), task)
 
 
 def _declaration(task: Task) -> TaskDeclaration:
@@ -128,8 +146,7 @@ def _build(
     if table.num_rows == 0:
         raise DataError(f"task {task.name!r}: no row is left to train on: {reasons}")
     rows = OwnRows.sorted(declaration, table, images, column)
-    trains = not declaration.files or "train" in declaration.files  # a data set may be there to test on alone
-    for split in ("train", "val") if trains else ():
+    for split in ("train", "val") if declaration.can_train else ():
         if split not in rows.present:
             raise DataError(f"task {task.name!r}: {split} would have no rows: {reasons}")
     return Preparation(

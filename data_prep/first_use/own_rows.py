@@ -57,12 +57,12 @@ def rows_data_dir(config: TrainConfig) -> Path:
     return folder
 
 
-def records_data_dir(config: TrainConfig, rows: Mapping[str, Any], images: Path | None) -> Path:
+def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Path:
     """Returns the data folder of rows in memory, made on first use, as `rows_data_dir` does for files.
 
     Args:
         config: The run's settings.
-        rows: Our split -> its rows, as `prepare_records` takes them.
+        rows: Rows, or our split -> its rows, as `prepare_records` takes them.
         images: What paths of images start from; None: the current folder.
 
     Raises:
@@ -73,13 +73,14 @@ def records_data_dir(config: TrainConfig, rows: Mapping[str, Any], images: Path 
     if not task.is_own:
         raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
     root = images or Path.cwd()
-    key = {split: _digest(part, task, root) for split, part in rows.items()}
+    parts = rows if isinstance(rows, Mapping) else {"": rows}
+    key = {split: _digest(part, task, root) for split, part in parts.items()}
     folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=root))
     _encode_if_read(config, task, folder)
     return folder
 
 
-def own_data_dir(task: Task, key: object, make: Callable[[Path], None]) -> Path:
+def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Path:
     """Returns the folder of a task's prepared rows in the cache, made on the first call.
 
     Args:

@@ -50,7 +50,7 @@ class ImageColumn:
     """The images that rows name or hold, each once, in order of first appearance.
 
     Attributes:
-        root: What names start from; None where nothing says.
+        root: What names start from; None: they are paths of files, and `resolve` sets the folder that has them all.
     """
 
     root: Path | None
@@ -70,9 +70,8 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if isinstance(value, str) or value is None:
-            key = read_text(value)
+        if isinstance(value, str | os.PathLike) or value is None:
+            key = read_text(os.fspath(value) if value is not None else None)
         elif (content := _content(value, self.root)) is None:
             return None
         elif isinstance(content, str):
@@ -118,11 +117,8 @@ class ImageColumn:
                     "--no-image-check: an image's number is made of its file, which must be there; leave it out"
                 )
             return [RowImage(name, self._ids[number]) for name, number in self._index.items()]
-        if self.root is None:
-            raise DataError(f"{self._places[0]}: names an image, and nothing says in which folder; give --images DIR")
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder of images")
-        paths = self._locate(self.root, may_miss)
+        paths = self._of_files() if self.root is None else self._locate(self.root, may_miss)
+        assert self.root is not None
         if self._ids:
             return [None if path is None else RowImage(path, self._ids[n]) for n, path in enumerate(paths)]
         digests = _hash_files(self.root, sorted({path for path in paths if path is not None}))
@@ -139,7 +135,8 @@ class ImageColumn:
             for value in values:
                 if not waiting:
                     return
-                content = None if isinstance(value, str) or value is None else _content(value, self.root)
+                is_named = isinstance(value, str | os.PathLike) or value is None
+                content = None if is_named else _content(value, self.root)
                 if isinstance(content, bytes):
                     key = f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
                     if key in waiting:
@@ -154,12 +151,27 @@ class ImageColumn:
             raise DataError(f"{place}: names the image {named!r}, and other rows hold pictures; give all in one way")
         return [RowImage(name, image_number(digest)) for name, digest in self._held.items()]
 
+    def _of_files(self) -> list[str | None]:
+        """Returns the path of every image below the folder that has them all, which becomes the root.
+
+        Raises:
+            DataError: A name is no path of a file.
+        """
+        files = [os.path.abspath(os.path.expanduser(name)) for name in self._index]
+        for file, name, place in zip(files, self._index, self._places, strict=True):
+            if not os.path.isfile(file):
+                raise DataError(f"{place}: image {name!r}: no such file; give the folder of the images, or whole paths")
+        self.root = Path(os.path.commonpath([os.path.dirname(file) for file in files]) if files else ".")
+        return [Path(os.path.relpath(file, self.root)).as_posix() for file in files]
+
     def _locate(self, root: Path, may_miss: bool) -> list[str | None]:
         """Returns the path of every image, None where it is not there.
 
         Raises:
             DataError: One cannot be an image of the root, several are as good, or images are missing.
         """
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder of images")
         names = ImageNames(root)
         paths = []
         for name, place in zip(self._index, self._places, strict=True):

@@ -98,7 +98,7 @@ def open_rows(rows: str | Path, names: SplitNames, *, tsv_quotes: bool = False) 
 
 
 def of_records(rows: Any, names: SplitNames) -> RowSource:
-    """Returns rows in memory: a list of mappings or a `datasets.Dataset`, or a mapping of splits to such.
+    """Returns rows in memory: a list of mappings, a `datasets.Dataset` or a DataFrame; or a mapping of splits to such.
 
     Raises:
         DataError: They are something else, or a split is called as none of ours.
@@ -257,9 +257,11 @@ def _read_dataset(rows: Dataset, name: str, wanted: Sequence[str]) -> Iterator[P
 def _of_memory(split: str | None, rows: Any, name: str) -> RowPart:
     if hasattr(rows, "select_columns") and hasattr(rows, "with_format") and hasattr(rows, "__len__"):
         return _of_dataset(split, rows, name)
+    if hasattr(rows, "iterrows"):  # pandas, which need not be there
+        rows = rows.to_dict("records")
     if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
         raise DataError(
-            f"{name}: expected a list of mappings or a datasets.Dataset, got {type(rows).__name__}"
+            f"{name}: expected a list of mappings, a datasets.Dataset or a DataFrame, got {type(rows).__name__}"
             f"{' (a stream cannot be read twice; load it whole)' if hasattr(rows, '__iter__') else ''}"
         )
     columns: dict[str, None] = {}

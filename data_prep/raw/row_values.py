@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dept_vl.errors import DataError
 from dept_vl.system.bounded_reading import parse_json
 
@@ -22,6 +24,8 @@ def read_text(value: Any) -> str:
     Raises:
         DataError: It is a list, an object or something else that is no text.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return ""
     if isinstance(value, str):
@@ -46,6 +50,8 @@ def read_texts(value: Any) -> list[str]:
     """
     if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
         value = _listed(value.strip())
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, list | tuple):
         return [text for text in [read_text(value)] if text]
     items = [one["answer"] if isinstance(one, Mapping) and "answer" in one else one for one in value]

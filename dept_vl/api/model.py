@@ -244,6 +244,26 @@ class Model:
         rows = self._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
         return np.stack(rows) if rows else np.zeros((0, answerer.model.backbone.d_model), np.float32)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        licence: str | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Shares the run on the Hugging Face hub and returns its address; `dept_vl.load` takes `repo_id` from then on.
+
+        Args and errors are those of `dept_vl.runs.hub.push_run`.
+        """
+        return push_run(
+            self._now.folder, repo_id, private=private, licence=licence, commit_message=commit_message,
+            revision=revision, token=token, settings=settings,
+        )  # fmt: skip
+
     @contextmanager
     def adapter(self, run: str | os.PathLike[str], *, revision: str | None = None) -> Iterator[Model]:
         """Answers with another run's adapter for the block: its task, its settings, and the same frozen models.
@@ -270,18 +290,6 @@ class Model:
             yield self
         finally:
             self._chosen.reset(before)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads the run to the hub, where `dept_vl.load` finds it by its id, and returns its address.
-
-        Args:
-            repo_id: ``user/name``.
-            **options: As `dept_vl.runs.hub.push_run`: `private`, `licence`, `revision`, `token`, ...
-
-        Raises:
-            ConfigError, CheckpointError: As `push_run`.
-        """
-        return push_run(self._now.folder, repo_id, **options)
 
     def _open_other(self, run: str, revision: str | None) -> _Loaded:
         """Returns another run's adapter on these frozen models."""

@@ -44,7 +44,7 @@ def train(
             `datasets.Dataset`. Pictures in them are paths, PIL images or the bytes of files. They are prepared, and
             their images encoded, into the cache. None: the data that the settings name.
         val: Rows to choose the best checkpoint by; None: a share of `train`, as the declaration's ``split`` says.
-        test: Rows that `dept-vl eval` scores; None: none, or a share of `train` where no `val` is given either.
+        test: Rows that `dept-vl eval` scores; None: none, or a share of `train` too where it is given alone.
         images: What paths of images in the rows start from; None: the current folder.
         callbacks: Told of steps, evaluations and checkpoints.
         resume: Go on from the newest checkpoint in the run's folder.
@@ -70,7 +70,10 @@ def train(
     check_start(config, resume=resume, overwrite=overwrite)
     if given:
         root = None if images is None else Path(images)
-        config = replace(config, data=replace(config.data, dir=str(records_data_dir(config, given, root))))
+        config = replace(
+            config,
+            data=replace(config.data, dir=str(records_data_dir(config, given if len(given) > 1 else train, root))),
+        )
     data_dir = open_data_dir(config)
     check_prepared(config, data_dir, ["train", "val"])
     warn_of_selection(config, data_dir)

@@ -32,7 +32,7 @@ def _push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         private=options.private, revision=options.revision, commit_message=options.message, **given,
     )  # fmt: skip
     name = f"{options.repo_id}@{options.revision}" if options.revision else options.repo_id
-    print(f"pushed: {url}")
+    print(f"pushed: {url}\nin Python: dept_vl.load({name!r})")
     print(next_command("predict", "--checkpoint", name))
 
 

@@ -20,7 +20,7 @@ class Example:
     Attributes:
         example_id: The manifest's ``example_id``.
         input_ids: Source tokens, end-of-sequence included.
-        labels: Target tokens, end-of-sequence included; empty at evaluation.
+        labels: Target tokens, end-of-sequence included; empty where there are to be none.
         loss_weight: Factor of this example's loss.
     """
 
@@ -45,7 +45,7 @@ class Batch:
         example_ids: The rows' ids, in order.
         input_ids: (batch, text) int64.
         attention_mask: (batch, text) int64, 1 = attend, 0 = padding.
-        labels: (batch, target) int64 with `IGNORE_INDEX` where padded; (batch, 0) at evaluation.
+        labels: (batch, target) int64 with `IGNORE_INDEX` where padded; (batch, 0) where there are none.
         loss_weights: (batch,) float32.
         visual_features: (batch, visual, feature_dim) floating point, or None for a text-only task.
         pixel_values: (batch, 3, height, width) float32 when the image encoder runs on the fly, else None.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from dept_vl.data.collator import Batch, Example, VisualTensors, collate
+from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS
 from dept_vl.data.sampler import BatchRequest
@@ -44,7 +44,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         max_target_length: int,
         seed: int,
         visual: VisualSource | None = None,
-        is_training: bool = False,
+        labels: Literal["none", "drawn", "heaviest"] = "none",
         padding: Literal["longest", "max_length"] = "longest",
         target_sampling: Literal["weighted", "best"] = "weighted",
         loss_weighting: Literal["none", "score"] = "none",
@@ -59,7 +59,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
             visual: Visual input, or None for text only. Rows whose image it skipped are left out of `indices`.
-            is_training: Whether batches carry labels.
+            labels: What targets batches carry: none; for training, one that `target_sampling` picks; for the validation
+                loss, the heaviest (the first of equals), and a row without targets none.
             padding: To the batch's longest text or to `max_source_length`.
             target_sampling: Draw a target in proportion to its weight, or take the heaviest.
             loss_weighting: ``"score"`` multiplies an example's loss by its drawn target's weight.
@@ -75,7 +76,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self._max_target_length = max_target_length
         self._seed = seed
         self._visual = visual
-        self._is_training = is_training
+        self._labels = labels
         self._pad_to_length = max_source_length if padding == "max_length" else None
         self._target_sampling = target_sampling
         self._loss_weighting = loss_weighting
@@ -132,6 +133,13 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         rows = {"rows": self.indices.tolist(), "example_ids": self.example_ids(self.indices)}
         return {**asdict(self.few_shot), **rows}
 
+    def has_targets(self, limit: int | None = None) -> bool:
+        """Returns whether any row that batches are made of, among the split's first `limit`, has a target."""
+        rows = self.indices if limit is None else self.indices[self.indices < limit]
+        parts = (rows[start : start + _READ_ROWS].tolist() for start in range(0, len(rows), _READ_ROWS))
+        targets = self._rows.select_columns(["targets"])
+        return any(any(targets[part]["targets"]) for part in parts)
+
     def sources(self, indices: Sequence[int]) -> list[str]:
         """Returns the source texts of some rows."""
         return [self.task.source_text(row) for row in self._read(indices)]
@@ -172,15 +180,10 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return request, self.batch(request)
 
     def batch(self, request: BatchRequest) -> Batch:
-        """Returns the batch of one request; its labels are empty unless training."""
+        """Returns the batch of one request."""
         rows = self._read(request.indices)
         source_ids = self._source_ids([self.task.source_text(row) for row in rows])
-        if self._is_training:
-            targets = [self._draw_target(row, request.step) for row in rows]
-            labels = self._codec.target_ids([text for text, _ in targets], self._max_target_length)
-            weights = [weight if self._loss_weighting == "score" else 1.0 for _, weight in targets]
-        else:
-            labels, weights = [[] for _ in rows], [1.0] * len(rows)
+        labels, weights = self._targets(rows, request.step)
         examples = [
             Example(example_id=row["example_id"], input_ids=ids, labels=label, loss_weight=weight)
             for row, ids, label, weight in zip(rows, source_ids, labels, weights, strict=True)
@@ -196,6 +199,19 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         if self._visual is None:
             return {}
         return self._visual.read([row["image_id"] for row in rows], [row["image"] for row in rows])
+
+    def _targets(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[float]]:
+        """Returns each row's label ids and the weight of its loss."""
+        ones = [1.0] * len(rows)
+        if self._labels == "none":
+            return [[] for _ in rows], ones
+        if self._labels == "heaviest":
+            texts = [row["targets"][int(np.argmax(row["target_weights"]))] if row["targets"] else "" for row in rows]
+            ids = self._codec.target_ids(texts, self._max_target_length)
+            return [own if row["targets"] else [IGNORE_INDEX] for row, own in zip(rows, ids, strict=True)], ones
+        drawn = [self._draw_target(row, step) for row in rows]
+        weights = [weight if self._loss_weighting == "score" else 1.0 for _, weight in drawn]
+        return self._codec.target_ids([text for text, _ in drawn], self._max_target_length), weights
 
     def _draw_target(self, row: Row, step: int) -> tuple[str, float]:
         """Returns one target of a row and its weight; the draw depends on (seed, step, example) alone."""

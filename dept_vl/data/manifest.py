@@ -242,6 +242,12 @@ def read_references(data_dir: Path, task: Task, split: str, *, limit: int | None
     return list(islice(_read_rows(path, parquet, columns), limit))
 
 
+def has_targets(data_dir: Path, task: Task, split: str, *, limit: int | None = None) -> bool:
+    """Returns whether any row of a split has a target; arguments and errors are those of `read_references`."""
+    path, parquet, _ = _open_checked(data_dir, task, split)
+    return any(row["targets"] for row in islice(_read_rows(path, parquet, ["targets"]), limit))
+
+
 def is_complete(data_dir: Path, task: Task, split: str) -> bool:
     """Returns whether a split is the complete one: `dept-vl prepare` compared its counts with the data set's own.
 

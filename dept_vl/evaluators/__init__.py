@@ -60,8 +60,15 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 """Name -> evaluator."""
 
+LOSS = "loss"
+"""The validation loss, which training computes beside the scores: of targets, so no evaluator of predictions has it."""
+
 _INVALID = "invalid"
-_INVALID_SCALE = Scale(100.0, "% of the predictions are not labels")
+_NO_SCORES = {
+    _INVALID: Scale(100.0, "% of the predictions are not labels"),
+    LOSS: Scale(1.0, "nats a token", digits=3),
+}
+"""What stands beside scores and is none, so that no evaluator declares it -> how it is printed."""
 
 
 def display_scale(name: str) -> Scale:
@@ -72,8 +79,8 @@ def display_scale(name: str) -> Scale:
             another version may hold, is printed as it is.
     """
     key = name.split("/", 1)[0]
-    if key == _INVALID:
-        return _INVALID_SCALE
+    if key in _NO_SCORES:
+        return _NO_SCORES[key]
     declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
     return next(declared, Scale(1.0, ""))
 
@@ -88,11 +95,21 @@ def evaluator_name(name: str) -> str:
         ConfigError: There is none; the message names near ones.
     """
     names = _names()
+    if is_loss(name):
+        raise ConfigError(
+            f"{name!r} is no score of predictions: training computes it at every evaluation on val (val/loss in "
+            f"metrics.jsonl); name an evaluator ({', '.join(sorted(EVALUATORS))})"
+        )
     if name.strip().casefold() not in names:
         scores = (score for evaluator in EVALUATORS.values() for score in evaluator.scores)
         near = suggest(name.strip(), [*EVALUATORS, *scores])
         raise ConfigError(f"unknown evaluator {name!r}{near} (known: {', '.join(sorted(EVALUATORS))})")
     return names[name.strip().casefold()][0]
+
+
+def is_loss(name: str) -> bool:
+    """Returns whether a name, in any case, stands for the validation loss."""
+    return name.strip().casefold() == LOSS
 
 
 def score_name(name: str) -> str:
@@ -316,6 +333,7 @@ def score_each(names: Sequence[str], inputs: EvaluationInput) -> dict[str, list[
 
 __all__ = [
     "EVALUATORS",
+    "LOSS",
     "Concern",
     "EvaluationInput",
     "Evaluator",
@@ -332,6 +350,7 @@ __all__ = [
     "evaluator_name",
     "evaluator_names",
     "fitting",
+    "is_loss",
     "score",
     "score_each",
     "score_name",

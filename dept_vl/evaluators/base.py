@@ -105,14 +105,16 @@ class Scale:
     Attributes:
         factor: What the score, in its scorer's own scale, is multiplied by.
         text: What the printed number is, in the words that stand beside it.
+        digits: Printed behind the point.
     """
 
     factor: float
     text: str
+    digits: int = 1
 
     def printed(self, value: float) -> str:
         """Returns a score, given in its scorer's own scale, as papers print it: the one place that rounds."""
-        return f"{value * self.factor:.1f}"
+        return f"{value * self.factor:.{self.digits}f}"
 
 
 LABELS: tuple[TaskKind, ...] = ("image-label", "text-label")

@@ -22,8 +22,8 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
 from dept_vl.strict import STRICT
 
-_FIXED = ("task", "output_dir", "seed", "loop.precision", "data.dir", "data.rows", "data.protocol")
-"""Settings a sweep cannot vary: their runs would not be compared on one validation split, or not fit one process."""
+_FIXED = ("task", "output_dir", "seed", "loop.precision", "loop.best_metric", "data.dir", "data.rows", "data.protocol")
+"""Settings a sweep cannot vary: runs would not be compared by one number on one split, or not fit one process."""
 
 MAX_TRIALS = 100_000
 

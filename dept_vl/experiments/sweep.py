@@ -27,7 +27,7 @@ from dept_vl.experiments.runs import FinishedRun, finish, score
 from dept_vl.experiments.space import Range, SweepConfig, SweepPlan, Value
 from dept_vl.experiments.sweep_report import write_outcome
 from dept_vl.runs.callbacks import Callback
-from dept_vl.runs.selection import read_selection
+from dept_vl.runs.selection import Selection, read_selection
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import write_bytes
@@ -45,14 +45,14 @@ class SweepResult:
 
     Attributes:
         folder: Its folder.
-        metric: The metric by which runs were compared on ``val``.
+        selection: How runs were compared on ``val``.
         trials: Every trial as Optuna knows it.
         best: The best run, scored on ``test``; None when other processes are still at work, or no run ended.
         files: Table, plot and summary.
     """
 
     folder: Path
-    metric: str
+    selection: Selection
     trials: tuple[FrozenTrial, ...]
     best: FinishedRun | None
     files: dict[str, Path]
@@ -79,22 +79,22 @@ def run_sweep(
             "launching several processes"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = plan.folder
+    folder, selection = plan.folder, read_selection(plan.config({}), data_dir)
     open_experiment(folder, "sweep", plan.record, resume=resume, overwrite=overwrite)
     session = session or Session()
     try:
-        study = _open_study(plan, folder)
+        study = _open_study(plan, folder, selection)
         while True:
             with _next_trial(study, plan, folder) as trial:
                 if trial is None:
                     break
                 _run_trial(trial, plan, folder, data_dir, session)
-        return _conclude(study, plan, folder, data_dir, session)
+        return _conclude(study, plan, folder, data_dir, session, selection)
     except json.JSONDecodeError as error:  # what Optuna says of its journal
         raise CheckpointError(f"{folder / _JOURNAL}: damaged, or replaced while the sweep ran: {error}") from None
 
 
-def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
+def _open_study(plan: SweepPlan, folder: Path, selection: Selection) -> optuna.Study:
     """Opens the storage; a grid is queued there whole, in order, so that any process takes the next point."""
     journal = folder / _JOURNAL
     with FileLock(folder / ".lock"), _JournalLock(folder):
@@ -104,7 +104,7 @@ def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
         study = optuna.create_study(
             study_name=_STUDY,
             storage=storage,
-            direction="maximize",
+            direction="minimize" if selection.lower_is_better else "maximize",
             load_if_exists=True,
             sampler=_sampler(plan.sweep, 0),
             pruner=_pruner(plan),
@@ -248,19 +248,20 @@ def _suggest(trial: Trial, key: str, space: list[Value] | Range) -> Value:
     return trial.suggest_float(key, space.low, space.high, log=space.log)
 
 
-def _conclude(study: optuna.Study, plan: SweepPlan, folder: Path, data_dir: Path, session: Session) -> SweepResult:
+def _conclude(
+    study: optuna.Study, plan: SweepPlan, folder: Path, data_dir: Path, session: Session, selection: Selection
+) -> SweepResult:
     """Scores the best run and writes table and plot; the process that ends last does."""
-    metric = read_selection(plan.config({}), data_dir).metric
     with FileLock(folder / ".lock"):
         trials = tuple(study.get_trials())
         if any(trial.state == TrialState.RUNNING for trial in trials):
             logger.info("other processes are still at work; the last one scores the best run")
-            return SweepResult(folder, metric, trials, None, {})
+            return SweepResult(folder, selection, trials, None, {})
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = None
         if done:
-            first = max(done, key=lambda trial: (trial.value or 0.0, -trial.number))
+            first = selection.best(done, lambda trial: float(trial.value or 0.0))
             config = plan.config(first.params, folder / _name(first.number))
             best = score(finish(config, data_dir, session), data_dir, session)
-        files = write_outcome(study, folder, metric, list(plan.sweep.space), best)
-    return SweepResult(folder, metric, trials, best, files)
+        files = write_outcome(study, folder, selection.metric, list(plan.sweep.space), best)
+    return SweepResult(folder, selection, trials, best, files)

@@ -18,6 +18,7 @@ from dept_vl.experiments.sources import fit_sources
 from dept_vl.runs.folder import SUMMARY_FILE, describe_run
 from dept_vl.runs.open import open_run
 from dept_vl.runs.refusals import check_prepared
+from dept_vl.runs.selection import read_selection
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import InitConfig, TrainConfig
 from dept_vl.system.atomic import write_json
@@ -102,7 +103,7 @@ def transfer(
     trained = {name: _source_run(name, given, folder, data_dir, session) for name, given in fitted.items()}
     starts = tuple(_train_from(name, run, target, seeds, data_dir, session) for name, run in trained.items())
     scratch = _train_from(SCRATCH, None, target, seeds, data_dir, session)
-    best = max(starts, key=lambda start: start.val.mean)  # the first of equals, in the order given
+    best = read_selection(target, data_dir).best(starts, lambda start: start.val.mean)  # in the order given
     result = TransferResult(
         target,
         starts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dept_vl.data.collator import Batch
+from dept_vl.data.collator import IGNORE_INDEX, Batch
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, evaluation_requests
 from dept_vl.data.text_codec import TextCodec
@@ -27,10 +27,33 @@ from dept_vl.system.progress import Meter
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one example; `log_likelihoods` are the labels', in nats, when it was scored."""
+    """The answer to one example.
+
+    Attributes:
+        text: It.
+        log_likelihoods: The labels', in nats, when it was scored.
+        loss: Mean cross-entropy over the tokens of the target that the batch carries, in nats; None without one.
+    """
 
     text: str
     log_likelihoods: dict[str, float] | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class SplitAnswers:
+    """What a model makes of the rows of a split.
+
+    Attributes:
+        predictions: One a row, in row order; ``""`` for rows whose image could not be read.
+        loss: The validation loss, in nats a token: the mean, over the rows that have a target and whose image could be
+            read, of the row's own mean over the tokens of its heaviest target (the first of equals), by teacher
+            forcing and without dropout. So it is a function of the model alone, and not of seed or step. None without
+            such a row, or where the data set carries no targets.
+    """
+
+    predictions: list[str]
+    loss: float | None
 
 
 class Answerer:
@@ -58,14 +81,26 @@ class Answerer:
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Answer]:
-        """Returns the answer to every example of a batch on the model's device."""
+        """Returns the answer to every example of a batch on the model's device, the model in evaluation mode."""
         inputs, decoding = self._inputs(batch), self.decoding
         with self._autocast(batch):
+            losses = self._losses(*inputs, labels=batch.labels)
             if self._trie is not None:
                 scores = self.model.score_labels(*inputs, labels=self._trie).tolist()
-                return [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
+                answers = [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
+                return [replace(answer, loss=loss) for answer, loss in zip(answers, losses, strict=True)]
             tokens = self.model.generate(*inputs, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
-        return [Answer(text) for text in self._codec.decode(tokens)]
+        return [Answer(text, loss=loss) for text, loss in zip(self._codec.decode(tokens), losses, strict=True)]
+
+    def _losses(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None, *, labels: Tensor
+    ) -> list[float | None]:
+        """Returns the loss of each example's target; None for one without."""
+        if labels.shape[1] == 0:
+            return [None] * len(labels)
+        losses = self.model(input_ids, attention_mask, labels, features).loss_per_example.tolist()
+        has_target = (labels != IGNORE_INDEX).any(dim=1).tolist()
+        return [loss if has else None for loss, has in zip(losses, has_target, strict=True)]
 
     @torch.no_grad()
     def confidences(self, batch: Batch, texts: Sequence[str]) -> list[float]:
@@ -102,15 +137,15 @@ def _most_likely(log_likelihoods: dict[str, float]) -> Answer:
     return Answer(max(log_likelihoods, key=log_likelihoods.__getitem__), log_likelihoods)
 
 
-def predict_split(
+def answer_split(
     answerer: Answerer,
     dataset: TaskDataset,
     *,
     batch_size: int,
     num_workers: int = 0,
     limit: int | None = None,
-) -> list[str]:
-    """Returns one prediction a row, in row order; ``""`` for rows whose image could not be read.
+) -> SplitAnswers:
+    """Returns one prediction a row, and the mean loss of the rows' targets if the data set carries them.
 
     Args:
         answerer: Its model is left in the mode it was in.
@@ -139,7 +174,7 @@ def predict_split(
         num_workers=num_workers,
         worker_init_fn=signals.worker_init(),
     )
-    mine: list[tuple[int, str]] = []
+    mine: list[tuple[int, str, float | None]] = []
     was_training = model.training
     model.eval()
     with Meter(len(rows), "predict", "rows", is_shown=state.is_main_process, stays=False) as meter:
@@ -148,17 +183,17 @@ def predict_split(
             if asked_to_stop:
                 break
             answers = answerer.answer(batch.to(state.device))
-            mine += zip(request.indices, (answer.text for answer in answers), strict=True)
+            mine += [(row, answer.text, answer.loss) for row, answer in zip(request.indices, answers, strict=True)]
             meter.add(len(answers) * state.num_processes)
     model.train(was_training)
-    gathered: list[tuple[int, list[tuple[int, str]]]] = gather_object([(signals.requested() or 0, mine)])
+    gathered: list[tuple[int, list[tuple[int, str, float | None]]]] = gather_object([(signals.requested() or 0, mine)])
     asked_to_stop = max(number for number, _ in gathered)
     if asked_to_stop:
         raise signals.StoppedError(asked_to_stop)
-    predictions = [""] * num_rows
-    for row, text in (pair for _, pairs in gathered for pair in pairs):
-        predictions[row] = text
-    return predictions
+    by_row = {row: (text, loss) for _, answered in gathered for row, text, loss in answered}
+    losses = [loss for _, loss in by_row.values() if loss is not None]
+    predictions = [by_row[row][0] if row in by_row else "" for row in range(num_rows)]
+    return SplitAnswers(predictions, math.fsum(losses) / len(losses) if losses else None)
 
 
 def _as_many_everywhere(requests: list[BatchRequest], rows: np.ndarray) -> list[BatchRequest]:

@@ -17,6 +17,7 @@ from dept_vl.evaluators import (
     concerns,
     evaluator_names,
     fitting,
+    is_loss,
     score,
     score_each,
     warn_of,
@@ -118,8 +119,8 @@ def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[s
     warn_of(found)
     if is_asked:
         return names
-    chosen = [config.loop.best_metric] if config.loop.best_metric else []
-    return evaluator_names([*names, *chosen, *fitting(found)])
+    chosen = config.loop.best_metric
+    return evaluator_names([*names, *([chosen] if chosen and not is_loss(chosen) else []), *fitting(found)])
 
 
 def _describe(
@@ -183,16 +184,16 @@ def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
 ) -> tuple[list[str], float | None]:
     """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
-    from dept_vl.inference.answer import Answerer, agreement, predict_split
+    from dept_vl.inference.answer import Answerer, agreement, answer_split
 
     def answers(method: Literal["generate", "score"]) -> list[str]:
         decoding = choose_decoding(config, parts.task, method)
-        return predict_split(
+        return answer_split(
             Answerer(parts.model, parts.codec, parts.visual.get(split), decoding),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
-        )
+        ).predictions
 
     own = answers(parts.decoding.method)
     if not with_agreement:

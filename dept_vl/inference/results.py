@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
         "protocol": result.protocol,
         "metrics": result.metrics,
         "scale": _describe_scales(result.metrics),
-        "scales": {name: asdict(display_scale(name)) for name in result.metrics if "/" not in name},
+        "scales": {name: _scale(name) for name in result.metrics if "/" not in name},
         "num_scored": result.num_scored,
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
@@ -106,6 +106,11 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
     path = result.files["scores"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
+
+
+def _scale(name: str) -> dict[str, Any]:
+    scale = display_scale(name)
+    return {"factor": scale.factor, "text": scale.text}
 
 
 def _describe_scales(metrics: Iterable[str]) -> str:

@@ -138,9 +138,10 @@ def describe_seeds(result: SeedsResult) -> str:
 def describe_sweep(result: SweepResult) -> str:
     """Returns the trials of a sweep, best first, and the test scores of the best."""
     keys = sorted({key for trial in result.trials for key in trial.params})
-    rows = [("trial", f"val {result.metric}", "state", *keys)]
-    for trial in sorted(result.trials, key=lambda t: (t.value is None, -(t.value or 0.0), t.number)):
-        value = "-" if trial.value is None else format_score(result.metric, trial.value)[0]
+    metric, sign = result.selection.metric, 1 if result.selection.lower_is_better else -1
+    rows = [("trial", f"val {metric}", "state", *keys)]
+    for trial in sorted(result.trials, key=lambda t: (t.value is None, sign * (t.value or 0.0), t.number)):
+        value = "-" if trial.value is None else format_score(metric, trial.value)[0]
         rows.append((str(trial.number), value, trial.state.name.lower(), *(str(trial.params.get(k)) for k in keys)))
     lines = [f"{len(result.trials)} trials in {result.folder}", format_table(rows)]
     if result.best is None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 OWN_IMAGES = "own images"
 """Key of `RunParts.visual` where no split is opened."""
+
+_LABELS: Mapping[str, Literal["drawn", "heaviest"]] = {"train": "drawn", "val": "heaviest"}
+"""Split -> the targets that a model in training reads of it: what it trains on, and what its loss is taken of."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def open_run(
         config: The run's settings.
         data_dir: Prepared data and, unless the encoder runs on the fly, a feature store; None for images of the user's
             own, with no splits.
-        splits: Which splits; for a fresh model ``"train"`` is opened for training.
+        splits: Which splits; for a fresh model ``"train"`` is opened for training, ``"val"`` for the validation loss.
         session: Frozen models and data shared with other runs of this process.
         adapter: A run's or an adapter's folder; None for a fresh model.
         device: Where the models are; None for this process's.
@@ -105,7 +108,7 @@ def open_run(
         datasets = {
             split: _open_dataset(
                 config, task, codec, visual.get(split), session.rows(task, data_dir, split),
-                split=split, is_training=adapter is None and split == "train",
+                split=split, labels=_LABELS.get(split, "none") if adapter is None else "none",
             )
             for split in splits
         }  # fmt: skip
@@ -147,7 +150,7 @@ def _open_dataset(
     rows: Dataset,
     *,
     split: str,
-    is_training: bool,
+    labels: Literal["none", "drawn", "heaviest"],
 ) -> TaskDataset:
     """Opens a split as batches and reports, or refuses, texts that are too long.
 
@@ -166,12 +169,12 @@ def _open_dataset(
         max_target_length=data.max_target_length,
         seed=config.seed,
         visual=visual.source if visual else None,
-        is_training=is_training,
+        labels=labels,
         padding=data.padding,
         target_sampling=data.target_sampling,
         loss_weighting=data.loss_weighting,
     )
-    skipped = len(dataset) - len(dataset.indices)
+    skipped, is_training = len(dataset) - len(dataset.indices), labels == "drawn"
     if is_training and data.few_shot is not None:
         few_shot = FewShot(data.few_shot, data.few_shot_rule, config.seed)
         dataset.keep_few(few_shot, task.few_shot_classes or task.labels or ())

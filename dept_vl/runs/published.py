@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE
+from dept_vl.models.demo import DEMO
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.runs.folder import METRICS_FILE, RUN_CONFIG_FILE, SUMMARY_FILE, differences, read_run_config
 from dept_vl.settings.help import fields_of
@@ -103,32 +104,36 @@ def published_files(folder: Path, config: TrainConfig, *, name: str, licence: st
 def _publication(folder: Path, config: TrainConfig, name: str, licence: str | None) -> Publication:
     from dept_vl.models.adapter.card import Publication
 
-    scores, rows = _test_scores(folder)
-    notes = (f"protocol {config.data.protocol}" if config.data.protocol else "", "drawn scenes" * config.is_demo_data)
-    return Publication(name, licence, ", ".join(filter(None, notes)), scores, rows)
+    scores, rows, complete_rows = _test_scores(folder)
+    if config.is_demo_data:
+        return Publication(name, licence, "drawn scenes of dept-vl", None, scores, f"{rows:,} rows")
+    of_all = f" of {complete_rows:,}" if complete_rows else ""
+    return Publication(name, licence, None, config.data.protocol, scores, f"{rows:,}{of_all} rows")
 
 
-def _test_scores(folder: Path) -> tuple[dict[str, float], str]:
-    """Returns the scores on ``test`` and how many rows they are of, if they are this adapter's, made as the run says.
+def _test_scores(folder: Path) -> tuple[dict[str, float], int, int | None]:
+    """Returns the scores on ``test``, how many rows they are of, and of how many if those are not all.
 
-    Others, such as those of an adapter that was trained on since, or of the blind baseline, are left out with a
-    warning.
+    Only those count that are this adapter's, made as the run says: others, of an adapter that was trained on since or
+    of the blind baseline, are left out with a warning.
     """
     path = folder / RESULTS_FILE
     if not path.is_file():
-        return {}, ""
+        return {}, 0, None
     try:
         content = parse_json(read_file(path))
         scores = {str(name): float(value) for name, value in content["metrics"].items()}
         recorded = nested_settings(config_from_tree(content["config"]))
         data = content.get("data") or {}
-        rows, complete_rows = int(content["num_scored"]), data.get("complete_rows")
-        is_complete, adapter = bool(data.get("complete")), content["sha256"]["adapter"]
+        rows, complete_rows = int(content["num_scored"]), None if data.get("complete") else data.get("complete_rows")
+        adapter = content["sha256"]["adapter"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         logger.warning("%s: its scores are left out: it cannot be read (%s)", path, error)
-        return {}, ""
+        return {}, 0, None
     others = [
-        key for key, *_ in differences(nested_settings(read_run_config(folder)), recorded) if path_setting(key) is None
+        key
+        for key, *values in differences(nested_settings(read_run_config(folder)), recorded)
+        if path_setting(key) is None or DEMO in values  # data that have moved are the same, drawn scenes are not
     ]
     reasons = {
         "they are of another adapter than the one here": adapter != hash_file(folder / WEIGHTS_FILE),
@@ -138,9 +143,8 @@ def _test_scores(folder: Path) -> tuple[dict[str, float], str]:
     reason = next((text for text, is_so in reasons.items() if is_so), None)
     if reason is not None:
         logger.warning("%s: its scores are left out: %s; score the run again", path, reason)
-        return {}, ""
-    of_all = f" of {complete_rows:,}" if complete_rows and not is_complete else ""
-    return scores, f"{rows:,}{of_all} rows"
+        return {}, 0, None
+    return scores, rows, complete_rows
 
 
 def _val_scores(folder: Path) -> dict[str, float]:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dept_vl.data.feature_format import finished_stores, no_store_fits, read_index
-from dept_vl.data.manifest import split_info
+from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, refuse_several
 from dept_vl.runs.hub import find_run
-from dept_vl.runs.log import chosen_trackers
+from dept_vl.runs.trackers import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
@@ -66,10 +66,17 @@ def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> 
     """Refuses splits that are not prepared.
 
     Raises:
+        ConfigError: The task has none to train on.
         DataError: The file of one is missing or not what `dept-vl prepare` writes.
     """
+    task = config.resolve_task()
+    if "train" in splits and task.declaration is not None and not task.declaration.can_train:
+        raise ConfigError(
+            f"task {task.name!r} has no training split; its predictions are scored by `dept-vl eval --task {task.name} "
+            f"--predictions FILE --references {split_path(data_dir, task, 'test')}`"
+        )
     for split in splits:
-        split_info(data_dir, config.resolve_task(), split)
+        split_info(data_dir, task, split)
 
 
 def check_import(

@@ -171,7 +171,10 @@ class LoopConfig:
     ] = None
     best_metric: Annotated[
         str | None,
-        Field(description="score that picks the best checkpoint, such as exact_match; null: the task's, where it fits"),
+        Field(
+            description="what picks the best checkpoint: a score such as exact_match, or loss, the validation loss "
+            "(lower is better); null: the task's score, where it fits"
+        ),
     ] = None
     accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
     precision: Annotated[

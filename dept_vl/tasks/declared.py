@@ -213,6 +213,11 @@ class TaskDeclaration:
         return self.kind in _IMAGE_KINDS
 
     @property
+    def can_train(self) -> bool:
+        """Whether there are rows to train on; official files may be there to test on alone."""
+        return not self.files or "train" in self.files
+
+    @property
     def text(self) -> str:
         """The template, the kind's where none is given."""
         return self.template if self.template is not None else _TEMPLATES[self.kind]

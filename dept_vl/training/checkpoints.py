@@ -72,7 +72,7 @@ def save_state(
         optimizer: Holds the moments of those parameters.
         keep: How many checkpoints stay.
     """
-    target = folder / f"step-{progress.step:08d}"
+    target = state_folder(folder, progress.step)
     with atomic_folder(target) as temporary:
         tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
         write_bytes(temporary / "trainable.safetensors", save(tensors))
@@ -83,6 +83,11 @@ def save_state(
     for old in list_states(folder)[:-keep]:
         remove_folder(old)
     return target
+
+
+def state_folder(folder: Path, step: int) -> Path:
+    """Returns where the checkpoint after so many steps lies."""
+    return folder / f"step-{step:08d}"
 
 
 def list_states(folder: Path) -> list[Path]:

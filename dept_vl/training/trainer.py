@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +19,6 @@ from torch import Tensor
 from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
-from dept_vl.evaluators import EvaluationInput, score
-from dept_vl.inference.answer import Answerer, predict_split
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.runs.callbacks import Callback
@@ -31,10 +31,10 @@ from dept_vl.runs.folder import (
     trim_metrics,
 )
 from dept_vl.runs.hub import find_run
-from dept_vl.runs.log import RunLog, describe_score
+from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_run
-from dept_vl.runs.selection import choose_selection
 from dept_vl.runs.session import Session
+from dept_vl.runs.trackers import TENSORBOARD, Tracker, chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
 from dept_vl.system.atomic import write_json
@@ -42,9 +42,10 @@ from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
 from dept_vl.system.progress import Meter
 from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
-from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
+from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
+from dept_vl.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def train(
         resume: Go on from the newest checkpoint in the run folder; the result is that of an unbroken run.
         overwrite: Replace an earlier run in that folder.
         session: Frozen models and data shared with other runs of this process; the result is the same to the bit.
-        callbacks: Told of steps and evaluations, after those of the session.
+        callbacks: Told of what happens, after ``loop.trackers`` and those of the session.
 
     Raises:
         ConfigError, DataError, CheckpointError: Before anything is written, wherever that can be known; another
@@ -129,7 +130,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         lock: OwnedLock | None = None,
     ) -> None:
-        """Opens everything, then the run folder; see `train`.
+        """Opens everything but the run folder; see `train`.
 
         Args:
             config: As `train`.
@@ -138,7 +139,7 @@ class Trainer:
             overwrite: As `train`.
             session: As `train`.
             callbacks: As `train`.
-            lock: The run folder's; taken once everything is open. None where nobody else can be at work.
+            lock: The run folder's, taken by `fit`. None where nobody else can be at work.
         """
         session = session or Session()
         self.config = config
@@ -148,31 +149,23 @@ class Trainer:
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         self.visual = self.parts.visual.get("train")
-        self.train_set, self.val_set = (self.parts.datasets[split] for split in ("train", "val"))
+        self.train_set = self.parts.datasets["train"]
         check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
-        self.val_references = self.parts.references("val", config.loop.eval_rows)
-        self.selection = choose_selection(config, self.task, self.val_references)
-        self.answerer = Answerer(self.model, self.parts.codec, self.parts.visual.get("val"), self.parts.decoding)
+        self.validation = Validation(config, self.parts)
+        self.selection = self.validation.selection
         groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, groups, config.optim)
         self.guard = StepGuard(groups, config.loop)
-        self.callbacks = (*session.callbacks, *callbacks)
+        self.trackers = chosen_trackers(config.loop.trackers)
+        services = [Tracker(name) for name in self.trackers if name != TENSORBOARD]
+        self.callbacks = (*services, *session.callbacks, *callbacks)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.progress = Progress()
+        self.run_dir = config.run_dir
+        self.log: RunLog | None = None
         start = self._warm_start(resume=resume)
-        self.log = RunLog(config.run_dir, config.loop.trackers) if self._is_main else None
-        if lock is not None and self._is_main:
-            lock.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        self.run_dir = self._open_run_dir(start, resume=resume, overwrite=overwrite)
-        self._resume()
-        if self.log:
-            self.log.open(self.progress.step)
-        self.meter = Meter(
-            config.loop.max_steps, f"train {self.task.name}", "steps",
-            initial=self.progress.step, is_shown=self._is_main, has_notes=True,
-        )  # fmt: skip
+        self._open_folder = partial(self._open_run_dir, start, lock, resume=resume, overwrite=overwrite)
 
     @property
     def _is_main(self) -> bool:
@@ -192,8 +185,11 @@ class Trainer:
             raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
         return {"init": warm_start(self.model, source, config.init.parts)}
 
-    def _open_run_dir(self, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
+    def _open_run_dir(self, record: dict[str, Any], lock: OwnedLock | None, *, resume: bool, overwrite: bool) -> None:
         if self._is_main:
+            if lock is not None:
+                lock.path.parent.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
             if self.model.answer_form is not None:
                 record = {**record, "answer_form": self.model.answer_form}
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
@@ -201,7 +197,7 @@ class Trainer:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())
         self.accelerator.wait_for_everyone()
         signals.mark_resumable()
-        return self.config.run_dir
+        self._resume()
 
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
@@ -212,24 +208,28 @@ class Trainer:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
 
     def fit(self) -> TrainResult:
-        """Runs the steps that are left, and writes what came of them."""
-        try:
+        """Opens the run's folder, runs the steps that are left, and writes what came of them."""
+        with ExitStack() as ending:
+            for callback in self.callbacks:
+                callback.on_start(self.config, self.run_dir)
+                ending.callback(callback.on_end, self.config, self.run_dir)
+            self._open_folder()
+            step, steps = self.progress.step, self.config.loop.max_steps
+            if self._is_main:
+                self.log = RunLog(self.run_dir, step, has_board=TENSORBOARD in self.trackers)
+                ending.callback(self.log.close)
+            self.meter = Meter(
+                steps, f"train {self.task.name}", "steps", initial=step, is_shown=self._is_main, has_notes=True
+            )
             with signals.deferring(), self.meter:
                 self._run()
-        finally:
-            if self.log:
-                self.log.close()
-        result = TrainResult(
-            self.task.name,
-            self.run_dir,
-            self.selection.metric,
-            self.progress,
-            self.model.parameter_budget(),
-            self.answerer.decoding.method,
-        )
-        if self._is_main:
-            write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
-        self.accelerator.wait_for_everyone()
+            result = TrainResult(
+                self.task.name, self.run_dir, self.selection.metric, self.progress,
+                self.model.parameter_budget(), self.parts.decoding.method,
+            )  # fmt: skip
+            if self._is_main:
+                write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
+            self.accelerator.wait_for_everyone()
         if signal := signals.requested():
             raise signals.StoppedError(signal, f"the run had ended: {self.run_dir}")
         return result
@@ -282,6 +282,7 @@ class Trainer:
         except signals.StoppedError as stopped:
             self._stop(stopped.number, is_evaluation_due=True)
         self.progress = replace(self.progress, is_evaluation_due=False)
+        self.accelerator.wait_for_everyone()  # all are told once the main process has written
         for callback in self.callbacks:
             callback.on_evaluation(self.config, self.progress.step, metrics)
 
@@ -344,35 +345,31 @@ class Trainer:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":
             record["skipped_steps"] = self.progress.skipped_steps
-        if self.log:
-            self.log.record(self.progress.step, record)
+        self._record(record)
         shown = {"loss": f"{record['loss']:.3f}"} if losses else {}
         shown["lr"] = " ".join(f"{name} {rate:.3g}" for name, rate in self.rates.items())
         self.meter.note(**shown, **{"samples/s": f"{samples_per_s:.0f}"})
 
+    def _record(self, values: Mapping[str, float]) -> None:
+        """Writes a line of metrics, and hands it to the callbacks."""
+        if self.log:
+            self.log.record(self.progress.step, values)
+        for callback in self.callbacks:
+            callback.on_log(self.config, self.progress.step, values)
+
     def _evaluate(self) -> dict[str, float]:
-        """Scores the validation split and keeps the adapter if it is the best so far."""
-        config = self.config
-        predictions = predict_split(
-            self.answerer,
-            self.val_set,
-            batch_size=config.data.eval_batch_size,
-            num_workers=config.data.num_workers,
-            limit=config.loop.eval_rows,
-        )
-        inputs = EvaluationInput(predictions, self.val_references)
-        metrics = score(self.selection.evaluators, inputs, label_set=self.task.labels)
-        name = self.selection.metric
-        value, best = metrics[name], self.progress.best_metric
-        self.meter.say(describe_score(self.progress.step, name, value, best, self.progress.best_step))
-        if best is None or value > best:
-            self.progress = replace(self.progress, best_metric=value, best_step=self.progress.step, evals_since_best=0)
+        """Measures the run on ``val`` and keeps the adapter if it is the best so far."""
+        step, best = self.progress.step, self.progress.best_metric
+        metrics = self.validation.measure(step)
+        value = metrics[self.selection.metric]
+        self.meter.say(self.selection.describe(step, value, best, self.progress.best_step))
+        if self.selection.is_better(value, best):
+            self.progress = replace(self.progress, best_metric=value, best_step=step, evals_since_best=0)
             if self._is_main:
                 self._save_adapter(metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
-        if self.log:
-            self.log.record(self.progress.step, {f"val/{name}": number for name, number in metrics.items()})
+        self._record({f"val/{name}": number for name, number in metrics.items()})
         return metrics
 
     def _save_adapter(self, scores: Mapping[str, float]) -> None:
@@ -384,15 +381,12 @@ class Trainer:
         )
 
     def _save_checkpoint(self) -> None:
+        folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints
         if self._is_main:
-            save_state(
-                self.run_dir / CHECKPOINTS,
-                self.progress,
-                self.trainable,
-                self.optimizer,
-                keep=self.config.loop.keep_checkpoints,
-            )
+            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep)
         self.accelerator.wait_for_everyone()
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.config, self.progress.step, state_folder(folder, self.progress.step))
 
 
 def _seed(*parts: int) -> int:

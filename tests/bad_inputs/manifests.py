@@ -62,6 +62,14 @@ def _metadata(content):
     return _table(lambda table: table.replace_schema_metadata(content))
 
 
+def _no_target(path):
+    """Leaves ``val`` without a target."""
+    val = path.parent / "val.parquet"
+    table = pq.read_table(val)
+    rows = [{**row, "targets": [], "target_weights": []} for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), val)
+
+
 def _renamed(path):
     shutil.copy(path.parent / "test.parquet", path)
 
@@ -99,6 +107,10 @@ def _two_paths(folder, base):
 _NAME = "vqa/train.parquet"
 _CASES = {
     "renamed": (_spoil(_renamed), (_NAME, "holds split 'test'", "renamed")),
+    "no-target": (
+        _spoil(_no_target, "--loop.best_metric", "loss"),
+        ("loop.best_metric: the loss is taken of targets", "no row of val that is evaluated has one"),
+    ),
     "other-task": (_about(task="coco"), (_NAME, "holds split 'train' of task 'coco'")),
     "other-protocol": (_about(protocol="paper"), (_NAME, "'paper'")),
     "task-path": (_about(task="../../etc"), (_NAME, "'../../etc'")),

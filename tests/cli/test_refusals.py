@@ -40,8 +40,13 @@ CASES = [
     ("info --task vqaa", "unknown task 'vqaa'"),
     ("info --config demo --tuner.rank many", "tuner.rank: "),
     ("eval --checkpoint run --metric cidre", "unknown evaluator 'cidre'; did you mean 'cider'"),
+    (
+        "eval --checkpoint run --metric loss",
+        "'loss' is no score of predictions: training computes it at every evaluation",
+    ),
     ("eval --checkpoint run --metric CIDRe", "unknown evaluator 'CIDRe'; did you mean 'cider'"),
     ("train --data-dir x --loop.best_metric exact_mtch", "loop.best_metric: unknown evaluator 'exact_mtch'; did you"),
+    ("train --task nocaps --data-dir data", "task 'nocaps' has no training split; its predictions are scored by"),
     ("trian --data-dir x", "unknown command 'trian'; did you mean 'train'"),
     ("Train --data-dir x", "unknown command 'Train'; did you mean 'train'"),
     ("eval --checkpoint run --decode.method score", "decode.method: 'score' needs a label set"),
@@ -84,6 +89,7 @@ CASES = [
     ("draw-scenes --out x --images 3", "--images: must be at least 10"),
     ("sweep --task cola --data-dir x", "--config: a sweep needs a file with a 'sweep' section"),
     ("sweep --config bad-sweep.yaml", "did you mean 'tuner.lowrank_lr'"),
+    ("sweep --config two-metrics.yaml", "loop.best_metric: cannot be varied in a sweep; set it for all runs"),
     ("transfer --target superglue-cbb --sources mnli", "did you mean 'superglue-cb'"),
     ("transfer --target cola --sources mnly", "unknown task 'mnly'; did you mean 'mnli'"),
     ("transfer --target cola --sources cola --data-dir x", "'cola' is the target itself"),
@@ -215,6 +221,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
     (folder / "sweep.yaml").write_text(space % "lr")
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
+    (folder / "two-metrics.yaml").write_text("sweep: {space: {loop.best_metric: [loss, vqa_accuracy]}}\n")
 
 
 def write_several(folder: Path, config: TrainConfig) -> None:

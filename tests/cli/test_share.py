@@ -35,7 +35,11 @@ def shared(hub, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["push", str(run), NAME, "--model.backbone", "me/tiny-t5", "--licence", "mit", "--private"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"pushed: {hub.endpoint}/{NAME}\nnext: dept-vl predict --checkpoint {NAME}\n"
+    assert printed.out.splitlines() == [
+        f"pushed: {hub.endpoint}/{NAME}",
+        f"in Python: dept_vl.load('{NAME}')",
+        f"next: dept-vl predict --checkpoint {NAME}",
+    ]
     assert "HTTP Request" not in printed.err
     return hub.repositories[NAME]
 

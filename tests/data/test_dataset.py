@@ -3,6 +3,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.manifest import open_split
@@ -38,7 +39,7 @@ def request(*indices, step=0):
 
 def test_a_batch_holds_template_targets_and_features(rows, tokenizer, codec, tiny_data):
     store = FeatureStore.open(tiny_data / "features" / "random")
-    dataset = TaskDataset(rows, get_task("vqa"), codec, visual=CachedFeatures(store), is_training=True, **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, visual=CachedFeatures(store), labels="drawn", **LENGTHS)
     batch = dataset.batch(request(3, 0))
     assert batch.example_ids == (rows[3]["example_id"], rows[0]["example_id"])
     text = tokenizer.decode(batch.input_ids[0][batch.attention_mask[0].bool()])
@@ -59,7 +60,7 @@ def test_targets_are_drawn_in_proportion_to_their_weights(codec):
     rows = Dataset.from_list(
         [{"example_id": 1, "question": "what ?", "targets": ["red", "blue"], "target_weights": [0.9, 0.3]}]
     )
-    dataset = TaskDataset(rows, get_task("vqa"), codec, is_training=True, loss_weighting="score", **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, labels="drawn", loss_weighting="score", **LENGTHS)
     weights = torch.stack([dataset.batch(request(0, step=step)).loss_weights[0] for step in range(2000)])
     share = (weights > 0.5).float().mean().item()
     assert share == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 2000))
@@ -71,7 +72,7 @@ def test_best_target_is_the_heaviest(tokenizer, codec):
     rows = Dataset.from_list(
         [{"example_id": 1, "question": "what ?", "targets": ["red", "blue"], "target_weights": [0.3, 0.9]}]
     )
-    dataset = TaskDataset(rows, get_task("vqa"), codec, is_training=True, target_sampling="best", **LENGTHS)
+    dataset = TaskDataset(rows, get_task("vqa"), codec, labels="drawn", target_sampling="best", **LENGTHS)
     labels = [dataset.batch(request(0, step=step)).labels[0].tolist() for step in range(20)]
     assert all(label == tokenizer("blue")["input_ids"] for label in labels)
 
@@ -89,13 +90,33 @@ def test_long_texts_are_counted_and_cut(codec):
     assert dataset.source_lengths(range(10)) == [min(n + 3, 8) for n in range(1, 11)]
 
 
+def test_the_heaviest_target_is_the_first_of_equals_and_a_row_without_one_carries_no_loss(tokenizer, codec):
+    targets = ["red", "blue", "two"]
+    rows = Dataset.from_list(
+        [
+            {"example_id": 1, "question": "what ?", "targets": targets, "target_weights": [0.3, 0.9, 0.9]},
+            {"example_id": 2, "question": "what ?", "targets": [], "target_weights": []},
+        ]
+    )
+    dataset = TaskDataset(rows, get_task("vqa"), codec, labels="heaviest", loss_weighting="score", **LENGTHS)
+    batch = dataset.batch(request(0, 1, step=7))
+    assert batch.labels[0].tolist() == tokenizer("blue")["input_ids"]
+    assert (batch.labels[1] == IGNORE_INDEX).all()
+    assert batch.loss_weights.tolist() == [1.0, 1.0]
+    assert dataset.batch(request(1)).labels.shape == (1, 1)
+    assert TaskDataset(rows, get_task("vqa"), codec, **LENGTHS).batch(request(0, 1)).labels.shape == (2, 0)
+    assert (dataset.has_targets(), dataset.has_targets(1)) == (True, True)
+    dataset.indices = dataset.indices[1:]
+    assert (dataset.has_targets(), dataset.has_targets(1)) == (False, False)
+
+
 def test_a_task_without_images_takes_the_same_path(tokenizer, codec):
     task = Task(
         name="color", template=lambda row: f"what color is the {row['thing']} ?", evaluators=(), primary_metric="x",
         max_source_length=16, max_target_length=4, paper="none",
     )  # fmt: skip
     rows = Dataset.from_list([{"example_id": 5, "thing": "ball", "targets": ["red"], "target_weights": [1.0]}])
-    batch = TaskDataset(rows, task, codec, is_training=True, **LENGTHS).batch(request(0))
+    batch = TaskDataset(rows, task, codec, labels="drawn", **LENGTHS).batch(request(0))
     assert batch.visual_features is None
     assert tokenizer.decode(batch.input_ids[0]) == "what color is the ball ? </s>"
 

@@ -61,6 +61,24 @@ def test_a_grid_runs_every_point_and_scores_the_best_on_validation_once(base, ti
     assert "best on val" in describe_sweep(result)
 
 
+def test_the_lowest_loss_is_the_best_where_runs_are_picked_by_it(base, tiny_data, tmp_path):
+    result = run_sweep(plan_of(tmp_path, {**base, "loop.best_metric": "loss"}, GRID), tiny_data)
+    values = [float(row["val loss"]) for row in table(tmp_path / "sweep")]
+    best = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["best"]
+    assert best["val loss"] == min(values) < max(values)
+    assert Path(best["run"]).name == f"trial-{values.index(min(values)):04d}" == result.best.run_dir.name
+    shown = [line.split()[0] for line in describe_sweep(result).splitlines()[2:6]]
+    assert shown == [str(values.index(value)) for value in sorted(values)]
+
+
+def test_a_trial_of_a_higher_loss_is_pruned(base, tiny_data, tmp_path):
+    """Five learn, and the last stays as it starts."""
+    space = {"space": {"tuner.lr": [0.1, 0.2, 0.3, 0.4, 0.5, 1e-9]}, "pruner": "median"}
+    settings = {**base, "loop.best_metric": "loss", "loop.eval_every_steps": 1, "optim.projection_lr": 1e-9}
+    run_sweep(plan_of(tmp_path, {**settings, "tuner.lowrank_lr": 1e-9}, space), tiny_data)
+    assert table(tmp_path / "sweep")[-1]["state"] == "pruned"
+
+
 def start_sweep(fresh_process, config: Path, folder: Path):
     return fresh_process.start(main, ["sweep", "--config", str(config), "--output-dir", str(folder)])
 

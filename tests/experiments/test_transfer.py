@@ -74,6 +74,15 @@ def test_the_best_source_on_validation_is_tested_beside_the_control(settings, te
     assert {run.config.init.source for run in scored} == {source}
 
 
+def test_the_source_of_the_lowest_loss_is_the_best_where_runs_are_picked_by_it(settings, text_data, tmp_path):
+    target, sources = plan_transfer("cola", ["sst2", "rte"], None, {**settings, "loop.best_metric": "loss"})
+    result = transfer(target, sources, text_data)
+    means = {start.source: start.val.mean for start in result.sources}
+    assert result.best.source == min(means, key=means.__getitem__)
+    assert len(set(means.values())) == 2
+    assert "val loss" in describe_transfer(result)
+
+
 def test_a_source_run_is_reused_and_finished_runs_are_kept(settings, text_data, tmp_path):
     source = load_config(None, {**settings, "task": "sst2", "output_dir": str(tmp_path / "mine")})
     train(source, text_data)

@@ -11,7 +11,7 @@ from benchmarks.speed.workload import write_colour_work
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError
-from dept_vl.inference.answer import Answerer, agreement, predict_split
+from dept_vl.inference.answer import Answerer, agreement, answer_split
 from dept_vl.models.adapted_model import build_model
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
@@ -109,7 +109,7 @@ def test_a_split_is_answered_with_the_label_of_the_least_loss(folder, text_data,
     parts = open_run(config, text_data, ("test",))
     model, codec, dataset = parts.model.eval(), parts.codec, parts.datasets["test"]
     answerer = Answerer(model, codec, None, parts.decoding)
-    predictions = predict_split(answerer, dataset, batch_size=batch_size)
+    predictions = answer_split(answerer, dataset, batch_size=batch_size).predictions
     for source, prediction in zip(dataset.sources(range(20)), predictions, strict=True):
         ids = torch.tensor(codec.source_ids([source], 16))
         targets = [torch.tensor([label]) for label in codec.target_ids(LABELS)]
@@ -124,7 +124,7 @@ import torch
 from accelerate.utils import gather_object
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
-from dept_vl.inference.answer import Answer, predict_split
+from dept_vl.inference.answer import Answer, answer_split
 from dept_vl.system.processes import leave_launch, process_state
 
 data = Path(sys.argv[1])
@@ -141,7 +141,7 @@ config = load_config(None, {"task": "cola", "model.backbone": "demo", "tuner.all
 dataset = open_run(config, data, ("test",)).datasets["test"]
 for limit in (1, 2, 5, 7, None):
     echo = Echo()
-    answers = predict_split(echo, dataset, batch_size=2, limit=limit)
+    answers = answer_split(echo, dataset, batch_size=2, limit=limit).predictions
     assert answers == [f"row {number}" for number in range(limit or 256)], (limit, answers)
     calls = gather_object([echo.calls])
     assert calls[0] == calls[1] >= 1, (limit, calls)

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
@@ -10,12 +11,15 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+import dept_vl
 from dept_vl.cli import main
+from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.files import load_adapter
 from dept_vl.runs.folder import read_run_config
 from dept_vl.runs.hub import LARGEST_BYTES, find_run, push_run
 from dept_vl.settings.load import dump_config, load_config
+from tests.api.saved_runs import save_run
 from tests.hub_server import Repository
 from tests.models.language.hub_cache import COMMIT, put_into_cache
 
@@ -127,7 +131,7 @@ def test_the_card_has_licence_scores_and_what_loads_it(pushed, hub, trained):
     assert (result.metric_name, result.dataset_type) == ("Accuracy", "nyu-mll/glue")
     assert result.dataset_name == "cola (protocol fixed, 8 of 522 rows)"
     assert {one.dataset_split for one in data.eval_results} == {"validation", "test"}
-    assert f"find_run('{NAME}')" in card.text
+    assert f"dept_vl.load('{NAME}')" in card.text
     assert "of the adapter: cc-by-4.0; of the frozen backbone: unknown" in card.text
 
 
@@ -153,6 +157,36 @@ def test_scores_that_are_not_the_run_s_are_left_out(hub, run, caplog, change, sa
     assert {one.dataset_split for one in data.eval_results} == {"validation"}
 
 
+def test_drawn_scenes_are_not_taken_for_vqa_v2(hub, tmp_path):
+    run = save_run(tmp_path / "run", "vqa", "demo", **{"data.dir": "demo"})
+    scored = {
+        "task": "vqa", "metrics": {"vqa_accuracy": 43.84, "vqa_accuracy/other": 1.0}, "num_scored": 2000,
+        "config": asdict(read_run_config(run)), "data": {"complete": False, "complete_rows": 26280},
+        "sha256": {"adapter": hash_file(run / "adapter_model.safetensors")},
+    }  # fmt: skip
+    (run / "results-test.json").write_text(json.dumps(scored))
+    push_run(run, NAME)
+    card = hub.repositories[NAME].files["README.md"].decode()
+    (result,) = ModelCard(card).data.eval_results
+    assert (result.dataset_type, result.metric_value) == ("drawn scenes of dept-vl", 43.8)
+    assert result.dataset_name == "vqa (drawn scenes of dept-vl, 2,000 rows)"
+    assert "| Data | drawn scenes of dept-vl |" in card
+    scored["config"]["data"]["dir"] = "/data/vqa"
+    (run / "results-test.json").write_text(json.dumps(scored))
+    push_run(run, NAME)
+    assert ModelCard(hub.repositories[NAME].files["README.md"].decode()).data.eval_results is None
+
+
+def test_a_shared_run_answers_in_python_as_it_did(hub, tmp_path):
+    run = save_run(tmp_path / "run", "rte", "demo")
+    model = dept_vl.load(run, device="cpu")
+    assert model.push_to_hub(NAME, licence="mit") == f"{hub.endpoint}/{NAME}"
+    for name in FILES[1:]:
+        assert hub.repositories[NAME].files[name] == (run / name).read_bytes()
+    texts = ("the cube is red", "the ball is blue")
+    assert dept_vl.load(NAME, device="cpu").score(*texts) == model.score(*texts)
+
+
 def test_a_branch_is_made_and_found(hub, trained, pushed):
     main_files = pushed.files
     url = push_run(trained, NAME, settings=BACKBONE, revision="v2", licence="mit")
@@ -160,7 +194,7 @@ def test_a_branch_is_made_and_found(hub, trained, pushed):
     assert pushed.files == main_files
     assert find_run(f"{NAME}@v2") == find_run(NAME, revision="v2") != find_run(NAME)
     card = pushed.commits[pushed.branches["v2"]]["README.md"].decode()
-    assert f"find_run('{NAME}@v2')" in card
+    assert f"dept_vl.load('{NAME}@v2')" in card
 
 
 def test_a_private_run_is_made_private_and_never_pushed_to_what_everybody_sees(hub, trained, pushed):

@@ -10,6 +10,7 @@ from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import Reference
+from dept_vl.reports.text import describe_training
 from dept_vl.runs.selection import choose_selection, read_selection, warn_of_selection
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import get_task
@@ -66,6 +67,49 @@ def test_the_score_asked_for_is_taken_by_either_name(asked, metric, evaluator):
 
 def test_a_score_of_the_tasks_own_evaluator_needs_no_other():
     assert choose([Reference(["a cat"])] * 2, "coco", "bleu-4").evaluators == ("cider", "bleu", "rouge-l")
+
+
+@pytest.mark.parametrize("asked", ["loss", "Loss"])
+def test_the_loss_is_no_score_and_lower_is_better(asked):
+    selection = choose(TEN, best_metric=asked)
+    assert (selection.metric, selection.evaluators) == ("loss", get_task("vqa").evaluators)
+    assert selection.lower_is_better
+    assert not choose(TEN).lower_is_better
+
+
+@pytest.mark.parametrize(("metric", "better"), [("loss", 0.5), ("vqa_accuracy", 2.0)])
+def test_what_is_better_is_one_way_in_runs_and_among_runs(metric, better):
+    selection = choose(TEN, best_metric=metric)
+    assert selection.is_better(1.0, None)
+    assert selection.is_better(better, 1.0)
+    assert not selection.is_better(1.0, 1.0)
+    assert not selection.is_better(1.0, better)
+    assert selection.best([("a", 1.0), ("b", better), ("c", better)], lambda pair: pair[1])[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("metric", "best", "said"),
+    [
+        ("CIDEr", None, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best so far)"),
+        ("CIDEr", 1.0, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best so far)"),
+        ("CIDEr", 1.2, "step 1,200: CIDEr on val 110.0 x 100, as papers print it (the best is 120.0 at step 600)"),
+        ("loss", 1.2, "step 1,200: loss on val 1.100 nats a token (the best so far)"),
+        ("loss", 1.0, "step 1,200: loss on val 1.100 nats a token (the best is 1.000 at step 600)"),
+    ],
+)
+def test_an_evaluation_s_line_says_its_value_and_whether_it_is_the_best(metric, best, said):
+    assert choose([Reference(["a cat"])] * 2, "coco", metric).describe(1200, 1.1, best, 600) == said
+
+
+def test_a_run_picked_by_loss_is_scored_as_usual_and_the_loss_is_no_metric(tiny_data, t5_folder, tmp_path, capsys):
+    config = load_config(None, {**settings(t5_folder, tmp_path, tiny_data), "loop.best_metric": "loss"})
+    assert "best loss on val" in describe_training(train(config, tiny_data))
+    assert main(["eval", "--task", "vqa", "--checkpoint", str(tmp_path / "run")]) == 0
+    scores = json.loads((tmp_path / "run" / "results-test.json").read_text())
+    assert scores["evaluators"] == ["vqa-accuracy", "vqa-accuracy-legacy-vlt5"]
+    capsys.readouterr()
+    assert main(["eval", "--task", "vqa", "--checkpoint", str(tmp_path / "run"), "--metric", "loss"]) == 2
+    assert "'loss' is no score of predictions: training computes it" in capsys.readouterr().err
 
 
 def test_a_score_that_is_none_is_refused():

@@ -51,16 +51,24 @@ class Publication:
     Attributes:
         name: What it is loaded by: its hub id.
         licence: In the hub's words; None for the backbone's.
-        data: What sets the data apart from the task's own, such as the protocol; empty for nothing.
+        data: What the data are called, where they are not the task's own.
+        protocol: The protocol of a text task.
         scores: On ``test``, in the scorers' own scale.
         rows: How many rows those are of, in words.
     """
 
     name: str = FOLDER
     licence: str | None = None
-    data: str = ""
+    data: str | None = None
+    protocol: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     rows: str = ""
+
+    def notes(self, split: str) -> str:
+        """Returns what the scores on a split are of, beside the task, in parentheses; empty for nothing."""
+        protocol = self.protocol and f"protocol {self.protocol}"
+        found = ", ".join(filter(None, (self.data, protocol, self.rows if split == "test" else None)))
+        return f" ({found})" if found else ""
 
 
 def model_card(
@@ -100,9 +108,10 @@ def model_card(
         "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
         "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
+        "With the run's `config.yaml` beside it:\n\n"
+        f"```python\n{_asking_snippet(model, publication.name, task)}```\n\n"
+        f"or `dept-vl predict --checkpoint {publication.name}{_asked(task)}`. The adapter alone, as a torch module:\n\n"
         f"```python\n{_snippet(model, publication.name)}```\n\n"
-        f"With the run's `config.yaml` beside it: `dept-vl predict --checkpoint {publication.name}{_asked(task)}`; in "
-        f"Python, `dept_vl.load({publication.name!r})`.\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
 
@@ -133,16 +142,35 @@ def _rows(
         ("Written by", f"dept-vl {config.dept_vl_version}"),
     ]
     if task is not None:
-        rows.insert(1, ("Data", task.paper.replace("|", "\\|")))
-    sides = [("Scores on val", scores, ""), ("Scores on test", publication.scores, publication.rows)]
-    for at, (title, found, count) in enumerate((side for side in sides if side[1]), start=2):
-        notes = f" ({', '.join(filter(None, (publication.data, count)))})" if publication.data or count else ""
-        rows.insert(at, (title, ", ".join(_shown(name, value) for name, value in _main(found).items()) + notes))
+        rows.insert(1, ("Data", publication.data or task.paper.replace("|", "\\|")))
+    sides = {split: found for split, found in (("val", scores), ("test", publication.scores)) if found}
+    for at, (split, found) in enumerate(sides.items(), start=2):
+        shown = ", ".join(_shown(name, value) for name, value in _main(found).items())
+        rows.insert(at, (f"Scores on {split}", f"{shown}{publication.notes(split)}"))
     if config.origin is not None:
         origin = config.origin
         text = f"a released DePT adapter (weights sha256 {origin.weights_sha256[:12]}); low-rank pair: {origin.lowrank}"
         rows.append(("Imported from", text))
     return rows
+
+
+def _asking_snippet(model: ModelConfig, name: str, task: Task | None) -> str:
+    """Returns code that loads the run and asks it something."""
+    where = repr(name)
+    if BACKBONE.is_local(model.backbone):
+        where += f", backbone={_public(model.backbone)!r}"
+    asking = "" if task is None else f"print(model.{_call(task)})\n"
+    return f"import dept_vl\n\nmodel = dept_vl.load({where})\n{asking}"
+
+
+def _call(task: Task) -> str:
+    """Returns how a model is asked in Python, by what the task gives: a caption, scores of labels, or an answer."""
+    values: dict[str | None, object] = {"texts": ["TEXT"], "integer": 0, "number": 0}
+    columns = [f"{name}={values.get(task.columns.get(name), 'TEXT')!r}" for name in task.input_columns]
+    given = ", ".join([*(["'photo.jpg'"] if task.uses_images else []), *columns])
+    if any(way.labels for way in task.ways()):
+        return f"score({given})"
+    return f"answer({given})" if columns else f"caption({given})"
 
 
 def _snippet(model: ModelConfig, name: str) -> str:
@@ -202,22 +230,19 @@ def _results(task: Task | None, scores: Mapping[str, float], publication: Public
     if task is None:
         return []
     data = task.source.path if task.source is not None else task.name
-    results = []
-    for split, found, count in (("validation", scores, ""), ("test", publication.scores, publication.rows)):
-        notes = ", ".join(filter(None, (publication.data, count)))
-        results += [
-            EvalResult(
-                task_type=_kind(task),
-                dataset_type=data,
-                dataset_name=f"{task.name} ({notes})" if notes else task.name,
-                dataset_split=split,
-                metric_type=name,
-                metric_name=_METRIC_NAMES.get(name, name),
-                metric_value=float(display_scale(name).printed(value)),
-            )
-            for name, value in _main(found).items()
-        ]
-    return results
+    return [
+        EvalResult(
+            task_type=_kind(task),
+            dataset_type=publication.data or data,
+            dataset_name=f"{task.name}{publication.notes(split)}",
+            dataset_split=split,
+            metric_type=name,
+            metric_name=_METRIC_NAMES.get(name, name),
+            metric_value=float(display_scale(name).printed(value)),
+        )
+        for split, found in (("validation", scores), ("test", publication.scores))
+        for name, value in _main(found).items()
+    ]
 
 
 def _main(scores: Mapping[str, float]) -> dict[str, float]:

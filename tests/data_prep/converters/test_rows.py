@@ -268,10 +268,11 @@ def test_an_answer_of_ten_thousand_words(tmp_path):
         prepared(declare(), tmp_path / "out", rows=path, images=draw_some(tmp_path / "images"))
 
 
-def test_free_text_may_be_as_long(tmp_path):
+def test_free_text_may_be_as_long(tmp_path, caplog):
     rows = [{"question": f"q {n}", "answer": "word " * 10_000} for n in range(4)]
     stats = prepare_records(make_task(declare_text()), rows, tmp_path / "out")
     assert stats.splits["train"].words["targets"]["max"] == 10_000
+    assert "mine: the longest target has 10,000 words, and data.max_target_length keeps 64 tokens" in caplog.text
 
 
 def test_ragged_rows_and_mixed_encodings(tmp_path):

@@ -79,8 +79,18 @@ def test_no_folder_and_an_empty_file(tmp_path):
     (images / "3.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"3.jpg: the image file is empty; fetch it again"):
         prepared(declare(), tmp_path / "out", rows=rows, images=images)
-    with pytest.raises(DataError, match=r"rows, record 0: names an image, and nothing says in which folder"):
+    with pytest.raises(DataError, match=r"rows, record 0: image '0.jpg': no such file; give the folder of the images"):
         prepare_records(TASK, some_rows(10), tmp_path / "out")
+
+
+def test_names_in_memory_are_paths_of_files_where_no_folder_is_given(tmp_path, monkeypatch):
+    draw(tmp_path / "images", *(f"{'ab'[n % 2]}/{n}.jpg" for n in range(10)))
+    monkeypatch.chdir(tmp_path)
+    values = [tmp_path / f"images/a/{n}.jpg" if n % 4 else f"images/a/{n}.jpg" for n in range(0, 10, 2)]
+    values += [str(tmp_path / f"images/b/{n}.jpg") for n in range(1, 10, 2)]
+    stats = prepare_records(TASK, with_images(values), tmp_path / "out")
+    assert stats.image_root == str(tmp_path / "images")
+    assert [row["image"] for row in read_all(declare(), tmp_path / "out")][3:6] == ["a/6.jpg", "a/8.jpg", "b/1.jpg"]
 
 
 def test_bytes_in_rows_are_written_once_as_they_are(tmp_path):

@@ -1,6 +1,8 @@
 """Rows come from a file, a folder of splits or shards, what `datasets` wrote, or memory."""
 
 import datasets
+import numpy as np
+import pandas
 import pytest
 
 from data_prep.converters.rows import prepare_records
@@ -83,6 +85,16 @@ def test_rows_in_memory_by_split(tmp_path):
     assert sizes(stats) == {"train": 11, "val": 1}
 
 
+def test_a_data_frame_and_values_of_numpy(tmp_path):
+    frame = pandas.DataFrame({"question": range(6), "answer": [1.0, 2.0, None, 1.0, 2.0, 1.0]})
+    prepare_records(make_task(TASK), frame, tmp_path / "out")
+    assert [row["targets"] for row in read_all(TASK, tmp_path / "out")] == [["1"], ["2"], ["1"], ["2"], ["1"]]
+    rows = [{"question": np.int64(n), "answer": np.array(["a", "b"])} for n in range(6)]
+    prepare_records(make_task(TASK), rows, tmp_path / "out2")
+    assert read_all(TASK, tmp_path / "out2")[5]["question"] == "5"
+    assert read_all(TASK, tmp_path / "out2")[5]["references"] == ["a", "b"]
+
+
 def test_a_column_may_be_missing_in_some_rows_of_json(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"question": "q"}, *ROWS])
     stats = prepared(TASK, tmp_path / "out", rows=path)
@@ -115,7 +127,10 @@ def test_what_is_no_source_of_rows(rows, says, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ((row for row in ROWS), r"expected a list of mappings or a datasets.Dataset, got generator \(a stream"),
+        (
+            (row for row in ROWS),
+            r"expected a list of mappings, a datasets.Dataset or a DataFrame, got generator \(a stream",
+        ),
         ([1], "rows, record 0: expected a mapping of columns, got int"),
         ({"trian": ROWS}, "split 'trian' is none of train: train, training; val: val"),
         ({}, "an empty mapping"),

@@ -1,20 +1,25 @@
 """The model card: its code loads the adapter, its front matter is what the hub reads."""
 
+import ast
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 
+from dept_vl.api.inputs import from_values, taken
+from dept_vl.inference.inputs import PredictionInput, source_texts
 from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.card import FOLDER, model_card
 from dept_vl.models.adapter.files import CARD_FILE
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree
-from dept_vl.tasks import get_task
+from dept_vl.tasks import TASKS, get_task
 from dept_vl.tuners import PromptTuningConfig
+from tests.api.saved_runs import save_run
 
 SCORES = {"vqa_accuracy": 59.84, "vqa_accuracy/other": 40.0}
 
@@ -26,8 +31,14 @@ def saved(folder, model, *, feature_dim=6, task="vqa"):
     return built, (folder / CARD_FILE).read_text()
 
 
+def snippets(card):
+    """Returns the code that asks the run, and that which loads the adapter alone."""
+    asking, alone = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return asking, alone
+
+
 def run_snippet(card, **places):
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    code = snippets(card)[1]
     for name, place in {FOLDER: places.pop("folder"), **places}.items():
         assert repr(name) in code
         code = code.replace(repr(name), repr(str(place)))
@@ -70,14 +81,44 @@ def test_a_text_task_s_code_runs_too(t5_folder, tmp_path):
     assert ModelCard(card).data.datasets == ["nyu-mll/glue"]
 
 
+@pytest.mark.parametrize(("task", "asks"), [("vqa", "answer"), ("coco", "caption"), ("rte", "score")])
+def test_its_code_asks_the_run(task, asks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (30, 20), "red").save("photo.jpg")
+    folder = save_run(tmp_path / "run", task, "demo")
+    code = snippets((folder / CARD_FILE).read_text())[0]
+    assert f"print(model.{asks}(" in code
+    exec(code.replace(repr(FOLDER), "'run'"), {})  # what a reader of the card does
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.fixture(scope="module")
+def built(t5_folder):
+    tuner = PromptTuningConfig(num_virtual_tokens=3)
+    return build_model(ModelConfig(backbone=str(t5_folder)), tuner, max_source_length=8, feature_dim=None, seed=0)[0]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_its_code_gives_what_the_task_takes(task, built, t5_folder):
+    asking, _ = snippets(model_card(built.adapter_config(task=task.name), built.config))
+    assert f"dept_vl.load({FOLDER!r}, backbone='path/to/{t5_folder.name}')" in asking
+    call = ast.parse(asking).body[-1].value.args[0]
+    values = [ast.literal_eval(value) for value in call.args]
+    columns = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    for way in task.ways():
+        assert set(from_values(way, values, columns)) == set(taken(way))
+        source_texts(way, [PredictionInput(None, columns, "")])
+
+
 def test_its_front_matter_has_scores_data_licence_and_tags(t5_folder, tmp_path):
     built, card = saved(tmp_path, ModelConfig(backbone=str(t5_folder)))
     data = ModelCard(card).data
     assert (data.library_name, data.license, data.base_model) == ("dept-vl", "unknown", None)
     assert data.tags == ["prompt-tuning", "parameter-efficient-fine-tuning", "vqa"]
+    assert data.pipeline_tag == "visual-question-answering"
     (result,) = data.eval_results
     assert (result.dataset_name, result.dataset_split, result.metric_type) == ("vqa", "validation", "vqa_accuracy")
-    assert result.metric_value == 59.8
+    assert (result.metric_value, result.metric_name) == (59.8, "VQA accuracy")
     assert "| Scores on val | vqa_accuracy 59.8 of 100 |" in card
     config = built.adapter_config(task=get_task("vqa"))
     published = replace(config, backbone=replace(config.backbone, name="google-t5/t5-base"))

@@ -1,0 +1,63 @@
+"""One evaluation on ``val``: its scores, and the validation loss."""
+
+from __future__ import annotations
+
+import math
+
+from dept_vl.errors import DivergenceError
+from dept_vl.evaluators import LOSS, EvaluationInput, score
+from dept_vl.inference.answer import Answerer, answer_split
+from dept_vl.runs.open import RunParts
+from dept_vl.runs.selection import choose_selection
+from dept_vl.settings.schema import TrainConfig
+
+
+class Validation:
+    """Measures a run on ``val``.
+
+    Attributes:
+        selection: How its checkpoints are compared.
+    """
+
+    def __init__(self, config: TrainConfig, parts: RunParts) -> None:
+        """Chooses what is measured.
+
+        Raises:
+            ConfigError: As `choose_selection`.
+            DataError: As `choose_selection` and `Selection.check_targets`.
+        """
+        self._config, self._parts = config, parts
+        self._dataset = parts.datasets["val"]
+        self._references = parts.references("val", config.loop.eval_rows)
+        self.selection = choose_selection(config, parts.task, self._references)
+        self.selection.check_targets(lambda: self._dataset.has_targets(config.loop.eval_rows))
+        self._answerer = Answerer(parts.model, parts.codec, parts.visual.get("val"), parts.decoding)
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Returns the scores of the model as it is, and its loss where a row has a target (`SplitAnswers`).
+
+        Args:
+            step: Optimiser steps done, for the message.
+
+        Raises:
+            StoppedError: As `answer_split`.
+            DivergenceError: The loss is not finite.
+        """
+        data = self._config.data
+        answers = answer_split(
+            self._answerer,
+            self._dataset,
+            batch_size=data.eval_batch_size,
+            num_workers=data.num_workers,
+            limit=self._config.loop.eval_rows,
+        )
+        inputs = EvaluationInput(answers.predictions, self._references)
+        metrics = score(self.selection.evaluators, inputs, label_set=self._parts.task.labels)
+        if answers.loss is None:
+            return metrics
+        if not math.isfinite(answers.loss):
+            raise DivergenceError(
+                f"after step {step} the loss on val is {answers.loss}: the model's output is not finite for some rows; "
+                "lower the learning rate of a group"
+            )
+        return {**metrics, LOSS: answers.loss}
