@@ -163,8 +163,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating(), self._acting(attention_mask):
-            joint = self.joint_input(input_ids, attention_mask, visual_features)
+        with self.answering(input_ids, attention_mask, visual_features) as joint:
             return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
     @torch.no_grad()
@@ -188,9 +187,16 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._evaluating(), self._acting(attention_mask):
-            joint = self.joint_input(input_ids, attention_mask, visual_features)
+        with self.answering(input_ids, attention_mask, visual_features) as joint:
             return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
+
+    @contextmanager
+    def answering(
+        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+    ) -> Iterator[JointInput]:
+        """Gives the joint input for any uses in the block, without dropout; see `joint_input`."""
+        with self._evaluating(), self._acting(attention_mask):
+            yield self.joint_input(input_ids, attention_mask, visual_features)
 
     def param_groups(self) -> list[ParamGroup]:
         """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection``."""
