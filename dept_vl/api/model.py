@@ -390,9 +390,7 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return process_state().device
     try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        return torch.empty(0, device=device).device
     except Exception as error:  # each kind of device has errors of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"device: {device!r} cannot be used here: {reason}") from error
-    return chosen
