@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dept_vl.evaluators import EVALUATORS
 from dept_vl.settings.help import settings_of
 from dept_vl.settings.schema import TrainConfig
 
@@ -65,6 +66,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages["settings.md"] = settings_page()
     for title, modules in api_pages().items():
         pages[_page(title)] = "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)])
+    pages[_page("Evaluators")] += f"\n\n{evaluator_table()}"
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -139,6 +141,24 @@ def notebook_page(notebook: str) -> str:
             else:
                 parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def evaluator_table() -> str:
+    """Returns a table of the evaluators as functions of `dept_vl.evaluators`, which no source text defines there."""
+    lines = [
+        "## Evaluators as functions",
+        "",
+        "`from dept_vl.evaluators import cider`, then `cider(predictions, references)`: scores by name.",
+        "",
+        "| function | scores, unrounded | printed |",
+        "| --- | --- | --- |",
+    ]
+    for name, evaluator in EVALUATORS.items():
+        function = name.replace("-", "_")
+        scores = ", ".join(f"`{key}`" for key in evaluator.scores)
+        shown = "; ".join(dict.fromkeys(scale.text for scale in evaluator.scores.values()))
+        lines.append(f"| [](){{#dept_vl.evaluators.{function}}}`{function}` | {scores} | {shown} |")
+    return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:

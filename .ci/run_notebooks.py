@@ -30,6 +30,8 @@ def main() -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+                for output in cell.outputs:
+                    output.get("data", {}).pop("image/jpeg", None)  # what image/png shows too
         notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
         nbformat.write(notebook, path)
         sys.stdout.write(f"{path.relative_to(ROOT)}: run\n")
