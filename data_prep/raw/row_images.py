@@ -188,8 +188,8 @@ class ImageColumn:
             raise DataError(
                 f"{place}: image {short_name(missing[0])} is not in {root}, where {names.count():,} images are"
                 f"{names.near(missing[0])}; {len(missing):,} of {len(paths):,} images are missing: "
-                f"{', '.join(map(short_name, missing[:_SHOWN]))}{', ...' if len(missing) > _SHOWN else ''} (looked for at "
-                "their path, then by name and by number in every folder below); --images names another folder"
+                f"{', '.join(map(short_name, missing[:_SHOWN]))}{', ...' if len(missing) > _SHOWN else ''} (looked for "
+                "at their path, then by name and by number in every folder below); --images names another folder"
                 + ("" if may_miss else ", --skip-missing-images leaves such rows out")
             )
         return paths
