@@ -53,6 +53,7 @@ class HubServer:
         repositories: By hub id.
         requests: ``METHOD /path`` of every request, in order.
         sizes: (hub id, file) -> size that is told in place of the true one.
+        is_down: Whether it answers HTTP 503, whatever is asked.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class HubServer:
         self.requests: list[str] = []
         self.sizes: dict[tuple[str, str], int] = {}
         self.uploads: dict[str, bytes] = {}
-        self.is_closed = False
+        self.is_closed = self.is_down = False
         hub = self
 
         class Handler(_Handler):
@@ -117,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         path, body = unquote(urlsplit(self.path).path), self._body()
         self.server_hub.requests.append(f"{self.command} {path}")
         try:
+            if self.server_hub.is_down:
+                raise _RefusedError(503, message="Down for maintenance")
             for method, pattern, name in _ROUTES:
                 found = re.fullmatch(pattern, path)
                 if found and self.command in method.split("|"):

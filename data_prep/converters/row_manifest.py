@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.converters.row_reading import text_key
 from data_prep.converters.row_splits import Groups, assign_splits, refuse_shared
 from data_prep.converters.row_targets import weighted_targets
 from data_prep.raw.row_images import ImageColumn, RowImage
@@ -141,7 +142,7 @@ class OwnRows:
 
     def _common(self, row: Row) -> dict[str, Any]:
         """Returns the columns that do not depend on the answers."""
-        common = {name: row[name] for name in self._texts}
+        common = {name: row[text_key(name)] for name in self._texts}
         if self.declaration.uses_images:
             image = self._image(row)
             common |= {"image_id": image.image_id, "image": image.path}
@@ -174,7 +175,7 @@ def _groups(declaration: TaskDeclaration, table: pa.Table, image_ids: np.ndarray
     elif image_ids is not None:
         keys, noun = map(str, image_ids.tolist()), "images"
     else:
-        keys, noun = _digests(table.select(list(declaration.columns))), "different rows"
+        keys, noun = _digests(table.select(list(map(text_key, declaration.columns)))), "different rows"
     numbers: dict[str, int] = {}
     of_row = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, table.num_rows)
     return Groups(of_row, list(numbers), noun)

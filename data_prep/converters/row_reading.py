@@ -69,6 +69,11 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
             raise DataError(f"{part.name}: column {twice[0]!r} is there twice; rename one")
 
 
+def text_key(name: str) -> str:
+    """Returns what a column that is kept as it is is called in the table of `read_table`, so that it is no other's."""
+    return f"text:{name}"
+
+
 def wanted_columns(declaration: TaskDeclaration) -> list[str]:
     """Returns the columns that a declaration reads."""
     return [one.split(": ", 1)[1] for one in check_known_columns(declaration, ())]
@@ -85,8 +90,8 @@ def read_table(declaration: TaskDeclaration, source: RowSource, images: ImageCol
 
     Returns:
         ``number`` (of the row in the source, from 0), ``place``, ``split`` (its number in `SPLITS`, -1 where none is
-        given), ``id``, ``by``, ``image`` (its number in `images`, -1 for text), ``answers``, the template's columns and
-        the details.
+        given), ``id``, ``by``, ``image`` (its number in `images`, -1 for text), ``answers``; the template's columns and
+        the details under `text_key`.
 
     Raises:
         DataError: A value is none, or not of the declared ones; the message names the place.
@@ -102,7 +107,7 @@ def read_table(declaration: TaskDeclaration, source: RowSource, images: ImageCol
 
 
 def _schema(declaration: TaskDeclaration) -> pa.Schema:
-    texts = ["place", "id", "by", *declaration.details, *declaration.columns]
+    texts = ["place", "id", "by", *map(text_key, (*declaration.details, *declaration.columns))]
     return pa.schema(
         [
             pa.field("number", pa.int64()),
@@ -144,9 +149,9 @@ class _RowReader:
         declared = self.declaration
         row: dict[str, Any] = {"place": place, "split": -1, "image": -1, "id": "", "by": ""}
         for name in self._columns:
-            row[name] = _text(record, name, place)
+            row[text_key(name)] = _text(record, name, place)
         for key, name in declared.details.items():
-            row[key] = _text(record, name, place)
+            row[text_key(key)] = _text(record, name, place)
         if declared.id is not None:
             row["id"] = _required(record, declared.id, place)
         if declared.split.by is not None:
@@ -155,7 +160,7 @@ class _RowReader:
         if split is not None:
             row["split"] = SPLITS.index(split)
         row["answers"] = self._answers(record, place)
-        if self._columns and not any(row[name] for name in self._columns):
+        if self._columns and not any(row[text_key(name)] for name in self._columns):
             self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns))} is empty", place)
             return None
         if declared.uses_images:

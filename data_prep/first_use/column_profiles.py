@@ -39,6 +39,8 @@ _NAMES: Mapping[Role, tuple[str, ...]] = {
 }  # fmt: skip
 _NUMBERED = re.compile(r"^(answer|label|caption|a|target)_?\d+$")
 _IMAGE_WORDS = ("image", "img", "photo", "picture", "file", "path")  # of a column that may name images by numbers
+_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff")
+_LONG_NAME = 500  # characters that no name of a file has
 _SHARE = 0.5  # of the values that must look like images
 
 
@@ -51,6 +53,7 @@ class Column:
         values: Its texts -> how often, over the rows looked at; those of lists each.
         rows: Rows that have something in it.
         images: Rows in which that is a picture, or looks like the name of one.
+        found: Rows in which that names a file that is there.
         lists: Rows in which it holds several texts.
         odd: Rows in which it is neither text nor picture.
         words: Number of words of each text.
@@ -60,6 +63,7 @@ class Column:
     values: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     images: int = 0
+    found: int = 0
     lists: int = 0
     odd: int = 0
     words: list[int] = field(default_factory=list)
@@ -110,13 +114,14 @@ class Column:
         self.values.update(texts)
         self.words += [len(text.split()) for text in texts]
         says_so = any(word in self.called for word in _IMAGE_WORDS)
-        self.images += len(texts) == 1 and _names_an_image(texts[0], names if says_so else None)
+        is_named = len(texts) == 1 and texts[0].lower().endswith(_SUFFIXES) and len(texts[0]) < _LONG_NAME
+        is_found = len(texts) == 1 and (is_named or says_so) and _is_found(texts[0], names)
+        self.images += is_named or is_found
+        self.found += is_found
 
 
-def _names_an_image(text: str, names: ImageNames | None) -> bool:
-    if text.lower().endswith((*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff")) and len(text.split("/")[-1]) < 256:
-        return True
-    if names is None or len(text) > 200 or "\n" in text:
+def _is_found(text: str, names: ImageNames | None) -> bool:
+    if names is None or len(text) > _LONG_NAME or "\n" in text:
         return False
     try:
         return names.find(text) is not None

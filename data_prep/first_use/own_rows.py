@@ -16,6 +16,7 @@ from PIL import Image
 from data_prep.converters.rows import prepare_records
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
+from data_prep.raw.row_sources import as_list
 from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import ConfigError, DataError
@@ -63,7 +64,7 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     Args:
         config: The run's settings.
         rows: Rows, or our split -> its rows, as `prepare_records` takes them.
-        images: What paths of images start from; None: the current folder.
+        images: What names of images start from; None: they are paths of files, from the current folder on.
 
     Raises:
         ConfigError: The task is not declared for rows of one's own.
@@ -72,10 +73,9 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     task = config.resolve_task()
     if not task.is_own:
         raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
-    root = images or Path.cwd()
     parts = rows if isinstance(rows, Mapping) else {"": rows}
-    key = {split: _digest(part, task, root) for split, part in parts.items()}
-    folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=root))
+    key = {split: _digest(as_list(part), task, images or Path()) for split, part in parts.items()}
+    folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=images))
     _encode_if_read(config, task, folder)
     return folder
 

@@ -73,6 +73,8 @@ def guess_task(
     task.set("kind", kind, f"what goes in and comes out: {', '.join(KINDS)}", f"{kind} ({_WHAT[kind]}), {why}")
     if image is not None and kind in ("question", "caption", "image-label"):
         task.set("image", image.name, "column of the image's file", _of(image, "its name and values say so"))
+        if image.values and not image.found:
+            task.untold.append(f"where the images are: no name in {image.name!r} was found; --images DIR says it")
     names = [one.name for one in targets]
     task.set("target", names, "column, or columns, of the answer, label or caption", ", ".join(map(repr, names)))
     left = [column for column in rest if column not in targets]

@@ -15,13 +15,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from data_prep.raw.image_names import ImageNames
 from data_prep.raw.row_values import read_text, shown
 from dept_vl.data.images import MAX_PIXELS
 from dept_vl.errors import DataError
-from dept_vl.system.atomic import write_bytes
 from dept_vl.system.progress import Meter
 
 MAX_BYTES = 256 << 20
@@ -70,8 +70,9 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
-        if isinstance(value, str | os.PathLike) or value is None:
-            key = read_text(os.fspath(value) if value is not None else None)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(value, str) or value is None:
+            key = read_text(value)
         elif (content := _content(value, self.root)) is None:
             return None
         elif isinstance(content, str):
@@ -128,7 +129,7 @@ class ImageColumn:
         return [None if path is None else RowImage(first[digests[path]], image_number(digests[path])) for path in paths]
 
     def write_held(self, folder: Path, values: Iterator[Any]) -> None:
-        """Writes the pictures that lie in rows into a folder, each once; `values` are those that were added."""
+        """Writes the pictures that lie in rows into a new folder, each once; `values` are those that were added."""
         folder.mkdir()
         waiting = set(self._held)
         with Meter(len(waiting), "writing images", "images") as meter:
@@ -141,7 +142,7 @@ class ImageColumn:
                     key = f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
                     if key in waiting:
                         waiting.remove(key)
-                        write_bytes(folder / key, content)
+                        (folder / key).write_bytes(content)
                         meter.add()
 
     def _resolve_held(self) -> list[RowImage | None]:
@@ -241,7 +242,7 @@ def _content(value: Any, root: Path | None) -> bytes | str | None:
             return None
     if isinstance(value, bytes | bytearray):
         return _checked(bytes(value))
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | np.generic):
         return read_text(value)
     raise DataError(f"image should be a file's name, bytes or a PIL image, found {shown(value)}")
 

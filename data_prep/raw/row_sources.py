@@ -116,6 +116,11 @@ def of_records(rows: Any, names: SplitNames) -> RowSource:
     return RowSource(parts, source=source)
 
 
+def as_list(rows: Any) -> Any:
+    """Returns the rows of a DataFrame as a list of mappings; anything else as it is."""
+    return rows.to_dict("records") if hasattr(rows, "iterrows") else rows
+
+
 def split_of(name: Any, names: SplitNames) -> str | None:
     """Returns which of our splits something calls so, in any case; None: none."""
     wanted = str(name).strip().casefold()
@@ -257,8 +262,7 @@ def _read_dataset(rows: Dataset, name: str, wanted: Sequence[str]) -> Iterator[P
 def _of_memory(split: str | None, rows: Any, name: str) -> RowPart:
     if hasattr(rows, "select_columns") and hasattr(rows, "with_format") and hasattr(rows, "__len__"):
         return _of_dataset(split, rows, name)
-    if hasattr(rows, "iterrows"):  # pandas, which need not be there
-        rows = rows.to_dict("records")
+    rows = as_list(rows)
     if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
         raise DataError(
             f"{name}: expected a list of mappings, a datasets.Dataset or a DataFrame, got {type(rows).__name__}"

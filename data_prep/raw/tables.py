@@ -146,7 +146,7 @@ def _quoted_fields(path: Path, delimiter: str | None) -> Iterator[tuple[int, lis
             head = next(lines, "")
             said = _SAID_DELIMITER.match(head)
             delimiter = said[1] if said else _delimiter(head)
-            lines, first = (lines, 2) if said else (chain([head], lines), 1)
+            lines, first = (lines, 2) if said or not head else (chain([head], lines), 1)
         skipped = first - 1
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:

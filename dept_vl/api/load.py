@@ -38,6 +38,7 @@ def load(
     """Loads a trained run, ready to be asked.
 
     Args:
+        run: The run's folder, with ``config.yaml`` and the adapter; or its hub id, ``user/name``.
         device: Where the models are, such as ``"cuda:1"``; None: an accelerator if there is one, else the CPU.
         precision: ``"bf16"`` for autocast; None: as the run was trained.
         revision: Branch, tag or commit of a run on the hub.

@@ -159,21 +159,28 @@ class Model:
         """
         return self._ask_many(inputs, self._answers(), batch_size)
 
-    def caption(self, image: Any) -> str:
+    def caption(self, image: Any, **columns: Any) -> str:
         """Returns a caption of an image; for many, `answer_many` takes a list of them.
+
+        Args:
+            image: The image.
+            **columns: What else the task's template reads, where it is one of your own.
 
         Raises:
             ConfigError: The run was not trained to caption; or as `answer`.
             DataError: As `answer`.
         """
         task = self.parts.task
-        if not task.uses_images or task.input_columns or task.labels is not None:
+        captions = task.uses_images and not task.input_columns
+        if task.declaration is not None:
+            captions = task.declaration.kind == "caption"
+        if not captions:
             raise ConfigError(
                 f"{self._now.folder}: was trained on task {task.name!r} and not to caption: it takes "
                 f"{', '.join(self.takes)}"
                 f"{' and gives one of its labels' if task.labels is not None else ''}; use answer()"
             )
-        return self.answer(image)
+        return self.answer(image, **columns)
 
     def score(self, *values: Any, labels: Sequence[str] | None = None, **columns: Any) -> dict[str, float]:
         """Returns the log-likelihood of every label as the answer to one input.
@@ -383,9 +390,7 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return process_state().device
     try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        return torch.empty(0, device=device).device
     except Exception as error:  # each kind of device has errors of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"device: {device!r} cannot be used here: {reason}") from error
-    return chosen

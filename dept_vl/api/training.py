@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dept_vl.training.trainer import TrainResult
 
 Rows = Any
-"""Rows in memory: a list of mappings, or a `datasets.Dataset`."""
+"""Rows in memory: a list of mappings, a `datasets.Dataset` or a DataFrame."""
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
             their images encoded, into the cache. None: the data that the settings name.
         val: Rows to choose the best checkpoint by; None: a share of `train`, as the declaration's ``split`` says.
         test: Rows that `dept-vl eval` scores; None: none, or a share of `train` too where it is given alone.
-        images: What paths of images in the rows start from; None: the current folder.
+        images: What names of images in the rows start from; None: they are paths of files.
         callbacks: Told of steps, evaluations and checkpoints.
         resume: Go on from the newest checkpoint in the run's folder.
         overwrite: Replace an earlier run in that folder.

@@ -13,6 +13,7 @@ from dept_vl.cli.settings import (
     load_settings,
     parse_seeds,
     print_on_main_process,
+    read_name,
 )
 from dept_vl.errors import ConfigError
 
@@ -81,7 +82,9 @@ def _add_eval(commands: Any) -> None:
     parser = add_command(
         commands, "eval", _eval, "Score a trained run, or a file of predictions in an official format."
     )
-    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
+    parser.add_argument(
+        "--checkpoint", type=read_name, metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>"
+    )
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="default: test")
     parser.add_argument(
         "--metric", metavar="NAMES", help="evaluators or scores, as CIDEr,BLEU-4; default: the task's own"
@@ -224,7 +227,9 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
 
 def _add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", _predict, "Answer about images or texts with a trained run.")
-    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>")
+    parser.add_argument(
+        "--checkpoint", type=read_name, metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>"
+    )
     parser.add_argument(
         "--image", type=Path, metavar="PATH",
         help="an image, a folder of images, or a JSONL file of {image, question}",

@@ -89,10 +89,15 @@ def add_command(
 
 def _read_path(text: str) -> Path:
     """Reads a path of the command line: what every flag with ``type=Path`` does."""
+    return Path(read_name(text))
+
+
+def read_name(text: str) -> str:
+    """Reads what is a path or a name of the command line, such as a run's folder or hub id; ``~`` is expanded."""
     from dept_vl.strict import expand_home
 
     try:
-        return Path(expand_home(text))
+        return expand_home(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}, got {text!r}") from None
 

@@ -81,27 +81,33 @@ def question_accuracies(inputs: EvaluationInput, variant: VqaVariant = "official
     accuracies = []
     for prediction, reference in zip(inputs.predictions, inputs.references, strict=True):
         compared, answers = _comparable(prediction, reference.references, variant)
-        annotators = range(len(answers)) if reference.annotators is None else reference.annotators
+        named = None if variant == "vizwiz" else reference.annotators  # its script tells people by their position
+        annotators = range(len(answers)) if named is None else named
         accuracies.append(_agreement(compared, answers, annotators))
     return accuracies
 
 
-def check_answers(references: Sequence[Reference]) -> list[Concern]:
-    """Returns what becomes of the score where few people answered, or equal records are left out together."""
-    concerns = []
+def check_number(references: Sequence[Reference]) -> list[Concern]:
+    """Returns what becomes of the score where few people answered."""
     numbers = [len(reference.references) for reference in references]
     few = [number for number in numbers if number < _MIN_ANSWERS]
-    if few:
-        has_one = few.count(1) == len(numbers)
-        what = "1 answer" if has_one else f"fewer than {_MIN_ANSWERS} answers"
-        concerns.append(
-            Concern(
-                f"{how_many_have(len(few), len(numbers), 'question')} {what}, and VQA accuracy leaves each person out "
-                "in turn and asks for three others who agree: of 100, a question with one answer scores 0 whatever is "
-                "predicted, with two at most 33.3, with three at most 66.7",
-                ("exact-match" if has_one else "vqa-soft-accuracy") if 2 * len(few) > len(numbers) else None,
-            )
+    if not few:
+        return []
+    has_one = few.count(1) == len(numbers)
+    what = "1 answer" if has_one else f"fewer than {_MIN_ANSWERS} answers"
+    return [
+        Concern(
+            f"{how_many_have(len(few), len(numbers), 'question')} {what}, and VQA accuracy leaves each person out "
+            "in turn and asks for three others who agree: of 100, a question with one answer scores 0 whatever is "
+            "predicted, with two at most 33.3, with three at most 66.7",
+            ("exact-match" if has_one else "vqa-soft-accuracy") if 2 * len(few) > len(numbers) else None,
         )
+    ]
+
+
+def check_answers(references: Sequence[Reference]) -> list[Concern]:
+    """Returns what becomes of the score where few people answered, or equal records are left out together."""
+    concerns = check_number(references)
     together = sum(
         reference.annotators is not None
         and len(set(zip(reference.references, reference.annotators, strict=True))) < len(reference.references)
@@ -144,7 +150,7 @@ def _evaluator(variant: VqaVariant, key: str) -> Evaluator:
     return Evaluator(
         partial(vqa_accuracy, variant=variant, key=key),
         {key: PERCENT},
-        check_references=check_answers,
+        check_references=check_number if variant == "vizwiz" else check_answers,
         kinds=("question", "text"),
         each=lambda inputs: {key: [100 * accuracy for accuracy in inputs.shared(_ACCURACIES[variant])]},
     )

@@ -17,7 +17,9 @@ from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, evaluation_requests
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.loss import loss_per_example
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system import signals
@@ -81,24 +83,23 @@ class Answerer:
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Answer]:
-        """Returns the answer to every example of a batch on the model's device, the model in evaluation mode."""
-        inputs, decoding = self._inputs(batch), self.decoding
-        with self._autocast(batch):
-            losses = self._losses(*inputs, labels=batch.labels)
+        """Returns the answer to every example of a batch on the model's device, and the loss of its target."""
+        decoding, backbone = self.decoding, self.model.backbone
+        with self._autocast(batch), self.model.answering(*self._inputs(batch)) as joint:
+            losses = self._losses(joint, batch.labels)
             if self._trie is not None:
-                scores = self.model.score_labels(*inputs, labels=self._trie).tolist()
+                scores = self._trie.log_likelihoods(backbone.trie_logits(joint, self._trie)).tolist()
                 answers = [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
-                return [replace(answer, loss=loss) for answer, loss in zip(answers, losses, strict=True)]
-            tokens = self.model.generate(*inputs, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
-        return [Answer(text, loss=loss) for text, loss in zip(self._codec.decode(tokens), losses, strict=True)]
+            else:
+                tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
+                answers = [Answer(text) for text in self._codec.decode(tokens)]
+        return [replace(answer, loss=loss) for answer, loss in zip(answers, losses, strict=True)]
 
-    def _losses(
-        self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None, *, labels: Tensor
-    ) -> list[float | None]:
+    def _losses(self, joint: JointInput, labels: Tensor) -> list[float | None]:
         """Returns the loss of each example's target; None for one without."""
         if labels.shape[1] == 0:
             return [None] * len(labels)
-        losses = self.model(input_ids, attention_mask, labels, features).loss_per_example.tolist()
+        losses = loss_per_example(self.model.backbone.logits(joint, labels), labels).tolist()
         has_target = (labels != IGNORE_INDEX).any(dim=1).tolist()
         return [loss if has else None for loss, has in zip(losses, has_target, strict=True)]
 

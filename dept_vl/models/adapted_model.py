@@ -164,7 +164,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features) as joint:
             return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
     @torch.no_grad()
@@ -188,14 +188,27 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self._answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features) as joint:
             return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
 
     @torch.no_grad()
     def embed(self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None) -> Tensor:
         """Returns a vector for each source of `joint_input`, (batch, d_model) float32 (`Backbone.source_embedding`)."""
-        with self._answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features) as joint:
             return self.backbone.source_embedding(joint).float()
+
+    @contextmanager
+    def answering(
+        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+    ) -> Iterator[JointInput]:
+        """Gives the joint input for any uses in the block, without dropout; see `joint_input`."""
+        was_training = self.training
+        self.eval()
+        try:
+            with self._acting(attention_mask):
+                yield self.joint_input(input_ids, attention_mask, visual_features)
+        finally:
+            self.train(was_training)
 
     def param_groups(self) -> list[ParamGroup]:
         """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection``."""
@@ -333,17 +346,6 @@ class AdaptedModel(nn.Module):
         )
         built.load_adapter(folder)
         return built.eval(), codec
-
-    @contextmanager
-    def _answering(self, input_ids: Tensor, mask: Tensor, visual_features: Tensor | None) -> Iterator[JointInput]:
-        """Switches dropout off for the block, lets the method act, and gives what the backbone reads."""
-        was_training = self.training
-        self.eval()
-        try:
-            with self._acting(mask):
-                yield self.joint_input(input_ids, mask, visual_features)
-        finally:
-            self.train(was_training)
 
     @contextmanager
     def _acting(self, text_mask: Tensor) -> Iterator[None]:

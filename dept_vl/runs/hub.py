@@ -120,7 +120,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
             f"{where}: no such folder here, and no such model at {api.endpoint}; if it is private, {_login(api)}"
         ) from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, no_connection) as error:
-        cached = None if _status(error) else _cached(repo_id, revision)
+        cached = None if 0 < _status(error) < 500 else _cached(repo_id, revision)
         if cached is None:
             raise CheckpointError(f"{where}: no such folder here, and {_unreachable(api, error)}") from None
         logger.info("%s: the hub cannot be asked; taking the copy in its cache, %s", where, cached)

@@ -90,6 +90,7 @@ def open_run(
     session = session or Session()
     session.check_precision(config.loop.precision)
     task, device = config.resolve_task(), device or process_state().device
+    session.check_device(device)
     decoding = choose_decoding(config, task)
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
     visual: Mapping[str, VisualInput] = {}

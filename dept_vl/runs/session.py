@@ -45,6 +45,7 @@ class Session:
         self._own_images: dict[tuple[ImageEncoderSettings, str], VisualInput] = {}
         self._rows: dict[tuple[Any, ...], Dataset] = {}
         self._precision: str | None = None
+        self._device: torch.device | None = None
 
     def backbone(self, model: ModelConfig) -> LoadedBackbone:
         """Returns the frozen backbone and its tokenizer, in evaluation mode.
@@ -101,6 +102,19 @@ class Session:
         if key not in self._rows:
             self._rows[key] = open_split(data_dir, task, split)
         return self._rows[key]
+
+    def check_device(self, device: torch.device) -> None:
+        """Refuses a second device: the frozen models are on one.
+
+        Raises:
+            ConfigError: Earlier runs of the session are on another one.
+        """
+        if self._device not in (None, device):
+            raise ConfigError(
+                f"device: the frozen models of this session are on {str(self._device)!r}, and not on {str(device)!r}; "
+                "open another Session for it"
+            )
+        self._device = device
 
     def check_precision(self, precision: str) -> None:
         """Refuses a second precision: accelerate fixes it once a process.

@@ -201,6 +201,8 @@ class TaskDeclaration:
                 f"template: {self.template!r} has braces that name no column; a template is text with names of columns "
                 "in single braces, and nothing in it is computed"
             )
+        if not self.columns and self.kind not in _TEMPLATES:
+            raise ValueError(f"template: {self.template!r} reads no column, so that every row would be the same")
         for name in self.columns:
             if not name.strip() or name != name.strip():
                 raise ValueError(f"template: {{{name}}} names no column")

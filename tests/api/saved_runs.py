@@ -17,18 +17,17 @@ SMALL = {
 
 
 def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **settings: Any) -> Path:
-    """Writes a run; its adapter's values are drawn, so that every tensor matters."""
+    """Writes a run of a task, by its name or its file; its adapter's values are drawn, so that every tensor matters."""
     given = {**SMALL, "task": task, "model.backbone": str(backbone), "output_dir": str(folder), **settings}
     if given["tuner.name"] != "prompt-tuning":
         del given["tuner.num_virtual_tokens"]
     config = load_config(None, given)
-    kind = config.model.image_encoder
-    images = task in ("vqa", "coco")
+    kind, resolved = config.model.image_encoder, config.resolve_task()
     model, _ = build_model(
         config.model,
         config.tuner,
         max_source_length=config.data.max_source_length,
-        feature_dim=kind.feature_dim() if images else None,
+        feature_dim=kind.feature_dim() if resolved.uses_images else None,
         seed=seed,
         answer_cue=config.data.answer_cue,
         answer_form=config.data.answer_form or "plain",
@@ -37,6 +36,6 @@ def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **
     with torch.no_grad():
         for tensor in model.trainable_state().values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    model.save_pretrained(folder, task=task, features=kind.load().fingerprint if images else None)
+    model.save_pretrained(folder, task=resolved, features=kind.load().fingerprint if resolved.uses_images else None)
     (folder / RUN_CONFIG_FILE).write_text(dump_config(config))
     return folder

@@ -46,6 +46,7 @@ _LABELS = {"kind": "image-label", "template": "class:", "labels": ["answer 0", "
 
 _CASES = {
     "column-unknown": (_rows(target="anwser"), ("rows.csv", "target: anwser, did you mean 'answer'?", "'question'")),
+    "template-reads-nothing": (_rows(template="question:"), ("mine.yaml", "template: 'question:' reads no column")),
     "ragged": (_rows(spoil=lambda text: text + b"a,b\r\n"), ("rows.csv, line 12", "2 fields, the header has 3")),
     "mixed-encodings": (_rows(spoil=lambda text: text + "a,caf\xe9,b".encode("cp1252")), ("rows.csv", "not UTF-8")),
     "image-outside": (_rows(_at(3, image="../secret.jpg")), ("rows.csv, line 5", "'../secret.jpg' lies outside")),

@@ -47,6 +47,13 @@ def test_vizwiz_normalises_predictions_alone(prediction, answers, expected):
     assert vizwiz_accuracy([prediction], [answers]) == {"vizwiz_accuracy": expected}
 
 
+def test_vizwiz_counts_everybody_by_position_whatever_the_records_say():
+    reference = Reference(["red"] * 10, annotators=["?"] * 10)
+    assert vizwiz_accuracy(["red"], [reference]) == {"vizwiz_accuracy": 100}
+    assert EVALUATORS["vizwiz-accuracy"].check_references([reference]) == []
+    assert EVALUATORS["vqa-accuracy"].check_references([reference]) != []
+
+
 def test_gqa_accuracy_is_that_of_its_script_by_both_kinds_of_types():
     golden = GOLDENS["gqa"]
     references = {

@@ -220,6 +220,12 @@ def test_bad_predictions_of_a_text_task_are_one_message(text_data, t5_folder, tm
         ("--input", tmp_path / "list.jsonl"): "list.jsonl, line 1: expected an object of columns",
         ("--input", tmp_path / "ask.jsonl"): "ask.jsonl, line 1: task 'tiny-text' needs a question",
         ("--question", "red ?", "--sheet", tmp_path / "s.png"): "--sheet: draws images",
+        (
+            "--question",
+            "red " * 50,
+            "--data.on_long",
+            "error",
+        ): "1 of 1 source texts have more than data.max_source_len",
     }
     for words, message in cases.items():
         code, _, error = run(capsys, "predict", "--checkpoint", run_dir, *words)

@@ -187,6 +187,25 @@ def test_a_shared_run_answers_in_python_as_it_did(hub, tmp_path):
     assert dept_vl.load(NAME, device="cpu").score(*texts) == model.score(*texts)
 
 
+def test_a_run_of_a_task_of_one_s_own_takes_its_declaration_along_and_leaves_its_rows(hub, tmp_path):
+    task = tmp_path / "mood.yaml"
+    task.write_text("{name: mood, kind: text-label, template: '{text}', target: mood, labels: [good, bad]}")
+    run = save_run(tmp_path / "run", str(task), "demo", **{"data.rows": str(tmp_path), "data.image_dir": str(tmp_path)})
+    push_run(run, NAME)
+    shutil.rmtree(run)
+    task.unlink()
+    assert dept_vl.load(NAME, device="cpu").score(text="what a day").keys() == {"good", "bad"}
+    config = read_run_config(find_run(NAME))
+    assert (config.declaration.name, config.data.rows, config.data.image_dir) == ("mood", None, None)
+    for name, content in hub.repositories[NAME].files.items():
+        assert str(tmp_path).encode() not in content, name
+
+
+def test_rows_from_the_hub_are_named_to_others_too(hub, tmp_path):
+    push_run(save_run(tmp_path / "run", "rte", "demo", **{"data.rows": "me/rows"}), NAME)
+    assert read_run_config(find_run(NAME)).data.rows == "me/rows"
+
+
 def test_a_branch_is_made_and_found(hub, trained, pushed):
     main_files = pushed.files
     url = push_run(trained, NAME, settings=BACKBONE, revision="v2", licence="mit")
@@ -323,6 +342,14 @@ def test_without_a_connection_the_cache_s_copy_is_taken_and_that_is_said(hub, pu
         assert find_run(NAME) == found
     assert "the hub cannot be asked; taking the copy in its cache" in caplog.text
     with pytest.raises(CheckpointError, match=rf"me/other: .*{hub.endpoint} cannot be reached \(.*name a folder"):
+        find_run("me/other")
+
+
+def test_a_hub_that_is_down_is_said_to_be_and_the_cache_s_copy_is_taken(hub, pushed):
+    found = find_run(NAME)
+    hub.is_down = True
+    assert find_run(NAME) == found
+    with pytest.raises(CheckpointError, match=r"answers with an error \(HTTP 503\): .*(Down for maintenance|503)"):
         find_run("me/other")
 
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError
@@ -58,6 +59,8 @@ def test_the_backbone_is_loaded_once_and_only_for_equal_settings(t5_folder, tiny
     other = settings(t5_folder, tiny_data, tmp_path / "b", **{"model.dropout_rate": 0.3})
     assert session.backbone(first.model)[0] is session.backbone(first.model)[0]
     assert session.backbone(other.model)[0].model.config.dropout_rate == 0.3
+    projected = settings(t5_folder, tiny_data, tmp_path / "c", **{"model.visual_projection": "vl-t5"})
+    assert session.backbone(projected.model)[0] is session.backbone(first.model)[0]
 
 
 def test_a_second_precision_in_one_session_is_refused(t5_folder, tiny_data, tmp_path):
@@ -67,6 +70,16 @@ def test_a_second_precision_in_one_session_is_refused(t5_folder, tiny_data, tmp_
     with pytest.raises(ConfigError, match=r"loop\.precision: earlier runs of this process were 'float32'"):
         train(config, tiny_data, session=session)
     assert not config.run_dir.exists()
+
+
+def test_a_second_device_in_one_session_is_refused():
+    session = Session()
+    session.check_device(torch.device("cpu"))
+    session.check_device(torch.device("cpu"))
+    with pytest.raises(
+        ConfigError, match="device: the frozen models of this session are on 'cpu', and not on 'cuda:1'"
+    ):
+        session.check_device(torch.device("cuda:1"))
 
 
 def test_frozen_weights_of_a_session_stay_as_they_were(t5_folder, tiny_data, tmp_path):

@@ -8,6 +8,7 @@ from dept_vl.tasks.vqa_answers import (
     normalise_answer,
     process_digits_and_articles,
     process_punctuation,
+    relative_scores,
     soft_score,
     soft_scores,
 )
@@ -86,3 +87,16 @@ def test_soft_scores_count_normalised_answers_and_drop_empty_ones():
 
 def test_soft_scores_of_articles_alone_are_empty():
     assert soft_scores(["a"] * 10) == {}
+
+
+@pytest.mark.parametrize(
+    ("answers", "scores"),
+    [
+        (["A"], {"": 1.0}),
+        (["red", "blue"], {"red": 1.0, "blue": 1.0}),
+        (["Two", "2", "three"], {"2": 1.0, "3": 0.5}),
+        (["a"] * 5 + ["yes"] * 2 + ["no"], {"": 1.0, "yes": 2 / 3, "no": 1 / 3}),
+    ],
+)
+def test_relative_scores_are_shares_of_the_most_frequent_answer_up_to_three(answers, scores):
+    assert relative_scores(answers) == pytest.approx(scores)

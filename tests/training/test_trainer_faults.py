@@ -80,8 +80,8 @@ def ask_to_stop() -> None:
 
 
 @pytest.mark.parametrize(("owner", "name", "number", "stopped_at"), [
-    (torch.optim.AdamW, "step", 4, "step-00000005"), (AdaptedModel, "generate", 1, "step-00000003"),
-    (AdaptedModel, "generate", 2, "step-00000006"),
+    (torch.optim.AdamW, "step", 4, "step-00000005"), (AdaptedModel, "answering", 1, "step-00000003"),
+    (AdaptedModel, "answering", 2, "step-00000006"),
 ], ids=["in a step", "in an evaluation", "in the last evaluation"])  # fmt: skip
 def test_a_stopped_run_saves_and_goes_on_to_the_same_bits(
     config, tiny_data, tmp_path, monkeypatch, owner, name, number, stopped_at

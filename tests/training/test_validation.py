@@ -100,6 +100,13 @@ def test_it_is_a_function_of_the_model_alone(config, tiny_data):
     assert trainer.model.training
 
 
+def test_a_batch_is_encoded_once_for_its_answers_and_its_loss(config, tiny_data):
+    parts, calls = open_run(config, tiny_data, ("train", "val")), []
+    parts.model.backbone.model.encoder.block[0].register_forward_hook(lambda *_: calls.append(1))
+    Validation(config, parts).measure(0)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("rows", [None, 7])
 def test_rows_without_a_target_and_rows_not_evaluated_do_not_count(config, few_targets, rows):
     trainer = Trainer(elsewhere(config, config.run_dir, eval_rows=rows), few_targets)

@@ -220,9 +220,12 @@ def _licence(backbone: str) -> str:
 
 def _kind(task: Task) -> str:
     """Returns what a task is among the hub's."""
-    if task.uses_images:
-        return "visual-question-answering" if "question" in task.input_columns else "image-to-text"
-    return "text-classification" if any(way.labels for way in task.ways()) else "text-generation"
+    has_labels = any(way.labels for way in task.ways())
+    if not task.uses_images:
+        return "text-classification" if has_labels else "text-generation"
+    if task.input_columns:
+        return "visual-question-answering"
+    return "image-classification" if has_labels else "image-to-text"
 
 
 def _results(task: Task | None, scores: Mapping[str, float], publication: Publication) -> list[EvalResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -44,9 +44,11 @@ class EncoderInput(JointInput):
 
     Attributes:
         position_bias: (1 or batch, heads, total, total), added to every block's attention scores, padding folded in.
+        encoded: What `T5Backbone.encode` made of it without gradients: one tensor, or none yet.
     """
 
     position_bias: Tensor
+    encoded: list[Tensor] = field(default_factory=list, compare=False, repr=False)
 
     def decoder_mask(self) -> Tensor | None:
         """Returns the decoder's mask over the encoder's states, (batch, 1, 1, total) additive; None without padding.
@@ -144,17 +146,21 @@ class T5Backbone(Backbone[EncoderInput]):
         """Runs T5's own encoder blocks on the given embeddings and position bias.
 
         The bias is built once and shared by all blocks. ``T5Stack.forward`` cannot be used, because it takes no bias
-        and makes plain T5's.
+        and makes plain T5's. Without gradients an input is encoded once, for the answer and the loss of one batch.
 
         Returns:
             (batch, total, d_model): the encoder's last hidden states.
         """
+        if joint.encoded and not torch.is_grad_enabled():
+            return joint.encoded[0]
         encoder = self.model.encoder
         hidden = encoder.dropout(joint.inputs_embeds)  # (batch, total, d_model)
         for block in encoder.block:
             # Positional, as gradient checkpointing wants; no mask, because it is folded into the bias.
             hidden = block(hidden, None, joint.position_bias)[0]
         normed: Tensor = encoder.dropout(encoder.final_layer_norm(hidden))
+        if not torch.is_grad_enabled():
+            joint.encoded.append(normed)
         return normed
 
     def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:

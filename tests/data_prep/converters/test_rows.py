@@ -308,6 +308,16 @@ def test_stats_say_what_the_rows_were_made_from(tmp_path):
     assert split_info(tmp_path / "out", make_task(declare()), "train").image_root == str(images)
 
 
+def test_a_template_may_read_columns_of_any_name(tmp_path):
+    names = ["number", "place", "split", "by", "answers", "question"]
+    task = declare_text(template=" ".join(f"{{{name}}}" for name in names))
+    rows = [{**{name: f"{name} {n}" for name in names}, "answer": "a"} for n in range(6)]
+    prepare_records(make_task(task), rows, tmp_path / "out")
+    assert [{name: row[name] for name in names} for row in read_all(task, tmp_path / "out")] == [
+        {name: row[name] for name in names} for row in rows
+    ]
+
+
 def test_details_are_kept_for_scores(tmp_path):
     task = declare(details={"answer_type": "kind"})
     prepare_records(make_task(task), some_rows(10, kind="colour"), tmp_path / "out", images=draw_some(tmp_path / "i"))

@@ -136,6 +136,8 @@ def test_what_could_not_be_told_is_said(tmp_path):
     table = rows(text=SENTENCES, label=[3, 4], split=["a", "b"], score=NUMBERS)
     _, task = write_new_task(write_csv(tmp_path / "rows.csv", table), out=tmp_path / "a.yaml")
     untold = "\n".join(task.untold)
+    _, of_images = write_new_task(write_csv(tmp_path / "b.csv", TABLES["captions"][0]), out=tmp_path / "b.yaml")
+    assert of_images.untold == ["where the images are: no name in 'file_name' was found; --images DIR says it"]
     assert "what the labels' numbers mean: put a word behind each" in untold
     assert "whether 'split' (a, b) says the split; if so: split: {column: split, names:" in untold
     assert "what these columns are for: 'split', 'score'" in untold

@@ -5,9 +5,11 @@ import json
 import re
 
 import pytest
+import yaml
 
 from data_prep.prepare import prepare
 from data_prep.raw.official import FORMATS, read_official
+from dept_vl.cli import main
 from dept_vl.data.manifest import open_split, read_references
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import EVALUATORS, Reference, evaluate
@@ -162,6 +164,20 @@ def test_a_split_whose_files_are_not_there_is_not_made_of_a_subset(tmp_path):
     assert [part.split for part in read_official(declaration, tmp_path, subset=True).parts] == ["val", "test"]
     with pytest.raises(DataError, match=r"train_balanced_questions\.json.*: no such raw file"):
         read_official(declaration, tmp_path)
+
+
+def test_a_task_of_ones_own_may_name_a_form(tmp_path, monkeypatch, capsys):
+    WRITERS["gqa"](tmp_path / "raw")
+    declaration = {
+        "name": "mine", "kind": "question", "format": "gqa", "template": "{question}", "target": "answers",
+        "files": {"train": "train_balanced_questions.json", "test": "testdev_balanced_questions.json"},
+        "details": {"answer_type": "detailed"}, "split": {"val": 0.34},
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(declaration))
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "--task", "mine.yaml", "--raw", "raw", "--out", "data"]) == 0, capsys.readouterr()
+    counts = json.loads((tmp_path / "data" / "mine" / "stats.json").read_text())["splits"]
+    assert {split: count["examples"] for split, count in counts.items()} == {"train": 2, "val": 1, "test": 3}
 
 
 def test_a_file_of_several_splits_is_read_once(tmp_path):

@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from data_prep.prepare import prepare
-from data_prep.raw.tables import read_csv, read_tsv
+from data_prep.raw.tables import read_csv, read_header, read_tsv
 from dept_vl.errors import DataError
 from dept_vl.tasks import get_task
 
@@ -112,3 +112,25 @@ def test_prepare_takes_the_flag(tmp_path):
     from dept_vl.data.manifest import open_split
 
     assert open_split(tmp_path / "out", get_task("cola").under("fixed"), "train")[3]["sentence"] == 'Sentence "3".'
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_csvs_header_says_what_separates_its_fields(delimiter, tmp_path):
+    cells = [["sentence", "label", "a;b,c|d\te"], ["a,b", "1,5", "x"], ["c;d|e\tf", "2", 'y"z']]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(cells)
+    assert rows(tmp_path / "a.csv") == [dict(zip(cells[0], line, strict=True)) for line in cells[1:]]
+
+
+def test_a_csv_may_say_its_delimiter_in_a_line_of_its_own(tmp_path):
+    path = written(tmp_path / "a.csv", 'sep=;\r\nsentence;label\r\n"a;b";1\r\nc\r\n')
+    with pytest.raises(DataError, match=r"a.csv, line 4: 1 fields, the header has 2"):
+        rows(path)
+    path = written(tmp_path / "a.csv", 'sep=;\r\nsentence;label\r\n"a;b";1\r\n')
+    assert rows(path) == [{"sentence": "a;b", "label": "1"}]
+
+
+def test_every_column_is_listed_and_read_where_none_is_named(tmp_path):
+    path = written(tmp_path / "a.csv", " sentence ,label,,\r\na,1,,\r\n")
+    assert read_header(path, is_tsv=False) == ["sentence", "label", "", ""]
+    assert rows(path, None) == [{"sentence": "a", "label": "1", "": ""}]
