@@ -46,7 +46,7 @@ FENCE = re.compile(r"^( *)(```+).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 OUTER_FENCE = re.compile(r"^(```+).*?^\1 *$", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"^(?P<mark>- |\d\. )(?P<text>.*\n(?: *\n|  .*(?:\n|\Z))*)", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
-NAME = re.compile(r"(?<!\[)`((?:dept_vl|data_prep)(?:\.\w+)+)`")
+NAME = re.compile(r"(?<![`\[])`((?:dept_vl|data_prep)(?:\.\w+)+)`(?!`)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -65,8 +65,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {page: notebook_page(pages[page]) for page, source in SOURCES.items() if source.endswith(".ipynb")}
     pages["settings.md"] = settings_page()
     for title, modules in api_pages().items():
-        pages[_page(title)] = "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)])
-    pages[_page("Evaluators")] += f"\n\n{evaluator_table()}"
+        parts = [f"# {title}", *(f"::: {module}" for module in modules)]
+        if title == "Evaluators":
+            parts.insert(1, evaluator_table())
+        pages[_page(title)] = "\n\n".join(parts)
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files

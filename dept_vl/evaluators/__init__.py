@@ -1,6 +1,6 @@
 """Evaluators: predictions and references in, named scores out. No torch, no model.
 
-Each is a plain function too, by its name with ``_`` for ``-``::
+Each is a plain function too, by its name with ``_`` for ``-``:
 
     from dept_vl.evaluators import cider, exact_match
 
