@@ -22,7 +22,8 @@ SERVICES = ("wandb", "trackio")
 class Tracker(Callback):
     """Sends every line of ``metrics.jsonl`` to a service, from the main process of a launch.
 
-    One may be given to several runs in turn: each is a run of its own there.
+    One may be given to several runs in turn: each is a run of its own there, and so is one that is resumed, unless the
+    service's own options say otherwise (wandb: ``id`` and ``resume``).
 
         train(config, data_dir, callbacks=[Tracker("wandb", project="mine", tags=["first"])])
     """

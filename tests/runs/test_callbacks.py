@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import pytest
 from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.session import Session
+from dept_vl.runs.trackers import Tracker
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.extras import EXTRAS
 from dept_vl.system.processes import leave_launch, process_state
 from dept_vl.training.trainer import train
 
@@ -135,17 +138,37 @@ class _Rank(Notes):
         out.write_text(json.dumps([self.told, PartialState().is_main_process]))
 
 
+class _Service:
+    """Stands in for a tracking service: leaves a file in a folder for each process that starts it."""
+
+    def __init__(self, project, name, folder):
+        self.file = folder / f"started-{PartialState().process_index}"
+
+    def start(self):
+        self.file.touch()
+
+    def log(self, values, step):
+        pass
+
+    def finish(self):
+        pass
+
+
 def _train(settings, data_dir) -> None:
     process_state()  # joins the launch
-    train(load_config(settings), data_dir, callbacks=[_Rank()])
+    LOGGER_TYPE_TO_CLASS["trackio"], EXTRAS["trackio"] = _Service, ()
+    train(load_config(settings), data_dir, callbacks=[_Rank(), Tracker("trackio", folder=settings.parent)])
     leave_launch()
 
 
 @pytest.mark.distributed
-def test_every_process_of_a_launch_calls_its_own(config, tiny_data, tmp_path, fresh_process):
+def test_every_process_of_a_launch_calls_its_own_and_one_speaks_to_a_service(
+    config, tiny_data, tmp_path, fresh_process
+):
     settings = tmp_path / "settings.yaml"
     settings.write_text(dump_config(config))
     assert fresh_process.run_launch(_train, settings, tiny_data) == [0, 0], fresh_process.printed()
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [is_main for _, is_main in told] == [True, False]
+    assert [path.name for path in tmp_path.glob("started-*")] == ["started-0"]
     assert [[tuple(event) for event in events] for events, _ in told] == [EVENTS, EVENTS]
