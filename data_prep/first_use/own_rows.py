@@ -47,8 +47,11 @@ def rows_data_dir(config: TrainConfig) -> Path:
             "a task that a YAML file declares"
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
-    content = _content(Path(rows)) if Path(rows).exists() else rows
-    key = [content, _listing(images) if images and task.uses_images else []]
+    file = Path(rows)
+    content = _content(file) if file.exists() else rows
+    beside = (file if file.is_dir() else file.parent) if file.exists() else None
+    root = images or beside
+    key = [content, _listing(root) if root is not None and task.uses_images else []]
 
     def make(out: Path) -> None:
         prepare(task, None, out, rows=rows, images=images)
@@ -99,14 +102,14 @@ def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Pat
         return folder
     _refuse_launch(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
             if not task_folder(folder, task).is_dir():
                 logger.info("preparing the rows of %s into %s (once)", task.name, folder)
-                (root / _FEATURES).mkdir(exist_ok=True)
-                if not (folder / _FEATURES).exists():
-                    (folder / _FEATURES).symlink_to(Path("..") / _FEATURES)
                 make(folder)
+            if not (folder / _FEATURES).exists():
+                (root / _FEATURES).mkdir(exist_ok=True)
+                (folder / _FEATURES).symlink_to(Path("..") / _FEATURES)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot prepare the rows: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "

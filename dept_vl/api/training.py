@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import ConfigError
+from dept_vl.runs.folder import check_run_folder
 from dept_vl.runs.refusals import check_prepared, check_start
 from dept_vl.runs.selection import check_best_metric, warn_of_selection
 from dept_vl.settings.declared import check_declaration
@@ -67,13 +68,12 @@ def train(
         if named:
             raise ConfigError(f"{named}: rows are given to train() itself; leave it out")
     check_best_metric(config)
-    check_start(config, resume=resume, overwrite=overwrite)
+    check_run_folder(config.run_dir, resume=resume, overwrite=overwrite)  # before images are encoded
     if given:
         root = None if images is None else Path(images)
-        config = replace(
-            config,
-            data=replace(config.data, dir=str(records_data_dir(config, given if len(given) > 1 else train, root))),
-        )
+        folder = records_data_dir(config, given if len(given) > 1 else train, root)
+        config = replace(config, data=replace(config.data, dir=str(folder)))
+    check_start(config, resume=resume, overwrite=overwrite)
     data_dir = open_data_dir(config)
     check_prepared(config, data_dir, ["train", "val"])
     warn_of_selection(config, data_dir)
