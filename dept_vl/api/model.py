@@ -54,8 +54,9 @@ class Model:
     are given in that order or by name. An image is a path, a PIL image, the bytes of a JPEG, PNG or WebP file, or an
     array of pixels, (height, width, 3) uint8 in RGB.
 
-    Numbers do not depend on what else is asked at once, but for rounding: log-likelihoods in float32 on a CPU agree
-    within 1e-5, or a millionth of their value where that is more.
+    Numbers do not depend on what else is asked at once, but for rounding: of the same features, log-likelihoods in
+    float32 on a CPU agree within 1e-5, or a millionth of their value where that is more. Images encoded in a batch of
+    another size have a few 16-bit features rounded to the number beside, which moved log-likelihoods by up to 5e-5.
 
     Threads. A model may be asked from several threads: they take turns, and so do models of one session. A block of
     `adapter` counts for the thread, or the asyncio task, that opened it.
