@@ -78,6 +78,8 @@ def _expanded(text: str) -> str:
 
 def _is_hub_id(name: str) -> bool:
     """Returns whether a name is of the form ``user/name``, by the hub's own rules; no such name is a path for sure."""
+    if name.count("/") != 1:
+        return False  # known without the hub's library, which takes a while to import
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -85,7 +87,7 @@ def _is_hub_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name
+    return True
 
 
 def _download(repo_id: str, revision: str | None) -> Path:

@@ -11,7 +11,6 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.evaluators import EVALUATORS, evaluator_name, evaluator_names, score_name
 from dept_vl.registry import suggest
 from dept_vl.strict import expand_home
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
@@ -81,6 +80,8 @@ def _with_metrics(declaration: TaskDeclaration) -> TaskDeclaration:
     Raises:
         ConfigError: The name is taken, or a metric is unknown or does not fit the kind.
     """
+    from dept_vl.evaluators import EVALUATORS, evaluator_name, evaluator_names, score_name  # few runs need them
+
     name, kind = declaration.name, declaration.kind
     if declaration.format is None and name in task_names():
         raise ConfigError(f"name: {name!r} is a task of the package; choose another")
