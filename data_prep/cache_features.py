@@ -125,9 +125,10 @@ def collect_images(data_dir: Path, task: Task, image_dir: Path | None = None) ->
     for split in prepared or SPLITS:
         root = image_dir if image_dir is not None else Path(split_info(data_dir, task, split).image_root or "")
         for image_id, image in split_images(data_dir, task, split).items():
-            if images.setdefault(image_id, root / image) != root / image:
+            place = root / image
+            if images.setdefault(image_id, place) != place:
                 path = split_path(data_dir, task, split)
-                raise DataError(f"{path}: image {image_id} is {root / image}, but {images[image_id]} in another split")
+                raise DataError(f"{path}: image {image_id} is {place}, but {images[image_id]} in another split")
     return dict(sorted(images.items()))
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from PIL import Image
 from data_prep.converters.rows import prepare_records
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
-from data_prep.raw.row_sources import as_list
+from data_prep.raw.row_sources import as_list, is_saved_data_set, open_rows
 from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
-from dept_vl.data.manifest import task_folder
+from dept_vl.data.image_files import IMAGE_SUFFIXES, walk_files
+from dept_vl.data.manifest import split_images, split_path, task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def rows_data_dir(config: TrainConfig) -> Path:
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
     file = Path(rows)
-    content = _content(file) if file.exists() else rows
+    content = _content(file, task) if file.exists() else rows
     beside = (file if file.is_dir() else file.parent) if file.exists() else None
     root = images or beside
     key = [content, _listing(root) if root is not None and task.uses_images else []]
@@ -122,15 +125,17 @@ def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
     """Adds the features of the task's images, where the run reads features that are not there yet."""
     if not task.uses_images or config.data.visual_features == "encode" or config.data.feature_dir is not None:
         return
-    from data_prep.cache_features import cache_features, collect_images
-
-    images, encoder = collect_images(folder, task), config.model.image_encoder
+    splits = [split for split in SPLITS if split_path(folder, task, split).is_file()]
+    images = set().union(*(split_images(folder, task, split) for split in splits))
+    encoder = config.model.image_encoder
     wanted = encoder.known_fingerprint()
     for store in finished_stores(folder):
         index = read_index(store)
         stored = {image_id for shard in index.shards for image_id in shard.image_ids}
-        if not differences(index.fingerprint, wanted) and images.keys() <= stored | index.skipped.keys():
+        if not differences(index.fingerprint, wanted) and images <= stored | index.skipped.keys():
             return
+    from data_prep.cache_features import cache_features  # imports torch
+
     _refuse_launch(folder)
     cache_features(encoder, folder, task, on_error=config.data.on_image_error)
 
@@ -145,10 +150,16 @@ def _refuse_launch(folder: Path) -> None:
         )
 
 
-def _content(rows: Path) -> list[list[str]]:
-    """Returns the files of rows with their hashes."""
-    files = sorted(path for path in rows.rglob("*") if path.is_file()) if rows.is_dir() else [rows]
-    return [[path.relative_to(rows).as_posix() if path != rows else "", hash_file(path)] for path in files]
+def _content(rows: Path, task: Task) -> list[list[str]]:
+    """Returns the files that rows are read from, with their hashes; pictures beside them are `_listing`'s."""
+    assert task.declaration is not None
+    if not rows.is_dir():
+        return [["", hash_file(rows)]]
+    if is_saved_data_set(rows):
+        found = {path: hash_file(path) for path in rows.rglob("*") if path.suffix in (".arrow", ".json")}
+    else:
+        found = {file.path: file.sha256 for file in open_rows(rows, task.declaration.split.names).files}
+    return [[path.relative_to(rows).as_posix(), digest] for path, digest in sorted(found.items())]
 
 
 def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
@@ -174,11 +185,15 @@ def _described(value: Any) -> Any:
 
 
 def _listing(images: Path) -> list[list[str | int]]:
-    """Returns every file below the images' root with its size and time."""
+    """Returns every file below a root that may be an image, with its size and time: by its suffix, or as it has none.
+
+    What else lies there does not count (runs, notes, hidden folders): a run in it would have the rows prepared again.
+    """
     found: list[list[str | int]] = [[str(images.resolve()), 0, 0]]
-    for parent, folders, names in os.walk(images, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            status = os.stat(Path(parent, name))
-            found.append([str(Path(parent, name).relative_to(images)), status.st_size, status.st_mtime_ns])
+    for path in sorted(walk_files(images)):
+        bare = "/." not in f"/{path}" and "." not in path.rpartition("/")[2]
+        if bare or path.lower().endswith(IMAGE_SUFFIXES):
+            with suppress(FileNotFoundError):  # a link that leads nowhere
+                status = os.stat(f"{images}/{path}")
+                found.append([path, status.st_size, status.st_mtime_ns])
     return found

@@ -147,8 +147,13 @@ def class_name(value: Any, names: Sequence[str] | None) -> Any:
     return names[value] if names is not None and is_class else value
 
 
+def is_saved_data_set(folder: Path) -> bool:
+    """Returns whether `datasets` wrote a folder."""
+    return any((folder / name).is_file() for name in _SAVED)
+
+
 def _open_folder(folder: Path, names: SplitNames, tsv_quotes: bool) -> RowSource:
-    if any((folder / name).is_file() for name in _SAVED):
+    if is_saved_data_set(folder):
         import datasets
 
         try:
