@@ -165,13 +165,17 @@ def _content(rows: Path, task: Task) -> list[list[str]]:
 def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
     """Returns a sha256 of rows in memory: of their values, their pictures, and the size and time of files they name."""
     assert task.declaration is not None
-    digest = hashlib.sha256()
+    digest, encode = hashlib.sha256(), json.JSONEncoder(sort_keys=True, default=_described).encode
+    names: dict[str, None] = {}
     for row in rows:
+        digest.update(encode(row).encode())
         image = row.get(task.declaration.image) if isinstance(row, Mapping) else None
-        digest.update(json.dumps(row, sort_keys=True, default=_described).encode())
-        if isinstance(image, str | os.PathLike) and (root / image).is_file():
-            status = os.stat(root / image)
-            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+        if isinstance(image, str | os.PathLike):
+            names[os.fspath(image)] = None
+    for number, name in enumerate(names):
+        with suppress(OSError, ValueError):  # no file's name
+            status = os.stat(root / name)
+            digest.update(f" {number} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

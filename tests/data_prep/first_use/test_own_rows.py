@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from data_prep.first_use.own_rows import rows_data_dir
+from data_prep.first_use.own_rows import records_data_dir, rows_data_dir
 from dept_vl.settings.load import load_config
 from tests.data_prep.own_rows import draw, draw_some, some_rows, write_csv
 
@@ -55,3 +55,11 @@ def test_a_data_set_on_disk_is_prepared_anew_when_it_was_saved_with_other_rows(h
         folders.append(rows_data_dir(load_config(None, {**given, "data.visual_features": "encode"})))
         (home / "saved" / "notes.txt").write_text(str(count))
     assert folders[0] == folders[1] != folders[2]
+
+
+def test_rows_in_memory_are_prepared_anew_when_a_picture_is_another(home):
+    config = load_config(None, {"task": str(home / "task.yaml"), "data.visual_features": "encode"})
+    before = records_data_dir(config, some_rows(20), home)
+    assert records_data_dir(config, some_rows(20), home) == before
+    (home / "3.jpg").write_bytes((home / "1.jpg").read_bytes() + b"\0")
+    assert records_data_dir(config, some_rows(20), home) != before
