@@ -78,9 +78,9 @@ class OwnRows:
         return manifest_schema(images=self.declaration.uses_images, text_columns=[*self._texts, *own_ids])
 
     @cached_property
-    def _texts(self) -> tuple[str, ...]:
-        """The columns that are kept as they are."""
-        return (*self.declaration.columns, *self.declaration.details)
+    def _texts(self) -> dict[str, str]:
+        """The columns that are kept as they are -> what each is called in the table."""
+        return {name: text_key(name) for name in (*self.declaration.columns, *self.declaration.details)}
 
     def size(self, split: str, unanswered: dict[int, int]) -> SplitSize:
         """Returns how many examples, and images, the source holds of a split, those without an answer among them."""
@@ -142,7 +142,7 @@ class OwnRows:
 
     def _common(self, row: Row) -> dict[str, Any]:
         """Returns the columns that do not depend on the answers."""
-        common = {name: row[text_key(name)] for name in self._texts}
+        common = {name: row[key] for name, key in self._texts.items()}
         if self.declaration.uses_images:
             image = self._image(row)
             common |= {"image_id": image.image_id, "image": image.path}

@@ -131,8 +131,13 @@ class _RowReader:
     _unknown: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @cached_property
-    def _columns(self) -> tuple[str, ...]:
-        return self.declaration.columns
+    def _columns(self) -> dict[str, str]:
+        """The template's columns: what each is called in the table -> its name."""
+        return {text_key(name): name for name in self.declaration.columns}
+
+    @cached_property
+    def _details(self) -> dict[str, str]:
+        return {text_key(key): name for key, name in self.declaration.details.items()}
 
     def read(self, source: RowSource) -> Iterator[dict[str, Any]]:
         """Yields every row that can be used."""
@@ -150,10 +155,10 @@ class _RowReader:
         """Returns a row; None for one that is left out."""
         declared = self.declaration
         row: dict[str, Any] = {"place": place, "split": -1, "image": -1, "id": "", "by": ""}
-        for name in self._columns:
-            row[text_key(name)] = _text(record, name, place)
-        for key, name in declared.details.items():
-            row[text_key(key)] = _text(record, name, place)
+        for key, name in self._columns.items():
+            row[key] = _text(record, name, place)
+        for key, name in self._details.items():
+            row[key] = _text(record, name, place)
         if declared.id is not None:
             row["id"] = _required(record, declared.id, place)
         if declared.split.by is not None:
@@ -162,8 +167,8 @@ class _RowReader:
         if split is not None:
             row["split"] = SPLITS.index(split)
         row["answers"] = self._answers(record, place)
-        if self._columns and not any(row[text_key(name)] for name in self._columns):
-            self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns))} is empty", place)
+        if self._columns and not any(row[key] for key in self._columns):
+            self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns.values()))} is empty", place)
             return None
         if declared.uses_images:
             number = self._image(record, place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -28,6 +28,7 @@ MAX_BYTES = 256 << 20
 """Largest picture taken out of a row; that of 50 million pixels, which is the most that is decoded, is smaller."""
 
 _THREADS = 4
+_FILES_PER_CALL = 64  # of a thread, whose call costs as much as a small file
 _SHOWN = 5
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -70,9 +71,10 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if isinstance(value, str) or value is None:
+        if isinstance(value, str) or value is None:  # nearly all, and the quickest to tell
             key = read_text(value)
+        elif isinstance(value, os.PathLike):
+            key = read_text(os.fspath(value))
         elif (content := _content(value, self.root)) is None:
             return None
         elif isinstance(content, str):
@@ -216,13 +218,13 @@ def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
         except OSError as error:
             raise DataError(f"{root / path}: the image cannot be read: {error.strerror}") from error
 
+    parts = [paths[start : start + _FILES_PER_CALL] for start in range(0, len(paths), _FILES_PER_CALL)]
+    found: dict[str, str] = {}
     with ThreadPoolExecutor(_THREADS) as pool, Meter(len(paths), "reading images", "images") as meter:
-        return {path: _counted(meter.add, found) for path, found in zip(paths, pool.map(digest, paths), strict=True)}
-
-
-def _counted(count: Callable[[], None], value: str) -> str:
-    count()
-    return value
+        for part, digests in zip(parts, pool.map(lambda part: list(map(digest, part)), parts), strict=True):
+            found |= zip(part, digests, strict=True)
+            meter.add(len(part))
+    return found
 
 
 def _content(value: Any, root: Path | None) -> bytes | str | None:

@@ -25,12 +25,12 @@ def read_text(value: Any) -> str:
     Raises:
         DataError: It is a list, an object or something else that is no text.
     """
+    if isinstance(value, str):
+        return _whole(value.strip())
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
         return ""
-    if isinstance(value, str):
-        return _whole(value.strip())
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -48,6 +48,8 @@ def _whole(text: str) -> str:
     Raises:
         DataError: It has one.
     """
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:

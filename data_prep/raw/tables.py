@@ -91,7 +91,7 @@ def _rows(
             header = fields if columns is not None else [name.strip() for name in fields]
             check_columns(header, columns or (), place)
         elif fields:
-            if any("\0" in field for field in fields):
+            if "\0" in "".join(fields):
                 raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
             if len(fields) != len(header):
                 raise DataError(f"{place}: {len(fields)} fields, the header has {len(header)}")
