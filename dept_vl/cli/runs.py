@@ -196,20 +196,22 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
-    from dept_vl.settings.declared import find_task
+    from dept_vl.settings.declared import find_task, is_task_file
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
     if options.config:
         raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
-    task = None if asked is None else find_task(str(asked))
-    own = Path(f"runs/{task.name if task else 'vqa'}-{tuner}")
-    run_dir = find_run(options.checkpoint) if options.checkpoint else own
+    file = find_task(asked) if asked is not None and is_task_file(asked) else None
+    name = file.name if file else asked
+    run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{name or 'vqa'}-{tuner}")
+    if name is not None and not file and not run_dir.exists():
+        find_task(name)  # a task that nobody knows is said before a folder that is not there
     recorded = read_run_config(run_dir)
-    if task is not None and task.name != recorded.task:
-        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {task.name!r}")
-    if task is not None and task.declaration not in (recorded.declaration, recorded.resolve_task().declaration):
+    if name not in (None, recorded.task):
+        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {name!r}")
+    if file and file.declaration != recorded.declaration:
         raise ConfigError(
             f"task: {run_dir} was trained on another declaration of {recorded.task!r} than {asked} has; leave --task "
             "out to use the recorded one"

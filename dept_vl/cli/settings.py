@@ -159,7 +159,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
         ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
             takes a run's settings is given a file.
     """
-    from dept_vl.settings.declared import find_task, is_task_file
+    from dept_vl.settings.declared import find_task
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
@@ -184,10 +184,18 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
             if path is not None and isinstance(value, str):
                 settings[key] = path.expanded(value)
             if key == "task":
-                settings[key] = str(value) if is_task_file(str(value)) else find_task(str(value)).name
+                settings[key] = str(value) if _may_be_own(options, str(value)) else find_task(str(value)).name
         except ValueError as error:
             raise SettingsError([SettingProblem(key, str(error), key)]) from None
     return settings
+
+
+def _may_be_own(options: argparse.Namespace, task: str) -> bool:
+    """Returns whether a task is a file that declares it, or may be the name of a run's own."""
+    from dept_vl.settings.declared import is_task_file
+    from dept_vl.tasks import is_task
+
+    return is_task_file(task) or (options.reading in _OF_A_RUN and not is_task(task))
 
 
 def parse_seeds(text: str) -> list[int]:
