@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from dept_vl.errors import ConfigError
 if TYPE_CHECKING:
     from dept_vl.inference.inputs import Questions
     from dept_vl.settings.schema import TrainConfig
+    from dept_vl.tasks import Task
+
+    Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _add_train(commands: Any) -> None:
@@ -272,7 +276,10 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     columns = _columns(options.column)
     if options.question is not None:
         columns["question"] = options.question
-    inputs = read_inputs(task, image=options.image, file=options.input, questions=_questions(options), columns=columns)
+    inputs = read_inputs(
+        task, image=options.image, file=options.input, questions=_questions(options),
+        rows=_rows(options, overrides, task), columns=columns,
+    )  # fmt: skip
     if options.sheet and any(item.image is None for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
     if options.output:
@@ -298,13 +305,25 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         print(f"sheet: {options.sheet}")
 
 
+def _rows(options: argparse.Namespace, overrides: dict[str, Any], task: Task) -> Rows | None:
+    """Returns the rows that the command line names; those that the run was trained on are not meant."""
+    rows = getattr(options, "set:data.rows") or overrides.get("data.rows")
+    if rows is None:
+        return None
+    from data_prep.converters.row_inputs import read_row_inputs
+
+    images = getattr(options, "set:data.image_dir") or overrides.get("data.image_dir")
+    return read_row_inputs(task, str(rows), Path(str(images)) if images else None)
+
+
 def _questions(options: argparse.Namespace) -> Questions | None:
     """Returns the official questions that flags name."""
     from dept_vl.inference.inputs import Questions
 
     images = getattr(options, "set:data.image_dir")
     if options.questions is None:
-        given = [flag for flag, value in {"--images": images, "--annotations": options.annotations}.items() if value]
+        alone = {} if getattr(options, "set:data.rows") else {"--images": images}
+        given = [flag for flag, value in {**alone, "--annotations": options.annotations}.items() if value]
         if given:
             raise ConfigError(f"{given[0]}: belongs to --questions, which is not given")
         return None

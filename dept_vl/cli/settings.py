@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.cli.aliases import ALIASES, flag_of
-from dept_vl.cli.reads import reads, refuse_unread
+from dept_vl.cli.reads import GIVEN_ALONE, reads, refuse_unread
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], com
 
     check_recorded_paths(
         config, folder, given,
-        is_read=lambda key: reads(command, key),
+        is_read=lambda key: reads(command, key) and not (command == "predict" and key in GIVEN_ALONE),
         how_to_give=lambda key: f"{flag_of(key)} PATH",
     )  # fmt: skip
 

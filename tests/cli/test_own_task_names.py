@@ -1,5 +1,7 @@
 """A run of a task of one's own is named as any other: by its task's name or file, or by its folder."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -57,3 +59,26 @@ def test_another_task_or_declaration_is_refused(shop, capsys):
     (shop / "shop.yaml").unlink()
     assert ask("--task", "shop.yaml", "--checkpoint", run) == 2
     assert "shop.yaml: cannot read the task: No such file" in capsys.readouterr().err
+
+
+def test_rows_are_answered_by_the_names_that_they_have(shop, capsys):
+    (shop / "photos" / "new").mkdir(parents=True)
+    Image.new("RGB", (60, 40), "red").save(shop / "photos" / "new" / "IMG_1.JPG")
+    (shop / "rows.csv").write_text("photo,question,number\nimg_1.jpg,what?,7\nIMG_1,how many?,8\n")
+    words = ["--rows", "rows.csv", "--images", "photos", "--output", "out.jsonl"]
+    assert main(["predict", "--checkpoint", "runs/shop-prompt-tuning", *words]) == 0
+    lines = [json.loads(line) for line in (shop / "out.jsonl").read_text().splitlines()]
+    assert [line["columns"]["question"] for line in lines] == ["what?", "how many?"]
+    assert all(line["image"].endswith("new/IMG_1.JPG") for line in lines)
+
+
+def test_rows_that_cannot_be_answered_are_said(shop, capsys):
+    run = ["predict", "--checkpoint", "runs/shop-prompt-tuning", "--rows", "rows.csv"]
+    (shop / "rows.csv").write_text("photo,asked\na.jpg,what?\n")
+    assert main(run) == 2
+    assert "lacks columns that task 'shop' reads: template: question" in capsys.readouterr().err
+    (shop / "rows.csv").write_text("photo,question\na.jpg,what?\n")
+    assert main(run) == 2
+    assert "rows.csv, line 2: image 'a.jpg' is not in ." in capsys.readouterr().err
+    assert main([*run, "--input", "x.jsonl"]) == 2
+    assert "--rows: name images and columns; leave --image and --input out" in capsys.readouterr().err
