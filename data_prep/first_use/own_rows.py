@@ -17,10 +17,11 @@ from data_prep.converters.rows import prepare_records
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from data_prep.raw.row_sources import as_list
-from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
+from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from data_prep.raw.image_names import ImageNames, short_name
 from data_prep.raw.row_values import read_text, shown
 from dept_vl.data.images import MAX_PIXELS
 from dept_vl.errors import DataError
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.progress import Meter
 
 MAX_BYTES = 256 << 20
@@ -209,10 +210,9 @@ def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
 
     def digest(path: str) -> str:
         try:
-            with open(root / path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise DataError(f"{root / path}: the image file is empty; fetch it again")
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            if os.stat(root / path).st_size == 0:
+                raise DataError(f"{root / path}: the image file is empty; fetch it again")
+            return hash_file(root / path)
         except OSError as error:
             raise DataError(f"{root / path}: the image cannot be read: {error.strerror}") from error
 

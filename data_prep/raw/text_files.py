@@ -5,7 +5,6 @@ Every row comes with its place, for messages: file and record (Parquet and JSON,
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from data_prep.raw.json_files import RawFile, Record
 from data_prep.raw.tables import check_columns, read_csv, read_header, read_tsv
 from dept_vl.errors import DataError
-from dept_vl.system.bounded_reading import parse_json
+from dept_vl.system.bounded_reading import hash_file, parse_json
 from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
 from dept_vl.tasks import Source
 
@@ -101,9 +100,7 @@ def file_names(hub_split: str) -> str:
 
 def describe_file(path: Path) -> RawFile:
     """Returns a file's size and hash, without its content."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return RawFile(path, None, digest, path.stat().st_size)
+    return RawFile(path, None, hash_file(path), path.stat().st_size)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None, *, tsv_quotes: bool = False) -> Iterator[Placed]:

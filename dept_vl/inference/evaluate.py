@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import hash_rows, is_complete, read_references, split_path
 from dept_vl.evaluators import (
     EvaluationInput,
@@ -43,6 +42,7 @@ from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.bounded_reading import hash_file
 
 if TYPE_CHECKING:
     from dept_vl.runs.open import RunParts

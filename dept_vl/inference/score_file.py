@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, open_split, split_path
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import (
@@ -32,6 +31,7 @@ from dept_vl.inference.results import (
     write_answers,
     write_scores,
 )
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.text_files import is_stream
 from dept_vl.tasks import Task
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE
 from dept_vl.models.demo import DEMO
@@ -19,7 +18,7 @@ from dept_vl.settings.help import fields_of
 from dept_vl.settings.load import config_from_tree, dump_config, nested_settings, overlay_config
 from dept_vl.settings.marked import path_setting, path_settings
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
 
 if TYPE_CHECKING:
     from dept_vl.models.adapter.card import Publication
