@@ -13,12 +13,13 @@ from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import Place, RawFile, find_raw, read_json, records, take
-from data_prep.raw.karpathy import SPLITS, Caption, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import Caption, KarpathySplits, read_karpathy
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import RawFile, find_raw, read_json
-from data_prep.raw.karpathy import FILE, SPLITS, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import FILE, KarpathySplits, read_karpathy
 from data_prep.raw.vqa_files import Question, join_questions
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.tasks.splits import SPLITS
 from dept_vl.tasks.vqa_answers import soft_scores
 
 logger = logging.getLogger(__name__)

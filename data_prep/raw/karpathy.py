@@ -26,7 +26,6 @@ FLICKR_FILES = ("dataset_flickr30k.json", "dataset_flickr8k.json")
 FULL_IMAGES = 123_287
 """Images in the complete file; with fewer, counts are those of a subset."""
 
-SPLITS = ("train", "val", "test")
 _SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 _FOLDERS = ("karpathy", "annotations")
 _PLAIN_PART = re.compile(r"^(?!\.\.?$)[^/\\\x00:]+$")
