@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from filelock import FileLock
-
+from data_prep.first_use.cache import cache_root, making, refuse_launch
 from data_prep.prepare import prepare
-from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.manifest import task_folder
-from dept_vl.errors import DataError
 from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -32,22 +29,9 @@ def text_data_dir(task: Task) -> Path:
     folder = task_folder(root, task)
     if folder.is_dir():
         return root
-    from dept_vl.system.processes import process_state  # imports torch
-
-    if process_state().num_processes > 1:
-        raise DataError(
-            f"{folder}: not made yet, and one process makes it; run `dept-vl prepare --task {task.name} "
-            f"--protocol {task.protocol} --out {root}` without a launcher first"
-        )
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            if not folder.is_dir():
-                logger.info("no --data-dir: preparing %s from %s into %s (once)", task.name, task.source, folder)
-                prepare(task, None, root, protocol=task.protocol)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot prepare the task: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "
-            "be written, or give --data-dir DATA"
-        ) from error
+    refuse_launch(folder, f"`dept-vl prepare --task {task.name} --protocol {task.protocol} --out {root}`")
+    with making(folder, "prepare the task", ", or give --data-dir DATA"):
+        if not folder.is_dir():
+            logger.info("no --data-dir: preparing %s from %s into %s (once)", task.name, task.source, folder)
+            prepare(task, None, root, protocol=task.protocol)
     return root

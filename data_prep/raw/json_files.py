@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,6 @@ from dept_vl.system.text_files import decode_json, read_content
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
-
-CACHE_VARIABLE = "DEPT_VL_CACHE"
-"""Environment variable that names the folder for data made on first use."""
 
 _NAMES = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
 
@@ -41,11 +37,6 @@ class RawFile:
     def without_content(self) -> RawFile:
         """Returns the same without the content, which may be gigabytes."""
         return replace(self, content=None)
-
-
-def cache_root() -> Path:
-    """Returns the folder for data made on first use: ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path("~", ".cache", "dept_vl")).expanduser()
 
 
 def find_raw(raw: Path, name: str, *subfolders: str) -> Path:
