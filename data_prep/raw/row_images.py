@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from data_prep.raw.image_names import ImageNames, short_name
-from data_prep.raw.row_values import read_text, shown
+from data_prep.raw.row_values import read_text
 from dept_vl.data.images import MAX_PIXELS
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.progress import Meter
 

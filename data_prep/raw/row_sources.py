@@ -24,7 +24,7 @@ from data_prep.raw.text_files import (
     rows_per_batch,
     split_files_in,
 )
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, first_line
 from dept_vl.tasks.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -221,9 +221,8 @@ def _of_hub(rows: str, names: SplitNames) -> RowSource:
     try:
         found = datasets.load_dataset(path, config or None)
     except Exception as error:  # whatever the hub's client and the readers below it raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{rows}: no such file or folder, and it cannot be loaded from the hub ({reason}); check the path or the "
+            f"{rows}: no such file or folder, and it cannot be loaded from the hub ({first_line(error)}); check the path or the "
             "id; with network access unset HF_HUB_OFFLINE"
         ) from error
     return _of_data_set(found, rows, names)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import parse_json
 
 _ARRAY = re.compile(r"""['"]\s+['"]""")
@@ -87,9 +87,3 @@ def _listed(text: str) -> Any:
     if _ARRAY.search(text):
         raise DataError(f"holds a list without commas, as NumPy prints it, {shown(text)}; write lists as JSON")
     return listed
-
-
-def shown(value: Any) -> str:
-    """Returns a few words for a value, for messages."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_prep.raw.json_files import RawFile, Record
 from data_prep.raw.tables import check_columns, read_csv, read_header, read_tsv
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, first_line
 from dept_vl.system.bounded_reading import hash_file, parse_json
 from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
 from dept_vl.tasks import Source
@@ -309,9 +309,8 @@ def read_hub(source: Source, split: str, columns: Sequence[str]) -> Iterator[Pla
     try:
         rows = datasets.load_dataset(source.path, source.config, revision=source.revision, split=split)
     except Exception as error:  # whatever the hub's client and the readers below it raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{source}: cannot load split {split!r} from the hub ({reason}); with network access unset HF_HUB_OFFLINE, "
+            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); with network access unset HF_HUB_OFFLINE, "
             f"without it put {file_names(split)} in the data set's own columns into a folder and give --raw FOLDER to "
             "`dept-vl prepare`"
         ) from error

@@ -17,7 +17,7 @@ import torch
 from dept_vl.api.inputs import from_values, make_asked, read_many, taken
 from dept_vl.api.load import read_run
 from dept_vl.data.collator import Batch
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, first_line
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.asked import ask
 from dept_vl.models.adapter.files import check_equal, read_adapter_config
@@ -392,5 +392,4 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except Exception as error:  # each kind of device has errors of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"device: {device!r} cannot be used here: {reason}") from error
+        raise ConfigError(f"device: {device!r} cannot be used here: {first_line(error)}") from error

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from dept_vl.errors import CheckpointError
+from dept_vl.errors import CheckpointError, first_line
 from dept_vl.models.adapter.files import AdapterConfig, Origin, check_finite
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, require_released
 from dept_vl.models.adapter.presence import RELEASED_WEIGHTS_FILE as WEIGHTS_FILE
@@ -302,9 +302,8 @@ def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about opcodes of a damaged file; what matters is raised
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle makes the restricted unpickler raise errors of any type
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({reason[:200]})"
+            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({first_line(error)[:200]})"
         ) from None
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
