@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -20,6 +20,7 @@ from PIL import Image
 
 from data_prep.raw.image_names import ImageNames, short_name
 from data_prep.raw.row_values import read_text
+from dept_vl.data.image_files import image_suffix
 from dept_vl.data.images import MAX_PIXELS
 from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import hash_file
@@ -58,7 +59,7 @@ class ImageColumn:
     _index: dict[str, int] = field(default_factory=dict)
     _places: list[str] = field(default_factory=list)
     _ids: dict[int, int] = field(default_factory=dict)
-    _held: dict[str, str] = field(default_factory=dict)
+    _held: dict[str, None] = field(default_factory=dict)
 
     def add(self, value: Any, place: str, image_id: int | None = None) -> int | None:
         """Returns the number of a row's image, from 0; None where the row has none.
@@ -79,9 +80,8 @@ class ImageColumn:
         elif isinstance(content, str):
             key = content
         else:
-            digest = hashlib.sha256(content).hexdigest()
-            key = f"{digest}{_suffix(content)}"
-            self._held[key] = digest
+            key = _held_name(content)
+            self._held[key] = None
         if not key:
             return None
         if key not in self._index:
@@ -140,7 +140,7 @@ class ImageColumn:
                 is_named = isinstance(value, str | os.PathLike) or value is None
                 content = None if is_named else _content(value, self.root)
                 if isinstance(content, bytes):
-                    key = f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
+                    key = _held_name(content)
                     if key in waiting:
                         waiting.remove(key)
                         (folder / key).write_bytes(content)
@@ -151,7 +151,7 @@ class ImageColumn:
         if named is not None:
             place = self._places[self._index[named]]
             raise DataError(f"{place}: names the image {named!r}, and other rows hold pictures; give all in one way")
-        return [RowImage(name, image_number(digest)) for name, digest in self._held.items()]
+        return [RowImage(name, image_number(name)) for name in self._held]
 
     def _of_files(self) -> list[str | None]:
         """Returns the path of every image below the folder that has them all, which becomes the root.
@@ -197,7 +197,10 @@ class ImageColumn:
 
 
 def image_number(digest: str) -> int:
-    """Returns an image's number, from 0 to 2^63 - 1: the first 63 bits of its file's sha256, given in hexadecimal."""
+    """Returns an image's number, from 0 to 2^63 - 1: the first 63 bits of its file's sha256, given in hexadecimal.
+
+    What stands behind these bits, such as the end of a file's name, does not count.
+    """
     return int(digest[:16], 16) >> 1
 
 
@@ -216,13 +219,12 @@ def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
         except OSError as error:
             raise DataError(f"{root / path}: the image cannot be read: {error.strerror}") from error
 
+    found = {}
     with ThreadPoolExecutor(_THREADS) as pool, Meter(len(paths), "reading images", "images") as meter:
-        return {path: _counted(meter.add, found) for path, found in zip(paths, pool.map(digest, paths), strict=True)}
-
-
-def _counted(count: Callable[[], None], value: str) -> str:
-    count()
-    return value
+        for path, digested in zip(paths, pool.map(digest, paths), strict=True):
+            found[path] = digested
+            meter.add()
+    return found
 
 
 def _content(value: Any, root: Path | None) -> bytes | str | None:
@@ -264,14 +266,16 @@ def _checked(content: bytes) -> bytes:
     return content
 
 
+def _held_name(content: bytes) -> str:
+    """Returns the file name of a picture that lies in a row: its sha256, so that each is written once."""
+    return f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
+
+
 def _suffix(content: bytes) -> str:
-    if content.startswith(b"\xff\xd8\xff"):
-        return ".jpg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return ".png"
-    if (content[:4], content[8:12]) == (b"RIFF", b"WEBP"):
-        return ".webp"
-    raise DataError(f"image bytes begin with {content[:8]!r}: not a JPEG, PNG or WebP; convert it")
+    suffix = image_suffix(content)
+    if suffix is None:
+        raise DataError(f"image bytes begin with {content[:8]!r}: not a JPEG, PNG or WebP; convert it")
+    return suffix
 
 
 def _png(image: Image.Image) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,9 @@ from dept_vl.errors import DataError, first_line
 from dept_vl.system.bounded_reading import hash_file, parse_json
 from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
 from dept_vl.tasks import Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Placed = tuple[str, Record]
 """Where a row stands, and the row."""
@@ -310,13 +313,17 @@ def read_hub(source: Source, split: str, columns: Sequence[str]) -> Iterator[Pla
         rows = datasets.load_dataset(source.path, source.config, revision=source.revision, split=split)
     except Exception as error:  # whatever the hub's client and the readers below it raise
         raise DataError(
-            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); with network access unset HF_HUB_OFFLINE, "
-            f"without it put {file_names(split)} in the data set's own columns into a folder and give --raw FOLDER to "
-            "`dept-vl prepare`"
+            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); with network access unset "
+            f"HF_HUB_OFFLINE, without it put {file_names(split)} in the data set's own columns into a folder and give "
+            "--raw FOLDER to `dept-vl prepare`"
         ) from error
     check_columns(rows.column_names, columns, f"{source}, {split}")
-    record = 0
-    for table in rows.select_columns(list(columns)).with_format("arrow").iter(_ROWS_PER_BATCH):
-        for row in table.to_pylist():
-            yield f"{source}, {split}, record {record}", row
-            record += 1
+    yield from read_dataset(rows, f"{source}, {split}", columns)
+
+
+def read_dataset(rows: Dataset, name: str, wanted: Sequence[str]) -> Iterator[Placed]:
+    """Yields the rows of a data set of `datasets`, with those of the wanted columns that it has."""
+    chosen = rows.select_columns([column for column in wanted if column in rows.column_names])
+    tables = chosen.with_format("arrow").iter(rows_per_batch(chosen.features.arrow_schema))
+    for record, row in enumerate(row for table in tables for row in table.to_pylist()):
+        yield f"{name}, record {record}", row

@@ -236,7 +236,8 @@ class CausalTextCodec(TextCodec):
             turn = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # no template, or one that raises what it likes
             raise ConfigError(
-                f"data.answer_form: 'chat' needs a tokenizer with a chat template: {first_line(error)[:200]}; use 'plain'"
+                "data.answer_form: 'chat' needs a tokenizer with a chat template: "
+                f"{first_line(error)[:200]}; use 'plain'"
             ) from error
         head, found, tail = turn.partition(mark)
         if not found or mark in tail:

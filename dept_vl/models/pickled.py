@@ -107,7 +107,8 @@ def _load(path: Path, options: dict[str, Any], named: Path | None = None) -> Any
 
 def _refused(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({first_line(error)[:200]})"
+        f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors "
+        f"({first_line(error)[:200]})"
     )
 
 

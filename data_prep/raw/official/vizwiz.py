@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from data_prep.raw.json_files import Place, RawFile, Record, records, take
+from data_prep.raw.json_files import Place, RawFile, records, take
 from data_prep.raw.official.base import OfficialFormat, optional_text
 from data_prep.raw.text_files import Placed
+from data_prep.raw.vqa_files import read_answers
 
 
 def _read(files: Sequence[RawFile], split: str) -> Iterator[Placed]:
@@ -20,22 +21,11 @@ def _read(files: Sequence[RawFile], split: str) -> Iterator[Placed]:
                 "id": image,
                 "image": image,
                 "question": take(record, "question", str, place),
-                "answers": _answers(record, place),
+                "answers": read_answers(record, place) if "answers" in record else [],  # the authors keep the test's
                 "answer_type": optional_text(record, "answer_type", place),
                 "answerable": record.get("answerable"),
             },
         )
-
-
-def _answers(record: Record, place: Place) -> list[str]:
-    """Returns what people answered; nothing of a test split, whose answers the authors keep."""
-    if "answers" not in record:
-        return []
-    listed = take(record, "answers", list, place)
-    answers = [one["answer"] for one in listed if isinstance(one, dict) and isinstance(one.get("answer"), str)]
-    if not answers or len(answers) < len(listed):
-        raise place.error('"answers" should be a list of objects with a text "answer" each')
-    return answers
 
 
 FORMAT = OfficialFormat(

@@ -303,7 +303,8 @@ def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle makes the restricted unpickler raise errors of any type
         raise CheckpointError(
-            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({first_line(error)[:200]})"
+            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors "
+            f"({first_line(error)[:200]})"
         ) from None
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
