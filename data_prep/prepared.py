@@ -144,11 +144,7 @@ class Preparation:
             )
 
     def _check_rows(self, splits: Mapping[str, SplitCount]) -> None:
-        """Refuses splits of no rows that training needs, and warns of a test split without any.
-
-        Raises:
-            DataError: There is nothing to train on, or nothing to choose the best checkpoint by.
-        """
+        """Refuses splits of no rows that training needs, and warns of a test split without any."""
         empty = {split: count for split, count in splits.items() if count.rows == 0}
         for split, count in empty.items():
             reasons = [f"{number:,} {what}" for what, number in self.left_out.items() if number]

@@ -120,11 +120,7 @@ def convert(
 
 
 def _read_all(raw: Path) -> tuple[dict[int, list[Caption]], list[RawFile]]:
-    """Returns the captions of both years by image id, and their files.
-
-    Raises:
-        DataError: As `read_captions`; or an image is in both years.
-    """
+    """Returns the captions of both years by image id, and their files."""
     captions: dict[int, list[Caption]] = {}
     files = []
     for year in YEARS:

@@ -194,11 +194,7 @@ def _are_numbers(ids: pa.ChunkedArray) -> bool:
 
 
 def _refuse_same_ids(table: pa.Table, given: np.ndarray, image_ids: np.ndarray | None) -> None:
-    """Refuses an id that two rows of a given split have; of captions, two images.
-
-    Raises:
-        DataError: There is one.
-    """
+    """Refuses an id that two rows of a given split have; of captions, two images."""
     seen: dict[str, int] = {}
     row = 0
     for batch in table["id"].chunks:

@@ -77,11 +77,7 @@ class ImageNames:
         return len(self._files or [])
 
     def _inside(self, name: str) -> str:
-        """Returns a name as a path relative to the root.
-
-        Raises:
-            DataError: It is a web address, or lies outside.
-        """
+        """Returns a name as a path relative to the root."""
         if _URL.match(name):
             raise DataError(
                 f"image {short_name(name)} is a web address; nothing is downloaded: fetch the images into a folder and "

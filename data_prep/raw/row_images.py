@@ -154,11 +154,7 @@ class ImageColumn:
         return [RowImage(name, image_number(name)) for name in self._held]
 
     def _of_files(self) -> list[str | None]:
-        """Returns the path of every image below the folder that has them all, which becomes the root.
-
-        Raises:
-            DataError: A name is no path of a file.
-        """
+        """Returns the path of every image below the folder that has them all, which becomes the root."""
         files = [os.path.abspath(os.path.expanduser(name)) for name in self._index]
         for file, name, place in zip(files, self._index, self._places, strict=True):
             if not os.path.isfile(file):
@@ -169,11 +165,7 @@ class ImageColumn:
         return [Path(os.path.relpath(file, self.root)).as_posix() for file in files]
 
     def _locate(self, root: Path, may_miss: bool) -> list[str | None]:
-        """Returns the path of every image, None where it is not there.
-
-        Raises:
-            DataError: One cannot be an image of the root, several are as good, or images are missing.
-        """
+        """Returns the path of every image, None where it is not there."""
         if not root.is_dir():
             raise DataError(f"{root}: no such folder of images")
         names = ImageNames(root)
@@ -205,11 +197,7 @@ def image_number(digest: str) -> int:
 
 
 def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
-    """Returns the sha256 of some files, in the order of their paths.
-
-    Raises:
-        DataError: One cannot be read, or is empty.
-    """
+    """Returns the sha256 of some files, in the order of their paths."""
 
     def digest(path: str) -> str:
         try:
@@ -228,11 +216,7 @@ def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
 
 
 def _content(value: Any, root: Path | None) -> bytes | str | None:
-    """Returns the file of a picture that lies in a row, or its name where it is a file below the root.
-
-    Raises:
-        DataError: It is none, is too large, or cannot be read.
-    """
+    """Returns the file of a picture that lies in a row, or its name where it is a file below the root."""
     if isinstance(value, Image.Image):
         return _png(value)
     if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():

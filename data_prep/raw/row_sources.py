@@ -170,11 +170,7 @@ def _open_folder(folder: Path, names: SplitNames, tsv_quotes: bool) -> RowSource
 
 
 def _split_files(folder: Path, names: SplitNames) -> dict[str | None, list[Path]]:
-    """Returns the files of each split in a folder, or in folders called as the splits; empty where there are none.
-
-    Raises:
-        DataError: A split is there under two names.
-    """
+    """Returns the files of each split in a folder, or in folders called as the splits; empty where there are none."""
     found: dict[str | None, list[Path]] = {}
     for split in SPLITS:
         options = {name: _called(folder, name) for name in names.get(split, ())}

@@ -43,11 +43,7 @@ def read_text(value: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Returns a text without half characters, which no file can hold.
-
-    Raises:
-        DataError: It has one.
-    """
+    """Returns a text without half characters, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -140,11 +140,7 @@ def read_columns(path: Path, *, tsv_quotes: bool = False) -> list[str]:
 
 
 def _places(raw: Path, source: Source) -> list[Path]:
-    """Returns the folders that a split's files may lie in.
-
-    Raises:
-        DataError: There is no such folder.
-    """
+    """Returns the folders that a split's files may lie in."""
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder of raw files")
     return [place for place in (raw, *_subfolders(raw, source)) if place.is_dir()]
@@ -259,9 +255,6 @@ def _listed(content: Any, columns: Sequence[str] | None, path: Path) -> list[Any
 
     It is a list of rows; ``{"data": [row, ...]}``; ``{"rows": [{"row": row}, ...]}`` as the hub's viewer gives them;
     or a list a column, or what pandas writes for it, an object a column of the row's number -> value.
-
-    Raises:
-        DataError: It is of another form.
     """
     if isinstance(content, dict):
         if isinstance(content.get("rows"), list):

@@ -217,10 +217,7 @@ class Model:
     def probabilities(self, *values: Any, labels: Sequence[str] | None = None, **columns: Any) -> dict[str, float]:
         """Returns how probable each label is if the answer is one of them: the softmax of `score`, summing to 1.
 
-        Args:
-            *values: As `score`.
-            labels: As `score`.
-            **columns: As `score`.
+        It takes what `score` takes.
 
         Raises:
             ConfigError, DataError: As `score`.
@@ -235,11 +232,8 @@ class Model:
 
         T5: the mean of the encoder's last hidden states, after its final norm, over soft prompt, text and visual
         tokens; padding is left out. Decoder-only: the last hidden state, after the final norm, at the last token before
-        an answer (the end of the cue that leads to it). Neither is normalised to a length.
-
-        Args:
-            inputs: As `answer_many`.
-            batch_size: As `answer_many`.
+        an answer (the end of the cue that leads to it). Neither is normalised to a length. It
+        takes what `answer_many` takes.
 
         Returns:
             (inputs, d_model) float32.
@@ -276,11 +270,7 @@ class Model:
         """Answers with another run's adapter for the block: its task, its settings, and the same frozen models.
 
         An adapter is loaded once and kept. Blocks may stand in each other; after one, also one that an exception ends,
-        the model answers as before.
-
-        Args:
-            run: As `dept_vl.load`.
-            revision: As `dept_vl.load`.
+        the model answers as before. It takes what `dept_vl.load` takes.
 
         Raises:
             ConfigError: As `dept_vl.load`.
@@ -325,11 +315,7 @@ class Model:
         return lambda batch: [one.text for one in answerer.answer(batch)]
 
     def _scores(self, labels: Sequence[str] | None) -> Each[dict[str, float]]:
-        """Returns what scores labels.
-
-        Raises:
-            ConfigError: As `score`.
-        """
+        """Returns what scores labels."""
         parts = self.parts
         if labels is None and parts.task.labels is None:
             raise ConfigError(f"labels: task {parts.task.name!r} has none of its own; give labels=[...]")
@@ -364,11 +350,7 @@ class Model:
 
 
 def _check_labels(labels: Any) -> tuple[str, ...]:
-    """Returns labels that are texts, each given once.
-
-    Raises:
-        ConfigError: They are not.
-    """
+    """Returns labels that are texts, each given once."""
     if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ConfigError(f"labels: expected a list of texts, got {labels!r}")
     given = tuple(labels)
@@ -382,11 +364,7 @@ def _check_labels(labels: Any) -> tuple[str, ...]:
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:
-    """Returns a device that is there.
-
-    Raises:
-        ConfigError: It is not, or is none.
-    """
+    """Returns a device that is there."""
     if device is None:
         return process_state().device
     try:

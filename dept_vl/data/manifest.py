@@ -241,11 +241,7 @@ def is_complete(data_dir: Path, task: Task, split: str) -> bool:
 
 
 def _check_digest(path: Path, digest: str) -> None:
-    """Compares a split with what `dept-vl prepare` recorded beside it; files that came without a record pass.
-
-    Raises:
-        DataError: They differ, or the record cannot be read.
-    """
+    """Compares a split with what `dept-vl prepare` recorded beside it; files that came without a record pass."""
     stats = path.parent / STATS
     if not stats.exists():
         return

@@ -89,11 +89,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
-    """Returns the snapshot's folder in the hub's cache.
-
-    Raises:
-        CheckpointError: As `find_run`.
-    """
+    """Returns the snapshot's folder in the hub's cache."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -128,11 +124,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
 
 
 def _check_files(where: str, info: ModelInfo) -> None:
-    """Refuses a repository that lacks a file of a run, or has one of a size that no run has.
-
-    Raises:
-        CheckpointError: As said.
-    """
+    """Refuses a repository that lacks a file of a run, or has one of a size that no run has."""
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     lacking = [name for name in LARGEST_BYTES if name not in sizes]
     if lacking:
@@ -295,11 +287,7 @@ def push_run(
 
 
 def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> None:
-    """Makes a repository that is not there; one that is must be as private as asked for.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Makes a repository that is not there; one that is must be as private as asked for."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -316,11 +304,7 @@ def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> None:
 
 @contextmanager
 def _refusals_of(api: HfApi, repo_id: str) -> Iterator[None]:
-    """Says in one line why the hub did not take a run.
-
-    Raises:
-        ConfigError: It did not.
-    """
+    """Says in one line why the hub did not take a run."""
     hints = {401: ": log in anew with `hf auth login`", 403: ": the token must be allowed to write there"}
     try:
         yield

@@ -76,11 +76,7 @@ def check_declaration(content: Mapping[str, Any], where: str) -> TaskDeclaration
 
 
 def _with_metrics(declaration: TaskDeclaration) -> TaskDeclaration:
-    """Returns the declaration with its metrics and the score that counts by their full names.
-
-    Raises:
-        ConfigError: The name is taken, or a metric is unknown or does not fit the kind.
-    """
+    """Returns the declaration with its metrics and the score that counts by their full names."""
     name, kind = declaration.name, declaration.kind
     if declaration.format is None and name in task_names():
         raise ConfigError(f"name: {name!r} is a task of the package; choose another")

@@ -139,11 +139,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
 
 
 def _with_declaration(tree: Tree) -> Tree:
-    """Returns settings with the task's declaration, where it has one, checked: of the file that `task` is, or as given.
-
-    Raises:
-        ConfigError: It declares no task, or another one than `task` says.
-    """
+    """Returns settings with the task's declaration, checked, where it has one: of the file `task` is, or as given."""
     task, content = tree.get("task"), tree.get("declaration")
     if isinstance(task, str) and is_task_file(task):
         declaration = read_declaration(Path(expand_home(task)))

@@ -119,11 +119,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count_nodes(node: yaml.Node, counted: dict[Hashable, int], above: frozenset[int]) -> int:
-    """Returns how many values a node stands for, aliases written out.
-
-    Raises:
-        yaml.YAMLError: It contains itself, or stands for more than `MAX_YAML_NODES`.
-    """
+    """Returns how many values a node stands for, aliases written out."""
     if id(node) in above:
         raise yaml.YAMLError("an alias refers to what contains it")
     if id(node) not in counted:

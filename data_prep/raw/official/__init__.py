@@ -94,11 +94,7 @@ def read_official(declaration: TaskDeclaration, raw: Path, *, subset: bool = Fal
 
 
 def _is_there(raw: Path, names: Sequence[str], *, may_miss: bool) -> bool:
-    """Returns whether a split's files are there.
-
-    Raises:
-        DataError: One is not, and `may_miss` is false.
-    """
+    """Returns whether a split's files are there."""
     try:
         for name in names:
             find_raw(raw, name, *_FOLDERS)
