@@ -200,8 +200,6 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    if options.config:
-        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
     task = None if asked is None else find_task(str(asked))
     own = Path(f"runs/{task.name if task else 'vqa'}-{tuner}")

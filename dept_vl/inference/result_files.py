@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.language.stored import hub_origin
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
-from dept_vl.settings.load import config_from_tree
+from dept_vl.settings.load import config_from_tree, flat_settings
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 
@@ -145,13 +144,12 @@ def settings_sha256(config: TrainConfig) -> str:
     Left out are the seed, places, and what changes no number; also settings that are null, so that a later version's
     new ones change nothing.
     """
-    flat = {key: value for key, value in _flatten(asdict(config)) if key not in _NO_NUMBER and value is not None}
+    flat = {
+        key: value
+        for key, value in flat_settings(asdict(config)).items()
+        if key not in _NO_NUMBER and value is not None
+    }
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        yield from _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
 
 
 def read_scores(path: Path) -> Any:

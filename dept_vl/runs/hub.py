@@ -58,7 +58,7 @@ def find_run(name: str | Path, *, revision: str | None = None) -> Path:
             this package's.
         ConfigError: A revision of a folder is asked for, or two of them.
     """
-    text = _expanded(str(name))
+    text = expand_home(str(name))
     repo_id, at, tail = text.partition("@")
     if os.path.exists(text) or not _is_hub_id(repo_id):
         if revision is not None:
@@ -67,13 +67,6 @@ def find_run(name: str | Path, *, revision: str | None = None) -> Path:
     if at and (not tail or revision not in (None, tail)):
         raise ConfigError(f"{text}: expected one revision after the @, got {tail!r} and revision={revision!r}")
     return _download(repo_id, tail or revision)
-
-
-def _expanded(text: str) -> str:
-    try:
-        return expand_home(text)
-    except ValueError as error:
-        raise ConfigError(f"{text}: {error}") from None
 
 
 def _is_hub_id(name: str) -> bool:

@@ -15,7 +15,7 @@ from dept_vl.models.demo import DEMO
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.runs.folder import METRICS_FILE, RUN_CONFIG_FILE, SUMMARY_FILE, differences, read_run_config
 from dept_vl.settings.help import fields_of
-from dept_vl.settings.load import config_from_tree, dump_config, nested_settings, overlay_config
+from dept_vl.settings.load import config_from_tree, dump_config, flat_settings, nested_settings, overlay_config
 from dept_vl.settings.marked import path_setting, path_settings
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
@@ -46,15 +46,14 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     if path_settings()["model.backbone"].is_local(config.model.backbone) and Path(config.model.backbone).is_dir():
         name, revision = recorded_name(config.model.backbone, config.model.revision)
         config = replace(config, model=replace(config.model, backbone=name, revision=revision))
-    tree, needed = nested_settings(config), []
-    defaults = dict(fields_of(TrainConfig))
+    tree, defaults = nested_settings(config), dict(fields_of(TrainConfig))
+    recorded, left_out, needed = flat_settings(tree), [], []
     for key, mark in path_settings().items():
-        group, name = _group_of(tree, key)
-        value = group.get(name)
+        value = recorded.get(key)
         if not isinstance(value, str) or not mark.is_local(value):
             continue
         if defaults[key].default is None:
-            group[name] = None
+            left_out.append(key)
         else:
             needed.append(
                 f"{key}: {value} is a folder of this machine, which others do not have; say what they can load it by, "
@@ -62,15 +61,7 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
             )
     if needed:
         raise ConfigError("\n".join(needed))
-    return config_from_tree(tree)
-
-
-def _group_of(tree: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Returns the group of nested settings that a dotted key is in, empty where there is none, and its name there."""
-    *parents, name = key.split(".")
-    for parent in parents:
-        tree = tree.get(parent) or {}
-    return tree, name
+    return overlay_config(tree, dict.fromkeys(left_out))
 
 
 def published_files(folder: Path, config: TrainConfig, *, name: str, licence: str | None) -> dict[str, bytes | str]:
