@@ -95,7 +95,7 @@ def evaluate_run(
     started = time.perf_counter()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
-    inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
+    dataset, inputs = parts.datasets[split], EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
         parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
         time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol,
@@ -103,7 +103,6 @@ def evaluate_run(
     )  # fmt: skip
     if process_state().is_main_process:
         warn_if_constant(predictions)
-        dataset = parts.datasets[split]
         by_id = dict(zip(dataset.result_ids(), predictions, strict=True))
         each = score_each(names, inputs)
         destination.clear()

@@ -62,16 +62,14 @@ def evaluate_file(
         DataError: A file is missing or malformed, or predictions do not match the references.
     """
     started = time.perf_counter()
-    if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
-        raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
+    scored = {"predictions": predictions, **references}
+    if output is not None:
+        _check_output(output, scored)
     names = check_metrics(task, metrics, tokenizer)
     if set(references) != set(task.reference_files) or task.reference_reader is None:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
         raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
-    for name, path in {"predictions": predictions, **references}.items():
-        if output is not None and path.resolve() == output.resolve():
-            raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
     read: Callable[..., dict[int, Reference] | dict[str, Reference]] = pkgutil.resolve_name(task.reference_reader)
     known: dict[Any, Reference] = read(**references) if task.declaration is None else read(task, **references)
     id_key, text_key = task.result_keys
@@ -91,13 +89,21 @@ def evaluate_file(
     if output:
         by_id = dict(zip(known, texts, strict=True))
         write_answers(files, task.result_keys, by_id, aligned, score_each(names, inputs), [{} for _ in aligned])
-        scored = {"predictions": predictions, **references}
         write_scores(
             result, names, tokenizer, predictions=str(predictions.absolute()), allow_missing=allow_missing,
             references={name: str(path.absolute()) for name, path in references.items()},
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result
+
+
+def _check_output(output: Path, scored: Mapping[str, Path]) -> None:
+    """Refuses to record what files were scored where one is a pipe, or would be replaced."""
+    for name, path in scored.items():
+        if is_stream(path):
+            raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
+        if path.resolve() == output.resolve():
+            raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
 
 
 def prepared_references(task: Task, references: Path) -> dict[int, Reference] | dict[str, Reference]:

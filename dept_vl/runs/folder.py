@@ -163,12 +163,8 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tupl
 
     Where the run lies is not a setting, and a path is the same however it is written.
     """
-    recorded, before, after = (
-        flat_settings(earlier),
-        flat_settings(with_real_paths(earlier)),
-        flat_settings(with_real_paths(now)),
-    )
-    asked = flat_settings(now)
+    recorded, asked = flat_settings(earlier), flat_settings(now)
+    before, after = with_real_paths(recorded), with_real_paths(asked)
     return [
         (key, recorded.get(key), asked.get(key))
         for key in sorted(before.keys() | after.keys())

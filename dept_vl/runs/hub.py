@@ -179,29 +179,13 @@ def _said(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".")
 
 
-def check_push(
-    folder: Path,
-    repo_id: str,
-    *,
-    licence: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    token: str | None = None,
+def _check_push(
+    folder: Path, repo_id: str, licence: str | None, settings: Mapping[str, Any] | None, token: str | None
 ) -> TrainConfig:
-    """Refuses what `push_run` cannot upload, as far as that is seen without torch and without asking the hub.
-
-    Args:
-        folder: The run's.
-        repo_id: Where to.
-        licence: In the hub's words.
-        settings: As for `push_run`.
-        token: As for `push_run`.
+    """Refuses what cannot be uploaded, as far as that is seen without torch and without asking the hub.
 
     Returns:
         The settings that are published.
-
-    Raises:
-        CheckpointError: There is no run, or no adapter.
-        ConfigError: As `push_run`.
     """
     refuse_several(folder, "RUN")
     config = read_run_config(folder)
@@ -259,7 +243,7 @@ def push_run(
             logged in; the hub cannot be reached, or refuses; or what is there already is not as private as asked for.
     """
     folder = Path(folder)
-    config = check_push(folder, repo_id, licence=licence, settings=settings, token=token)
+    config = _check_push(folder, repo_id, licence, settings, token)
     from huggingface_hub import CommitOperationAdd
 
     from dept_vl.runs.published import published_files

@@ -37,12 +37,9 @@ def check_recorded_paths(
     started_in = _started_in(config, folder)
     for key, path in path_settings().items():
         value = recorded.get(key)
-        if (
-            not isinstance(value, str)
-            or value in path.words
-            or key in own
-            or not (is_read(key) and _is_needed(config, key))
-        ):
+        if not isinstance(value, str) or value in path.words or key in own:
+            continue
+        if not (is_read(key) and _is_needed(config, key)):
             continue
         bare = Path(value.removeprefix(path.prefix))
         then = started_in / bare if started_in is not None and not bare.is_absolute() else None
