@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -87,26 +86,7 @@ def _text(task: NewTask, rows: str) -> str:
         '# Look it through: docs/data.md, "Your own rows", has every field.',
     ]
     for name, (value, comment) in task.fields.items():
-        lines += [f"# {comment}", *_yaml(name, value)]
+        style = None if isinstance(value, list) and len(value) <= 4 else False  # short lists stand on one line
+        field = yaml.safe_dump({name: value}, default_flow_style=style, sort_keys=False, allow_unicode=True, width=1000)
+        lines += [f"# {comment}", field.rstrip()]
     return "\n".join(lines) + "\n"
-
-
-def _yaml(name: str, value: Any) -> list[str]:
-    """Returns a field in lines of YAML, in which every text that might be read as something else has quotes."""
-    if isinstance(value, dict):
-        return [f"{name}:", *(f"  {_scalar(key)}: {_inline(one)}" for key, one in value.items())]
-    if isinstance(value, list) and len(value) > 4:
-        return [f"{name}:", *(f"  - {_scalar(one)}" for one in value)]
-    return [f"{name}: {_inline(value)}"]
-
-
-def _inline(value: Any) -> str:
-    return f"[{', '.join(map(_scalar, value))}]" if isinstance(value, list) else _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    text = str(value)
-    if not isinstance(value, str):
-        return text
-    is_plain = re.fullmatch(r"[A-Za-z][\w -]*[\w]|[A-Za-z]", text) is not None and yaml.safe_load(text) == text
-    return text if is_plain else json.dumps(text, ensure_ascii=not text.isprintable())

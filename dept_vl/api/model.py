@@ -69,17 +69,7 @@ class Model:
         device: str | torch.device | None = None,
         session: Session | None = None,
     ) -> None:
-        """Loads frozen models and adapter.
-
-        Args:
-            folder: The run's.
-            config: Its settings.
-            device: As `dept_vl.load`.
-            session: As `dept_vl.load`.
-
-        Raises:
-            ConfigError, CheckpointError: As `dept_vl.load`.
-        """
+        """Loads the frozen models and the adapter of a run; `dept_vl.load` says what `device` and `session` are."""
         self._device = _choose_device(device)
         self._session = session or Session()
         self._own = self._open(folder, config)
