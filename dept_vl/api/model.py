@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dept_vl.api.inputs import from_values, make_asked, read_many, taken
-from dept_vl.api.load import read_run
+from dept_vl.api.recorded_run import read_run
 from dept_vl.data.collator import Batch
 from dept_vl.errors import ConfigError, first_line
 from dept_vl.inference.answer import Answerer
@@ -235,25 +235,12 @@ class Model:
         rows = self._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
         return np.stack(rows) if rows else np.zeros((0, answerer.model.backbone.d_model), np.float32)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        licence: str | None = None,
-        commit_message: str | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Shares the run on the Hugging Face hub and returns its address; `dept_vl.load` takes `repo_id` from then on.
 
-        Args and errors are those of `dept_vl.runs.hub.push_run`.
+        Options (``private``, ``licence``, ``revision``, ...) and errors are those of `dept_vl.runs.hub.push_run`.
         """
-        return push_run(
-            self._now.folder, repo_id, private=private, licence=licence, commit_message=commit_message,
-            revision=revision, token=token, settings=settings,
-        )  # fmt: skip
+        return push_run(self._now.folder, repo_id, **options)
 
     @contextmanager
     def adapter(self, run: str | os.PathLike[str], *, revision: str | None = None) -> Iterator[Model]:
