@@ -75,14 +75,15 @@ def build(
             images[split].append(image_id)
     train_captions = sum(len(captions[image_id]) for image_id in images["train"])
     blank = sum(not c.caption.strip() for image_id in images["train"] for c in captions[image_id])
-    return karpathy.preparation(
+    examples = {
+        split: SplitSize(train_captions if split == "train" else len(images[split]), len(images[split]))
+        for split in SPLITS
+    }
+    return Preparation(
         task=task,
         schema=SCHEMA,
         rows={split: convert(captions, images[split], paths, per_caption=split == "train") for split in SPLITS},
-        examples={
-            split: SplitSize(train_captions if split == "train" else len(images[split]), len(images[split]))
-            for split in SPLITS
-        },
+        examples=examples,
         left_out={
             f"images left out: they have captions but are not in {karpathy.file.path.name}": len(
                 captions.keys() - karpathy.split_of.keys()
@@ -93,6 +94,7 @@ def build(
             "training captions left out: they have no text": blank,
         },
         inputs=inputs,
+        **karpathy.completeness(task, examples),
     )
 
 

@@ -91,20 +91,20 @@ def build(
         else:
             unlisted += 1
     trainable = [q for q in by_split["train"] if targets(q, vocabulary)]
-    return karpathy.preparation(
+    examples = {split: SplitSize(len(asked), len({q.image_id for q in asked})) for split, asked in by_split.items()}
+    return Preparation(
         task=task,
         schema=SCHEMA,
         rows={
             split: convert(trainable if split == "train" else by_split[split], paths, vocabulary) for split in SPLITS
         },
-        examples={
-            split: SplitSize(len(by_split[split]), len({q.image_id for q in by_split[split]})) for split in SPLITS
-        },
+        examples=examples,
         left_out={
             f"questions left out: their image is not in {karpathy.file.path.name}": unlisted,
             "training questions left out: no answer is a target": len(by_split["train"]) - len(trainable),
         },
         inputs=inputs,
+        **karpathy.completeness(task, examples),
     )
 
 
