@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.folder import check_run_folder
-from dept_vl.runs.refusals import check_prepared, check_start
-from dept_vl.runs.selection import check_best_metric, warn_of_selection
+from dept_vl.runs.refusals import check_start
+from dept_vl.runs.selection import check_best_metric, check_data
 from dept_vl.settings.declared import check_declaration
 from dept_vl.settings.demo import choose_settings
 from dept_vl.settings.load import flat_settings
@@ -76,8 +76,7 @@ def train(
         config = replace(config, data=replace(config.data, dir=str(folder)))
     check_start(config, resume=resume, overwrite=overwrite)
     data_dir = open_data_dir(config)
-    check_prepared(config, data_dir, ["train", "val"])
-    warn_of_selection(config, data_dir)
+    check_data(config, data_dir, ["train", "val"])
     from dept_vl.training.trainer import train as run
 
     return run(config, data_dir, resume=resume, overwrite=overwrite, callbacks=callbacks)

@@ -13,13 +13,10 @@ from dept_vl.evaluators import (
     EvaluationInput,
     Reference,
     TokenizerName,
-    concerns,
     evaluator_names,
-    fitting,
     is_loss,
     score,
     score_each,
-    warn_of,
 )
 from dept_vl.inference.result_files import (
     Destination,
@@ -31,6 +28,7 @@ from dept_vl.inference.result_files import (
 )
 from dept_vl.inference.results import (
     EvaluationResult,
+    add_fitting,
     check_metrics,
     warn_if_constant,
     write_answers,
@@ -114,12 +112,11 @@ def evaluate_run(
 def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[str], *, is_asked: bool) -> list[str]:
     """Warns of scores that say less than they seem to, and adds those that fit unless others were asked for."""
     rows = read_references(data_dir, config.resolve_task(), split)
-    found = concerns(names, [Reference(**row) for row in rows])
-    warn_of(found)
-    if is_asked:
-        return names
+    fitting = add_fitting(names, [Reference(**row) for row in rows], is_asked=is_asked)
     chosen = config.loop.best_metric
-    return evaluator_names([*names, *([chosen] if chosen and not is_loss(chosen) else []), *fitting(found)])
+    if is_asked or not chosen or is_loss(chosen):
+        return fitting
+    return evaluator_names([*names, chosen, *fitting])
 
 
 def _describe(

@@ -15,17 +15,14 @@ from dept_vl.evaluators import (
     Reference,
     TokenizerName,
     align,
-    concerns,
-    evaluator_names,
-    fitting,
     score,
     score_each,
-    warn_of,
 )
 from dept_vl.evaluators.official_files import load_results
 from dept_vl.inference.result_files import files_beside
 from dept_vl.inference.results import (
     EvaluationResult,
+    add_fitting,
     check_metrics,
     warn_if_constant,
     write_answers,
@@ -79,9 +76,7 @@ def evaluate_file(
         allow_missing=allow_missing,
         noun=id_key.removesuffix("_id"),
     )
-    found = concerns(names, aligned)
-    warn_of(found)
-    names = names if metrics is not None else evaluator_names([*names, *fitting(found)])
+    names = add_fitting(names, aligned, is_asked=metrics is not None)
     inputs = EvaluationInput(texts, aligned, tokenizer)
     warn_if_constant(texts)
     files = {name: path for name, path in files_beside(output).items() if name != "predictions"} if output else {}
