@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.raw.json_files import RawFile, find_raw, read_json
-from data_prep.raw.official import captions, gqa, scienceqa, vizwiz, vqa
+from data_prep.raw.official import captions, questions, scienceqa
 from data_prep.raw.official.base import OfficialFormat
 from data_prep.raw.row_sources import RowPart, RowSource
 from data_prep.raw.text_files import Placed
@@ -19,9 +19,9 @@ from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 FORMATS: dict[str, OfficialFormat] = {
-    "vqa": vqa.FORMAT,
-    "gqa": gqa.FORMAT,
-    "vizwiz": vizwiz.FORMAT,
+    "vqa": questions.VQA,
+    "gqa": questions.GQA,
+    "vizwiz": questions.VIZWIZ,
     "karpathy": captions.KARPATHY,
     "coco-captions": captions.COCO,
     "scienceqa": scienceqa.FORMAT,
