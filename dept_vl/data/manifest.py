@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,7 +116,8 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
     """
     path = folder / f"{info.split}.parquet"
     schema = schema.with_metadata({METADATA_KEY: json.dumps(_described(info), sort_keys=True).encode()})
-    with atomic_file(path) as file, _parquet_writer(file, schema) as writer:
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         count = 0
         for batch in _batches(rows, schema, path):
             check_rows(batch, path, count)
@@ -321,7 +322,3 @@ def _batches(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path) -
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"{path}, records {first} to {first + len(chunk) - 1}: {error}") from error
         first += len(chunk)
-
-
-def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)

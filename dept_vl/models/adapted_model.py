@@ -226,14 +226,6 @@ class AdaptedModel(nn.Module):
         """Returns the trainable tensors by name: all that a checkpoint holds."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
-    def load_trainable_state(self, tensors: dict[str, Tensor], where: str = "checkpoint") -> None:
-        """Copies tensors into the trainable ones; names and shapes must be the same, all of them.
-
-        Raises:
-            CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
-        """
-        copy_tensors(self.trainable_state(), tensors, where)
-
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
@@ -291,7 +283,7 @@ class AdaptedModel(nn.Module):
             return self.trainable_state()
 
         tensors, saved = load_adapter(folder, expect)
-        self.load_trainable_state(tensors, where=str(folder))
+        copy_tensors(self.trainable_state(), tensors, str(folder))
         return saved
 
     @classmethod
