@@ -95,10 +95,12 @@ def _publication(folder: Path, config: TrainConfig, name: str, licence: str | No
     from dept_vl.models.adapter.card import Publication
 
     scores, rows, complete_rows = _test_scores(folder)
-    if config.is_demo_data:
-        return Publication(name, licence, "drawn scenes of dept-vl", None, scores, f"{rows:,} rows")
-    of_all = f" of {complete_rows:,}" if complete_rows else ""
-    return Publication(name, licence, None, config.data.protocol, scores, f"{rows:,}{of_all} rows")
+    is_demo = config.is_demo_data
+    of_all = f" of {complete_rows:,}" if complete_rows and not is_demo else ""
+    return Publication(
+        name, licence, "drawn scenes of dept-vl" if is_demo else None, config.data.protocol, scores,
+        f"{rows:,}{of_all} rows",
+    )  # fmt: skip
 
 
 def _test_scores(folder: Path) -> tuple[dict[str, float], int, int | None]:
@@ -142,12 +144,7 @@ def _val_scores(folder: Path) -> dict[str, float]:
     try:
         step = parse_json(read_file(folder / SUMMARY_FILE))["best_step"]
         lines = [parse_json(line) for line in read_file(folder / METRICS_FILE).splitlines()]
-        found = [line for line in lines if line["step"] == step]
-        return {
-            name.removeprefix("val/"): float(value)
-            for line in found
-            for name, value in line.items()
-            if name.startswith("val/")
-        }
+        values = [item for line in lines if line["step"] == step for item in line.items()]
+        return {name.removeprefix("val/"): float(value) for name, value in values if name.startswith("val/")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}

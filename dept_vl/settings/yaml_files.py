@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import yaml
 
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError, DataError, shown
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
 from dept_vl.system.text_files import read_text
 
@@ -31,5 +31,5 @@ def read_yaml(path: Path, what: str = "the configuration", expected: str = "a ma
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected {expected}, got {type(tree).__name__}")
+        raise ConfigError(f"{path}: expected {expected}, got {shown(tree)}")
     return cast(dict[str, Any], tree or {})
