@@ -53,7 +53,8 @@ def write_new_task(
     """
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"--kind: unknown kind {kind!r}{suggest(kind, KINDS)} (known: {', '.join(KINDS)})")
-    path = out if out is not None else Path(f"{_task_name(name, rows)}.yaml")
+    name = name if name is not None else _task_name(rows)
+    path = out if out is not None else Path(f"{name}.yaml")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"--out: {path} should end in .yaml, by which commands tell a file from a task's name")
     if path.exists() and not overwrite:
@@ -65,15 +66,13 @@ def write_new_task(
     if not any(column.rows for column in columns):
         raise DataError(f"{rows}: holds no row to guess from")
     task = guess_task(source, columns, kind, target, image_column)
-    task.fields = {"name": (_task_name(name, rows), "folders and results are called so"), **task.fields}
+    task.fields = {"name": (name, "folders and results are called so"), **task.fields}
     check_declaration({name: value for name, (value, _) in task.fields.items()}, "the guessed task")
     write_text(path, _text(task, str(rows)))
     return path, task
 
 
-def _task_name(name: str | None, rows: str | Path) -> str:
-    if name is not None:
-        return name
+def _task_name(rows: str | Path) -> str:
     stem = Path(str(rows).rstrip("/")).name.split(".")[0].split(":")[0]
     made = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "task"
     return f"my-{made}" if made in task_names() else made

@@ -356,15 +356,12 @@ class Trainer:
         if self.selection.is_better(value, best):
             self.progress = replace(self.progress, best_metric=value, best_step=step, evals_since_best=0)
             if self._is_main:
-                self._save_adapter(metrics)
+                features = self.visual.fingerprint if self.visual else None
+                self.model.save_pretrained(self.run_dir, task=self.task, features=features, scores=metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
         self._record({f"val/{name}": number for name, number in metrics.items()})
         return metrics
-
-    def _save_adapter(self, scores: Mapping[str, float]) -> None:
-        features = self.visual.fingerprint if self.visual else None
-        self.model.save_pretrained(self.run_dir, task=self.task, features=features, scores=scores)
 
     def _save_checkpoint(self) -> None:
         folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints

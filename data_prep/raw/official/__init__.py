@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,12 +84,13 @@ def read_official(declaration: TaskDeclaration, raw: Path, *, subset: bool = Fal
     if not splits:
         raise DataError(f"{raw}: holds the files of no split of task {declaration.name!r}")
     files = _Files(raw, Counter(name for split in splits for name in declaration.files[split]))
-    parts = [
-        RowPart(
-            split, f"{raw}, {split}", form.columns, partial(_read, form.read, files, declaration.files[split], split)
-        )
-        for split in splits
-    ]
+
+    def rows(split: str, names: Sequence[str], _: Sequence[str]) -> Iterator[Placed]:
+        """Yields the rows of a split; whatever columns are wanted, every row has all."""
+        return form.read([files.read(name) for name in names], split)
+
+    readers = {split: partial(rows, split, declaration.files[split]) for split in splits}
+    parts = [RowPart(split, f"{raw}, {split}", form.columns, read) for split, read in readers.items()]
     return RowSource(parts, raw, files.found)
 
 
@@ -103,14 +104,3 @@ def _is_there(raw: Path, names: Sequence[str], *, may_miss: bool) -> bool:
             raise
         return False
     return True
-
-
-def _read(
-    read: Callable[[Sequence[RawFile], str], Iterator[Placed]],
-    files: _Files,
-    names: Sequence[str],
-    split: str,
-    wanted: Sequence[str],
-) -> Iterator[Placed]:
-    """Yields the rows of a split; `wanted`, the columns that will be used, is what every row has anyway."""
-    return read([files.read(name) for name in names], split)
