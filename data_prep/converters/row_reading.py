@@ -23,6 +23,12 @@ from dept_vl.tasks.splits import SPLITS
 MAX_WORDS = 1_000
 """Most words of an answer, a label or a caption; free text may be longer."""
 
+_OF_TARGETS = ("target", "details.")
+"""Fields whose columns a test split may lack, by how they begin."""
+
+_NOT_ASKED = (*_OF_TARGETS, "id", "split.")
+"""Those whose columns rows that are only answered may lack."""
+
 _SHOWN_COLUMNS = 20
 
 
@@ -43,8 +49,13 @@ class LeftOut:
         return {f"{why} (first: {self.first[why]})": count for why, count in self.counts.items()}
 
 
-def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> None:
+def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart], *, has_answers: bool = True) -> None:
     """Checks that the rows have every column that the declaration reads; a test split may have no answers.
+
+    Args:
+        declaration: What the rows are.
+        parts: The rows.
+        has_answers: Whether they are to train on or to score; if not, image and template's columns are enough.
 
     Raises:
         DataError: Columns are missing, or are there twice; the message lists all, and what there is.
@@ -52,10 +63,11 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
     for part in parts:
         if not part.columns:
             raise DataError(f"{part.name}: holds no row")
+        spared = (_OF_TARGETS if part.split == "test" else ()) if has_answers else _NOT_ASKED
         missing = [
             f"{field}: {name}{suggest(name, part.columns).replace('; ', ', ')}"
             for field, name in columns_read(declaration)
-            if name not in part.columns and (part.split != "test" or not field.startswith(("target", "details.")))
+            if name not in part.columns and not field.startswith(spared)
         ]
         if missing:
             listed = ", ".join(map(repr, part.columns[:_SHOWN_COLUMNS])) or "no column"

@@ -16,7 +16,6 @@ GIVEN = {"task": "cola", "data.dir": "data", "init.from": "runs/a"}
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exp").mkdir()
-    (tmp_path / "runs" / "a").mkdir(parents=True)
     return tmp_path / "exp"
 
 
