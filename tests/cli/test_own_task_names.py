@@ -82,3 +82,15 @@ def test_rows_that_cannot_be_answered_are_said(shop, capsys):
     assert "rows.csv, line 2: image 'a.jpg' is not in ." in capsys.readouterr().err
     assert main([*run, "--input", "x.jsonl"]) == 2
     assert "--rows: name images and columns; leave --image and --input out" in capsys.readouterr().err
+
+
+def test_a_task_without_rows_is_listed_with_its_template(shop, capsys):
+    for name in ("shop.yaml", "okvqa"):
+        assert main(["tasks", name]) == 0
+        assert "template: 'vqa: {question}'" in capsys.readouterr().out
+
+
+def test_rows_of_a_task_of_the_package_are_refused(shop, capsys):
+    (shop / "rows.csv").write_text("photo,question,answer\na.jpg,what?,red\n")
+    assert main(["train", "--task", "vqa", "--rows", "rows.csv"]) == 2
+    assert "data.rows: task 'vqa' has files of its own" in capsys.readouterr().err
