@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.raw.json_files import RawFile
-from dept_vl import __version__
 from dept_vl.data.manifest import OWN_ID, STATS, SplitInfo, read_references, task_folder, write_split
 from dept_vl.errors import DataError
 from dept_vl.evaluators import Reference, concerns, warn_of
@@ -20,6 +19,7 @@ from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
 from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.version import __version__
 
 logger = logging.getLogger(__name__)
 

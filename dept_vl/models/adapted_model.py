@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl import __version__
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
@@ -36,6 +35,7 @@ from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
+from dept_vl.version import __version__
 
 
 class AdaptedModel(nn.Module):

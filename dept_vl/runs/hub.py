@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dept_vl import __version__
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.licences import check_licence
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, require_adapter
@@ -22,6 +21,7 @@ from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config, refuse_several
 from dept_vl.runs.published import public_config
 from dept_vl.strict import expand_home
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES
+from dept_vl.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
