@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.feature_writer import FeatureWriter, ShardPlan, SkippedImage
-from data_prep.raw.karpathy import SPLITS
 from dept_vl.data.feature_format import fingerprint_key
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
@@ -29,6 +28,7 @@ from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.system.progress import Meter
 from dept_vl.tasks import Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 

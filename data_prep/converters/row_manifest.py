@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from data_prep.converters.row_reading import text_key
 from data_prep.converters.row_splits import Groups, assign_splits, refuse_shared
-from data_prep.converters.row_targets import weighted_targets
 from data_prep.raw.row_images import ImageColumn, RowImage
 from dept_vl.data.manifest import OWN_ID, ROWS_PER_BATCH, manifest_schema
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, SplitSize
+from dept_vl.tasks.base import TaskKind
 from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
+from dept_vl.tasks.vqa_answers import normalise_answer, relative_scores
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class OwnRows:
 
     def _per_row(self, rows: np.ndarray) -> Iterator[Row]:
         for row in self._read(rows):
-            weights = weighted_targets(self.declaration.kind, row["answers"])
+            weights = _weighted_targets(self.declaration.kind, row["answers"])
             yield {
                 **self._common(row),
                 "targets": list(weights),
@@ -160,6 +161,21 @@ class OwnRows:
             yield from self.table.take(pa.array(rows[start : start + ROWS_PER_BATCH])).to_pylist()
 
 
+def _weighted_targets(kind: TaskKind, answers: Sequence[str]) -> dict[str, float]:
+    """Returns the texts that training draws from, and the weight in (0, 1] of each.
+
+    Answers to a question that are the same once normalised are one target, spelled as most people did (the first of
+    equals), with its soft score relative to the most frequent answer (`relative_scores`). Of other kinds every distinct
+    text counts alike.
+    """
+    if kind != "question" or len(answers) == 1:
+        return dict.fromkeys(answers, 1.0)
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in answers:
+        spellings[normalise_answer(answer)][answer] += 1
+    return {spellings[form].most_common(1)[0][0]: score for form, score in relative_scores(answers).items()}
+
+
 def _image_ids(table: pa.Table, images: Sequence[RowImage | None]) -> np.ndarray:
     """Returns the id of each row's image, (rows,) int64."""
     ids = np.array([-1 if image is None else image.image_id for image in images], dtype=np.int64)
@@ -194,11 +210,7 @@ def _are_numbers(ids: pa.ChunkedArray) -> bool:
 
 
 def _refuse_same_ids(table: pa.Table, given: np.ndarray, image_ids: np.ndarray | None) -> None:
-    """Refuses an id that two rows of a given split have; of captions, two images.
-
-    Raises:
-        DataError: There is one.
-    """
+    """Refuses an id that two rows of a given split have; of captions, two images."""
     seen: dict[str, int] = {}
     row = 0
     for batch in table["id"].chunks:

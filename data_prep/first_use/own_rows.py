@@ -11,24 +11,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from PIL import Image
 
 from data_prep.converters.rows import prepare_records
+from data_prep.first_use.cache import cache_root, making, refuse_launch
 from data_prep.prepare import prepare
-from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from data_prep.raw.row_sources import as_list, is_saved_data_set, open_rows
-from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
+from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.data.image_files import IMAGE_SUFFIXES, walk_files
 from dept_vl.data.manifest import split_images, split_path, task_folder
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.tasks import Task
 from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
 _FEATURES = "features"
+_COMMAND = "`dept-vl cache-features` with the same --task, --rows and --images"
 
 
 def rows_data_dir(config: TrainConfig) -> Path:
@@ -50,18 +51,12 @@ def rows_data_dir(config: TrainConfig) -> Path:
             "a task that a YAML file declares"
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
-    file = Path(rows)
-    content = _content(file, task) if file.exists() else rows
-    beside = (file if file.is_dir() else file.parent) if file.exists() else None
-    root = images or beside
-    key = [content, _listing(root) if root is not None and task.uses_images else []]
-
-    def make(out: Path) -> None:
-        prepare(task, None, out, rows=rows, images=images)
-
-    folder = own_data_dir(task, key, make)
-    _encode_if_read(config, task, folder)
-    return folder
+    file, root = Path(rows), images
+    if root is None and file.exists():
+        root = file if file.is_dir() else file.parent
+    listing = _listing(root) if root is not None and task.uses_images else []
+    key = [_content(file, task) if file.exists() else rows, listing]
+    return _made(config, task, key, lambda out: prepare(task, None, out, rows=rows, images=images))
 
 
 def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Path:
@@ -81,43 +76,32 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
         raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
     parts = rows if isinstance(rows, Mapping) else {"": rows}
     key = {split: _digest(as_list(part), task, images or Path()) for split, part in parts.items()}
-    folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=images))
-    _encode_if_read(config, task, folder)
-    return folder
+    return _made(config, task, key, lambda out: prepare_records(task, rows, out, images=images))
 
 
-def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Path:
-    """Returns the folder of a task's prepared rows in the cache, made on the first call.
+def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], object]) -> Path:
+    """Returns the folder of a task's prepared rows in the cache, with the features that a run reads.
 
     Args:
-        task: A task that is declared for rows of one's own.
+        config: The run's settings.
+        task: Its task.
         key: What the rows are made from, as JSON can say it; the folder's name depends on it and on the declaration.
         make: Prepares the rows into a folder.
-
-    Raises:
-        DataError: As `rows_data_dir`.
     """
     assert task.declaration is not None
     text = json.dumps([task.declaration.rows_key(), key], sort_keys=True)
     root = cache_root() / "own"
     folder = root / f"{task.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if task_folder(folder, task).is_dir():
-        return folder
-    _refuse_launch(folder)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
+    if not task_folder(folder, task).is_dir():
+        refuse_launch(folder, _COMMAND)
+        with making(folder, "prepare the rows", ", or prepare them with `dept-vl prepare` and give --data-dir"):
             if not task_folder(folder, task).is_dir():
                 logger.info("preparing the rows of %s into %s (once)", task.name, folder)
                 make(folder)
             if not (folder / _FEATURES).exists():
                 (root / _FEATURES).mkdir(exist_ok=True)
                 (folder / _FEATURES).symlink_to(Path("..") / _FEATURES)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot prepare the rows: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "
-            "be written, or prepare them with `dept-vl prepare` and give --data-dir"
-        ) from error
+    _encode_if_read(config, task, folder)
     return folder
 
 
@@ -136,18 +120,8 @@ def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
             return
     from data_prep.cache_features import cache_features  # imports torch
 
-    _refuse_launch(folder)
+    refuse_launch(folder, _COMMAND)
     cache_features(encoder, folder, task, on_error=config.data.on_image_error)
-
-
-def _refuse_launch(folder: Path) -> None:
-    from dept_vl.system.processes import process_state  # imports torch
-
-    if process_state().num_processes > 1:
-        raise DataError(
-            f"{folder}: not made yet, and one process makes it; run `dept-vl cache-features` with the same --task, "
-            "--rows and --images without a launcher first"
-        )
 
 
 def _content(rows: Path, task: Task) -> list[list[str]]:

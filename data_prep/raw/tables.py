@@ -80,9 +80,6 @@ def _rows(
         lines: Number and fields of every line.
         path: The file, for messages.
         columns: The columns that must be there; None: none must, and blanks around the names are taken off.
-
-    Raises:
-        DataError: There is no header, a column is missing, or a row is of another length.
     """
     header: list[str] | None = None
     for number, fields in lines:
@@ -133,9 +130,6 @@ def _quoted_fields(path: Path, delimiter: str | None) -> Iterator[tuple[int, lis
     Args:
         path: The file.
         delimiter: What separates fields; None: what the first line says.
-
-    Raises:
-        DataError: A quote is not closed, or closed only by one of a later record; the message says where it opens.
     """
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
     first = 1
@@ -180,9 +174,6 @@ def _refuse_swallowed(fields: Sequence[str], delimiter: str, place: str) -> None
 
     A text of several lines is right where it is quoted, and may hold delimiters. It is refused where its lines are
     records: as many fields as this one, and a number wherever this one has a number.
-
-    Raises:
-        DataError: A field holds such lines.
     """
     if len(fields) < 2:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
@@ -253,20 +253,18 @@ def fill_template(text: str, row: Row) -> str:
     return _COLUMN.sub(lambda match: str(row[match[1]]), text)
 
 
-def check_known_columns(declaration: TaskDeclaration, known: Iterable[str]) -> list[str]:
-    """Returns the columns that a declaration reads and `known` lacks, each as ``field: column``."""
-    there = set(known)
-    split = declaration.split
+def columns_read(declaration: TaskDeclaration) -> list[tuple[str, str]]:
+    """Returns every column that a declaration reads, with the field that names it, as ``split.column``, before it."""
     named = [
         *(("template", name) for name in declaration.columns),
         ("image", declaration.image),
         *(("target", name) for name in declaration.target or ()),
         ("id", declaration.id),
         *((f"details.{key}", name) for key, name in declaration.details.items()),
-        ("split.column", split.column),
-        ("split.by", split.by),
+        ("split.column", declaration.split.column),
+        ("split.by", declaration.split.by),
     ]
-    return [f"{field}: {name}" for field, name in named if name is not None and name not in there]
+    return [(field, name) for field, name in named if name is not None]
 
 
 def make_task(declaration: TaskDeclaration) -> Task:
