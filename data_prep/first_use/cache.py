@@ -15,7 +15,7 @@ CACHE_VARIABLE = "DEPT_VL_CACHE"
 """Environment variable that names the cache's folder."""
 
 _LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Environment variables of which a launch of several processes sets one, as accelerate reads them."""
+"""Environment variables for the number of processes in a launch, as accelerate reads them: known without torch."""
 
 
 def cache_root() -> Path:
@@ -29,11 +29,7 @@ def refuse_launch(folder: Path, command: str) -> None:
     Raises:
         DataError: There are several.
     """
-    if not any(name in os.environ for name in _LAUNCHERS):
-        return
-    from dept_vl.system.processes import process_state  # imports torch
-
-    if process_state().num_processes > 1:
+    if any(os.environ.get(name, "1") != "1" for name in _LAUNCHERS):
         raise DataError(f"{folder}: not made yet, and one process makes it; run {command} without a launcher first")
 
 

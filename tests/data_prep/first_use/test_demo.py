@@ -1,5 +1,4 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -64,7 +63,7 @@ def test_other_counts_get_a_folder_of_their_own(monkeypatch):
 
 
 def test_several_processes_are_told_to_make_it_first(monkeypatch):
-    monkeypatch.setattr("dept_vl.system.processes.process_state", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DataError, match="without a launcher first"):
         demo.demo_data_dir()
 
