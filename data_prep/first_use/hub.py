@@ -11,6 +11,7 @@ from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import DataError
+from dept_vl.system.launch import is_one_of_several
 from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,7 @@ def text_data_dir(task: Task) -> Path:
     folder = task_folder(root, task)
     if folder.is_dir():
         return root
-    from dept_vl.system.processes import process_state  # imports torch
-
-    if process_state().num_processes > 1:
+    if is_one_of_several():
         raise DataError(
             f"{folder}: not made yet, and one process makes it; run `dept-vl prepare --task {task.name} "
             f"--protocol {task.protocol} --out {root}` without a launcher first"

@@ -16,11 +16,12 @@ from PIL import Image
 from data_prep.converters.rows import prepare_records
 from data_prep.prepare import prepare
 from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
-from data_prep.raw.row_sources import as_list
+from data_prep.raw.row_sources import as_list, of_records
 from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
 from dept_vl.data.manifest import task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.launch import is_one_of_several
 from dept_vl.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def rows_data_dir(config: TrainConfig) -> Path:
     if not task.is_own:
         raise ConfigError(
             f"data.rows: task {task.name!r} has files of its own, which `dept-vl prepare --raw` reads; rows belong to "
-            "a task that a YAML file declares"
+            "a task that a YAML file declares without `format`"
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
     file = Path(rows)
@@ -65,17 +66,16 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     """Returns the data folder of rows in memory, made on first use, as `rows_data_dir` does for files.
 
     Args:
-        config: The run's settings.
+        config: The run's settings, of a task that is declared for rows of one's own.
         rows: Rows, or our split -> its rows, as `prepare_records` takes them.
         images: What names of images start from; None: they are paths of files, from the current folder on.
 
     Raises:
-        ConfigError: The task is not declared for rows of one's own.
         DataError: As `rows_data_dir`.
     """
     task = config.resolve_task()
-    if not task.is_own:
-        raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
+    assert task.declaration is not None
+    of_records(rows, task.declaration.split.names)  # refuses what holds no rows
     parts = rows if isinstance(rows, Mapping) else {"": rows}
     key = {split: _digest(as_list(part), task, images or Path()) for split, part in parts.items()}
     folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=images))
@@ -100,7 +100,7 @@ def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Pat
     folder = root / f"{task.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if task_folder(folder, task).is_dir():
         return folder
-    _refuse_launch(folder)
+    _refuse_launch(folder, task)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
@@ -131,18 +131,18 @@ def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
         stored = {image_id for shard in index.shards for image_id in shard.image_ids}
         if not differences(index.fingerprint, wanted) and images.keys() <= stored | index.skipped.keys():
             return
-    _refuse_launch(folder)
+    _refuse_launch(folder, task)
     cache_features(encoder, folder, task, on_error=config.data.on_image_error)
 
 
-def _refuse_launch(folder: Path) -> None:
-    from dept_vl.system.processes import process_state  # imports torch
-
-    if process_state().num_processes > 1:
-        raise DataError(
-            f"{folder}: not made yet, and one process makes it; run `dept-vl cache-features` with the same --task, "
-            "--rows and --images without a launcher first"
+def _refuse_launch(folder: Path, task: Task) -> None:
+    if is_one_of_several():
+        remedy = (
+            "run `dept-vl cache-features` with the same --task, --rows and --images without a launcher first"
+            if task.uses_images
+            else "prepare the rows with `dept-vl prepare` first, and give --data-dir instead of them"
         )
+        raise DataError(f"{folder}: not made yet, and one process makes it; {remedy}")
 
 
 def _content(rows: Path) -> list[list[str]]:
@@ -167,7 +167,10 @@ def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
 def _described(value: Any) -> Any:
     """Returns what stands for a value that is no JSON."""
     if isinstance(value, Image.Image):
-        return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+        try:
+            return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+        except (OSError, ValueError) as error:  # closed, or cut short: refused with its place when it is read
+            return str(error)
     if isinstance(value, bytes | bytearray):
         return hashlib.sha256(value).hexdigest()
     return str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from dept_vl.tasks.splits import SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 SplitNames = Mapping[Any, Sequence[str]]
 """Our split -> what it is called in the rows."""
@@ -239,6 +242,13 @@ def _of_data_set(found: Any, name: str, names: SplitNames) -> RowSource:
     if "train" not in splits:
         raise DataError(f"{name}: has splits {', '.join(found)}, none of which is the training split: "
                         f"{known_names(names)}; split.names says what yours are called")  # fmt: skip
+    if left := [part for part in found if part not in splits.values()]:
+        logger.warning(
+            "%s: splits %s are not read; split.names says what yours are called (%s)",
+            name,
+            ", ".join(left),
+            known_names(names),
+        )
     return RowSource(
         [_of_dataset(split, found[part], f"{name}, {part}") for split, part in splits.items()], source=name
     )

@@ -62,13 +62,27 @@ def _as_texts(value: Any) -> Any:
     return [_as_text(one) for one in (value if isinstance(value, list | tuple) else [value])]
 
 
+def _as_label(value: Any) -> Any:
+    """Takes blanks off, as they are off the rows' labels."""
+    text = _as_text(value)
+    return text.strip() if isinstance(text, str) else text
+
+
 def _as_labels(value: Any) -> Any:
-    """Takes a list of labels for a mapping of each to itself."""
-    if isinstance(value, Mapping):
-        return {_as_text(raw): _as_text(word) for raw, word in value.items()}
-    return {_as_text(word): _as_text(word) for word in value} if isinstance(value, list | tuple) else value
+    """Takes a list of labels for a mapping of each to itself; none may be there twice."""
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    pairs = value.items() if isinstance(value, Mapping) else zip(value, value, strict=True)
+    labels: dict[Any, Any] = {}
+    for raw, word in pairs:
+        label = _as_label(raw)
+        if label in labels:
+            raise ValueError(f"{label!r} is there twice")
+        labels[label] = _as_label(word)
+    return labels
 
 
+_MAX_NAME = 100  # characters: with what is put before and behind it, still a name of a folder
 _Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 _Names = Annotated[tuple[str, ...], BeforeValidator(_as_texts), Field(min_length=1)]
 
@@ -175,6 +189,8 @@ class TaskDeclaration:
             raise ValueError(
                 f"name: must be lower case, digits, - and _, beginning with a letter or digit, got {self.name!r}"
             )
+        if len(self.name) > _MAX_NAME:
+            raise ValueError(f"name: may have {_MAX_NAME} characters at most, got {len(self.name)}")
         self._check_template()
         if self.uses_images and self.format is None and self.image is None:
             raise ValueError(f"image: kind {self.kind!r} needs the column of the image's file")
@@ -189,6 +205,19 @@ class TaskDeclaration:
             raise ValueError("labels: a label is empty")
         if self.target is None and self.format is None:
             raise ValueError("target: not given; it names the column of the answer, label or caption")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Checks that columns have names, and that the target is none that the model reads."""
+        for field, name in self.named_columns():
+            if not name.strip():
+                raise ValueError(f"{field}: the name of a column is empty; leave the field out, or name one")
+        for name in self.target or ():
+            if name == self.image or name in self.columns:
+                field = "image" if name == self.image else "template"
+                raise ValueError(
+                    f"target: {name!r} is a column of {field} too, so that the model would read the answer"
+                )
 
     def _check_template(self) -> None:
         if self.template is None:
@@ -234,6 +263,19 @@ class TaskDeclaration:
         """The labels' words, each once; None for kinds without labels."""
         return None if self.labels is None else tuple(dict.fromkeys(self.labels.values()))
 
+    def named_columns(self) -> list[tuple[str, str]]:
+        """Returns every column that the declaration reads, each behind the field that names it."""
+        named = [
+            *(("template", name) for name in self.columns),
+            ("image", self.image),
+            *(("target", name) for name in self.target or ()),
+            ("id", self.id),
+            *((f"details.{key}", name) for key, name in self.details.items()),
+            ("split.column", self.split.column),
+            ("split.by", self.split.by),
+        ]
+        return [(field, name) for field, name in named if name is not None]
+
     def rows_key(self) -> str:
         """Returns a sha256 of what prepared rows depend on: another template over the same columns gives the same.
 
@@ -256,17 +298,7 @@ def fill_template(text: str, row: Row) -> str:
 def check_known_columns(declaration: TaskDeclaration, known: Iterable[str]) -> list[str]:
     """Returns the columns that a declaration reads and `known` lacks, each as ``field: column``."""
     there = set(known)
-    split = declaration.split
-    named = [
-        *(("template", name) for name in declaration.columns),
-        ("image", declaration.image),
-        *(("target", name) for name in declaration.target or ()),
-        ("id", declaration.id),
-        *((f"details.{key}", name) for key, name in declaration.details.items()),
-        ("split.column", split.column),
-        ("split.by", split.by),
-    ]
-    return [f"{field}: {name}" for field, name in named if name is not None and name not in there]
+    return [f"{field}: {name}" for field, name in declaration.named_columns() if name not in there]
 
 
 def make_task(declaration: TaskDeclaration) -> Task:
