@@ -27,6 +27,9 @@ MAX_WORDS = 1_000
 _OF_TARGETS = ("target:", "details.")
 """What a test split may lack, as `check_known_columns` calls it."""
 
+_NOT_ASKED = (*_OF_TARGETS, "id:", "split.")
+"""What rows that are only answered may lack."""
+
 _SHOWN_COLUMNS = 20
 
 
@@ -47,8 +50,13 @@ class LeftOut:
         return {f"{why} (first: {self.first[why]})": count for why, count in self.counts.items()}
 
 
-def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> None:
+def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart], *, has_answers: bool = True) -> None:
     """Checks that the rows have every column that the declaration reads; a test split may have no answers.
+
+    Args:
+        declaration: What the rows are.
+        parts: The rows.
+        has_answers: Whether they are to train on or to score; if not, image and template's columns are enough.
 
     Raises:
         DataError: Columns are missing, or are there twice; the message lists all, and what there is.
@@ -57,7 +65,8 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart]) -> Non
         if not part.columns:
             raise DataError(f"{part.name}: holds no row")
         named = check_known_columns(declaration, part.columns)
-        missing = [one for one in named if part.split != "test" or not one.startswith(_OF_TARGETS)]
+        spared = (_OF_TARGETS if part.split == "test" else ()) if has_answers else _NOT_ASKED
+        missing = [one for one in named if not one.startswith(spared)]
         listed = ", ".join(map(repr, part.columns[:_SHOWN_COLUMNS])) or "no column"
         more = f" and {len(part.columns) - _SHOWN_COLUMNS} more" if len(part.columns) > _SHOWN_COLUMNS else ""
         if missing:

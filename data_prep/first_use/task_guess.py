@@ -252,7 +252,7 @@ def _set_template(task: NewTask, kind: str, columns: Sequence[Column]) -> list[C
         raise ConfigError(f"template: no column to read is left among {_listed(columns)}; write the file by hand")
     template = " ".join(f"{column.called or 'text'}: {{{column.name}}}" for column in asked)
     if kind == "question":
-        template = f"question: {{{asked[0].name}}}"
+        template = f"vqa: {{{asked[0].name}}}"
     task.set("template", template, comment, f"reads {', '.join(repr(column.name) for column in asked)}")
     return asked
 

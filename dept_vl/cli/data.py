@@ -121,14 +121,11 @@ def _same_settings(options: argparse.Namespace, overrides: dict[str, Any], confi
     """Returns the words that give another command the task, the data and the image encoder of this one."""
     from dept_vl.settings.renamed import new_key
 
-    given = config_overrides(options, overrides)
-    words = ["--task", str(given.get("task", config.task))]
-    for flag, value in {
-        "--data-dir": config.data.dir,
-        "--rows": config.data.rows,
-        "--images": config.data.image_dir,
-    }.items():
-        words += [flag, value] if value else []
+    task = getattr(options, "set:task") if config.declaration is not None else config.task
+    places = {"--data-dir": config.data.dir, "--rows": config.data.rows}
+    if config.data.rows is not None:
+        places["--images"] = config.data.image_dir
+    words = ["--task", str(task), *(word for flag, place in places.items() if place for word in (flag, place))]
     words += ["--config", str(options.config)] if options.config else []
     for key, value in overrides.items():
         if new_key(key).startswith("model.image_encoder."):

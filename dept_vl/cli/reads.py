@@ -35,6 +35,9 @@ _ANSWERS = (
 )
 """What a trained run's answers depend on; the method's name finds the run's default folder."""
 
+GIVEN_ALONE = ("data.rows", "data.image_dir")
+"""What `predict` reads where the command line gives it, and not as the run has recorded it."""
+
 READS: dict[str, Collection[str]] = {
     "eval": (
         *_ANSWERS,
@@ -48,7 +51,7 @@ READS: dict[str, Collection[str]] = {
         "data.num_workers",
         "loop.best_metric",
     ),
-    "predict": (*_ANSWERS, "data.image_dir", "data.on_long"),
+    "predict": (*_ANSWERS, *GIVEN_ALONE, "data.on_long"),
     "push": ("model.backbone", "model.revision", "model.image_encoder"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
     "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),
@@ -59,7 +62,6 @@ _INSTEAD = {
     ("eval", "output_dir"): "the run's folder is --checkpoint, the scores' file --output",
     ("predict", "output_dir"): "the run's folder is --checkpoint, the predictions' file --output",
     ("predict", "data.dir"): "it answers about --image or --input",
-    ("predict", "data.rows"): "it answers about --image or --input",
     ("cache-features", "data.batch_size"): "images a forward are --batch-size",
     ("cache-features", "data.num_workers"): "decoding processes are --workers",
 }

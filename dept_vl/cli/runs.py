@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from dept_vl.errors import ConfigError
 if TYPE_CHECKING:
     from dept_vl.inference.inputs import Questions
     from dept_vl.settings.schema import TrainConfig
+    from dept_vl.tasks import Task
+
+    Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _add_train(commands: Any) -> None:
@@ -196,20 +200,22 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
-    from dept_vl.settings.declared import find_task
+    from dept_vl.settings.declared import find_task, is_task_file
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
     if options.config:
         raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
-    task = None if asked is None else find_task(str(asked))
-    own = Path(f"runs/{task.name if task else 'vqa'}-{tuner}")
-    run_dir = find_run(options.checkpoint) if options.checkpoint else own
+    file = find_task(asked) if asked is not None and is_task_file(asked) else None
+    name = file.name if file else asked
+    run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{name or 'vqa'}-{tuner}")
+    if name is not None and not file and not run_dir.exists():
+        find_task(name)  # a task that nobody knows is said before a folder that is not there
     recorded = read_run_config(run_dir)
-    if task is not None and task.name != recorded.task:
-        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {task.name!r}")
-    if task is not None and task.declaration not in (recorded.declaration, recorded.resolve_task().declaration):
+    if name not in (None, recorded.task):
+        raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {name!r}")
+    if file and file.declaration != recorded.declaration:
         raise ConfigError(
             f"task: {run_dir} was trained on another declaration of {recorded.task!r} than {asked} has; leave --task "
             "out to use the recorded one"
@@ -273,7 +279,10 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     columns = _columns(options.column)
     if options.question is not None:
         columns["question"] = options.question
-    inputs = read_inputs(task, image=options.image, file=options.input, questions=_questions(options), columns=columns)
+    inputs = read_inputs(
+        task, image=options.image, file=options.input, questions=_questions(options),
+        rows=_rows(options, overrides, task), columns=columns,
+    )  # fmt: skip
     if options.sheet and any(item.image is None for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
     if options.output:
@@ -299,13 +308,25 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         print(f"sheet: {options.sheet}")
 
 
+def _rows(options: argparse.Namespace, overrides: dict[str, Any], task: Task) -> Rows | None:
+    """Returns the rows that the command line names; those that the run was trained on are not meant."""
+    rows = getattr(options, "set:data.rows") or overrides.get("data.rows")
+    if rows is None:
+        return None
+    from data_prep.converters.row_inputs import read_row_inputs
+
+    images = getattr(options, "set:data.image_dir") or overrides.get("data.image_dir")
+    return read_row_inputs(task, str(rows), Path(str(images)) if images else None)
+
+
 def _questions(options: argparse.Namespace) -> Questions | None:
     """Returns the official questions that flags name."""
     from dept_vl.inference.inputs import Questions
 
     images = getattr(options, "set:data.image_dir")
     if options.questions is None:
-        given = [flag for flag, value in {"--images": images, "--annotations": options.annotations}.items() if value]
+        alone = {} if getattr(options, "set:data.rows") else {"--images": images}
+        given = [flag for flag, value in {**alone, "--annotations": options.annotations}.items() if value]
         if given:
             raise ConfigError(f"{given[0]}: belongs to --questions, which is not given")
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.cli.aliases import ALIASES, flag_of
-from dept_vl.cli.reads import reads, refuse_unread
+from dept_vl.cli.reads import GIVEN_ALONE, reads, refuse_unread
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
         ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
             takes a run's settings is given a file.
     """
-    from dept_vl.settings.declared import find_task, is_task_file
+    from dept_vl.settings.declared import find_task
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
@@ -184,10 +184,18 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
             if path is not None and isinstance(value, str):
                 settings[key] = path.expanded(value)
             if key == "task":
-                settings[key] = str(value) if is_task_file(str(value)) else find_task(str(value)).name
+                settings[key] = str(value) if _may_be_own(options, str(value)) else find_task(str(value)).name
         except ValueError as error:
             raise SettingsError([SettingProblem(key, str(error), key)]) from None
     return settings
+
+
+def _may_be_own(options: argparse.Namespace, task: str) -> bool:
+    """Returns whether a task is a file that declares it, or may be the name of a run's own."""
+    from dept_vl.settings.declared import is_task_file
+    from dept_vl.tasks import is_task
+
+    return is_task_file(task) or (options.reading in _OF_A_RUN and not is_task(task))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -235,7 +243,7 @@ def check_paths(config: TrainConfig, folder: Path, given: Mapping[str, Any], com
 
     check_recorded_paths(
         config, folder, given,
-        is_read=lambda key: reads(command, key),
+        is_read=lambda key: reads(command, key) and not (command == "predict" and key in GIVEN_ALONE),
         how_to_give=lambda key: f"{flag_of(key)} PATH",
     )  # fmt: skip
 

@@ -31,6 +31,10 @@ def _tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.task_examples import render_examples
 
     task = find_task(options.name)
+    if task.declaration is not None and options.raw is None and options.data_dir is None:
+        print(describe_tasks([task]))
+        print(f"{task.name}: {task.paper}\ntemplate: {task.declaration.text!r} (--data-dir DATA shows rows)")
+        return
     examples, origin = render_examples(task, raw=options.raw, data_dir=options.data_dir)
     print(describe_tasks([task]))
     print(describe_examples(task, examples, origin))

@@ -89,8 +89,8 @@ def require_texts(references: Sequence[Reference]) -> None:
     """
     if len(references) > 1 and not any(reference.references for reference in references):
         raise DataError(
-            f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict` answers such "
-            "a split"
+            f"none of the {len(references):,} examples has an answer to score against; `dept-vl predict --rows` "
+            "answers rows without"
         )
     for index, reference in enumerate(references):
         if not reference.references:

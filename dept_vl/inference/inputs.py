@@ -6,7 +6,7 @@ import json
 import logging
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +73,7 @@ def read_inputs(
     image: Path | None = None,
     file: Path | None = None,
     questions: Questions | None = None,
+    rows: Iterable[tuple[str, dict[str, Any]]] | None = None,
     columns: Mapping[str, str],
 ) -> list[PredictionInput]:
     """Returns what to predict, from an image, a folder of images, JSON lines, official questions, or columns alone.
@@ -84,6 +85,7 @@ def read_inputs(
             file; to the current folder where the file is a pipe). They may bring the task's id of the official results
             format, such as ``question_id``, and ``references``, what people answered.
         questions: Official questions.
+        rows: Objects as those of `file`, each with its place.
         columns: Columns of every input that brings none of its own.
 
     Raises:
@@ -98,6 +100,10 @@ def read_inputs(
         if image is not None or file is not None:
             raise ConfigError("--questions: brings images and questions; leave --image and --input out")
         given = _read_questions(task, questions)
+    elif rows is not None:
+        if image is not None or file is not None:
+            raise ConfigError("--rows: name images and columns; leave --image and --input out")
+        given = [_read_record(task, place, record, Path()) for place, record in rows]
     else:
         given = _given(task, image=image, file=file)
     inputs = [replace(item, columns={**columns, **item.columns}) for item in given]
@@ -263,28 +269,28 @@ def _one_image(task: Task, path: Path) -> PredictionInput:
 
 def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
     root = Path() if is_stream(path) else path.parent
-    inputs = []
-    for place, record in parse_lines(read_text(path), path):
-        if task.uses_images and not isinstance(record.get("image"), str):
-            raise DataError(f'{place}: missing "image", a path (has: {", ".join(record)})')
-        references = record.pop(REFERENCES, [])
-        if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
-            raise DataError(f'{place}: "{REFERENCES}" should be a list of texts, found {str(references)[:80]}')
-        example_id = record.get(task.result_keys[0])
-        inputs.append(
-            PredictionInput(
-                root / record["image"] if task.uses_images else None,
-                {name: value for name, value in record.items() if name != "image"},
-                place,
-                example_id
-                if type(example_id) is int or (task.declaration is not None and isinstance(example_id, str))
-                else None,
-                tuple(references),
-            )
-        )
+    inputs = [_read_record(task, place, record, root) for place, record in parse_lines(read_text(path), path)]
     if not inputs:
         raise DataError(f"{path}: no lines")
     return inputs
+
+
+def _read_record(task: Task, place: str, record: dict[str, Any], root: Path) -> PredictionInput:
+    """Returns an object of JSON lines as an input; `root` is what its image starts from."""
+    if task.uses_images and not isinstance(record.get("image"), str):
+        raise DataError(f'{place}: missing "image", a path (has: {", ".join(record)})')
+    references = record.pop(REFERENCES, [])
+    if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+        raise DataError(f'{place}: "{REFERENCES}" should be a list of texts, found {str(references)[:80]}')
+    example_id = record.get(task.result_keys[0])
+    has_id = type(example_id) is int or (task.declaration is not None and isinstance(example_id, str))
+    return PredictionInput(
+        root / record["image"] if task.uses_images else None,
+        {name: value for name, value in record.items() if name != "image"},
+        place,
+        example_id if has_id else None,
+        tuple(references),
+    )
 
 
 def _read_questions(task: Task, questions: Questions) -> list[PredictionInput]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
-from dept_vl.tasks import task_names
 
 if TYPE_CHECKING:
     from dept_vl.experiments.runs import FinishedRun
@@ -95,15 +93,9 @@ def describe_training(result: TrainResult) -> str:
             "trainable parameters:",
             format_budget(result.budget),
             f"run folder: {result.run_dir}",
-            f"score it:   {_score_command(result.task, result.run_dir)}",
+            f"score it:   dept-vl eval --task {result.task} --checkpoint {shlex.quote(str(result.run_dir))}",
         ]
     )
-
-
-def _score_command(task: str, run_dir: Path) -> str:
-    """Returns the command that scores a run; a declared task has no name that a command knows, and needs none."""
-    named = f"--task {task} " if task in task_names() else ""
-    return f"dept-vl eval {named}--checkpoint {shlex.quote(str(run_dir))}"
 
 
 def describe_evaluation(result: EvaluationResult, *, question_types: bool = False) -> str:
@@ -187,7 +179,7 @@ def describe_transfer(result: TransferResult) -> str:
 
 def _score_again(run: FinishedRun) -> str:
     """Returns the command that scores one run of several."""
-    return f"next: {_score_command(run.config.task, run.run_dir)}"
+    return f"next: dept-vl eval --task {run.config.task} --checkpoint {shlex.quote(str(run.run_dir))}"
 
 
 def describe_predictions(predictions: Sequence[Prediction], limit: int | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -172,8 +173,15 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tupl
     return [
         (key, recorded.get(key), asked.get(key))
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key != "output_dir" and not changes_no_number(key)
+        if not _are_same(key, before.get(key), after.get(key)) and key != "output_dir" and not changes_no_number(key)
     ]
+
+
+def _are_same(key: str, before: Any, after: Any) -> bool:
+    """Returns whether two values are equal, or spell one path, be it that of something that is gone."""
+    if before == after or path_setting(key) is None or not (isinstance(before, str) and isinstance(after, str)):
+        return bool(before == after)
+    return os.path.realpath(before) == os.path.realpath(after)
 
 
 def _shown(key: str, before: Any) -> str:

@@ -37,12 +37,7 @@ def check_recorded_paths(
     started_in = _started_in(config, folder)
     for key, path in path_settings().items():
         value = _value(tree, key)
-        if (
-            value is None
-            or value in path.words
-            or key in own
-            or not (is_read(key) and _is_needed(config, key, is_read))
-        ):
+        if value is None or value in path.words or key in own or not (is_read(key) and _is_needed(config, key)):
             continue
         bare = Path(value.removeprefix(path.prefix))
         then = started_in / bare if started_in is not None and not bare.is_absolute() else None
@@ -66,13 +61,13 @@ def _value(tree: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_needed(config: TrainConfig, key: str, is_read: Callable[[str], bool]) -> bool:
+def _is_needed(config: TrainConfig, key: str) -> bool:
     """Returns whether a run is used with a path: not with its own, nor with what its features are not made from."""
     if key in ("output_dir", "init.from"):
         return False
     if key == "data.image_dir":
-        is_prepared = config.data.rows is not None and is_read("data.rows")
-        return (is_prepared and config.resolve_task().uses_images) or config.data.visual_features == "encode"
+        is_prepared = config.data.rows is not None and config.resolve_task().uses_images
+        return is_prepared or config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
     return config.resolve_task().uses_images or not key.startswith("model.image_encoder.")

@@ -71,6 +71,7 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
     """
     tuner, declaration = str(overrides.get("tuner.name", "dept")), overrides.get("declaration")
     task = find_task(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
+    is_own_data = is_own_data or overrides.get("data.rows") is not None
     is_of_demo = task.uses_images and task.declaration is None and not is_own_data
     if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:
         logger.info("no data and no --config given: using the embedded scenes, CLIP and T5")

@@ -21,6 +21,7 @@ __all__ = [
     "SplitSize",
     "Task",
     "get_task",
+    "is_task",
     "task_names",
 ]
 
@@ -48,6 +49,11 @@ _FILES = Path(__file__).resolve().parent.parent / "assets" / "tasks"
 def task_names() -> list[str]:
     """Returns the name of every task of the package, those declared by files last."""
     return [*TASKS, *sorted(path.stem for path in _FILES.glob("*.yaml"))]
+
+
+def is_task(name: str) -> bool:
+    """Returns whether a task of the package is called `name`, in full or in short."""
+    return _SHORT_NAMES.get(name, name) in task_names()
 
 
 def get_task(name: str) -> Task:

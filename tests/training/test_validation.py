@@ -21,6 +21,7 @@ from dept_vl.runs.open import open_run
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.processes import leave_launch, process_state
+from dept_vl.tasks import get_task
 from dept_vl.training.trainer import Trainer, train
 from dept_vl.training.validation import Validation
 from tests.conftest import tiny_vqa_rows
@@ -88,7 +89,7 @@ def few_targets(tiny_data, tmp_path):
 def test_it_is_the_mean_of_the_rows_means_each_alone_and_without_dropout(config, tiny_data):
     trainer = Trainer(config, tiny_data)
     measured = trainer.validation.measure(0)["loss"]
-    assert measured == pytest.approx(loop_loss(trainer, open_split(tiny_data, "vqa", "val")), rel=1e-5)
+    assert measured == pytest.approx(loop_loss(trainer, open_split(tiny_data, get_task("vqa"), "val")), rel=1e-5)
 
 
 def test_it_is_a_function_of_the_model_alone(config, tiny_data):
@@ -111,7 +112,7 @@ def test_a_batch_is_encoded_once_for_its_answers_and_its_loss(config, tiny_data)
 def test_rows_without_a_target_and_rows_not_evaluated_do_not_count(config, few_targets, rows):
     trainer = Trainer(elsewhere(config, config.run_dir, eval_rows=rows), few_targets)
     expected = loop_loss(
-        trainer, [row for row in open_split(few_targets, "vqa", "val") if row["targets"]][: rows and 3]
+        trainer, [row for row in open_split(few_targets, get_task("vqa"), "val") if row["targets"]][: rows and 3]
     )
     assert trainer.validation.measure(0)["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -125,7 +126,7 @@ def test_rows_whose_image_was_skipped_do_not_count(config, tiny_data):
     trainer = Trainer(config, tiny_data)
     val = trainer.parts.datasets["val"]
     val.indices = val.indices[5:]
-    expected = loop_loss(trainer, list(open_split(tiny_data, "vqa", "val"))[5:])
+    expected = loop_loss(trainer, list(open_split(tiny_data, get_task("vqa"), "val"))[5:])
     assert trainer.validation.measure(0)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
