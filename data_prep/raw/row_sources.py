@@ -225,9 +225,10 @@ def _of_hub(rows: str, names: SplitNames) -> RowSource:
         found = datasets.load_dataset(path, config or None)
     except Exception as error:  # whatever the hub's client and the readers below it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        offline = "; with network access unset HF_HUB_OFFLINE" if datasets.config.HF_HUB_OFFLINE else ""
         raise DataError(
             f"{rows}: no such file or folder, and it cannot be loaded from the hub ({reason}); check the path or the "
-            "id; with network access unset HF_HUB_OFFLINE"
+            f"id{offline}"
         ) from error
     return _of_data_set(found, rows, names)
 
