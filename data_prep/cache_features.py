@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.feature_writer import FeatureWriter, ShardPlan, SkippedImage
-from data_prep.raw.karpathy import SPLITS
 from dept_vl.data.feature_format import fingerprint_key
 from dept_vl.data.images import open_image
 from dept_vl.data.manifest import split_images, split_info, split_path
@@ -29,6 +28,7 @@ from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.system.progress import Meter
 from dept_vl.tasks import Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,10 @@ def collect_images(data_dir: Path, task: Task, image_dir: Path | None = None) ->
     for split in prepared or SPLITS:
         root = image_dir if image_dir is not None else Path(split_info(data_dir, task, split).image_root or "")
         for image_id, image in split_images(data_dir, task, split).items():
-            if images.setdefault(image_id, root / image) != root / image:
+            place = root / image
+            if images.setdefault(image_id, place) != place:
                 path = split_path(data_dir, task, split)
-                raise DataError(f"{path}: image {image_id} is {root / image}, but {images[image_id]} in another split")
+                raise DataError(f"{path}: image {image_id} is {place}, but {images[image_id]} in another split")
     return dict(sorted(images.items()))
 
 

@@ -23,7 +23,7 @@ from dept_vl.data import feature_format as files
 from dept_vl.data.features import FeatureStore
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import remove_leftovers, write_bytes, write_text
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
 from dept_vl.system.file_names import utf8_name
 from dept_vl.system.locks import OwnedLock
 
@@ -226,9 +226,7 @@ class FeatureWriter:
             image_ids, skipped = finished
             ledger += skipped
             if image_ids:
-                entries.append(
-                    files.ShardEntry(path.name, path.stat().st_size, files.hash_file(path), tuple(image_ids))
-                )
+                entries.append(files.ShardEntry(path.name, path.stat().st_size, hash_file(path), tuple(image_ids)))
             else:
                 empty.append(path)
         ledger = sorted(self._earlier_skipped() + ledger, key=lambda image: image.image_id)

@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.raw.json_files import RawFile
-from dept_vl import __version__
-from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import OWN_ID, STATS, SplitInfo, read_references, task_folder, write_split
 from dept_vl.errors import DataError
 from dept_vl.evaluators import Reference, concerns, warn_of
 from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.locks import folder_lock, hold
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +144,7 @@ class Preparation:
             )
 
     def _check_rows(self, splits: Mapping[str, SplitCount]) -> None:
-        """Refuses splits of no rows that training needs, and warns of a test split without any.
-
-        Raises:
-            DataError: There is nothing to train on, or nothing to choose the best checkpoint by.
-        """
+        """Refuses splits of no rows that training needs, and warns of a test split without any."""
         empty = {split: count for split, count in splits.items() if count.rows == 0}
         for split, count in empty.items():
             reasons = [f"{number:,} {what}" for what, number in self.left_out.items() if number]

@@ -11,8 +11,7 @@ from dept_vl.data.manifest import open_split, split_path
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import RenderedExample, Task
 from dept_vl.tasks.examples import example_rows
-
-_SPLITS = ("train", "val", "test")
+from dept_vl.tasks.splits import SPLITS
 
 
 def render_examples(
@@ -65,9 +64,9 @@ def _from_raw(task: Task, raw: Path, count: int) -> tuple[list[list[RenderedExam
 
 def _from_prepared(task: Task, data_dir: Path, count: int) -> tuple[list[list[RenderedExample]], str]:
     ways = {way.protocol: way for way in task.ways()}
-    there = [(p, s) for p, way in ways.items() for s in _SPLITS if split_path(data_dir, way, s).is_file()]
+    there = [(p, s) for p, way in ways.items() for s in SPLITS if split_path(data_dir, way, s).is_file()]
     if not there:
-        open_split(data_dir, next(iter(ways.values())), _SPLITS[0])  # says what is missing
+        open_split(data_dir, next(iter(ways.values())), SPLITS[0])  # says what is missing
     shown = dict(reversed(there))
     examples = []
     for protocol, split in sorted(shown.items(), key=lambda item: item[0] or ""):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from dept_vl.version import __version__
+
 if TYPE_CHECKING:
     from dept_vl.api.load import load
     from dept_vl.api.model import Model
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from dept_vl.evaluators import evaluate_texts as evaluate
     from dept_vl.runs.callbacks import Callback
     from dept_vl.runs.trackers import Tracker
-
-__version__ = "0.1.0"
 
 __all__ = ["Callback", "Model", "Tracker", "__version__", "evaluate", "load", "train"]
 

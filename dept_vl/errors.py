@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -69,3 +70,14 @@ class MismatchError(RuntimeError):
 
 class PrunedError(Exception):
     """Raised by a caller's ``on_evaluation`` to end a run that is not worth its remaining steps."""
+
+
+def shown(value: Any, write: Callable[[Any], str] = repr) -> str:
+    """Returns a value's type and how it begins, for messages."""
+    text = write(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else f'{text[:57]}...'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an error of another package says, in a line of a message; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from dept_vl.errors import ConfigError
+
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 """No unknown fields, defaults checked too, no number that is infinite or NaN."""
 
@@ -51,7 +53,7 @@ class LocalPath:
         """Returns the value with the home folder in place of a ``~``.
 
         Raises:
-            ValueError: As `expand_home`.
+            ConfigError: As `expand_home`.
         """
         return None if value is None else self._changed(value, expand_home)
 
@@ -93,9 +95,9 @@ def expand_home(text: str) -> str:
     """Returns a path as typed with the home folder in place of a ``~`` or ``~user`` at its start.
 
     Raises:
-        ValueError: No such home folder is known.
+        ConfigError: No such home folder is known.
     """
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise ValueError(f"no home folder of that name is known; write ./{text} for a folder that is called so")
+        raise ConfigError(f"no home folder of that name is known; write ./{text} for a folder that is called so")
     return expanded

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import Place, RawFile, find_raw, read_json, records, take
-from data_prep.raw.karpathy import SPLITS, Caption, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import Caption, KarpathySplits, read_karpathy
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +75,15 @@ def build(
             images[split].append(image_id)
     train_captions = sum(len(captions[image_id]) for image_id in images["train"])
     blank = sum(not c.caption.strip() for image_id in images["train"] for c in captions[image_id])
-    return karpathy.preparation(
+    examples = {
+        split: SplitSize(train_captions if split == "train" else len(images[split]), len(images[split]))
+        for split in SPLITS
+    }
+    return Preparation(
         task=task,
         schema=SCHEMA,
         rows={split: convert(captions, images[split], paths, per_caption=split == "train") for split in SPLITS},
-        examples={
-            split: SplitSize(train_captions if split == "train" else len(images[split]), len(images[split]))
-            for split in SPLITS
-        },
+        examples=examples,
         left_out={
             f"images left out: they have captions but are not in {karpathy.file.path.name}": len(
                 captions.keys() - karpathy.split_of.keys()
@@ -92,6 +94,7 @@ def build(
             "training captions left out: they have no text": blank,
         },
         inputs=inputs,
+        **karpathy.completeness(task, examples),
     )
 
 
@@ -119,11 +122,7 @@ def convert(
 
 
 def _read_all(raw: Path) -> tuple[dict[int, list[Caption]], list[RawFile]]:
-    """Returns the captions of both years by image id, and their files.
-
-    Raises:
-        DataError: As `read_captions`; or an image is in both years.
-    """
+    """Returns the captions of both years by image id, and their files."""
     captions: dict[int, list[Caption]] = {}
     files = []
     for year in YEARS:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.converters.row_reading import check_columns, wanted_columns
+from data_prep.converters.row_reading import check_columns
 from data_prep.raw.image_names import ImageNames
 from data_prep.raw.row_sources import open_rows
 from data_prep.raw.row_values import read_text, read_texts
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import Task
-from dept_vl.tasks.declared import TaskDeclaration
+from dept_vl.tasks.declared import TaskDeclaration, columns_read
 
 
 def read_row_inputs(task: Task, rows: str, images: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -39,8 +39,9 @@ def read_row_inputs(task: Task, rows: str, images: Path | None) -> Iterator[tupl
     source = open_rows(rows, declaration.split.names)
     check_columns(declaration, source.parts, has_answers=False)
     names = ImageNames(images or source.folder or Path())
+    wanted = [name for _, name in columns_read(declaration)]
     for part in source.parts:
-        for place, record in part.read([name for name in wanted_columns(declaration) if name in part.columns]):
+        for place, record in part.read([name for name in wanted if name in part.columns]):
             try:
                 yield place, _converted(declaration, record, names, task.result_keys[0])
             except DataError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from data_prep.converters.row_reading import text_key
 from data_prep.converters.row_splits import Groups, assign_splits, refuse_shared
-from data_prep.converters.row_targets import weighted_targets
 from data_prep.raw.row_images import ImageColumn, RowImage
 from dept_vl.data.manifest import OWN_ID, ROWS_PER_BATCH, manifest_schema
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, SplitSize
+from dept_vl.tasks.base import TaskKind
 from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
+from dept_vl.tasks.vqa_answers import normalise_answer, relative_scores
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class OwnRows:
         return manifest_schema(images=self.declaration.uses_images, text_columns=[*self._texts, *own_ids])
 
     @cached_property
-    def _texts(self) -> tuple[str, ...]:
-        """The columns that are kept as they are."""
-        return (*self.declaration.columns, *self.declaration.details)
+    def _texts(self) -> dict[str, str]:
+        """The columns that are kept as they are -> what each is called in the table."""
+        return {name: text_key(name) for name in (*self.declaration.columns, *self.declaration.details)}
 
     def size(self, split: str, unanswered: dict[int, int]) -> SplitSize:
         """Returns how many examples, and images, the source holds of a split, those without an answer among them."""
@@ -105,7 +106,7 @@ class OwnRows:
 
     def _per_row(self, rows: np.ndarray) -> Iterator[Row]:
         for row in self._read(rows):
-            weights = weighted_targets(self.declaration.kind, row["answers"])
+            weights = _weighted_targets(self.declaration.kind, row["answers"])
             yield {
                 **self._common(row),
                 "targets": list(weights),
@@ -142,7 +143,7 @@ class OwnRows:
 
     def _common(self, row: Row) -> dict[str, Any]:
         """Returns the columns that do not depend on the answers."""
-        common = {name: row[text_key(name)] for name in self._texts}
+        common = {name: row[key] for name, key in self._texts.items()}
         if self.declaration.uses_images:
             image = self._image(row)
             common |= {"image_id": image.image_id, "image": image.path}
@@ -158,6 +159,21 @@ class OwnRows:
     def _read(self, rows: np.ndarray) -> Iterator[Row]:
         for start in range(0, len(rows), ROWS_PER_BATCH):
             yield from self.table.take(pa.array(rows[start : start + ROWS_PER_BATCH])).to_pylist()
+
+
+def _weighted_targets(kind: TaskKind, answers: Sequence[str]) -> dict[str, float]:
+    """Returns the texts that training draws from, and the weight in (0, 1] of each.
+
+    Answers to a question that are the same once normalised are one target, spelled as most people did (the first of
+    equals), with its soft score relative to the most frequent answer (`relative_scores`). Of other kinds every distinct
+    text counts alike.
+    """
+    if kind != "question" or len(answers) == 1:
+        return dict.fromkeys(answers, 1.0)
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in answers:
+        spellings[normalise_answer(answer)][answer] += 1
+    return {spellings[form].most_common(1)[0][0]: score for form, score in relative_scores(answers).items()}
 
 
 def _image_ids(table: pa.Table, images: Sequence[RowImage | None]) -> np.ndarray:
@@ -194,11 +210,7 @@ def _are_numbers(ids: pa.ChunkedArray) -> bool:
 
 
 def _refuse_same_ids(table: pa.Table, given: np.ndarray, image_ids: np.ndarray | None) -> None:
-    """Refuses an id that two rows of a given split have; of captions, two images.
-
-    Raises:
-        DataError: There is one.
-    """
+    """Refuses an id that two rows of a given split have; of captions, two images."""
     seen: dict[str, int] = {}
     row = 0
     for batch in table["id"].chunks:

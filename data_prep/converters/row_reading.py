@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -18,17 +17,17 @@ from data_prep.raw.row_values import read_text, read_texts
 from dept_vl.data.manifest import ROWS_PER_BATCH
 from dept_vl.errors import DataError
 from dept_vl.registry import suggest
-from dept_vl.tasks.declared import TaskDeclaration, check_known_columns
+from dept_vl.tasks.declared import TaskDeclaration, columns_read
 from dept_vl.tasks.splits import SPLITS
 
 MAX_WORDS = 1_000
 """Most words of an answer, a label or a caption; free text may be longer."""
 
-_OF_TARGETS = ("target:", "details.")
-"""What a test split may lack, as `check_known_columns` calls it."""
+_OF_TARGETS = ("target", "details.")
+"""Fields whose columns a test split may lack, by how they begin."""
 
-_NOT_ASKED = (*_OF_TARGETS, "id:", "split.")
-"""What rows that are only answered may lack."""
+_NOT_ASKED = (*_OF_TARGETS, "id", "split.")
+"""Those whose columns rows that are only answered may lack."""
 
 _SHOWN_COLUMNS = 20
 
@@ -64,18 +63,20 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart], *, has
     for part in parts:
         if not part.columns:
             raise DataError(f"{part.name}: holds no row")
-        named = check_known_columns(declaration, part.columns)
         spared = (_OF_TARGETS if part.split == "test" else ()) if has_answers else _NOT_ASKED
-        missing = [one for one in named if not one.startswith(spared)]
-        listed = ", ".join(map(repr, part.columns[:_SHOWN_COLUMNS])) or "no column"
-        more = f" and {len(part.columns) - _SHOWN_COLUMNS} more" if len(part.columns) > _SHOWN_COLUMNS else ""
+        missing = [
+            f"{field}: {name}{suggest(name, part.columns).replace('; ', ', ')}"
+            for field, name in columns_read(declaration)
+            if name not in part.columns and not field.startswith(spared)
+        ]
         if missing:
-            near = [f"{one}{suggest(one.split(': ', 1)[1], part.columns).replace('; ', ', ')}" for one in missing]
+            listed = ", ".join(map(repr, part.columns[:_SHOWN_COLUMNS])) or "no column"
+            more = f" and {len(part.columns) - _SHOWN_COLUMNS} more" if len(part.columns) > _SHOWN_COLUMNS else ""
             raise DataError(
-                f"{part.name}: lacks columns that task {declaration.name!r} reads: {'; '.join(near)} "
+                f"{part.name}: lacks columns that task {declaration.name!r} reads: {'; '.join(missing)} "
                 f"(it has {listed}{more}); name its columns in the task's file"
             )
-        twice = [name for name in wanted_columns(declaration) if part.columns.count(name) > 1]
+        twice = [name for _, name in columns_read(declaration) if part.columns.count(name) > 1]
         if twice:
             raise DataError(f"{part.name}: column {twice[0]!r} is there twice; rename one")
 
@@ -83,11 +84,6 @@ def check_columns(declaration: TaskDeclaration, parts: Iterable[RowPart], *, has
 def text_key(name: str) -> str:
     """Returns what a column that is kept as it is is called in the table of `read_table`, so that it is no other's."""
     return f"text:{name}"
-
-
-def wanted_columns(declaration: TaskDeclaration) -> list[str]:
-    """Returns the columns that a declaration reads."""
-    return [one.split(": ", 1)[1] for one in check_known_columns(declaration, ())]
 
 
 def read_table(declaration: TaskDeclaration, source: RowSource, images: ImageColumn, left_out: LeftOut) -> pa.Table:
@@ -139,18 +135,21 @@ class _RowReader:
     left_out: LeftOut
     _unknown: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    @cached_property
-    def _columns(self) -> tuple[str, ...]:
-        return self.declaration.columns
+    def __post_init__(self) -> None:
+        """Looks the declared columns up once, not for every row: what each is called in the table -> its name."""
+        self._columns = {text_key(name): name for name in self.declaration.columns}
+        self._details = {text_key(key): name for key, name in self.declaration.details.items()}
 
     def read(self, source: RowSource) -> Iterator[dict[str, Any]]:
         """Yields every row that can be used."""
         number = 0
-        wanted = wanted_columns(self.declaration) + ["image_id"] * (self.declaration.format is not None)
+        wanted = [name for _, name in columns_read(self.declaration)]
+        wanted += ["image_id"] * (self.declaration.format is not None)
         for part in source.parts:
             for place, record in part.read(wanted):
                 if any(not _is_empty(record.get(name)) for name in wanted):
-                    row = self._row(place, _named_classes(record, part.classes), part.split)
+                    named = _named_classes(record, part.classes) if part.classes else record
+                    row = self._row(place, named, part.split)
                     if row is not None:
                         yield {"number": number, **row}
                 number += 1
@@ -159,10 +158,10 @@ class _RowReader:
         """Returns a row; None for one that is left out."""
         declared = self.declaration
         row: dict[str, Any] = {"place": place, "split": -1, "image": -1, "id": "", "by": ""}
-        for name in self._columns:
-            row[text_key(name)] = _text(record, name, place)
-        for key, name in declared.details.items():
-            row[text_key(key)] = _text(record, name, place)
+        for key, name in self._columns.items():
+            row[key] = _text(record, name, place)
+        for key, name in self._details.items():
+            row[key] = _text(record, name, place)
         if declared.id is not None:
             row["id"] = _required(record, declared.id, place)
         if declared.split.by is not None:
@@ -171,8 +170,8 @@ class _RowReader:
         if split is not None:
             row["split"] = SPLITS.index(split)
         row["answers"] = self._answers(record, place)
-        if self._columns and not any(row[text_key(name)] for name in self._columns):
-            self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns))} is empty", place)
+        if self._columns and not any(row[key] for key in self._columns):
+            self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns.values()))} is empty", place)
             return None
         if declared.uses_images:
             number = self._image(record, place)
@@ -254,11 +253,7 @@ class _RowReader:
 
 def _named_classes(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
     """Returns a row with the names of its classes in place of their numbers."""
-    return (
-        {**record, **{name: class_name(record.get(name), names) for name, names in classes.items()}}
-        if classes
-        else record
-    )
+    return {**record, **{name: class_name(record.get(name), names) for name, names in classes.items()}}
 
 
 def _is_empty(value: Any) -> bool:

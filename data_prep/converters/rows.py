@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from data_prep.converters.row_manifest import OwnRows
 from data_prep.converters.row_reading import LeftOut, read_table
 from data_prep.converters.row_splits import NOT_GIVEN
 from data_prep.prepared import Preparation, PreparedStats
+from data_prep.raw.official import read_official
 from data_prep.raw.row_images import ImageColumn, RowImage
 from data_prep.raw.row_sources import RowSource, of_records, open_rows
 from dept_vl.data.manifest import task_folder
@@ -25,9 +25,6 @@ from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
-
-OFFICIAL = "data_prep.raw.official:read_official"
-"""What reads official files into rows: called as ``read_official(declaration, raw, subset=...) -> RowSource``."""
 
 _TEST = SPLITS.index("test")
 
@@ -72,7 +69,6 @@ def prepare_rows(
                 f"--raw: task {task.name!r} needs the folder of its official files (format: {declaration.format}), and "
                 "takes no --rows"
             )
-        read_official: Callable[..., RowSource] = pkgutil.resolve_name(OFFICIAL)
         source = read_official(declaration, raw, subset=subset)
     elif rows is None:
         raise ConfigError(f"--rows: task {task.name!r} needs rows: a file, a folder or a data set of the hub")
@@ -81,25 +77,10 @@ def prepare_rows(
     else:
         _check_images(declaration, images, "--images")
         source = open_rows(rows, declaration.split.names, tsv_quotes=tsv_quotes)
-    column = ImageColumn(images if images is not None else source.folder)
-    prepared = _build(
-        task, source, column, skip_missing_images=skip_missing_images, image_check=image_check, subset=subset
-    )
-    return _written(prepared.write(out, source.folder, column.root if declaration.uses_images else None), task)
-
-
-def _written(stats: PreparedStats, task: Task) -> PreparedStats:
-    """Returns `stats`, and warns of targets that are cut in training."""
-    longest = stats.splits["train"].words.get("targets", {}).get("max", 0) if "train" in stats.splits else 0
-    if longest > task.max_target_length:
-        logger.warning(
-            "%s: the longest target has %s words, and data.max_target_length keeps %d tokens: training cuts what is "
-            "longer, and answers are as short",
-            task.name,
-            f"{longest:,}",
-            task.max_target_length,
-        )
-    return stats
+    return _prepare(
+        task, source, out, images or source.folder,
+        skip_missing_images=skip_missing_images, image_check=image_check, subset=subset,
+    )  # fmt: skip
 
 
 def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = None) -> PreparedStats:
@@ -118,10 +99,7 @@ def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = N
     declaration = _declaration(task)
     _check_images(declaration, images, "images")
     refuse_existing(task_folder(out, task))
-    source = of_records(rows, declaration.split.names)
-    column = ImageColumn(images)
-    prepared = _build(task, source, column)
-    return _written(prepared.write(out, None, column.root if declaration.uses_images else None), task)
+    return _prepare(task, of_records(rows, declaration.split.names), out, images)
 
 
 def _check_images(declaration: TaskDeclaration, images: Path | None, argument: str) -> None:
@@ -135,33 +113,30 @@ def _declaration(task: Task) -> TaskDeclaration:
     return task.declaration
 
 
-def _build(
+def _prepare(
     task: Task,
     source: RowSource,
-    column: ImageColumn,
+    out: Path,
+    images: Path | None,
     *,
     skip_missing_images: bool = False,
     image_check: bool = True,
     subset: bool = False,
-) -> Preparation:
-    """Reads rows and images and sorts them into splits; writes nothing.
-
-    Raises:
-        DataError: As `prepare_rows`.
-    """
-    declaration, left_out = _declaration(task), LeftOut()
+) -> PreparedStats:
+    """Reads rows and images, sorts them into splits and writes them; see `prepare_rows`."""
+    declaration, left_out, column = _declaration(task), LeftOut(), ImageColumn(images)
     table = read_table(declaration, source, column, left_out)
-    images = column.resolve(is_checked=image_check, may_miss=skip_missing_images) if declaration.uses_images else []
-    table = _without_missing(table, images, left_out)
+    found = column.resolve(is_checked=image_check, may_miss=skip_missing_images) if declaration.uses_images else []
+    table = _without_missing(table, found, left_out)
     table, unanswered = _without_unanswered(table, left_out, declaration)
     reasons = "; ".join(f"{count:,} {why}" for why, count in left_out.described().items()) or "there are none"
     if table.num_rows == 0:
         raise DataError(f"task {task.name!r}: no row is left to train on: {reasons}")
-    rows = OwnRows.sorted(declaration, table, images, column)
+    rows = OwnRows.sorted(declaration, table, found, column)
     for split in ("train", "val") if declaration.can_train else ():
         if split not in rows.present:
             raise DataError(f"task {task.name!r}: {split} would have no rows: {reasons}")
-    return Preparation(
+    preparation = Preparation(
         task=task,
         schema=rows.schema(),
         rows={split: rows.convert(split) for split in rows.present},
@@ -172,6 +147,19 @@ def _build(
         source=source.source,
         images=(lambda folder: column.write_held(folder, _pictures(source, declaration))) if column.is_held else None,
     )
+    stats = preparation.write(out, source.folder, column.root if declaration.uses_images else None)
+    _warn_of_cut_targets(stats, task)
+    return stats
+
+
+def _warn_of_cut_targets(stats: PreparedStats, task: Task) -> None:
+    longest = stats.splits["train"].words.get("targets", {}).get("max", 0) if "train" in stats.splits else 0
+    if longest > task.max_target_length:
+        logger.warning(
+            "%s: the longest target has %s words, and data.max_target_length keeps %d tokens: training cuts what is "
+            "longer, and answers are as short",
+            task.name, f"{longest:,}", task.max_target_length,
+        )  # fmt: skip
 
 
 def _pictures(source: RowSource, declaration: TaskDeclaration) -> Iterator[Any]:

@@ -171,11 +171,7 @@ def _count_unanswered(golds: pa.ChunkedArray) -> int:
 
 
 def _read_splits(task: Task, raw: Path | None, *, subset: bool, tsv_quotes: bool) -> dict[str, RawSplit]:
-    """Reads every hub split the protocol uses, from files or from the hub.
-
-    Raises:
-        DataError: A file is missing or incomplete and `subset` is false, or none is there.
-    """
+    """Reads every hub split the protocol uses, from files or from the hub."""
     names, source = list(dict.fromkeys(rule.hub_split for rule in task.variant.splits.values())), _source(task)
     if raw is None:
         return {name: _read_split(task, name, (), subset=subset) for name in names}

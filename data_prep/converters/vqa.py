@@ -9,13 +9,14 @@ from pathlib import Path
 
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.json_files import RawFile, find_raw, read_json
-from data_prep.raw.karpathy import FILE, SPLITS, KarpathySplits, read_karpathy
+from data_prep.raw.karpathy import FILE, KarpathySplits, read_karpathy
 from data_prep.raw.vqa_files import Question, join_questions
 from dept_vl.data.image_files import locate_images
 from dept_vl.data.manifest import manifest_schema, task_folder
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.tasks.splits import SPLITS
 from dept_vl.tasks.vqa_answers import soft_scores
 
 logger = logging.getLogger(__name__)
@@ -90,20 +91,20 @@ def build(
         else:
             unlisted += 1
     trainable = [q for q in by_split["train"] if targets(q, vocabulary)]
-    return karpathy.preparation(
+    examples = {split: SplitSize(len(asked), len({q.image_id for q in asked})) for split, asked in by_split.items()}
+    return Preparation(
         task=task,
         schema=SCHEMA,
         rows={
             split: convert(trainable if split == "train" else by_split[split], paths, vocabulary) for split in SPLITS
         },
-        examples={
-            split: SplitSize(len(by_split[split]), len({q.image_id for q in by_split[split]})) for split in SPLITS
-        },
+        examples=examples,
         left_out={
             f"questions left out: their image is not in {karpathy.file.path.name}": unlisted,
             "training questions left out: no answer is a target": len(by_split["train"]) - len(trainable),
         },
         inputs=inputs,
+        **karpathy.completeness(task, examples),
     )
 
 

@@ -8,14 +8,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
 from data_prep import demo_world
 from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
+from data_prep.first_use.cache import cache_root, making, refuse_launch
 from data_prep.prepare import prepare
-from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
 from dept_vl.data.feature_format import differences, finished_stores, read_index
-from dept_vl.errors import DataError
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.settings.demo import demo_file, demo_settings
@@ -44,18 +41,11 @@ def demo_data_dir(encoder: ImageEncoderSettings | None = None) -> Path:
     Raises:
         DataError: The folder cannot be written, or several processes were launched before it was made.
     """
-    root = cache_root()
-    folder = root / f"demo-{_key()}"
+    folder = cache_root() / f"demo-{_key()}"
     encoder = encoder or config_from_tree(demo_settings(get_task("vqa"), "dept")).model.image_encoder
     if not (folder / _DONE).is_file() or (encoder.model == DEMO and not _has_features(folder, encoder)):
-        from dept_vl.system.processes import process_state  # imports torch
-
-        if process_state().num_processes > 1:
-            raise DataError(
-                f"{folder}: not made yet, and one process makes it; run "
-                "`dept-vl cache-features --task vqa --data-dir demo` without a launcher first"
-            )
-        _make(root, folder, encoder)
+        refuse_launch(folder, "`dept-vl cache-features --task vqa --data-dir demo`")
+        _make(folder, encoder)
     return folder
 
 
@@ -64,26 +54,19 @@ def _has_features(folder: Path, encoder: ImageEncoderSettings) -> bool:
     return any(not differences(read_index(store).fingerprint, wanted) for store in finished_stores(folder))
 
 
-def _make(root: Path, folder: Path, encoder: ImageEncoderSettings) -> None:
+def _make(folder: Path, encoder: ImageEncoderSettings) -> None:
     from data_prep.cache_features import cache_features  # imports torch
 
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):  # another process may make it while this one waits
-            if not (folder / _DONE).is_file():
-                shutil.rmtree(folder, ignore_errors=True)
-                logger.info("drawing the demo's scenes into %s (once)", folder)
-                write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
-                for name in DRAWN_TASKS:
-                    prepare(get_task(name), folder / "raw", folder)
-                write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
-            if encoder.model == DEMO and not _has_features(folder, encoder):
-                cache_features(encoder, folder, get_task("vqa"))
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot make the demo's data: {error.strerror or error}; set {CACHE_VARIABLE} to a folder "
-            "that can be written"
-        ) from error
+    with making(folder, "make the demo's data"):
+        if not (folder / _DONE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            logger.info("drawing the demo's scenes into %s (once)", folder)
+            write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
+            for name in DRAWN_TASKS:
+                prepare(get_task(name), folder / "raw", folder)
+            write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})
+        if encoder.model == DEMO and not _has_features(folder, encoder):
+            cache_features(encoder, folder, get_task("vqa"))
 
 
 def _key() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -54,7 +53,8 @@ def write_new_task(
     """
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"--kind: unknown kind {kind!r}{suggest(kind, KINDS)} (known: {', '.join(KINDS)})")
-    path = out if out is not None else Path(f"{_task_name(name, rows)}.yaml")
+    name = name if name is not None else _task_name(rows)
+    path = out if out is not None else Path(f"{name}.yaml")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"--out: {path} should end in .yaml, by which commands tell a file from a task's name")
     if path.exists() and not overwrite:
@@ -66,15 +66,13 @@ def write_new_task(
     if not any(column.rows for column in columns):
         raise DataError(f"{rows}: holds no row to guess from")
     task = guess_task(source, columns, kind, target, image_column)
-    task.fields = {"name": (_task_name(name, rows), "folders and results are called so"), **task.fields}
+    task.fields = {"name": (name, "folders and results are called so"), **task.fields}
     check_declaration({name: value for name, (value, _) in task.fields.items()}, "the guessed task")
     write_text(path, _text(task, str(rows)))
     return path, task
 
 
-def _task_name(name: str | None, rows: str | Path) -> str:
-    if name is not None:
-        return name
+def _task_name(rows: str | Path) -> str:
     stem = Path(str(rows).rstrip("/")).name.split(".")[0].split(":")[0]
     made = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "task"
     return f"my-{made}" if made in task_names() else made
@@ -87,26 +85,7 @@ def _text(task: NewTask, rows: str) -> str:
         '# Look it through: docs/data.md, "Your own rows", has every field.',
     ]
     for name, (value, comment) in task.fields.items():
-        lines += [f"# {comment}", *_yaml(name, value)]
+        style = None if isinstance(value, list) and len(value) <= 4 else False  # short lists stand on one line
+        field = yaml.safe_dump({name: value}, default_flow_style=style, sort_keys=False, allow_unicode=True, width=1000)
+        lines += [f"# {comment}", field.rstrip()]
     return "\n".join(lines) + "\n"
-
-
-def _yaml(name: str, value: Any) -> list[str]:
-    """Returns a field in lines of YAML, in which every text that might be read as something else has quotes."""
-    if isinstance(value, dict):
-        return [f"{name}:", *(f"  {_scalar(key)}: {_inline(one)}" for key, one in value.items())]
-    if isinstance(value, list) and len(value) > 4:
-        return [f"{name}:", *(f"  - {_scalar(one)}" for one in value)]
-    return [f"{name}: {_inline(value)}"]
-
-
-def _inline(value: Any) -> str:
-    return f"[{', '.join(map(_scalar, value))}]" if isinstance(value, list) else _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    text = str(value)
-    if not isinstance(value, str):
-        return text
-    is_plain = re.fullmatch(r"[A-Za-z][\w -]*[\w]|[A-Za-z]", text) is not None and yaml.safe_load(text) == text
-    return text if is_plain else json.dumps(text, ensure_ascii=not text.isprintable())

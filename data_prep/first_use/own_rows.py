@@ -7,26 +7,30 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from PIL import Image
 
 from data_prep.converters.rows import prepare_records
+from data_prep.first_use.cache import cache_root, making, refuse_launch
 from data_prep.prepare import prepare
-from data_prep.raw.json_files import CACHE_VARIABLE, cache_root
-from data_prep.raw.row_sources import as_list, of_records
-from dept_vl.data.feature_format import differences, finished_stores, hash_file, read_index
-from dept_vl.data.manifest import task_folder
-from dept_vl.errors import ConfigError, DataError
+from data_prep.raw.row_sources import as_list, is_saved_data_set, of_records, open_rows
+from dept_vl.data.feature_format import differences, finished_stores, read_index
+from dept_vl.data.image_files import IMAGE_SUFFIXES, walk_files
+from dept_vl.data.manifest import split_images, split_path, task_folder
+from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.launch import is_one_of_several
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.tasks import Task
+from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
 _FEATURES = "features"
+_COMMAND = "`dept-vl cache-features` with the same --task, --rows and --images"
+_TEXT_COMMAND = "`dept-vl prepare` (and give --data-dir instead of the rows)"
 
 
 def rows_data_dir(config: TrainConfig) -> Path:
@@ -48,18 +52,12 @@ def rows_data_dir(config: TrainConfig) -> Path:
             "a task that a YAML file declares without `format`"
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
-    file = Path(rows)
-    content = _content(file) if file.exists() else rows
-    beside = (file if file.is_dir() else file.parent) if file.exists() else None
-    root = images or beside
-    key = [content, _listing(root) if root is not None and task.uses_images else []]
-
-    def make(out: Path) -> None:
-        prepare(task, None, out, rows=rows, images=images)
-
-    folder = own_data_dir(task, key, make)
-    _encode_if_read(config, task, folder)
-    return folder
+    file, root = Path(rows), images
+    if root is None and file.exists():
+        root = file if file.is_dir() else file.parent
+    listing = _listing(root) if root is not None and task.uses_images else []
+    key = [_content(file, task) if file.exists() else rows, listing]
+    return _made(config, task, key, lambda out: prepare(task, None, out, rows=rows, images=images))
 
 
 def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Path:
@@ -71,6 +69,7 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
         images: What names of images start from; None: they are paths of files, from the current folder on.
 
     Raises:
+        ConfigError: The task is not declared for rows of one's own.
         DataError: As `rows_data_dir`.
     """
     task = config.resolve_task()
@@ -78,43 +77,32 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     of_records(rows, task.declaration.split.names)  # refuses what holds no rows
     parts = rows if isinstance(rows, Mapping) else {"": rows}
     key = {split: _digest(as_list(part), task, images or Path()) for split, part in parts.items()}
-    folder = own_data_dir(task, key, lambda out: prepare_records(task, rows, out, images=images))
-    _encode_if_read(config, task, folder)
-    return folder
+    return _made(config, task, key, lambda out: prepare_records(task, rows, out, images=images))
 
 
-def own_data_dir(task: Task, key: object, make: Callable[[Path], object]) -> Path:
-    """Returns the folder of a task's prepared rows in the cache, made on the first call.
+def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], object]) -> Path:
+    """Returns the folder of a task's prepared rows in the cache, with the features that a run reads.
 
     Args:
-        task: A task that is declared for rows of one's own.
+        config: The run's settings.
+        task: Its task.
         key: What the rows are made from, as JSON can say it; the folder's name depends on it and on the declaration.
         make: Prepares the rows into a folder.
-
-    Raises:
-        DataError: As `rows_data_dir`.
     """
     assert task.declaration is not None
     text = json.dumps([task.declaration.rows_key(), key], sort_keys=True)
     root = cache_root() / "own"
     folder = root / f"{task.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if task_folder(folder, task).is_dir():
-        return folder
-    _refuse_launch(folder, task)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
+    if not task_folder(folder, task).is_dir():
+        refuse_launch(folder, _COMMAND if task.uses_images else _TEXT_COMMAND)
+        with making(folder, "prepare the rows", ", or prepare them with `dept-vl prepare` and give --data-dir"):
             if not task_folder(folder, task).is_dir():
                 logger.info("preparing the rows of %s into %s (once)", task.name, folder)
                 make(folder)
             if not (folder / _FEATURES).exists():
                 (root / _FEATURES).mkdir(exist_ok=True)
                 (folder / _FEATURES).symlink_to(Path("..") / _FEATURES)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot prepare the rows: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can "
-            "be written, or prepare them with `dept-vl prepare` and give --data-dir"
-        ) from error
+    _encode_if_read(config, task, folder)
     return folder
 
 
@@ -122,45 +110,47 @@ def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
     """Adds the features of the task's images, where the run reads features that are not there yet."""
     if not task.uses_images or config.data.visual_features == "encode" or config.data.feature_dir is not None:
         return
-    from data_prep.cache_features import cache_features, collect_images
-
-    images, encoder = collect_images(folder, task), config.model.image_encoder
+    splits = [split for split in SPLITS if split_path(folder, task, split).is_file()]
+    images = set().union(*(split_images(folder, task, split) for split in splits))
+    encoder = config.model.image_encoder
     wanted = encoder.known_fingerprint()
     for store in finished_stores(folder):
         index = read_index(store)
         stored = {image_id for shard in index.shards for image_id in shard.image_ids}
-        if not differences(index.fingerprint, wanted) and images.keys() <= stored | index.skipped.keys():
+        if not differences(index.fingerprint, wanted) and images <= stored | index.skipped.keys():
             return
-    _refuse_launch(folder, task)
+    from data_prep.cache_features import cache_features  # imports torch
+
+    refuse_launch(folder, _COMMAND)
     cache_features(encoder, folder, task, on_error=config.data.on_image_error)
 
 
-def _refuse_launch(folder: Path, task: Task) -> None:
-    if is_one_of_several():
-        remedy = (
-            "run `dept-vl cache-features` with the same --task, --rows and --images without a launcher first"
-            if task.uses_images
-            else "prepare the rows with `dept-vl prepare` first, and give --data-dir instead of them"
-        )
-        raise DataError(f"{folder}: not made yet, and one process makes it; {remedy}")
-
-
-def _content(rows: Path) -> list[list[str]]:
-    """Returns the files of rows with their hashes."""
-    files = sorted(path for path in rows.rglob("*") if path.is_file()) if rows.is_dir() else [rows]
-    return [[path.relative_to(rows).as_posix() if path != rows else "", hash_file(path)] for path in files]
+def _content(rows: Path, task: Task) -> list[list[str]]:
+    """Returns the files that rows are read from, with their hashes; pictures beside them are `_listing`'s."""
+    assert task.declaration is not None
+    if not rows.is_dir():
+        return [["", hash_file(rows)]]
+    if is_saved_data_set(rows):
+        found = {path: hash_file(path) for path in rows.rglob("*") if path.suffix in (".arrow", ".json")}
+    else:
+        found = {file.path: file.sha256 for file in open_rows(rows, task.declaration.split.names).files}
+    return [[path.relative_to(rows).as_posix(), digest] for path, digest in sorted(found.items())]
 
 
 def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
     """Returns a sha256 of rows in memory: of their values, their pictures, and the size and time of files they name."""
     assert task.declaration is not None
-    digest = hashlib.sha256()
+    digest, encode = hashlib.sha256(), json.JSONEncoder(sort_keys=True, default=_described).encode
+    names: dict[str, None] = {}
     for row in rows:
+        digest.update(encode(row).encode())
         image = row.get(task.declaration.image) if isinstance(row, Mapping) else None
-        digest.update(json.dumps(row, sort_keys=True, default=_described).encode())
-        if isinstance(image, str | os.PathLike) and (root / image).is_file():
-            status = os.stat(root / image)
-            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+        if isinstance(image, str | os.PathLike):
+            names[os.fspath(image)] = None
+    for number, name in enumerate(names):
+        with suppress(OSError, ValueError):  # no file's name
+            status = os.stat(root / name)
+            digest.update(f" {number} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -177,11 +167,15 @@ def _described(value: Any) -> Any:
 
 
 def _listing(images: Path) -> list[list[str | int]]:
-    """Returns every file below the images' root with its size and time."""
+    """Returns every file below a root that may be an image, with its size and time: by its suffix, or as it has none.
+
+    What else lies there does not count (runs, notes, hidden folders): a run in it would have the rows prepared again.
+    """
     found: list[list[str | int]] = [[str(images.resolve()), 0, 0]]
-    for parent, folders, names in os.walk(images, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            status = os.stat(Path(parent, name))
-            found.append([str(Path(parent, name).relative_to(images)), status.st_size, status.st_mtime_ns])
+    for path in sorted(walk_files(images)):
+        bare = "/." not in f"/{path}" and "." not in path.rpartition("/")[2]
+        if bare or path.lower().endswith(IMAGE_SUFFIXES):
+            with suppress(FileNotFoundError):  # a link that leads nowhere
+                status = os.stat(f"{images}/{path}")
+                found.append([path, status.st_size, status.st_mtime_ns])
     return found

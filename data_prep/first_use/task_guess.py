@@ -112,11 +112,7 @@ def _of(column: Column, why: str) -> str:
 
 
 def _image_column(columns: Sequence[Column], name: str | None, kind: str | None, task: NewTask) -> Column | None:
-    """Returns the column of images; None where the task has none.
-
-    Raises:
-        ConfigError: Several look like one, or the kind needs one and none does.
-    """
+    """Returns the column of images; None where the task has none."""
     if name is not None:
         return _named(columns, name, "--image-column")
     if kind in ("text-label", "text"):
@@ -140,11 +136,7 @@ def _image_column(columns: Sequence[Column], name: str | None, kind: str | None,
 def _kind_and_targets(
     columns: Sequence[Column], image: Column | None, kind: str | None, target: Column | None
 ) -> tuple[str, list[Column], str]:
-    """Returns the kind, the columns of the target, and why.
-
-    Raises:
-        ConfigError: It cannot be told.
-    """
+    """Returns the kind, the columns of the target, and why."""
     asks = [column for column in by_name(columns, "question") if column is not target]
     found = _Targets.of(columns, asks, target)
     if kind is None:
@@ -223,11 +215,7 @@ def _listed(columns: Iterable[Column]) -> str:
 
 
 def _set_template(task: NewTask, kind: str, columns: Sequence[Column]) -> list[Column]:
-    """Sets what the model reads; returns the columns in it.
-
-    Raises:
-        ConfigError: No column can be read.
-    """
+    """Sets what the model reads; returns the columns in it."""
     comment = "what the model reads: names of columns in braces; nothing is computed"
     if kind in ("caption", "image-label"):
         task.set("template", "caption:" if kind == "caption" else "class:", comment)
@@ -258,11 +246,7 @@ def _set_template(task: NewTask, kind: str, columns: Sequence[Column]) -> list[C
 
 
 def _set_labels(task: NewTask, source: RowSource, targets: Sequence[Column]) -> None:
-    """Sets every label that the rows have.
-
-    Raises:
-        ConfigError: There are too many, or one alone.
-    """
+    """Sets every label that the rows have."""
     found: Counter[str] = Counter()
     names = [column.name for column in targets]
     classes: dict[str, None] = {}

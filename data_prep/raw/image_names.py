@@ -6,8 +6,9 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dept_vl.data.image_files import IMAGE_SUFFIXES, coco_image_id, walk_files
@@ -30,10 +31,6 @@ class ImageNames:
     """
 
     root: Path
-    _files: list[str] | None = None
-    _by_name: Mapping[str, list[str]] = field(default_factory=dict)
-    _by_stem: Mapping[str, list[str]] = field(default_factory=dict)
-    _by_number: Mapping[int, list[str]] = field(default_factory=dict)
 
     def find(self, name: str) -> str | None:
         """Returns the path of an image relative to the root, with ``/``; None where it is not there.
@@ -48,14 +45,12 @@ class ImageNames:
         path = self._inside(name)
         if os.path.isfile(self.root / path):
             return path
-        self._list()
         folded = path.casefold()
         last = folded.rsplit("/", 1)[-1]
         stem = _stem(last)
         number = int(stem) if _NUMBER.match(stem) else coco_image_id(last)
-        found = self._by_name.get(last) or self._by_stem.get(stem)
-        if not found and number is not None:
-            found = self._by_number.get(number)
+        by_name, by_stem, by_number = self._index
+        found = by_name.get(last) or by_stem.get(stem) or ([] if number is None else by_number.get(number))
         if not found:
             return None
         best = _longest_end(folded, found)
@@ -68,20 +63,14 @@ class ImageNames:
 
     def near(self, name: str) -> str:
         """Returns a suggestion of near names, or the empty string."""
-        self._list()
-        return suggest(name.rsplit("/", 1)[-1], (file.rsplit("/", 1)[-1] for file in (self._files or [])[:10_000]))
+        return suggest(name.rsplit("/", 1)[-1], (file.rsplit("/", 1)[-1] for file in self._files[:10_000]))
 
     def count(self) -> int:
         """Returns how many images there are below the root."""
-        self._list()
-        return len(self._files or [])
+        return len(self._files)
 
     def _inside(self, name: str) -> str:
-        """Returns a name as a path relative to the root.
-
-        Raises:
-            DataError: It is a web address, or lies outside.
-        """
+        """Returns a name as a path relative to the root."""
         if _URL.match(name):
             raise DataError(
                 f"image {short_name(name)} is a web address; nothing is downloaded: fetch the images into a folder and "
@@ -99,15 +88,18 @@ class ImageNames:
             )
         return inside
 
-    def _list(self) -> None:
-        if self._files is not None:
-            return
+    @cached_property
+    def _files(self) -> list[str]:
         hidden = ("/.", "__macosx/")
-        self._files = sorted(
+        return sorted(
             file
             for file in (walk_files(self.root) if self.root.is_dir() else ())
             if file.lower().endswith(IMAGE_SUFFIXES) and not any(part in f"/{file.lower()}" for part in hidden)
         )
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]], dict[int, list[str]]]:
+        """The images by name, by name without suffix, and by the number it ends in."""
         by_name, by_stem, by_number = defaultdict(list), defaultdict(list), defaultdict(list)
         for file in self._files:
             name = file.rsplit("/", 1)[-1].casefold()
@@ -115,7 +107,7 @@ class ImageNames:
             by_stem[_stem(name)].append(file)
             if number := _LAST_NUMBER.search(_stem(name)):
                 by_number[int(number[1])].append(file)
-        self._by_name, self._by_stem, self._by_number = by_name, by_stem, by_number
+        return by_name, by_stem, by_number
 
 
 def short_name(name: str) -> str:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.system.text_files import decode_json, read_content
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
-
-CACHE_VARIABLE = "DEPT_VL_CACHE"
-"""Environment variable that names the folder for data made on first use."""
 
 _NAMES = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
 
@@ -41,11 +37,6 @@ class RawFile:
     def without_content(self) -> RawFile:
         """Returns the same without the content, which may be gigabytes."""
         return replace(self, content=None)
-
-
-def cache_root() -> Path:
-    """Returns the folder for data made on first use: ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path("~", ".cache", "dept_vl")).expanduser()
 
 
 def find_raw(raw: Path, name: str, *subfolders: str) -> Path:
@@ -84,7 +75,9 @@ def records(file: RawFile, key: str) -> list[Record]:
     if not key:
         return _objects(file.content, f"{file.path}", f"{file.path}")
     if not isinstance(file.content, dict):
-        raise DataError(f'{file.path}: expected an object with "{key}" at the top, found {_kind(file.content)}')
+        raise DataError(
+            f'{file.path}: expected an object with "{key}" at the top, found {shown(file.content, json.dumps)}'
+        )
     if key not in file.content:
         keys = ", ".join(f'"{k}"' for k in list(file.content)[:8]) or "nothing"
         raise DataError(f'{file.path}: missing "{key}" at the top; it has {keys}; is this another file, renamed?')
@@ -93,10 +86,10 @@ def records(file: RawFile, key: str) -> list[Record]:
 
 def _objects(listed: Any, what: str, where: str) -> list[Record]:
     if not isinstance(listed, list):
-        raise DataError(f"{what} should be a list, found {_kind(listed)}")
+        raise DataError(f"{what} should be a list, found {shown(listed, json.dumps)}")
     for number, record in enumerate(listed):
         if not isinstance(record, dict):
-            raise DataError(f"{where}, record {number}: expected an object, found {_kind(record)}")
+            raise DataError(f"{where}, record {number}: expected an object, found {shown(record, json.dumps)}")
     return listed
 
 
@@ -107,10 +100,10 @@ def items(file: RawFile) -> Mapping[str, Record]:
         DataError: It is something else.
     """
     if not isinstance(file.content, dict):
-        raise DataError(f"{file.path}: expected an object of records by id, found {_kind(file.content)}")
+        raise DataError(f"{file.path}: expected an object of records by id, found {shown(file.content, json.dumps)}")
     for name, record in file.content.items():
         if not isinstance(record, dict):
-            raise DataError(f"{file.path}, record {name}: expected an object, found {_kind(record)}")
+            raise DataError(f"{file.path}, record {name}: expected an object, found {shown(record, json.dumps)}")
     return file.content
 
 
@@ -140,13 +133,7 @@ def take(record: Record, name: str, kind: type[T], place: Place) -> T:
         raise place.error(f'missing "{name}"; it has {", ".join(map(repr, record)) or "nothing"}')
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise place.error(f'"{name}" should be {_NAMES[kind]}, found {_kind(value)}')
+        raise place.error(f'"{name}" should be {_NAMES[kind]}, found {shown(value, json.dumps)}')
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise place.error(f'"{name}" should fit 64 bits, found {_kind(value)}')
+        raise place.error(f'"{name}" should fit 64 bits, found {shown(value, json.dumps)}')
     return value
-
-
-def _kind(value: Any) -> str:
-    """Returns a few words for a JSON value."""
-    text = json.dumps(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
-import pyarrow as pa
-
-from data_prep.prepared import Preparation
 from data_prep.raw.json_files import Place, RawFile, Record, find_raw, read_json, records, take
 from dept_vl.errors import DataError
-from dept_vl.tasks import Row, SplitSize, Task
+from dept_vl.tasks import SplitSize, Task
 
 FILE = "dataset_coco.json"
 FLICKR_FILES = ("dataset_flickr30k.json", "dataset_flickr8k.json")
 FULL_IMAGES = 123_287
 """Images in the complete file; with fewer, counts are those of a subset."""
 
-SPLITS = ("train", "val", "test")
 _SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 _FOLDERS = ("karpathy", "annotations")
 _PLAIN_PART = re.compile(r"^(?!\.\.?$)[^/\\\x00:]+$")
@@ -38,6 +35,13 @@ class Caption:
 
     caption_id: int
     caption: str
+
+
+class Completeness(TypedDict):
+    """Fields of `Preparation`: whether raw files are not the complete ones, and why they are if they are."""
+
+    is_subset: bool
+    complete: str
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,8 @@ class KarpathySplits:
         """Whether this is the complete file, whose counts are known."""
         return len(self.split_of) == FULL_IMAGES and self.sentences is None
 
-    def preparation(
-        self,
-        task: Task,
-        schema: pa.Schema,
-        rows: Mapping[str, Iterable[Row]],
-        examples: Mapping[str, SplitSize],
-        left_out: dict[str, int],
-        inputs: Sequence[RawFile],
-    ) -> Preparation:
-        """Returns a task on these splits, ready to be written; the arguments are fields of `Preparation`.
+    def completeness(self, task: Task, examples: Mapping[str, SplitSize]) -> Completeness:
+        """Returns what `Preparation` says about whether these files are complete, of a task's examples on the images.
 
         Raises:
             DataError: There is no example at all.
@@ -80,16 +76,7 @@ class KarpathySplits:
             raise DataError(
                 f"task {task.name!r}: none of the raw files' examples is on an image that {self.file.path} lists"
             )
-        return Preparation(
-            task=task,
-            schema=schema,
-            rows=rows,
-            examples=examples,
-            is_subset=not self.is_full,
-            complete=f"{self.file.path} is the complete Karpathy file",
-            left_out=left_out,
-            inputs=inputs,
-        )
+        return {"is_subset": not self.is_full, "complete": f"{self.file.path} is the complete Karpathy file"}
 
 
 def read_karpathy(raw: Path) -> KarpathySplits:

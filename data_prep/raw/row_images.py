@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -19,15 +19,18 @@ import numpy as np
 from PIL import Image
 
 from data_prep.raw.image_names import ImageNames, short_name
-from data_prep.raw.row_values import read_text, shown
+from data_prep.raw.row_values import read_text
+from dept_vl.data.image_files import image_suffix
 from dept_vl.data.images import MAX_PIXELS, open_image
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.progress import Meter
 
 MAX_BYTES = 256 << 20
 """Largest picture taken out of a row; that of 50 million pixels, which is the most that is decoded, is smaller."""
 
 _THREADS = 4
+_FILES_PER_CALL = 64  # of a thread, whose call costs as much as a small file
 _SHOWN = 5
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -57,7 +60,7 @@ class ImageColumn:
     _index: dict[str, int] = field(default_factory=dict)
     _places: list[str] = field(default_factory=list)
     _ids: dict[int, int] = field(default_factory=dict)
-    _held: dict[str, str] = field(default_factory=dict)
+    _held: dict[str, None] = field(default_factory=dict)
 
     def add(self, value: Any, place: str, image_id: int | None = None) -> int | None:
         """Returns the number of a row's image, from 0; None where the row has none.
@@ -70,17 +73,17 @@ class ImageColumn:
         Raises:
             DataError: It is something else, or a picture that is not JPEG, PNG or WebP.
         """
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if isinstance(value, str) or value is None:
+        if isinstance(value, str) or value is None:  # nearly all, and the quickest to tell
             key = read_text(value)
+        elif isinstance(value, os.PathLike):
+            key = read_text(os.fspath(value))
         elif (content := _content(value, self.root)) is None:
             return None
         elif isinstance(content, str):
             key = content
         else:
-            digest = hashlib.sha256(content).hexdigest()
-            key = f"{digest}{_suffix(content)}"
-            self._held[key] = digest
+            key = _held_name(content)
+            self._held[key] = None
         if not key:
             return None
         if key not in self._index:
@@ -139,7 +142,7 @@ class ImageColumn:
                 is_named = isinstance(value, str | os.PathLike) or value is None
                 content = None if is_named else _content(value, self.root)
                 if isinstance(content, bytes):
-                    key = f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
+                    key = _held_name(content)
                     if key in waiting:
                         waiting.remove(key)
                         (folder / key).write_bytes(content)
@@ -150,14 +153,10 @@ class ImageColumn:
         if named is not None:
             place = self._places[self._index[named]]
             raise DataError(f"{place}: names the image {named!r}, and other rows hold pictures; give all in one way")
-        return [RowImage(name, image_number(digest)) for name, digest in self._held.items()]
+        return [RowImage(name, image_number(name)) for name in self._held]
 
     def _of_files(self) -> list[str | None]:
-        """Returns the path of every image below the folder that has them all, which becomes the root.
-
-        Raises:
-            DataError: A name is no path of a file.
-        """
+        """Returns the path of every image below the folder that has them all, which becomes the root."""
         files = [os.path.abspath(os.path.expanduser(name)) for name in self._index]
         for file, name, place in zip(files, self._index, self._places, strict=True):
             if not os.path.isfile(file):
@@ -169,11 +168,7 @@ class ImageColumn:
         return [Path(os.path.relpath(file, self.root)).as_posix() for file in files]
 
     def _locate(self, root: Path, may_miss: bool) -> list[str | None]:
-        """Returns the path of every image, None where it is not there.
-
-        Raises:
-            DataError: One cannot be an image of the root, several are as good, or images are missing.
-        """
+        """Returns the path of every image, None where it is not there."""
         if not root.is_dir():
             raise DataError(f"{root}: no such folder of images")
         names = ImageNames(root)
@@ -197,41 +192,35 @@ class ImageColumn:
 
 
 def image_number(digest: str) -> int:
-    """Returns an image's number, from 0 to 2^63 - 1: the first 63 bits of its file's sha256, given in hexadecimal."""
+    """Returns an image's number, from 0 to 2^63 - 1: the first 63 bits of its file's sha256, given in hexadecimal.
+
+    What stands behind these bits, such as the end of a file's name, does not count.
+    """
     return int(digest[:16], 16) >> 1
 
 
 def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
-    """Returns the sha256 of some files, in the order of their paths.
-
-    Raises:
-        DataError: One cannot be read, or is empty.
-    """
+    """Returns the sha256 of some files, in the order of their paths."""
 
     def digest(path: str) -> str:
         try:
-            with open(root / path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise DataError(f"{root / path}: the image file is empty; fetch it again")
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            if os.stat(root / path).st_size == 0:
+                raise DataError(f"{root / path}: the image file is empty; fetch it again")
+            return hash_file(root / path)
         except OSError as error:
             raise DataError(f"{root / path}: the image cannot be read: {error.strerror}") from error
 
+    parts = [paths[start : start + _FILES_PER_CALL] for start in range(0, len(paths), _FILES_PER_CALL)]
+    found: dict[str, str] = {}
     with ThreadPoolExecutor(_THREADS) as pool, Meter(len(paths), "reading images", "images") as meter:
-        return {path: _counted(meter.add, found) for path, found in zip(paths, pool.map(digest, paths), strict=True)}
-
-
-def _counted(count: Callable[[], None], value: str) -> str:
-    count()
-    return value
+        for part, digests in zip(parts, pool.map(lambda part: list(map(digest, part)), parts), strict=True):
+            found |= zip(part, digests, strict=True)
+            meter.add(len(part))
+    return found
 
 
 def _content(value: Any, root: Path | None) -> bytes | str | None:
-    """Returns the file of a picture that lies in a row, or its name where it is a file below the root.
-
-    Raises:
-        DataError: It is none, is too large, or cannot be read.
-    """
+    """Returns the file of a picture that lies in a row, or its name where it is a file below the root."""
     if isinstance(value, Image.Image):
         return _png(value)
     if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
@@ -265,14 +254,16 @@ def _checked(content: bytes) -> bytes:
     return content
 
 
+def _held_name(content: bytes) -> str:
+    """Returns the file name of a picture that lies in a row: its sha256, so that each is written once."""
+    return f"{hashlib.sha256(content).hexdigest()}{_suffix(content)}"
+
+
 def _suffix(content: bytes) -> str:
-    if content.startswith(b"\xff\xd8\xff"):
-        return ".jpg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return ".png"
-    if (content[:4], content[8:12]) == (b"RIFF", b"WEBP"):
-        return ".webp"
-    raise DataError(f"image bytes begin with {content[:8]!r}: not a JPEG, PNG or WebP; convert it")
+    suffix = image_suffix(content)
+    if suffix is None:
+        raise DataError(f"image bytes begin with {content[:8]!r}: not a JPEG, PNG or WebP; convert it")
+    return suffix
 
 
 def _png(image: Image.Image) -> bytes:

@@ -21,11 +21,11 @@ from data_prep.raw.text_files import (
     is_table,
     open_parquet,
     read_columns,
+    read_dataset,
     read_rows,
-    rows_per_batch,
     split_files_in,
 )
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, first_line
 from dept_vl.tasks.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -150,8 +150,13 @@ def class_name(value: Any, names: Sequence[str] | None) -> Any:
     return names[value] if names is not None and is_class else value
 
 
+def is_saved_data_set(folder: Path) -> bool:
+    """Returns whether `datasets` wrote a folder."""
+    return any((folder / name).is_file() for name in _SAVED)
+
+
 def _open_folder(folder: Path, names: SplitNames, tsv_quotes: bool) -> RowSource:
-    if any((folder / name).is_file() for name in _SAVED):
+    if is_saved_data_set(folder):
         import datasets
 
         try:
@@ -173,11 +178,7 @@ def _open_folder(folder: Path, names: SplitNames, tsv_quotes: bool) -> RowSource
 
 
 def _split_files(folder: Path, names: SplitNames) -> dict[str | None, list[Path]]:
-    """Returns the files of each split in a folder, or in folders called as the splits; empty where there are none.
-
-    Raises:
-        DataError: A split is there under two names.
-    """
+    """Returns the files of each split in a folder, or in folders called as the splits; empty where there are none."""
     found: dict[str | None, list[Path]] = {}
     for split in SPLITS:
         options = {name: _called(folder, name) for name in names.get(split, ())}
@@ -224,25 +225,26 @@ def _of_hub(rows: str, names: SplitNames) -> RowSource:
     try:
         found = datasets.load_dataset(path, config or None)
     except Exception as error:  # whatever the hub's client and the readers below it raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         offline = "; with network access unset HF_HUB_OFFLINE" if datasets.config.HF_HUB_OFFLINE else ""
         raise DataError(
-            f"{rows}: no such file or folder, and it cannot be loaded from the hub ({reason}); check the path or the "
-            f"id{offline}"
+            f"{rows}: no such file or folder, and it cannot be loaded from the hub ({first_line(error)}); check the "
+            f"path or the id{offline}"
         ) from error
     return _of_data_set(found, rows, names)
 
 
 def _of_data_set(found: Any, name: str, names: SplitNames) -> RowSource:
     """Returns the rows of a `datasets` data set, or of one that has splits; a single split counts as none."""
+    if isinstance(found, Mapping) and len(found) == 1:
+        (found,) = found.values()
     if not isinstance(found, Mapping):
         return RowSource([_of_dataset(None, found, name)], source=name)
     splits = {split: part for part in found if (split := split_of(part, names)) is not None}
-    if len(found) == 1:
-        return RowSource([_of_dataset(None, next(iter(found.values())), name)], source=name)
     if "train" not in splits:
-        raise DataError(f"{name}: has splits {', '.join(found)}, none of which is the training split: "
-                        f"{known_names(names)}; split.names says what yours are called")  # fmt: skip
+        raise DataError(
+            f"{name}: has splits {', '.join(found)}, none of which is the training split: {known_names(names)}; "
+            "split.names says what yours are called"
+        )
     if left := [part for part in found if part not in splits.values()]:
         logger.warning(
             "%s: splits %s are not read; split.names says what yours are called (%s)",
@@ -250,24 +252,13 @@ def _of_data_set(found: Any, name: str, names: SplitNames) -> RowSource:
             ", ".join(left),
             known_names(names),
         )
-    return RowSource(
-        [_of_dataset(split, found[part], f"{name}, {part}") for split, part in splits.items()], source=name
-    )
+    parts = [_of_dataset(split, found[part], f"{name}, {part}") for split, part in splits.items()]
+    return RowSource(parts, source=name)
 
 
 def _of_dataset(split: str | None, rows: Dataset, name: str) -> RowPart:
     columns = list(rows.column_names)
-    return RowPart(split, name, columns, partial(_read_dataset, rows, name), class_names(rows.features.arrow_schema))
-
-
-def _read_dataset(rows: Dataset, name: str, wanted: Sequence[str]) -> Iterator[Placed]:
-    chosen = rows.select_columns([column for column in wanted if column in rows.column_names])
-    record = 0
-    size = rows_per_batch(chosen.features.arrow_schema)
-    for table in chosen.with_format("arrow").iter(size):
-        for row in table.to_pylist():
-            yield f"{name}, record {record}", row
-            record += 1
+    return RowPart(split, name, columns, partial(read_dataset, rows, name), class_names(rows.features.arrow_schema))
 
 
 def _of_memory(split: str | None, rows: Any, name: str) -> RowPart:

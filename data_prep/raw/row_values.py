@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import parse_json
 
 _ARRAY = re.compile(r"""['"]\s+['"]""")
@@ -25,12 +25,12 @@ def read_text(value: Any) -> str:
     Raises:
         DataError: It is a list, an object or something else that is no text.
     """
+    if isinstance(value, str):
+        return _whole(value.strip())
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
         return ""
-    if isinstance(value, str):
-        return _whole(value.strip())
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -43,11 +43,9 @@ def read_text(value: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Returns a text without half characters, which no file can hold.
-
-    Raises:
-        DataError: It has one.
-    """
+    """Returns a text without half characters, which no file can hold."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -87,9 +85,3 @@ def _listed(text: str) -> Any:
     if _ARRAY.search(text):
         raise DataError(f"holds a list without commas, as NumPy prints it, {shown(text)}; write lists as JSON")
     return listed
-
-
-def shown(value: Any) -> str:
-    """Returns a few words for a value, for messages."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

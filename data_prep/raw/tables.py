@@ -80,9 +80,6 @@ def _rows(
         lines: Number and fields of every line.
         path: The file, for messages.
         columns: The columns that must be there; None: none must, and blanks around the names are taken off.
-
-    Raises:
-        DataError: There is no header, a column is missing, or a row is of another length.
     """
     header: list[str] | None = None
     for number, fields in lines:
@@ -91,7 +88,7 @@ def _rows(
             header = fields if columns is not None else [name.strip() for name in fields]
             check_columns(header, columns or (), place)
         elif fields:
-            if any("\0" in field for field in fields):
+            if "\0" in "".join(fields):
                 raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
             if len(fields) != len(header):
                 raise DataError(
@@ -136,9 +133,6 @@ def _quoted_fields(path: Path, delimiter: str | None) -> Iterator[tuple[int, lis
     Args:
         path: The file.
         delimiter: What separates fields; None: what the first line says.
-
-    Raises:
-        DataError: A quote is not closed, or closed only by one of a later record; the message says where it opens.
     """
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
     first = 1
@@ -183,9 +177,6 @@ def _refuse_swallowed(fields: Sequence[str], delimiter: str, place: str) -> None
 
     A text of several lines is right where it is quoted, and may hold delimiters. It is refused where its lines are
     records: as many fields as this one, and a number wherever this one has a number.
-
-    Raises:
-        DataError: A field holds such lines.
     """
     if len(fields) < 2:
         return

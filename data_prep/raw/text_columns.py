@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_prep.raw.json_files import Record
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tasks import Row
 from dept_vl.tasks.base import ColumnKind
@@ -31,14 +31,9 @@ def read_row(record: Record, columns: Mapping[str, ColumnKind]) -> Row:
     return row
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
-
-
 def _text_or_empty(value: Any) -> str:
     if not isinstance(value, str):
-        raise DataError(f"should be a text, found {_shown(value)}")
+        raise DataError(f"should be a text, found {shown(value)}")
     return value
 
 
@@ -50,7 +45,7 @@ def _text(value: Any) -> str:
 
 def _label(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise DataError(f"should be a class, found {_shown(value)}")
+        raise DataError(f"should be a class, found {shown(value)}")
     return str(value)
 
 
@@ -60,7 +55,7 @@ def _number(value: Any) -> str:
     except (ValueError, TypeError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"should be a number, found {_shown(value)}")
+        raise DataError(f"should be a number, found {shown(value)}")
     return repr(number)
 
 
@@ -68,7 +63,7 @@ def _integer(value: Any) -> str:
     if isinstance(value, str) and value.isdecimal():
         return value
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(f"should be a whole number from 0, found {_shown(value)}")
+        raise DataError(f"should be a whole number from 0, found {shown(value)}")
     return str(value)
 
 
@@ -85,7 +80,7 @@ def _decoded(value: Any) -> Any:
 def _texts(value: Any) -> list[str]:
     texts = _decoded(value)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"should be a list of texts, found {_shown(value)}")
+        raise DataError(f"should be a list of texts, found {shown(value)}")
     if not all(text.strip() for text in texts):
         raise DataError("holds an empty text")
     return texts
@@ -94,14 +89,14 @@ def _texts(value: Any) -> list[str]:
 def _spans(value: Any) -> dict[str, list[Any]]:
     spans = _decoded(value)
     if not isinstance(spans, dict) or not {"text", "answer_start"} <= spans.keys():
-        raise DataError(f'should be an object of "text" and "answer_start", found {_shown(value)}')
+        raise DataError(f'should be an object of "text" and "answer_start", found {shown(value)}')
     return {"text": _texts(spans["text"]), "answer_start": [int(_integer(n)) for n in spans["answer_start"]]}
 
 
 def _group(value: Any) -> str:
     group = _decoded(value)
     if not isinstance(group, dict) or not {"paragraph", "question"} <= group.keys():
-        raise DataError(f'should be an object of "paragraph", "question" and "answer", found {_shown(value)}')
+        raise DataError(f'should be an object of "paragraph", "question" and "answer", found {shown(value)}')
     return f"{_integer(group['paragraph'])}-{_integer(group['question'])}"
 
 

@@ -5,23 +5,25 @@ Every row comes with its place, for messages: file and record (Parquet and JSON,
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.raw.json_files import RawFile, Record
 from data_prep.raw.tables import check_columns, read_csv, read_header, read_tsv
-from dept_vl.errors import DataError
-from dept_vl.system.bounded_reading import parse_json
+from dept_vl.errors import DataError, first_line
+from dept_vl.system.bounded_reading import hash_file, parse_json
 from dept_vl.system.text_files import open_text, parse_line, read_json, text_lines
 from dept_vl.tasks import Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Placed = tuple[str, Record]
 """Where a row stands, and the row."""
@@ -101,9 +103,7 @@ def file_names(hub_split: str) -> str:
 
 def describe_file(path: Path) -> RawFile:
     """Returns a file's size and hash, without its content."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return RawFile(path, None, digest, path.stat().st_size)
+    return RawFile(path, None, hash_file(path), path.stat().st_size)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None, *, tsv_quotes: bool = False) -> Iterator[Placed]:
@@ -140,11 +140,7 @@ def read_columns(path: Path, *, tsv_quotes: bool = False) -> list[str]:
 
 
 def _places(raw: Path, source: Source) -> list[Path]:
-    """Returns the folders that a split's files may lie in.
-
-    Raises:
-        DataError: There is no such folder.
-    """
+    """Returns the folders that a split's files may lie in."""
     if not raw.is_dir():
         raise DataError(f"{raw}: no such folder of raw files")
     return [place for place in (raw, *_subfolders(raw, source)) if place.is_dir()]
@@ -259,9 +255,6 @@ def _listed(content: Any, columns: Sequence[str] | None, path: Path) -> list[Any
 
     It is a list of rows; ``{"data": [row, ...]}``; ``{"rows": [{"row": row}, ...]}`` as the hub's viewer gives them;
     or a list a column, or what pandas writes for it, an object a column of the row's number -> value.
-
-    Raises:
-        DataError: It is of another form.
     """
     if isinstance(content, dict):
         if isinstance(content.get("rows"), list):
@@ -312,15 +305,18 @@ def read_hub(source: Source, split: str, columns: Sequence[str]) -> Iterator[Pla
     try:
         rows = datasets.load_dataset(source.path, source.config, revision=source.revision, split=split)
     except Exception as error:  # whatever the hub's client and the readers below it raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{source}: cannot load split {split!r} from the hub ({reason}); with network access unset HF_HUB_OFFLINE, "
-            f"without it put {file_names(split)} in the data set's own columns into a folder and give --raw FOLDER to "
-            "`dept-vl prepare`"
+            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); with network access unset "
+            f"HF_HUB_OFFLINE, without it put {file_names(split)} in the data set's own columns into a folder and give "
+            "--raw FOLDER to `dept-vl prepare`"
         ) from error
     check_columns(rows.column_names, columns, f"{source}, {split}")
-    record = 0
-    for table in rows.select_columns(list(columns)).with_format("arrow").iter(_ROWS_PER_BATCH):
-        for row in table.to_pylist():
-            yield f"{source}, {split}, record {record}", row
-            record += 1
+    yield from read_dataset(rows, f"{source}, {split}", columns)
+
+
+def read_dataset(rows: Dataset, name: str, wanted: Sequence[str]) -> Iterator[Placed]:
+    """Yields the rows of a data set of `datasets`, with those of the wanted columns that it has."""
+    chosen = rows.select_columns([column for column in wanted if column in rows.column_names])
+    tables = chosen.with_format("arrow").iter(rows_per_batch(chosen.features.arrow_schema))
+    for record, row in enumerate(row for table in tables for row in table.to_pylist()):
+        yield f"{name}, record {record}", row

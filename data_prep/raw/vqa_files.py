@@ -75,9 +75,19 @@ def _join(record: Record, asked: Mapping[int, tuple[int, str]], place: Place, qu
         raise place.error(
             f'"image_id" is {record["image_id"]}, but question {question_id} in {question_path.name} is on {image_id}'
         )
-    listed = take(record, "answers", list, place)
-    answers = tuple(sys.intern(a["answer"]) for a in listed if isinstance(a, dict) and type(a.get("answer")) is str)
-    if not answers or len(answers) < len(listed):
-        raise place.error('"answers" should be a list of objects with a text "answer" each')
+    answers = tuple(read_answers(record, place))
     kinds = [sys.intern(take(record, key, str, place)) for key in ("answer_type", "question_type")]
     return Question(question_id, image_id, text, answers, *kinds)
+
+
+def read_answers(record: Record, place: Place) -> list[str]:
+    """Returns what people answered, of a record that says it.
+
+    Raises:
+        DataError: It is no list of objects with a text each, or empty.
+    """
+    listed = take(record, "answers", list, place)
+    answers = [sys.intern(a["answer"]) for a in listed if isinstance(a, dict) and type(a.get("answer")) is str]
+    if not answers or len(answers) < len(listed):
+        raise place.error('"answers" should be a list of objects with a text "answer" each')
+    return answers

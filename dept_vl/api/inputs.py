@@ -104,11 +104,7 @@ def _takes(task: Task) -> str:
 
 
 def _image(task: Task, value: Any, where: str) -> ImageSource:
-    """Returns an image as `open_image` takes it.
-
-    Raises:
-        ConfigError: There is none, or it is an address or of another type.
-    """
+    """Returns an image as `open_image` takes it."""
     if value is None:
         raise ConfigError(f"{where}there is no image; {_takes(task)}")
     if isinstance(value, str):

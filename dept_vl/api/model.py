@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from dept_vl.api.inputs import from_values, make_asked, read_many, taken
-from dept_vl.api.load import read_run
+from dept_vl.api.recorded_run import read_run
 from dept_vl.data.collator import Batch
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, first_line
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.asked import ask
 from dept_vl.models.adapter.files import check_equal, read_adapter_config
@@ -54,8 +54,9 @@ class Model:
     are given in that order or by name. An image is a path, a PIL image, the bytes of a JPEG, PNG or WebP file, or an
     array of pixels, (height, width, 3) uint8 in RGB.
 
-    Numbers do not depend on what else is asked at once, but for rounding: log-likelihoods in float32 on a CPU agree
-    within 1e-5, or a millionth of their value where that is more.
+    Numbers do not depend on what else is asked at once, but for rounding: of the same features, log-likelihoods in
+    float32 on a CPU agree within 1e-5, or a millionth of their value where that is more. Images encoded in a batch of
+    another size have a few 16-bit features rounded to the number beside, which moved log-likelihoods by up to 5e-5.
 
     Threads. A model may be asked from several threads: they take turns, and so do models of one session. A block of
     `adapter` counts for the thread, or the asyncio task, that opened it.
@@ -69,17 +70,7 @@ class Model:
         device: str | torch.device | None = None,
         session: Session | None = None,
     ) -> None:
-        """Loads frozen models and adapter.
-
-        Args:
-            folder: The run's.
-            config: Its settings.
-            device: As `dept_vl.load`.
-            session: As `dept_vl.load`.
-
-        Raises:
-            ConfigError, CheckpointError: As `dept_vl.load`.
-        """
+        """Loads the frozen models and the adapter of a run; `dept_vl.load` says what `device` and `session` are."""
         self._device = _choose_device(device)
         self._session = session or Session()
         self._own = self._open(folder, config)
@@ -217,10 +208,7 @@ class Model:
     def probabilities(self, *values: Any, labels: Sequence[str] | None = None, **columns: Any) -> dict[str, float]:
         """Returns how probable each label is if the answer is one of them: the softmax of `score`, summing to 1.
 
-        Args:
-            *values: As `score`.
-            labels: As `score`.
-            **columns: As `score`.
+        It takes what `score` takes.
 
         Raises:
             ConfigError, DataError: As `score`.
@@ -235,11 +223,8 @@ class Model:
 
         T5: the mean of the encoder's last hidden states, after its final norm, over soft prompt, text and visual
         tokens; padding is left out. Decoder-only: the last hidden state, after the final norm, at the last token before
-        an answer (the end of the cue that leads to it). Neither is normalised to a length.
-
-        Args:
-            inputs: As `answer_many`.
-            batch_size: As `answer_many`.
+        an answer (the end of the cue that leads to it). Neither is normalised to a length. It
+        takes what `answer_many` takes.
 
         Returns:
             (inputs, d_model) float32.
@@ -251,36 +236,19 @@ class Model:
         rows = self._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
         return np.stack(rows) if rows else np.zeros((0, answerer.model.backbone.d_model), np.float32)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        licence: str | None = None,
-        commit_message: str | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Shares the run on the Hugging Face hub and returns its address; `dept_vl.load` takes `repo_id` from then on.
 
-        Args and errors are those of `dept_vl.runs.hub.push_run`.
+        Options (``private``, ``licence``, ``revision``, ...) and errors are those of `dept_vl.runs.hub.push_run`.
         """
-        return push_run(
-            self._now.folder, repo_id, private=private, licence=licence, commit_message=commit_message,
-            revision=revision, token=token, settings=settings,
-        )  # fmt: skip
+        return push_run(self._now.folder, repo_id, **options)
 
     @contextmanager
     def adapter(self, run: str | os.PathLike[str], *, revision: str | None = None) -> Iterator[Model]:
         """Answers with another run's adapter for the block: its task, its settings, and the same frozen models.
 
         An adapter is loaded once and kept. Blocks may stand in each other; after one, also one that an exception ends,
-        the model answers as before.
-
-        Args:
-            run: As `dept_vl.load`.
-            revision: As `dept_vl.load`.
+        the model answers as before. It takes what `dept_vl.load` takes.
 
         Raises:
             ConfigError: As `dept_vl.load`.
@@ -325,11 +293,7 @@ class Model:
         return lambda batch: [one.text for one in answerer.answer(batch)]
 
     def _scores(self, labels: Sequence[str] | None) -> Each[dict[str, float]]:
-        """Returns what scores labels.
-
-        Raises:
-            ConfigError: As `score`.
-        """
+        """Returns what scores labels."""
         parts = self.parts
         if labels is None and parts.task.labels is None:
             raise ConfigError(f"labels: task {parts.task.name!r} has none of its own; give labels=[...]")
@@ -364,11 +328,7 @@ class Model:
 
 
 def _check_labels(labels: Any) -> tuple[str, ...]:
-    """Returns labels that are texts, each given once.
-
-    Raises:
-        ConfigError: They are not.
-    """
+    """Returns labels that are texts, each given once."""
     if isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ConfigError(f"labels: expected a list of texts, got {labels!r}")
     given = tuple(labels)
@@ -382,15 +342,10 @@ def _check_labels(labels: Any) -> tuple[str, ...]:
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:
-    """Returns a device that is there.
-
-    Raises:
-        ConfigError: It is not, or is none.
-    """
+    """Returns a device that is there."""
     if device is None:
         return process_state().device
     try:
         return torch.empty(0, device=device).device
     except Exception as error:  # each kind of device has errors of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"device: {device!r} cannot be used here: {reason}") from error
+        raise ConfigError(f"device: {device!r} cannot be used here: {first_line(error)}") from error

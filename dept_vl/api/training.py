@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dept_vl.errors import ConfigError
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import check_run_folder
-from dept_vl.runs.refusals import check_prepared, check_start
-from dept_vl.runs.selection import check_best_metric, warn_of_selection
+from dept_vl.runs.refusals import check_start
+from dept_vl.runs.selection import check_best_metric, check_data
 from dept_vl.settings.declared import check_declaration
 from dept_vl.settings.demo import choose_settings
+from dept_vl.settings.load import flat_settings
 from dept_vl.settings.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def train(
         config = replace(config, data=replace(config.data, dir=str(folder)))
     check_start(config, resume=resume, overwrite=overwrite)
     data_dir = open_data_dir(config)
-    check_prepared(config, data_dir, ["train", "val"])
-    warn_of_selection(config, data_dir)
+    check_data(config, data_dir, ["train", "val"])
     from dept_vl.training.trainer import train as run
 
     return run(config, data_dir, resume=resume, overwrite=overwrite, callbacks=callbacks)
@@ -108,7 +108,8 @@ def _settings(config: TrainConfig | Mapping[str, Any], *, is_own_data: bool) -> 
         raise ConfigError(f"config: expected settings, such as {{'task': 'vqa'}}, got {config!r:.80}")
     settings = dict(config)
     base, task = settings.pop("config", None), settings.pop("task", None)
-    settings = dict(_dotted(settings))
+    flat = flat_settings(settings).items()
+    settings = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in flat}
     if isinstance(task, Mapping):
         declaration = check_declaration(task, "task")
         settings |= {"task": declaration.name, "declaration": declaration}
@@ -117,12 +118,3 @@ def _settings(config: TrainConfig | Mapping[str, Any], *, is_own_data: bool) -> 
     elif task is not None:
         raise ConfigError(f"task: expected a name, a file that declares one, or its fields, got {task!r:.80}")
     return choose_settings(None if base is None else Path(base), settings, is_own_data=is_own_data)
-
-
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted key and value of nested settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", os.fspath(value) if isinstance(value, os.PathLike) else value

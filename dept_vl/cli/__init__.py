@@ -18,13 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dept_vl import __version__
 from dept_vl.cli import configs, convert, data, experiments, released, runs, share, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
 from dept_vl.system.progress import no_bars_in_files
 from dept_vl.system.signals import StoppedError, listen
+from dept_vl.version import __version__
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 

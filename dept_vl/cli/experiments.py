@@ -29,16 +29,14 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.space import load_plan
-    from dept_vl.runs.refusals import check_prepared
-    from dept_vl.runs.selection import warn_of_selection
+    from dept_vl.runs.selection import check_data
     from dept_vl.system.extras import require_extra
 
     require_extra("sweep", "`dept-vl sweep`")
     plan = load_plan(options.config, config_overrides(options, overrides))
     check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))
-    check_prepared(plan.config({}), data_dir, ["train", "val", "test"])
-    warn_of_selection(plan.config({}), data_dir)
+    check_data(plan.config({}), data_dir, ["train", "val", "test"])
     from dept_vl.experiments.sweep import run_sweep
     from dept_vl.reports.text import describe_sweep
 
@@ -77,8 +75,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, check_transfer, plan_transfer, transfer_record
-    from dept_vl.runs.refusals import check_prepared
-    from dept_vl.runs.selection import warn_of_selection
+    from dept_vl.runs.selection import check_data
 
     target, sources = plan_transfer(
         options.target,
@@ -94,13 +91,11 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     record = transfer_record(target, sources)
     check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)
-    check_prepared(target, data_dir, ["train", "val", "test"])
-    warn_of_selection(target, data_dir)
+    check_data(target, data_dir, ["train", "val", "test"])
     for source in sources.values():
         if not isinstance(source, Path):
             open_data_dir(source)  # makes what is made on first use, in the same folder
-            check_prepared(source, data_dir, ["train", "val"])
-            warn_of_selection(source, data_dir)
+            check_data(source, data_dir, ["train", "val"])
     from dept_vl.experiments.transfer import transfer
     from dept_vl.reports.text import describe_transfer
 

@@ -42,16 +42,15 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.decoding import choose_decoding
-    from dept_vl.runs.refusals import check_prepared, check_start
-    from dept_vl.runs.selection import check_best_metric, warn_of_selection
+    from dept_vl.runs.refusals import check_start
+    from dept_vl.runs.selection import check_best_metric, check_data
 
     config = load_settings(options, overrides)
     check_best_metric(config)
     choose_decoding(config, config.resolve_task())
     check_start(config, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
-    check_prepared(config, data_dir, ["train", "val"])
-    warn_of_selection(config, data_dir)
+    check_data(config, data_dir, ["train", "val"])
     from dept_vl.reports.text import describe_training
     from dept_vl.training.trainer import train
 
@@ -65,16 +64,14 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
-    from dept_vl.runs.refusals import check_prepared
-    from dept_vl.runs.selection import check_best_metric, warn_of_selection
+    from dept_vl.runs.selection import check_best_metric, check_data
 
     check_seeds(options.seeds)
     config = load_settings(options, overrides, resume_from="seeds.yaml")
     check_best_metric(config)
     check_experiment(config.run_dir, "seeds", seeds_record(config), resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
-    check_prepared(config, data_dir, ["train", "val", "test"])
-    warn_of_selection(config, data_dir)
+    check_data(config, data_dir, ["train", "val", "test"])
     from dept_vl.experiments.seeds import train_seeds
     from dept_vl.reports.text import describe_seeds
 
@@ -204,8 +201,6 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    if options.config:
-        raise ConfigError("--config: a run has its own settings; override single ones with --dotted.key value")
     asked, tuner = settings.pop("task", None), settings.pop("tuner.name", "dept")
     file = find_task(asked) if asked is not None and is_task_file(asked) else None
     name = file.name if file else asked

@@ -23,13 +23,12 @@ def _add_push(commands: Any) -> None:
 
 
 def _push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    from dept_vl.runs.hub import check_push, push_run
+    from dept_vl.runs.hub import push_run
 
-    given = {"licence": options.licence, "settings": config_overrides(options, overrides)}
-    check_push(options.run, options.repo_id, **given)
     url = push_run(
         options.run, options.repo_id,
-        private=options.private, revision=options.revision, commit_message=options.message, **given,
+        private=options.private, licence=options.licence, revision=options.revision, commit_message=options.message,
+        settings=config_overrides(options, overrides),
     )  # fmt: skip
     name = f"{options.repo_id}@{options.revision}" if options.revision else options.repo_id
     print(f"pushed: {url}\nin Python: dept_vl.load({name!r})")

@@ -22,13 +22,13 @@ def _add_tasks(commands: Any) -> None:
 def _tasks(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("tasks", overrides)
     from dept_vl.reports.text import describe_examples, describe_tasks
-    from dept_vl.settings.declared import find_task
     from dept_vl.tasks import get_task, task_names
 
     if options.name is None:
         print(describe_tasks(map(get_task, task_names())))
         return
     from data_prep.task_examples import render_examples
+    from dept_vl.settings.declared import find_task
 
     task = find_task(options.name)
     if task.declaration is not None and options.raw is None and options.data_dir is None:

@@ -243,9 +243,3 @@ def check_shard(path: Path, entry: ShardEntry, index: StoreIndex) -> Region:
     if metadata.get("fingerprint") != index.fingerprint:
         raise DataError(f"{path}: was written by another encoder than the index says; {REBUILD}")
     return region
-
-
-def hash_file(path: Path) -> str:
-    """Returns the sha256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dept_vl.data import feature_format as files
 from dept_vl.errors import DataError
+from dept_vl.system.bounded_reading import hash_file
 
 _BITS = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32}
 """Values are moved as plain bits: numpy has no bfloat16."""
@@ -145,7 +146,7 @@ class FeatureStore:
         """
         for shard in self._index.shards:
             path = self.folder / shard.file
-            found = files.hash_file(path)
+            found = hash_file(path)
             if found != shard.sha256:
                 raise DataError(f"{path}: sha256 is {found}, the index says {shard.sha256}: altered; {files.REBUILD}")
             self._check_content(path, shard)

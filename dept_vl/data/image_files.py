@@ -73,10 +73,18 @@ def _begins_like_an_image(path: Path) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
+            return image_suffix(file.read(12)) is not None
     except OSError:
         return False
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
+
+
+def image_suffix(content: bytes) -> str | None:
+    """Returns what the name of a JPEG, PNG or WebP ends in, by the file's first 12 bytes; None for others."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return ".jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ".png"
+    return ".webp" if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") else None
 
 
 def coco_image_id(name: str) -> int | None:

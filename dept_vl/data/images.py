@@ -104,9 +104,6 @@ def _opened(source: ImageSource, name: str) -> Iterator[Image.Image]:
 
     Its warnings are of no use to who only wants the picture (metadata that are damaged, palettes with transparency),
     but for that of a decompression bomb, which is refused.
-
-    Raises:
-        DataError: The file is missing, pixels are of another shape or type, or Pillow fails in any way.
     """
     if isinstance(source, Path) and not os.path.isfile(source):
         raise DataError(f"{name}: no such image file")

@@ -2,34 +2,27 @@
 
 ``DATA/<task>/<split>.parquet`` is the artefact: typed columns, and the task, split and image root in its metadata. A
 text task has a folder for each protocol, ``DATA/<task>.<protocol>/``, so that both can lie side by side.
-Parquet is compressed and cannot be memory-mapped, so `write_split` lays an Arrow copy of the same rows beside it,
-``DATA/<task>/.arrow/<split>-<sha256 of the Parquet file>.arrow``, and `open_split` maps that one: rows stay on disk and
-opening costs one hash of the Parquet file. A copy that is absent (the Parquet file came alone) or belongs to another
-Parquet file is made again, after the rows are checked; where the data folder is read-only it goes to a temporary
-folder of this process.
+What `open_split` maps is a copy of the rows (`dept_vl.data.arrow_copy`): opening costs one hash of the Parquet file.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dept_vl.data.manifest_checks import check_columns, check_image_paths, check_rows
+from dept_vl.data.arrow_copy import open_copy, replace_copy
+from dept_vl.data.manifest_checks import ROWS_PER_BATCH, check_columns, check_image_paths, check_rows
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import atomic_file
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
 from dept_vl.system.file_names import arrow_name
 from dept_vl.tasks import Task
 
@@ -37,11 +30,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 METADATA_KEY = b"dept_vl"
-ROWS_PER_BATCH = 8192
 STATS = "stats.json"
 """What `dept-vl prepare` counted, and the sha256 of each split it wrote."""
-
-_ARROW_FOLDER = ".arrow"
 
 
 @dataclass(frozen=True)
@@ -126,17 +116,14 @@ def write_split(folder: Path, info: SplitInfo, schema: pa.Schema, rows: Iterable
     """
     path = folder / f"{info.split}.parquet"
     schema = schema.with_metadata({METADATA_KEY: json.dumps(_described(info), sort_keys=True).encode()})
-    with atomic_file(path) as file, _parquet_writer(file, schema) as writer:
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         count = 0
         for batch in _batches(rows, schema, path):
             check_rows(batch, path, count)
             writer.write_batch(batch)
             count += batch.num_rows
-    cache = folder / _ARROW_FOLDER
-    cache.mkdir(exist_ok=True)
-    for stale in cache.glob(f"{info.split}-*.arrow"):
-        stale.unlink()
-    _write_arrow(path, cache / _arrow_name(path, hash_split(path)))
+    replace_copy(path)
     return count
 
 
@@ -160,7 +147,7 @@ def open_split(data_dir: Path, task: Task, split: str) -> Dataset:
             was altered since it was prepared, has a row that breaks a rule, or holds no rows.
     """
     path, parquet, digest = _open_checked(data_dir, task, split)
-    return _map_arrow(path, parquet.metadata.num_rows, digest)
+    return open_copy(path, parquet.metadata.num_rows, digest)
 
 
 def _open_checked(data_dir: Path, task: Task, split: str) -> tuple[Path, pq.ParquetFile, str]:
@@ -178,15 +165,9 @@ def _open_checked(data_dir: Path, task: Task, split: str) -> tuple[Path, pq.Parq
     check_columns(parquet.schema_arrow, path, task.input_columns)
     if parquet.metadata.num_rows == 0:
         raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
-    digest = hash_split(path)
+    digest = hash_file(path)
     _check_digest(path, digest)
     return path, parquet, digest
-
-
-def hash_split(path: Path) -> str:
-    """Returns the sha256 of a split's Parquet file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_rows(data_dir: Path, task: Task, split: str) -> str:
@@ -261,11 +242,7 @@ def is_complete(data_dir: Path, task: Task, split: str) -> bool:
 
 
 def _check_digest(path: Path, digest: str) -> None:
-    """Compares a split with what `dept-vl prepare` recorded beside it; files that came without a record pass.
-
-    Raises:
-        DataError: They differ, or the record cannot be read.
-    """
+    """Compares a split with what `dept-vl prepare` recorded beside it; files that came without a record pass."""
     stats = path.parent / STATS
     if not stats.exists():
         return
@@ -345,63 +322,3 @@ def _batches(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path) -
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"{path}, records {first} to {first + len(chunk) - 1}: {error}") from error
         first += len(chunk)
-
-
-def _parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
-
-
-def _arrow_name(path: Path, digest: str) -> str:
-    return f"{path.stem}-{digest[:24]}.arrow"
-
-
-def _write_arrow(path: Path, arrow: Path) -> None:
-    """Copies a Parquet file to an Arrow stream batch by batch, checking every row on the way."""
-    parquet = pq.ParquetFile(pa.OSFile(arrow_name(path)), page_checksum_verification=True)
-    with atomic_file(arrow) as file, pa.ipc.new_stream(file, parquet.schema_arrow) as writer:
-        first = 0
-        try:
-            for batch in parquet.iter_batches(ROWS_PER_BATCH):
-                check_rows(batch, path, first)
-                writer.write_batch(batch)
-                first += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
-
-
-def _map_arrow(path: Path, rows: int, digest: str) -> Dataset:
-    """Opens the Arrow copy of `path`, after making it where it is absent or unreadable."""
-    from datasets import Dataset  # costs a second to import; the command line's help must not pay it
-
-    name = _arrow_name(path, digest)
-    arrow = path.parent / _ARROW_FOLDER / name
-    if arrow.is_file():
-        try:
-            dataset = Dataset.from_file(arrow_name(arrow))
-            if len(dataset) == rows:
-                return dataset
-        except (pa.ArrowInvalid, OSError):
-            pass  # a copy that cannot be read is made again below
-    arrow = _writable_cache(path.parent) / name
-    _write_arrow(path, arrow)
-    return Dataset.from_file(arrow_name(arrow))
-
-
-def _writable_cache(folder: Path) -> Path:
-    """Returns the folder for Arrow copies: beside the split, or a temporary one when that is read-only."""
-    cache = folder / _ARROW_FOLDER
-    try:
-        cache.mkdir(exist_ok=True)
-        if os.access(cache, os.W_OK | os.X_OK):
-            return cache
-    except OSError:
-        pass  # a read-only file system: fall through
-    temporary = tempfile.mkdtemp(prefix="dept-vl-arrow-")
-    atexit.register(_remove_in, os.getpid(), temporary)
-    return Path(temporary)
-
-
-def _remove_in(process: int, folder: str) -> None:
-    """Removes `folder` if this is the process that made it; forked loader workers inherit the exit hook."""
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 from dept_vl.errors import DataError
 
+ROWS_PER_BATCH = 8192
+"""Rows that are read, checked and written at a time: a long split is never whole in memory."""
+
 _REQUIRED = {
     "example_id": pa.types.is_int64,
     "targets": pa.types.is_list,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError, DataError, first_line
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 
 RELEASED_CUE = " Label : "
@@ -235,9 +235,9 @@ class CausalTextCodec(TextCodec):
         try:
             turn = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # no template, or one that raises what it likes
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"data.answer_form: 'chat' needs a tokenizer with a chat template: {reason[:200]}; use 'plain'"
+                "data.answer_form: 'chat' needs a tokenizer with a chat template: "
+                f"{first_line(error)[:200]}; use 'plain'"
             ) from error
         head, found, tail = turn.partition(mark)
         if not found or mark in tail:

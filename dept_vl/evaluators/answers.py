@@ -6,7 +6,7 @@ lower case, no punctuation, no articles, number words as digits, contractions re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dept_vl.evaluators.base import PERCENT, EvaluationInput, Evaluator, by_type, mean
 from dept_vl.tasks.vqa_answers import normalise_answer, relative_scores
@@ -42,21 +42,15 @@ def _soft(inputs: EvaluationInput) -> list[float]:
     ]
 
 
-def exact_match(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the percentage of predictions that equal any reference once both are normalised, and by type."""
-    values = inputs.shared(_exact)
-    return {"exact_match": mean(values), **by_type("exact_match", values, inputs.references, mean)}
+def _evaluator(key: str, each: Callable[[EvaluationInput], list[float]]) -> Evaluator:
+    """Returns the evaluator whose score is the mean of the examples' own, and by type."""
+
+    def compute(inputs: EvaluationInput) -> dict[str, float]:
+        values = inputs.shared(each)
+        return {key: mean(values), **by_type(key, values, inputs.references, mean)}
+
+    return Evaluator(compute, {key: PERCENT}, each=lambda inputs: {key: inputs.shared(each)})
 
 
-def vqa_soft_accuracy(inputs: EvaluationInput) -> dict[str, float]:
-    """Returns the mean `soft_accuracy` in percent, and by type."""
-    values = inputs.shared(_soft)
-    return {"vqa_soft_accuracy": mean(values), **by_type("vqa_soft_accuracy", values, inputs.references, mean)}
-
-
-EXACT_MATCH = Evaluator(
-    exact_match, {"exact_match": PERCENT}, each=lambda inputs: {"exact_match": inputs.shared(_exact)}
-)
-VQA_SOFT_ACCURACY = Evaluator(
-    vqa_soft_accuracy, {"vqa_soft_accuracy": PERCENT}, each=lambda inputs: {"vqa_soft_accuracy": inputs.shared(_soft)}
-)
+EXACT_MATCH = _evaluator("exact_match", _exact)
+VQA_SOFT_ACCURACY = _evaluator("vqa_soft_accuracy", _soft)

@@ -137,15 +137,6 @@ class Concern:
     instead: str | None = None
 
 
-def _runs_anywhere(tokenizer: TokenizerName) -> None:
-    """Checks nothing: most evaluators need no more than their packages."""
-
-
-def _fits_anything(references: Sequence[Reference]) -> list[Concern]:
-    """Has no concern."""
-    return []
-
-
 @dataclass(frozen=True)
 class Evaluator:
     """One scorer and what it declares. Of every score, higher is better: checkpoints and trials are picked by it.
@@ -164,8 +155,8 @@ class Evaluator:
 
     compute: Callable[[EvaluationInput], dict[str, float]]
     scores: Mapping[str, Scale]
-    check_available: Callable[[TokenizerName], None] = _runs_anywhere
-    check_references: Callable[[Sequence[Reference]], list[Concern]] = _fits_anything
+    check_available: Callable[[TokenizerName], None] = lambda tokenizer: None
+    check_references: Callable[[Sequence[Reference]], list[Concern]] = lambda references: []
     each: Callable[[EvaluationInput], dict[str, list[float]]] | None = None
     kinds: tuple[TaskKind, ...] = get_args(TaskKind)
 

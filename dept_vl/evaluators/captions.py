@@ -136,11 +136,7 @@ def _spice(captions: TokenizedCaptions) -> CaptionScores:
 
 
 def _run_java_scorer(name: str, scorer: Callable[[], Any], captions: TokenizedCaptions) -> tuple[Any, Any]:
-    """Returns what a scorer that talks to a Java program returns, its corpus score being a number.
-
-    Raises:
-        ConfigError: The program did not start, broke off, or answered something that is not a number.
-    """
+    """Returns what a scorer that talks to a Java program returns, its corpus score being a number."""
     running: Any = None
     try:
         running = scorer()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from dept_vl.errors import DataError
 from dept_vl.evaluators.base import (
@@ -167,16 +168,12 @@ def multirc(inputs: EvaluationInput) -> dict[str, float]:
     return {**scores, "em": sum(is_right.values()) / len(is_right)}
 
 
-def _check_correlation(references: Sequence[Reference]) -> list[Concern]:
-    return constant_golds("Matthews correlation", references)
-
-
 ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100}, check_references=_check_labels, each=_is_right)
 F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, kinds=LABELS, each=_is_right)
 MATTHEWS_CORRELATION = Evaluator(
     matthews_correlation,
     {"matthews_correlation": TIMES_100},
-    check_references=_check_correlation,
+    check_references=partial(constant_golds, "Matthews correlation"),
     kinds=LABELS,
     each=_is_right,
 )

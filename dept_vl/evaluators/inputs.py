@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, shown
 from dept_vl.evaluators.base import EvaluationInput, Reference, TokenizerName, align
 
 Predictions = Iterable[str] | Mapping[Any, str]
@@ -45,13 +45,13 @@ def _items(given: Any, what: str) -> Iterable[tuple[Hashable, Any]]:
     if isinstance(given, Mapping):
         return given.items()
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise DataError(f"{what}: expected a list of texts or a mapping by id, got {_shown(given)}")
+        raise DataError(f"{what}: expected a list of texts or a mapping by id, got {shown(given)}")
     return enumerate(given)
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}: expected a text, got {_shown(value)}; write numbers as texts, nothing as ''")
+        raise DataError(f"{where}: expected a text, got {shown(value)}; write numbers as texts, nothing as ''")
     return value
 
 
@@ -61,14 +61,9 @@ def _reference(value: Any, key: Hashable, where: str) -> Reference:
     if isinstance(value, str):
         return Reference([value], example_id=key)
     if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
-        raise DataError(f"{where}: expected a text or a list of texts, got {_shown(value)}")
+        raise DataError(f"{where}: expected a text or a list of texts, got {shown(value)}")
     return Reference([_text(text, where) for text in value], example_id=key)
 
 
 def _named(key: Hashable, by_id: bool) -> str:
     return f"of id {key!r}" if by_id else f"number {key}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else f'{text[:57]}...'}"

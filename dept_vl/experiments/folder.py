@@ -14,10 +14,11 @@ import yaml
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.folder import describe_other, refuse_differences
-from dept_vl.settings.load import config_from_tree, nested_settings, read_yaml
+from dept_vl.settings.load import config_from_tree, nested_settings
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import with_new_names
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_text
 from dept_vl.system.locks import refuse_if_used_inside
 from dept_vl.system.signals import mark_resumable

@@ -15,11 +15,12 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
-from dept_vl.settings.load import overlay_config, read_yaml, setting_names
+from dept_vl.settings.load import overlay_config, setting_names
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import STRICT
 
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "loop.best_metric", "data.dir", "data.rows", "data.protocol")

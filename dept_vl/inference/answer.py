@@ -89,7 +89,8 @@ class Answerer:
             losses = self._losses(joint, batch.labels)
             if self._trie is not None:
                 scores = self._trie.log_likelihoods(backbone.trie_logits(joint, self._trie)).tolist()
-                answers = [_most_likely(dict(zip(decoding.labels, row, strict=True))) for row in scores]
+                each = [dict(zip(decoding.labels, row, strict=True)) for row in scores]
+                answers = [Answer(max(found, key=found.__getitem__), found) for found in each]
             else:
                 tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
                 answers = [Answer(text) for text in self._codec.decode(tokens)]
@@ -132,10 +133,6 @@ class Answerer:
     def _autocast(self, batch: Batch) -> torch.autocast:
         is_bf16 = self.decoding.precision == "bf16"
         return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=is_bf16)
-
-
-def _most_likely(log_likelihoods: dict[str, float]) -> Answer:
-    return Answer(max(log_likelihoods, key=log_likelihoods.__getitem__), log_likelihoods)
 
 
 def answer_split(

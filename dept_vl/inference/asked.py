@@ -90,7 +90,7 @@ def _with_features(
     new = [number for number in wanted if number not in known]
     if not new:
         return kept
-    encoded = visual.encode([_open(asked[number], visual) for number in new], parts.device)
+    encoded = visual.encode((_open(asked[number], visual) for number in new), parts.device)
     return kept | dict(zip(new, encoded, strict=True))
 
 

@@ -8,19 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import hash_rows, is_complete, read_references, split_path
 from dept_vl.evaluators import (
     EvaluationInput,
     Reference,
     TokenizerName,
-    concerns,
     evaluator_names,
-    fitting,
     is_loss,
     score,
     score_each,
-    warn_of,
 )
 from dept_vl.inference.result_files import (
     Destination,
@@ -32,6 +28,7 @@ from dept_vl.inference.result_files import (
 )
 from dept_vl.inference.results import (
     EvaluationResult,
+    add_fitting,
     check_metrics,
     warn_if_constant,
     write_answers,
@@ -43,6 +40,7 @@ from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.bounded_reading import hash_file
 
 if TYPE_CHECKING:
     from dept_vl.runs.open import RunParts
@@ -95,7 +93,7 @@ def evaluate_run(
     started = time.perf_counter()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
-    inputs = EvaluationInput(predictions, parts.references(split), tokenizer)
+    dataset, inputs = parts.datasets[split], EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
         parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
         time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol,
@@ -103,7 +101,6 @@ def evaluate_run(
     )  # fmt: skip
     if process_state().is_main_process:
         warn_if_constant(predictions)
-        dataset = parts.datasets[split]
         by_id = dict(zip(dataset.result_ids(), predictions, strict=True))
         each = score_each(names, inputs)
         destination.clear()
@@ -115,12 +112,11 @@ def evaluate_run(
 def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[str], *, is_asked: bool) -> list[str]:
     """Warns of scores that say less than they seem to, and adds those that fit unless others were asked for."""
     rows = read_references(data_dir, config.resolve_task(), split)
-    found = concerns(names, [Reference(**row) for row in rows])
-    warn_of(found)
-    if is_asked:
-        return names
+    fitting = add_fitting(names, [Reference(**row) for row in rows], is_asked=is_asked)
     chosen = config.loop.best_metric
-    return evaluator_names([*names, *([chosen] if chosen and not is_loss(chosen) else []), *fitting(found)])
+    if is_asked or not chosen or is_loss(chosen):
+        return fitting
+    return evaluator_names([*names, chosen, *fitting])
 
 
 def _describe(

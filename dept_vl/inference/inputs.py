@@ -294,12 +294,7 @@ def _read_record(task: Task, place: str, record: dict[str, Any], root: Path) -> 
 
 
 def _read_questions(task: Task, questions: Questions) -> list[PredictionInput]:
-    """Returns official questions with their images, and with the people's answers where they are given.
-
-    Raises:
-        ConfigError: The task has no official questions.
-        DataError: A file is malformed, or there is no folder of images.
-    """
+    """Returns official questions with their images, and with the people's answers where they are given."""
     if "questions" not in task.reference_files or task.reference_reader is None:
         raise ConfigError(f"--questions: task {task.name!r} has no official questions; give --image or --input")
     from dept_vl.evaluators.official_files import load_vqa_questions

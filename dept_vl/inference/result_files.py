@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.language.stored import hub_origin
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
-from dept_vl.settings.load import config_from_tree
+from dept_vl.settings.load import config_from_tree, flat_settings
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 
@@ -96,7 +95,7 @@ def choose_destination(config: TrainConfig, run_dir: Path, split: str, rows_sha2
     files = files_of(run_dir, split)
     if there in (None, key):
         return Destination(files)
-    if _is_own(config, run_dir, split, rows_sha256):
+    if _is_of_run(config, run_dir, split, rows_sha256):
         earlier = files_of(run_dir, f"{split}-{there}")
         logger.warning("%s is of other settings or data; it is moved to %s", files["scores"], earlier["scores"].name)
         return Destination(files, {files[name]: path for name, path in earlier.items()})
@@ -124,7 +123,7 @@ def _recorded_key(run_dir: Path, split: str, rows_sha256: str) -> str | None:
         return None
 
 
-def _is_own(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> bool:
+def _is_of_run(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> bool:
     """Returns whether settings and data are the run's own, as far as that can be told: its data may have moved."""
     if not (run_dir / RUN_CONFIG_FILE).is_file():
         return False
@@ -145,13 +144,9 @@ def settings_sha256(config: TrainConfig) -> str:
     Left out are the seed, places, and what changes no number; also settings that are null, so that a later version's
     new ones change nothing.
     """
-    flat = {key: value for key, value in _flatten(asdict(config)) if key not in _NO_NUMBER and value is not None}
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        yield from _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    flat = flat_settings(asdict(config))
+    kept = {key: value for key, value in flat.items() if key not in _NO_NUMBER and value is not None}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def read_scores(path: Path) -> Any:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dept_vl.evaluators import Reference, TokenizerName, check_available, display_scale, evaluator_names
+from dept_vl.evaluators import (
+    Reference,
+    TokenizerName,
+    check_available,
+    concerns,
+    display_scale,
+    evaluator_names,
+    fitting,
+    warn_of,
+)
 from dept_vl.evaluators.official_files import write_results
 from dept_vl.runs.folder import describe_run
 from dept_vl.system.atomic import encode_json, write_json, write_text
@@ -54,6 +63,13 @@ def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: Tokenize
     names = evaluator_names(metrics or task.evaluators)
     check_available(names, tokenizer)
     return names
+
+
+def add_fitting(names: list[str], references: Sequence[Reference], *, is_asked: bool) -> list[str]:
+    """Warns of scores that say less than they seem to, and adds the evaluators that fit unless these were asked for."""
+    found = concerns(names, references)
+    warn_of(found)
+    return names if is_asked else evaluator_names([*names, *fitting(found)])
 
 
 def write_answers(

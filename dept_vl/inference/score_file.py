@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, open_split, split_path
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import (
@@ -16,22 +15,20 @@ from dept_vl.evaluators import (
     Reference,
     TokenizerName,
     align,
-    concerns,
-    evaluator_names,
-    fitting,
     score,
     score_each,
-    warn_of,
 )
 from dept_vl.evaluators.official_files import load_results
 from dept_vl.inference.result_files import files_beside
 from dept_vl.inference.results import (
     EvaluationResult,
+    add_fitting,
     check_metrics,
     warn_if_constant,
     write_answers,
     write_scores,
 )
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.text_files import is_stream
 from dept_vl.tasks import Task
 
@@ -62,16 +59,14 @@ def evaluate_file(
         DataError: A file is missing or malformed, or predictions do not match the references.
     """
     started = time.perf_counter()
-    if output is not None and any(is_stream(path) for path in (predictions, *references.values())):
-        raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
+    scored = {"predictions": predictions, **references}
+    if output is not None:
+        _check_output(output, scored)
     names = check_metrics(task, metrics, tokenizer)
     if set(references) != set(task.reference_files) or task.reference_reader is None:
         needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
         given = ", ".join(f"--{name}" for name in references) or "none of them"
         raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
-    for name, path in {"predictions": predictions, **references}.items():
-        if output is not None and path.resolve() == output.resolve():
-            raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
     read: Callable[..., dict[int, Reference] | dict[str, Reference]] = pkgutil.resolve_name(task.reference_reader)
     known: dict[Any, Reference] = read(**references) if task.declaration is None else read(task, **references)
     id_key, text_key = task.result_keys
@@ -81,9 +76,7 @@ def evaluate_file(
         allow_missing=allow_missing,
         noun=id_key.removesuffix("_id"),
     )
-    found = concerns(names, aligned)
-    warn_of(found)
-    names = names if metrics is not None else evaluator_names([*names, *fitting(found)])
+    names = add_fitting(names, aligned, is_asked=metrics is not None)
     inputs = EvaluationInput(texts, aligned, tokenizer)
     warn_if_constant(texts)
     files = {name: path for name, path in files_beside(output).items() if name != "predictions"} if output else {}
@@ -91,13 +84,21 @@ def evaluate_file(
     if output:
         by_id = dict(zip(known, texts, strict=True))
         write_answers(files, task.result_keys, by_id, aligned, score_each(names, inputs), [{} for _ in aligned])
-        scored = {"predictions": predictions, **references}
         write_scores(
             result, names, tokenizer, predictions=str(predictions.absolute()), allow_missing=allow_missing,
             references={name: str(path.absolute()) for name, path in references.items()},
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result
+
+
+def _check_output(output: Path, scored: Mapping[str, Path]) -> None:
+    """Refuses to record what files were scored where one is a pipe, or would be replaced."""
+    for name, path in scored.items():
+        if is_stream(path):
+            raise ConfigError("--output: records which files were scored, and a pipe is none; write it to a file first")
+        if path.resolve() == output.resolve():
+            raise ConfigError(f"--output: {output} is the file of --{name}; choose another")
 
 
 def prepared_references(task: Task, references: Path) -> dict[int, Reference] | dict[str, Reference]:

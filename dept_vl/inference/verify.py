@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError, DataError, MismatchError
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.inference.result_files import PLACES, read_scores
@@ -19,6 +18,7 @@ from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.runs.folder import describe_run
 from dept_vl.settings.load import config_from_tree, overlay_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.bounded_reading import hash_file
 from dept_vl.tasks import get_task
 
 MOVABLE = (*PLACES, "data.eval_batch_size")

@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl import __version__
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
@@ -36,6 +35,7 @@ from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
+from dept_vl.version import __version__
 
 
 class AdaptedModel(nn.Module):
@@ -226,14 +226,6 @@ class AdaptedModel(nn.Module):
         """Returns the trainable tensors by name: all that a checkpoint holds."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
-    def load_trainable_state(self, tensors: dict[str, Tensor], where: str = "checkpoint") -> None:
-        """Copies tensors into the trainable ones; names and shapes must be the same, all of them.
-
-        Raises:
-            CheckpointError: Tensors are missing, not known, or of another shape or type; nothing is changed.
-        """
-        copy_tensors(self.trainable_state(), tensors, where)
-
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
@@ -291,7 +283,7 @@ class AdaptedModel(nn.Module):
             return self.trainable_state()
 
         tensors, saved = load_adapter(folder, expect)
-        self.load_trainable_state(tensors, where=str(folder))
+        copy_tensors(self.trainable_state(), tensors, str(folder))
         return saved
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dept_vl.errors import CheckpointError
+from dept_vl.errors import CheckpointError, first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict")
 """Keys under which trainings keep the tensors of a model."""
@@ -106,9 +106,9 @@ def _load(path: Path, options: dict[str, Any], named: Path | None = None) -> Any
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return CheckpointError(
-        f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({reason[:200]})"
+        f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors "
+        f"({first_line(error)[:200]})"
     )
 
 

@@ -18,9 +18,10 @@ from typing import Any
 from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.vision.encoders import registered_encoders
-from dept_vl.settings.load import absolute_config, config_from_tree, dump_config, nested_settings, read_yaml
+from dept_vl.settings.load import absolute_config, config_from_tree, dump_config, flat_settings, nested_settings
 from dept_vl.settings.marked import changes_no_number, path_setting, with_real_paths
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tasks.base import AnswerForm
@@ -168,8 +169,8 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tupl
 
     Where the run lies is not a setting, and a path is the same however it is written.
     """
-    recorded, before, after = _flatten(earlier), _flatten(with_real_paths(earlier)), _flatten(with_real_paths(now))
-    asked = _flatten(now)
+    recorded, asked = flat_settings(earlier), flat_settings(now)
+    before, after = with_real_paths(recorded), with_real_paths(asked)
     return [
         (key, recorded.get(key), asked.get(key))
         for key in sorted(before.keys() | after.keys())
@@ -197,7 +198,7 @@ def _take_up(folder: Path, config: TrainConfig) -> None:
     check_resumable(folder, config)
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
-    earlier, now = (_flatten(nested_settings(settings)) for settings in (read_run_config(folder), config))
+    earlier, now = (flat_settings(nested_settings(settings)) for settings in (read_run_config(folder), config))
     if any(now[key] != earlier.get(key) for key in now if changes_no_number(key)):
         write_text(folder / RUN_CONFIG_FILE, dump_config(absolute_config(config)))
 
@@ -322,13 +323,6 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise CheckpointError(f"{path}: expected an object")
     return record
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
 
 
 @cache

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dept_vl import __version__
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.licences import check_licence
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, require_adapter
@@ -22,6 +21,7 @@ from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config, refuse_several
 from dept_vl.runs.published import public_config
 from dept_vl.strict import expand_home
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES
+from dept_vl.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -58,7 +58,7 @@ def find_run(name: str | Path, *, revision: str | None = None) -> Path:
             this package's.
         ConfigError: A revision of a folder is asked for, or two of them.
     """
-    text = _expanded(str(name))
+    text = expand_home(str(name))
     repo_id, at, tail = text.partition("@")
     if os.path.exists(text) or not _is_hub_id(repo_id):
         if revision is not None:
@@ -69,15 +69,10 @@ def find_run(name: str | Path, *, revision: str | None = None) -> Path:
     return _download(repo_id, tail or revision)
 
 
-def _expanded(text: str) -> str:
-    try:
-        return expand_home(text)
-    except ValueError as error:
-        raise ConfigError(f"{text}: {error}") from None
-
-
 def _is_hub_id(name: str) -> bool:
     """Returns whether a name is of the form ``user/name``, by the hub's own rules; no such name is a path for sure."""
+    if name.count("/") != 1:
+        return False  # known without the hub's library, which takes a while to import
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -85,15 +80,11 @@ def _is_hub_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name
+    return True
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
-    """Returns the snapshot's folder in the hub's cache.
-
-    Raises:
-        CheckpointError: As `find_run`.
-    """
+    """Returns the snapshot's folder in the hub's cache."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -128,11 +119,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
 
 
 def _check_files(where: str, info: ModelInfo) -> None:
-    """Refuses a repository that lacks a file of a run, or has one of a size that no run has.
-
-    Raises:
-        CheckpointError: As said.
-    """
+    """Refuses a repository that lacks a file of a run, or has one of a size that no run has."""
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     lacking = [name for name in LARGEST_BYTES if name not in sizes]
     if lacking:
@@ -194,29 +181,13 @@ def _said(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".")
 
 
-def check_push(
-    folder: Path,
-    repo_id: str,
-    *,
-    licence: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    token: str | None = None,
+def _check_push(
+    folder: Path, repo_id: str, licence: str | None, settings: Mapping[str, Any] | None, token: str | None
 ) -> TrainConfig:
-    """Refuses what `push_run` cannot upload, as far as that is seen without torch and without asking the hub.
-
-    Args:
-        folder: The run's.
-        repo_id: Where to.
-        licence: In the hub's words.
-        settings: As for `push_run`.
-        token: As for `push_run`.
+    """Refuses what cannot be uploaded, as far as that is seen without torch and without asking the hub.
 
     Returns:
         The settings that are published.
-
-    Raises:
-        CheckpointError: There is no run, or no adapter.
-        ConfigError: As `push_run`.
     """
     refuse_several(folder, "RUN")
     config = read_run_config(folder)
@@ -274,7 +245,7 @@ def push_run(
             logged in; the hub cannot be reached, or refuses; or what is there already is not as private as asked for.
     """
     folder = Path(folder)
-    config = check_push(folder, repo_id, licence=licence, settings=settings, token=token)
+    config = _check_push(folder, repo_id, licence, settings, token)
     from huggingface_hub import CommitOperationAdd
 
     from dept_vl.runs.published import published_files
@@ -295,11 +266,7 @@ def push_run(
 
 
 def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> None:
-    """Makes a repository that is not there; one that is must be as private as asked for.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Makes a repository that is not there; one that is must be as private as asked for."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -316,11 +283,7 @@ def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> None:
 
 @contextmanager
 def _refusals_of(api: HfApi, repo_id: str) -> Iterator[None]:
-    """Says in one line why the hub did not take a run.
-
-    Raises:
-        ConfigError: It did not.
-    """
+    """Says in one line why the hub did not take a run."""
     hints = {401: ": log in anew with `hf auth login`", 403: ": the token must be allowed to write there"}
     try:
         yield

@@ -156,10 +156,6 @@ def _open_dataset(
     """Opens a split as batches and reports, or refuses, texts that are too long.
 
     For training, ``data.few_shot`` leaves the chosen rows only.
-
-    Raises:
-        ConfigError: The few-shot choice cannot be made.
-        DataError: As `TaskDataset` and `report_long`.
     """
     data = config.data
     dataset = TaskDataset(

@@ -9,17 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE
 from dept_vl.models.demo import DEMO
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.runs.folder import METRICS_FILE, RUN_CONFIG_FILE, SUMMARY_FILE, differences, read_run_config
 from dept_vl.settings.help import fields_of
-from dept_vl.settings.load import config_from_tree, dump_config, nested_settings, overlay_config
+from dept_vl.settings.load import config_from_tree, dump_config, flat_settings, nested_settings, overlay_config
 from dept_vl.settings.marked import path_setting, path_settings
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
 
 if TYPE_CHECKING:
     from dept_vl.models.adapter.card import Publication
@@ -47,15 +46,14 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     if path_settings()["model.backbone"].is_local(config.model.backbone) and Path(config.model.backbone).is_dir():
         name, revision = recorded_name(config.model.backbone, config.model.revision)
         config = replace(config, model=replace(config.model, backbone=name, revision=revision))
-    tree, needed = nested_settings(config), []
-    defaults = dict(fields_of(TrainConfig))
+    tree, defaults = nested_settings(config), dict(fields_of(TrainConfig))
+    recorded, left_out, needed = flat_settings(tree), [], []
     for key, mark in path_settings().items():
-        group, name = _group_of(tree, key)
-        value = group.get(name)
+        value = recorded.get(key)
         if not isinstance(value, str) or not mark.is_local(value):
             continue
         if defaults[key].default is None:
-            group[name] = None
+            left_out.append(key)
         else:
             needed.append(
                 f"{key}: {value} is a folder of this machine, which others do not have; say what they can load it by, "
@@ -63,15 +61,7 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
             )
     if needed:
         raise ConfigError("\n".join(needed))
-    return config_from_tree(tree)
-
-
-def _group_of(tree: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Returns the group of nested settings that a dotted key is in, empty where there is none, and its name there."""
-    *parents, name = key.split(".")
-    for parent in parents:
-        tree = tree.get(parent) or {}
-    return tree, name
+    return overlay_config(tree, dict.fromkeys(left_out))
 
 
 def published_files(folder: Path, config: TrainConfig, *, name: str, licence: str | None) -> dict[str, bytes | str]:
@@ -105,10 +95,12 @@ def _publication(folder: Path, config: TrainConfig, name: str, licence: str | No
     from dept_vl.models.adapter.card import Publication
 
     scores, rows, complete_rows = _test_scores(folder)
-    if config.is_demo_data:
-        return Publication(name, licence, "drawn scenes of dept-vl", None, scores, f"{rows:,} rows")
-    of_all = f" of {complete_rows:,}" if complete_rows else ""
-    return Publication(name, licence, None, config.data.protocol, scores, f"{rows:,}{of_all} rows")
+    is_demo = config.is_demo_data
+    of_all = f" of {complete_rows:,}" if complete_rows and not is_demo else ""
+    return Publication(
+        name, licence, "drawn scenes of dept-vl" if is_demo else None, config.data.protocol, scores,
+        f"{rows:,}{of_all} rows",
+    )  # fmt: skip
 
 
 def _test_scores(folder: Path) -> tuple[dict[str, float], int, int | None]:
@@ -152,12 +144,7 @@ def _val_scores(folder: Path) -> dict[str, float]:
     try:
         step = parse_json(read_file(folder / SUMMARY_FILE))["best_step"]
         lines = [parse_json(line) for line in read_file(folder / METRICS_FILE).splitlines()]
-        found = [line for line in lines if line["step"] == step]
-        return {
-            name.removeprefix("val/"): float(value)
-            for line in found
-            for name, value in line.items()
-            if name.startswith("val/")
-        }
+        values = [item for line in lines if line["step"] == step for item in line.items()]
+        return {name.removeprefix("val/"): float(value) for name, value in values if name.startswith("val/")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}

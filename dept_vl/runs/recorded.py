@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dept_vl.errors import ConfigError
-from dept_vl.settings.load import nested_settings
+from dept_vl.settings.load import flat_settings, nested_settings
 from dept_vl.settings.marked import path_settings
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
@@ -33,11 +33,13 @@ def check_recorded_paths(
     Raises:
         ConfigError: One leads nowhere; the message says what a relative one is relative to and how to give it.
     """
-    tree, own = nested_settings(config), {new_key(key) for key in given}
+    recorded, own = flat_settings(nested_settings(config)), {new_key(key) for key in given}
     started_in = _started_in(config, folder)
     for key, path in path_settings().items():
-        value = _value(tree, key)
-        if value is None or value in path.words or key in own or not (is_read(key) and _is_needed(config, key)):
+        value = recorded.get(key)
+        if not isinstance(value, str) or value in path.words or key in own:
+            continue
+        if not (is_read(key) and _is_needed(config, key)):
             continue
         bare = Path(value.removeprefix(path.prefix))
         then = started_in / bare if started_in is not None and not bare.is_absolute() else None
@@ -51,14 +53,6 @@ def check_recorded_paths(
             f"{key}: {folder} recorded the relative path {value!r}, which is seen from the folder it was trained in; "
             f"from here there is no such path. Give {how}{perhaps}"
         )
-
-
-def _value(tree: Mapping[str, Any], key: str) -> str | None:
-    """Returns a path of nested settings; None where it is not set, or not a setting of the kind chosen."""
-    value: Any = tree
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str) else None
 
 
 def _is_needed(config: TrainConfig, key: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import T5Config
 
-from dept_vl import __version__
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
@@ -28,6 +27,7 @@ from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
 from dept_vl.tuners.base import Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.version import __version__
 
 PAPER = "paper"
 """The protocol of text tasks that follows the released code."""

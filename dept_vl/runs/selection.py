@@ -24,6 +24,7 @@ from dept_vl.evaluators import (
     score_name,
     warn_of,
 )
+from dept_vl.runs.refusals import check_prepared
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import Task
 
@@ -151,12 +152,15 @@ def read_selection(config: TrainConfig, data_dir: Path) -> Selection:
     return selection
 
 
-def warn_of_selection(config: TrainConfig, data_dir: Path) -> None:
-    """Warns of scores that say less than they seem to on ``val``, and says by which one the best checkpoint is kept.
+def check_data(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
+    """Refuses data that a run cannot be trained on, warns of scores that say less than they seem to on ``val``.
+
+    It says too by which score the best checkpoint is kept, where that is not the task's own.
 
     Raises:
-        ConfigError, DataError: As `read_selection`.
+        ConfigError, DataError: As `check_prepared` and `read_selection`.
     """
+    check_prepared(config, data_dir, splits)
     selection = read_selection(config, data_dir)
     warn_of(selection.concerns, "val")
     own = config.resolve_task().selection_metric

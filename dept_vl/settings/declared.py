@@ -7,15 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dept_vl.errors import ConfigError, DataError
-from dept_vl.evaluators import EVALUATORS, evaluator_name, evaluator_names, score_name
+from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
-from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
-from dept_vl.system.text_files import read_text
 from dept_vl.tasks import Task, get_task, task_names
 from dept_vl.tasks.declared import SplitDeclaration, TaskDeclaration, make_task
 
@@ -47,15 +44,7 @@ def read_declaration(path: Path) -> TaskDeclaration:
     Raises:
         ConfigError: There is no such file, it is no YAML mapping, or what it says is unknown or does not fit together.
     """
-    try:
-        content = parse_yaml(read_text(path, MAX_SETTINGS_BYTES))
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
-        raise ConfigError(f"{path}: cannot read the task: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected the fields of a task (name, kind, template, ...), got {content!r:.80}")
+    content = read_yaml(path, "the task", "the fields of a task (name, kind, template, ...)")
     return check_declaration(content, str(path))
 
 
@@ -81,11 +70,9 @@ def check_declaration(content: Mapping[str, Any], where: str) -> TaskDeclaration
 
 
 def _with_metrics(declaration: TaskDeclaration) -> TaskDeclaration:
-    """Returns the declaration with its metrics and the score that counts by their full names.
+    """Returns the declaration with its metrics and the score that counts by their full names."""
+    from dept_vl.evaluators import EVALUATORS, evaluator_name, evaluator_names, score_name  # few runs need them
 
-    Raises:
-        ConfigError: The name is taken, or a metric is unknown or does not fit the kind.
-    """
     name, kind = declaration.name, declaration.kind
     if declaration.format is None and name in task_names():
         raise ConfigError(f"name: {name!r} is a task of the package; choose another")

@@ -11,8 +11,9 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.settings.choices import Tree
 from dept_vl.settings.declared import find_task
-from dept_vl.settings.load import load_config, overlay_config, read_yaml
+from dept_vl.settings.load import load_config, overlay_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.tasks import Task
 from dept_vl.tasks.declared import make_task
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dept_vl.errors import ConfigError, DataError, SettingProblem, SettingsError
+from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
 from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
 from dept_vl.settings.declared import check_declaration, is_task_file, read_declaration
@@ -24,9 +24,8 @@ from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
+from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
-from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_yaml
-from dept_vl.system.text_files import read_text
 from dept_vl.tasks import get_task
 from dept_vl.tasks.declared import TaskDeclaration, make_task
 from dept_vl.tuners.stack.config import collapse_name, expand_name
@@ -139,11 +138,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
 
 
 def _with_declaration(tree: Tree) -> Tree:
-    """Returns settings with the task's declaration, where it has one, checked: of the file that `task` is, or as given.
-
-    Raises:
-        ConfigError: It declares no task, or another one than `task` says.
-    """
+    """Returns settings with the task's declaration, checked, where it has one: of the file `task` is, or as given."""
     task, content = tree.get("task"), tree.get("declaration")
     if isinstance(task, str) and is_task_file(task):
         declaration = read_declaration(Path(expand_home(task)))
@@ -188,24 +183,12 @@ def _refuse_nul(tree: Tree, where: str, prefix: str = "") -> None:
             raise SettingsError([SettingProblem(f"{prefix}{key}", f"holds a NUL character: {value!r}")], where)
 
 
-def read_yaml(path: Path) -> Tree:
-    """Reads one YAML mapping without checking its keys.
-
-    Raises:
-        ConfigError: No such file, not YAML, or not a mapping.
-    """
-    try:
-        tree = parse_yaml(read_text(path, MAX_SETTINGS_BYTES))
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
-        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, got {type(tree).__name__}")
-    return cast(Tree, tree)
+def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Returns nested settings by their dotted keys."""
+    flat: Tree = {}
+    for key, value in tree.items():
+        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -8,6 +8,7 @@ billion words, and a pipe in a file's place is waited on for ever.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import stat
 import zlib
@@ -56,6 +57,12 @@ def read_file(path: Path, max_bytes: int | None = None) -> bytes:
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"is larger than {max_bytes:,} bytes", str(path))
     return content
+
+
+def hash_file(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -112,11 +119,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count_nodes(node: yaml.Node, counted: dict[Hashable, int], above: frozenset[int]) -> int:
-    """Returns how many values a node stands for, aliases written out.
-
-    Raises:
-        yaml.YAMLError: It contains itself, or stands for more than `MAX_YAML_NODES`.
-    """
+    """Returns how many values a node stands for, aliases written out."""
     if id(node) in above:
         raise yaml.YAMLError("an alias refers to what contains it")
     if id(node) not in counted:

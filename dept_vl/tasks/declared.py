@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
@@ -209,7 +209,7 @@ class TaskDeclaration:
 
     def _check_columns(self) -> None:
         """Checks that columns have names, and that the target is none that the model reads."""
-        for field, name in self.named_columns():
+        for field, name in columns_read(self):
             if not name.strip():
                 raise ValueError(f"{field}: the name of a column is empty; leave the field out, or name one")
         for name in self.target or ():
@@ -263,19 +263,6 @@ class TaskDeclaration:
         """The labels' words, each once; None for kinds without labels."""
         return None if self.labels is None else tuple(dict.fromkeys(self.labels.values()))
 
-    def named_columns(self) -> list[tuple[str, str]]:
-        """Returns every column that the declaration reads, each behind the field that names it."""
-        named = [
-            *(("template", name) for name in self.columns),
-            ("image", self.image),
-            *(("target", name) for name in self.target or ()),
-            ("id", self.id),
-            *((f"details.{key}", name) for key, name in self.details.items()),
-            ("split.column", self.split.column),
-            ("split.by", self.split.by),
-        ]
-        return [(field, name) for field, name in named if name is not None]
-
     def rows_key(self) -> str:
         """Returns a sha256 of what prepared rows depend on: another template over the same columns gives the same.
 
@@ -295,10 +282,18 @@ def fill_template(text: str, row: Row) -> str:
     return _COLUMN.sub(lambda match: str(row[match[1]]), text)
 
 
-def check_known_columns(declaration: TaskDeclaration, known: Iterable[str]) -> list[str]:
-    """Returns the columns that a declaration reads and `known` lacks, each as ``field: column``."""
-    there = set(known)
-    return [f"{field}: {name}" for field, name in declaration.named_columns() if name not in there]
+def columns_read(declaration: TaskDeclaration) -> list[tuple[str, str]]:
+    """Returns every column that a declaration reads, with the field that names it, as ``split.column``, before it."""
+    named = [
+        *(("template", name) for name in declaration.columns),
+        ("image", declaration.image),
+        *(("target", name) for name in declaration.target or ()),
+        ("id", declaration.id),
+        *((f"details.{key}", name) for key, name in declaration.details.items()),
+        ("split.column", declaration.split.column),
+        ("split.by", declaration.split.by),
+    ]
+    return [(field, name) for field, name in named if name is not None]
 
 
 def make_task(declaration: TaskDeclaration) -> Task:

@@ -132,17 +132,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         lock: OwnedLock | None = None,
     ) -> None:
-        """Opens everything but the run folder; see `train`.
-
-        Args:
-            config: As `train`.
-            data_dir: As `train`.
-            resume: As `train`.
-            overwrite: As `train`.
-            session: As `train`.
-            callbacks: As `train`.
-            lock: The run folder's, taken by `fit`. None where nobody else can be at work.
-        """
+        """Opens everything but the run folder, whose `lock` is taken by `fit`; the rest is as `train` has it."""
         session = session or Session()
         self.config = config
         self._rows = rows_record(config, data_dir)
@@ -372,19 +362,12 @@ class Trainer:
         if self.selection.is_better(value, best):
             self.progress = replace(self.progress, best_metric=value, best_step=step, evals_since_best=0)
             if self._is_main:
-                self._save_adapter(metrics)
+                features = self.visual.fingerprint if self.visual else None
+                self.model.save_pretrained(self.run_dir, task=self.task, features=features, scores=metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
         self._record({f"val/{name}": number for name, number in metrics.items()})
         return metrics
-
-    def _save_adapter(self, scores: Mapping[str, float]) -> None:
-        self.model.save_pretrained(
-            self.run_dir,
-            task=self.task,
-            features=self.visual.fingerprint if self.visual else None,
-            scores=scores,
-        )
 
     def _save_checkpoint(self) -> None:
         folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints

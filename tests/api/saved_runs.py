@@ -12,8 +12,9 @@ from dept_vl.settings.load import dump_config, load_config
 SMALL = {
     "tuner.name": "prompt-tuning", "tuner.num_virtual_tokens": 3, "data.max_source_length": 24,
     "data.max_target_length": 6, "model.image_encoder.model": "demo", "model.image_encoder.pooled_grid": None,
+    "model.image_encoder.dtype": "float32",
 }  # fmt: skip
-"""Settings of the smallest models."""
+"""Settings of the smallest models; features are not rounded, so that an image has the same alone and among others."""
 
 
 def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **settings: Any) -> Path:

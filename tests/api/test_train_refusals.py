@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import dept_vl
-from data_prep.raw.json_files import CACHE_VARIABLE
+from data_prep.first_use.cache import CACHE_VARIABLE
 
 TASK = {"name": "mine", "kind": "question", "template": "{q}", "image": "photo", "target": "a"}
 TEXT = {"name": "mine", "kind": "text", "template": "{q}", "target": "a"}

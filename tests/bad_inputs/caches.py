@@ -136,7 +136,7 @@ _CASES = {
 
 def _swapped_ids(store):
     """The same bytes as far as the index can see: its hash is that of the altered shard."""
-    from dept_vl.data.feature_format import hash_file
+    from dept_vl.system.bounded_reading import hash_file
 
     edited(store / INDEX, lambda index: index["shards"][0].update(image_ids=[*range(101, 111)]))
     edited(store / INDEX, lambda index: index["shards"][0].update(sha256=hash_file(store / SHARD)))

@@ -13,12 +13,12 @@ from huggingface_hub import ModelCard
 
 import dept_vl
 from dept_vl.cli import main
-from dept_vl.data.feature_format import hash_file
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.files import load_adapter
 from dept_vl.runs.folder import read_run_config
 from dept_vl.runs.hub import LARGEST_BYTES, find_run, push_run
 from dept_vl.settings.load import dump_config, load_config
+from dept_vl.system.bounded_reading import hash_file
 from tests.api.saved_runs import save_run
 from tests.hub_server import Repository
 from tests.models.language.hub_cache import COMMIT, put_into_cache

@@ -11,7 +11,7 @@ from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import Reference
 from dept_vl.reports.text import describe_training
-from dept_vl.runs.selection import choose_selection, read_selection, warn_of_selection
+from dept_vl.runs.selection import check_data, choose_selection, read_selection
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import get_task
 from dept_vl.training.trainer import train
@@ -168,7 +168,7 @@ def test_the_score_asked_for_picks_the_checkpoint(tiny_data, t5_folder, tmp_path
 
 
 def test_rows_that_fit_are_not_warned_about(tiny_data, t5_folder, tmp_path, caplog):
-    warn_of_selection(load_config(None, settings(t5_folder, tmp_path, tiny_data)), tiny_data)
+    check_data(load_config(None, settings(t5_folder, tmp_path, tiny_data)), tiny_data, ["train", "val"])
     assert caplog.text == ""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from data_prep.raw.json_files import RawFile, find_raw, read_json
-from data_prep.raw.official import captions, gqa, scienceqa, vizwiz, vqa
+from data_prep.raw.official import captions, questions, scienceqa
 from data_prep.raw.official.base import OfficialFormat
 from data_prep.raw.row_sources import RowPart, RowSource
 from data_prep.raw.text_files import Placed
@@ -19,9 +19,9 @@ from dept_vl.tasks.declared import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 FORMATS: dict[str, OfficialFormat] = {
-    "vqa": vqa.FORMAT,
-    "gqa": gqa.FORMAT,
-    "vizwiz": vizwiz.FORMAT,
+    "vqa": questions.VQA,
+    "gqa": questions.GQA,
+    "vizwiz": questions.VIZWIZ,
     "karpathy": captions.KARPATHY,
     "coco-captions": captions.COCO,
     "scienceqa": scienceqa.FORMAT,
@@ -84,21 +84,18 @@ def read_official(declaration: TaskDeclaration, raw: Path, *, subset: bool = Fal
     if not splits:
         raise DataError(f"{raw}: holds the files of no split of task {declaration.name!r}")
     files = _Files(raw, Counter(name for split in splits for name in declaration.files[split]))
-    parts = [
-        RowPart(
-            split, f"{raw}, {split}", form.columns, partial(_read, form.read, files, declaration.files[split], split)
-        )
-        for split in splits
-    ]
+
+    def rows(split: str, names: Sequence[str], _: Sequence[str]) -> Iterator[Placed]:
+        """Yields the rows of a split; whatever columns are wanted, every row has all."""
+        return form.read([files.read(name) for name in names], split)
+
+    readers = {split: partial(rows, split, declaration.files[split]) for split in splits}
+    parts = [RowPart(split, f"{raw}, {split}", form.columns, read) for split, read in readers.items()]
     return RowSource(parts, raw, files.found)
 
 
 def _is_there(raw: Path, names: Sequence[str], *, may_miss: bool) -> bool:
-    """Returns whether a split's files are there.
-
-    Raises:
-        DataError: One is not, and `may_miss` is false.
-    """
+    """Returns whether a split's files are there."""
     try:
         for name in names:
             find_raw(raw, name, *_FOLDERS)
@@ -107,14 +104,3 @@ def _is_there(raw: Path, names: Sequence[str], *, may_miss: bool) -> bool:
             raise
         return False
     return True
-
-
-def _read(
-    read: Callable[[Sequence[RawFile], str], Iterator[Placed]],
-    files: _Files,
-    names: Sequence[str],
-    split: str,
-    wanted: Sequence[str],
-) -> Iterator[Placed]:
-    """Yields the rows of a split; `wanted`, the columns that will be used, is what every row has anyway."""
-    return read([files.read(name) for name in names], split)

@@ -22,7 +22,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, require_adapter
+from dept_vl.models.adapter.presence import (
+    ADAPTER_CONFIG_FILE,
+    CARD_FILE,
+    WEIGHTS_FILE,
+    describe_invalid,
+    read_settings,
+    require_adapter,
+)
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.strict import STRICT
 from dept_vl.system.atomic import write_bytes, write_text
@@ -39,7 +46,6 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 """Version 1 had m and r of DePT in ``num_virtual_tokens`` and ``rank`` where `AdapterConfig.facts` is now."""
 
-_MAX_CONFIG_BYTES = 1 << 20
 _FACTS = "tuner's "
 _FACTS_OF_FORMAT_1 = {"m", "r"}
 _HEADER_KEY = "adapter_config"
@@ -316,23 +322,14 @@ def check_equal(folder: Path, settings: Mapping[str, tuple[object, object]]) -> 
 def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
     require_adapter(folder, [ADAPTER_CONFIG_FILE])
     path = folder / ADAPTER_CONFIG_FILE
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
-    try:
-        described = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+    described = read_settings(folder)
     version = described.get("format_version") if isinstance(described, dict) else None
     if version not in (1, FORMAT_VERSION):
         raise CheckpointError(f"{path}: format_version is {version!r}, this package reads 1 and {FORMAT_VERSION}")
     try:
         return _ADAPTER.validate_python(_from_format_1(described) if version == 1 else described), described
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}, got {detail.get('input')!r}"
-            for detail in error.errors(include_url=False)
-        ]
-        raise CheckpointError(f"{path}: " + "; ".join(sorted(lines))) from None
+        raise CheckpointError(f"{path}: {describe_invalid(error)}") from None
 
 
 def _from_format_1(described: Mapping[str, Any]) -> dict[str, Any]:

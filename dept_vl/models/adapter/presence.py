@@ -1,11 +1,16 @@
-"""Whether an adapter lies in a folder, and what is said where one is missing. No torch, so that it is said at once."""
+"""Whether an adapter lies in a folder, what its settings file holds, and what is said where it is bad. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import CheckpointError
+from dept_vl.system.bounded_reading import parse_json
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 """Of an adapter of this package, and of one of the released code."""
@@ -15,6 +20,8 @@ CARD_FILE = "README.md"
 RELEASED_WEIGHTS_FILE = "adapter_model.bin"
 RELEASED_WEIGHTS_FILES = (WEIGHTS_FILE, RELEASED_WEIGHTS_FILE)
 """The released code writes the second; PEFT, of which it is a copy, the first since 0.7. The first one there counts."""
+
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def require_adapter(folder: Path, names: Sequence[str] = (ADAPTER_CONFIG_FILE, WEIGHTS_FILE)) -> None:
@@ -47,3 +54,28 @@ def require_released(folder: Path) -> Path:
             f"of some tasks only, and the {ADAPTER_CONFIG_FILE} here describes an adapter without holding it"
         )
     return weights
+
+
+def read_settings(folder: Path) -> Any:
+    """Returns what an adapter's `ADAPTER_CONFIG_FILE` holds, as it is.
+
+    Raises:
+        CheckpointError: It is too large, or no JSON.
+    """
+    path = folder / ADAPTER_CONFIG_FILE
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Returns everything that pydantic found wrong with an adapter's settings, in a line."""
+    return "; ".join(
+        sorted(
+            f"{'.'.join(map(str, detail['loc'])) or 'settings'}: {detail['msg']}, got {detail.get('input')!r}"
+            for detail in error.errors(include_url=False)
+        )
+    )

@@ -28,13 +28,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from dept_vl.errors import CheckpointError
+from dept_vl.errors import CheckpointError, first_line
 from dept_vl.models.adapter.files import AdapterConfig, Origin, check_finite
-from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, require_released
+from dept_vl.models.adapter.presence import (
+    ADAPTER_CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    describe_invalid,
+    read_settings,
+    require_released,
+)
 from dept_vl.models.adapter.presence import RELEASED_WEIGHTS_FILE as WEIGHTS_FILE
 from dept_vl.strict import MAX_SIZE
 from dept_vl.system.atomic import write_bytes, write_text
-from dept_vl.system.bounded_reading import parse_json, read_file
+from dept_vl.system.bounded_reading import read_file
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 
 PROMPT, LOWRANK_A, LOWRANK_B = (
@@ -49,7 +55,6 @@ RELEASED_ALPHA = 8
 """The ``lora_alpha`` of every published adapter; no flag of the released code changes it."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -245,12 +250,7 @@ def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) ->
 
 def _read_config(folder: Path) -> ReleasedConfig:
     path = folder / ADAPTER_CONFIG_FILE
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path}: larger than {_MAX_CONFIG_BYTES:,} bytes, not an adapter's settings")
-    try:
-        described = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+    described = read_settings(folder)
     if isinstance(described, dict) and "dept_vl_version" in described:
         raise CheckpointError(
             f"{folder}: an adapter of this package, which needs no import: give it to eval --checkpoint or --init-from"
@@ -258,11 +258,7 @@ def _read_config(folder: Path) -> ReleasedConfig:
     try:
         return TypeAdapter(ReleasedConfig).validate_python(described)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, detail['loc'])) or 'settings'}: {detail['msg']}, got {detail.get('input')!r}"
-            for detail in error.errors(include_url=False)
-        ]
-        raise CheckpointError(f"{path}: not a released T5 adapter: {'; '.join(sorted(lines))}") from None
+        raise CheckpointError(f"{path}: not a released T5 adapter: {describe_invalid(error)}") from None
 
 
 def _read_weights(path: Path, config: ReleasedConfig) -> bytes:
@@ -272,7 +268,7 @@ def _read_weights(path: Path, config: ReleasedConfig) -> bytes:
         CheckpointError: It is larger, packed or unpacked.
     """
     numbers = sum(math.prod(shape) for shape in config.shapes().values())
-    limit = 8 * numbers + _MAX_CONFIG_BYTES  # twice float32, and what a pickle says around it
+    limit = 8 * numbers + MAX_CONFIG_BYTES  # twice float32, and what a pickle says around it
     try:
         content = read_file(path, limit)
         unpacked = sum(record.file_size for record in zipfile.ZipFile(io.BytesIO(content)).infolist())
@@ -302,9 +298,9 @@ def _unpickle(path: Path, content: bytes) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about opcodes of a damaged file; what matters is raised
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle makes the restricted unpickler raise errors of any type
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors ({reason[:200]})"
+            f"{path}: refused, nothing in it was executed: damaged, or it holds more than tensors "
+            f"({first_line(error)[:200]})"
         ) from None
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()

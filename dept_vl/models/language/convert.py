@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.errors import CheckpointError, ConfigError, first_line
 from dept_vl.models.language.load import FAMILIES, load_backbone, quiet_transformers
 from dept_vl.models.language.stored import CONFIG_FILE, VOCABULARY_FILES, WEIGHTS_FILE
 from dept_vl.models.pickled import read_pickled
@@ -102,8 +102,7 @@ def convert_gguf(path: Path, out: Path) -> str:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise errors of any type
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as GGUF: {reason[:300]}") from None
+        raise CheckpointError(f"{path}: cannot be read as GGUF: {first_line(error)[:300]}") from None
     plain = family.model_class(config)  # without what the quantised one remembers of its file
     plain.load_state_dict(model.state_dict())
     with quiet_transformers():

@@ -118,11 +118,7 @@ def _load_model(
     config: PretrainedConfig,
     dtype: torch.dtype,
 ) -> PreTrainedModel:
-    """Loads the weights, all of them, each where the file says it belongs.
-
-    Raises:
-        ConfigError: They cannot be read, or do not fill the model.
-    """
+    """Loads the weights, all of them, each where the file says it belongs."""
     try:
         with quiet_transformers(), _weights_in_every_process():
             model, report = family.model_class.from_pretrained(

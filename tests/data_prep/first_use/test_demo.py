@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_prep.first_use import demo
+from data_prep.first_use.cache import CACHE_VARIABLE
 from dept_vl.data.feature_format import finished_stores
 from dept_vl.data.features import find_store
 from dept_vl.data.manifest import open_split
@@ -18,7 +19,7 @@ SMALL = {"num_train": 6, "num_restval": 1, "num_val": 1, "num_test": 2}
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "NUM_IMAGES", SMALL)
-    monkeypatch.setenv(demo.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def test_made_once_and_found_again():
@@ -63,6 +64,7 @@ def test_other_counts_get_a_folder_of_their_own(monkeypatch):
 
 
 def test_several_processes_are_told_to_make_it_first(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("dept_vl.system.processes.process_state", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(DataError, match="without a launcher first"):
         demo.demo_data_dir()
@@ -70,6 +72,6 @@ def test_several_processes_are_told_to_make_it_first(monkeypatch):
 
 def test_a_place_that_cannot_be_written_names_the_variable(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(demo.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(DataError, match="set DEPT_VL_CACHE to a folder"):
         demo.demo_data_dir()

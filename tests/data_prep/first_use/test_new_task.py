@@ -34,7 +34,7 @@ TABLES = {
     "capitals": (
         rows(**{"Image Name": IMAGES, "Question": QUESTIONS, "Answer": ["yes", "no"]}),
         "question",
-        {"image": "Image Name", "target": ("Answer",), "template": "question: {Question}"},
+        {"image": "Image Name", "target": ("Answer",), "template": "vqa: {Question}"},
     ),
     "ten-answers": (
         rows(question_id=NUMBERS, img=IMAGES, question=QUESTIONS, **{f"answer_{n}": ANSWERS for n in range(10)}),

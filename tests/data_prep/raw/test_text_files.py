@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.first_use.hub import text_data_dir
+from data_prep.first_use.data_dir import text_data_dir
 from data_prep.prepare import prepare
 from data_prep.raw.text_files import find_split_files, read_hub, read_rows
 from dept_vl.errors import DataError
