@@ -238,7 +238,10 @@ class _Job:
             batch = next(batches)
             if batch.errors and self.on_error == "stop":
                 image_id, error = batch.errors[0]
-                raise DataError(f"{error} (image {image_id}); `--on-error skip` would go on without it")
+                raise DataError(
+                    f"{error} (image {image_id}); `--on-error skip` would go on without it (of other commands: "
+                    "`--data.on_image_error skip`)"
+                )
             skipped += [SkippedImage(image_id, str(self.images[image_id]), error) for image_id, error in batch.errors]
             image_bytes += batch.image_bytes
             if batch.pixels is not None:

@@ -34,7 +34,7 @@ def prepare(task: Task, raw: Path | None, out: Path, **options: Any) -> Prepared
     for name, value in given.items():
         if name not in taken:
             raise ConfigError(f"{_flag(name, value)}: task {task.name!r} takes none; leave it out")
-    if raw is None and task.source is None and not task.is_own:
+    if raw is None and task.source is None and task.declaration is None:
         raise ConfigError(f"--raw: task {task.name!r} needs the folder of its official files")
     return convert(task, raw, out, **given)
 

@@ -76,10 +76,10 @@ class LocalPath:
         return not self.or_name or self._is_sure_path(value)
 
     def is_local(self, value: str) -> bool:
-        """Returns whether it is a path: what may be a name too is one by its form, or where such a folder is."""
+        """Returns whether it is a path: what may be a name too is one by its form, or where something lies there."""
         if value in self.words:
             return False
-        return not self.or_name or self._is_sure_path(value) or os.path.isdir(value)
+        return not self.or_name or self._is_sure_path(value) or os.path.exists(value)
 
     def _is_sure_path(self, value: str) -> bool:
         """Returns whether a value is no name: hub ids have one slash at most, and begin with no dot."""

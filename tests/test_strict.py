@@ -34,6 +34,8 @@ def test_names_and_words_are_no_paths(tmp_path, monkeypatch):
         assert not BACKBONE.is_relative(name)
     (tmp_path / "t5-base").mkdir()
     assert BACKBONE.absolute("t5-base") == str(tmp_path / "t5-base")
+    (tmp_path / "rows.csv").touch()
+    assert LocalPath(or_name=True).absolute("rows.csv") == str(tmp_path / "rows.csv")
     assert BACKBONE.is_relative("./t5")
     assert BACKBONE.is_relative("models/t5/base")
     assert BACKBONE.is_local("~/t5")

@@ -32,6 +32,10 @@ def read_row_inputs(task: Task, rows: str, images: Path | None) -> Iterator[tupl
             f"data.rows: task {task.name!r} is not declared for rows of one's own; give --image or --input"
         )
     declaration = task.declaration
+    if images is not None and not task.uses_images:
+        raise ConfigError(f"--images: task {task.name!r} reads text alone; leave it out")
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: no such folder of images")
     source = open_rows(rows, declaration.split.names)
     check_columns(declaration, source.parts, has_answers=False)
     names = ImageNames(images or source.folder or Path())
@@ -51,10 +55,11 @@ def _converted(declaration: TaskDeclaration, record: Any, names: ImageNames, id_
     if declaration.id is not None and (own := read_text(record.get(declaration.id))):
         row[id_key] = int(own) if own.isascii() and own.isdecimal() and str(int(own)) == own else own
     if declaration.image is not None:
-        name = record.get(declaration.image)
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{declaration.image!r} should be the name of an image's file, found {name!r:.80}")
-        found = names.find(name.strip())
+        value = record.get(declaration.image)
+        name = read_text(value) if isinstance(value, str | int | float) else ""
+        if not name:
+            raise DataError(f"{declaration.image!r} should be the name of an image's file, found {value!r:.80}")
+        found = names.find(name)
         if found is None:
             raise DataError(f"image {name!r} is not in {names.root}{names.near(name)}; --images names another folder")
         row["image"] = str(names.root / found)

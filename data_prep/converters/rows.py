@@ -65,11 +65,17 @@ def prepare_rows(
     refuse_existing(task_folder(out, task))
     if declaration.format is not None:
         if rows is not None or raw is None:
-            raise ConfigError(f"--raw: task {task.name!r} needs the folder of its official files, and takes no --rows")
+            raise ConfigError(
+                f"--raw: task {task.name!r} needs the folder of its official files (format: {declaration.format}), and "
+                "takes no --rows"
+            )
         source = read_official(declaration, raw, subset=subset)
     elif rows is None:
         raise ConfigError(f"--rows: task {task.name!r} needs rows: a file, a folder or a data set of the hub")
+    elif raw is not None:
+        raise ConfigError(f"--raw: task {task.name!r} takes rows, and no official files; leave it out")
     else:
+        _check_images(declaration, images, "--images")
         source = open_rows(rows, declaration.split.names, tsv_quotes=tsv_quotes)
     return _prepare(
         task, source, out, images or source.folder,
@@ -91,8 +97,14 @@ def prepare_records(task: Task, rows: Any, out: Path, *, images: Path | None = N
         DataError: As `prepare_rows`.
     """
     declaration = _declaration(task)
+    _check_images(declaration, images, "images")
     refuse_existing(task_folder(out, task))
     return _prepare(task, of_records(rows, declaration.split.names), out, images)
+
+
+def _check_images(declaration: TaskDeclaration, images: Path | None, argument: str) -> None:
+    if images is not None and not declaration.uses_images:
+        raise ConfigError(f"{argument}: task {declaration.name!r} reads text alone; leave it out")
 
 
 def _declaration(task: Task) -> TaskDeclaration:

@@ -21,21 +21,21 @@ def open_data_dir(config: TrainConfig) -> Path:
         ConfigError: The settings name no data, or name them twice.
         DataError: The data cannot be made.
     """
-    if config.data.rows is not None and config.data.dir is not None:
-        raise ConfigError("data.rows: rows are prepared into the cache, and data.dir names prepared data; give one")
-    if config.is_demo_data:
-        from data_prep.first_use.demo import demo_data_dir
-
-        return demo_data_dir(config.model.image_encoder)
     task = config.resolve_task()
+    if config.data.rows is not None and config.data.dir is not None and task.is_own:
+        raise ConfigError("data.rows: rows are prepared into the cache, and data.dir names prepared data; give one")
     if config.data.rows is not None:
         from data_prep.first_use.own_rows import rows_data_dir
 
         return rows_data_dir(config)
+    if config.is_demo_data:
+        from data_prep.first_use.demo import demo_data_dir
+
+        return demo_data_dir(config.model.image_encoder)
     if config.data.dir is None and task.protocols:
         return text_data_dir(task)
     if config.data.dir is None:
-        what = "--rows ROWS, or --data-dir DATA" if task.is_own else "--data-dir DATA"
+        what = "--rows ROWS (in Python train=), or --data-dir DATA" if task.is_own else "--data-dir DATA"
         raise ConfigError(f"data.dir: not set; give {what} (what `dept-vl prepare` wrote), or 'demo'")
     return Path(config.data.dir)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from data_prep.converters.rows import prepare_records
 from data_prep.first_use.cache import cache_root, making, refuse_launch
 from data_prep.prepare import prepare
-from data_prep.raw.row_sources import as_list, is_saved_data_set, open_rows
+from data_prep.raw.row_sources import as_list, is_saved_data_set, of_records, open_rows
 from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.data.image_files import IMAGE_SUFFIXES, walk_files
 from dept_vl.data.manifest import split_images, split_path, task_folder
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _FEATURES = "features"
 _COMMAND = "`dept-vl cache-features` with the same --task, --rows and --images"
+_TEXT_COMMAND = "`dept-vl prepare` (and give --data-dir instead of the rows)"
 
 
 def rows_data_dir(config: TrainConfig) -> Path:
@@ -48,7 +49,7 @@ def rows_data_dir(config: TrainConfig) -> Path:
     if not task.is_own:
         raise ConfigError(
             f"data.rows: task {task.name!r} has files of its own, which `dept-vl prepare --raw` reads; rows belong to "
-            "a task that a YAML file declares"
+            "a task that a YAML file declares without `format`"
         )
     images = Path(config.data.image_dir) if config.data.image_dir else None
     file, root = Path(rows), images
@@ -63,7 +64,7 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     """Returns the data folder of rows in memory, made on first use, as `rows_data_dir` does for files.
 
     Args:
-        config: The run's settings.
+        config: The run's settings, of a task that is declared for rows of one's own.
         rows: Rows, or our split -> its rows, as `prepare_records` takes them.
         images: What names of images start from; None: they are paths of files, from the current folder on.
 
@@ -72,8 +73,8 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
         DataError: As `rows_data_dir`.
     """
     task = config.resolve_task()
-    if not task.is_own:
-        raise ConfigError(f"task: {task.name!r} is prepared from files of its own; rows belong to a task one declares")
+    assert task.declaration is not None
+    of_records(rows, task.declaration.split.names)  # refuses what holds no rows
     parts = rows if isinstance(rows, Mapping) else {"": rows}
     key = {split: _digest(as_list(part), task, images or Path()) for split, part in parts.items()}
     return _made(config, task, key, lambda out: prepare_records(task, rows, out, images=images))
@@ -93,7 +94,7 @@ def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], o
     root = cache_root() / "own"
     folder = root / f"{task.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not task_folder(folder, task).is_dir():
-        refuse_launch(folder, _COMMAND)
+        refuse_launch(folder, _COMMAND if task.uses_images else _TEXT_COMMAND)
         with making(folder, "prepare the rows", ", or prepare them with `dept-vl prepare` and give --data-dir"):
             if not task_folder(folder, task).is_dir():
                 logger.info("preparing the rows of %s into %s (once)", task.name, folder)
@@ -156,7 +157,10 @@ def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
 def _described(value: Any) -> Any:
     """Returns what stands for a value that is no JSON."""
     if isinstance(value, Image.Image):
-        return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+        try:
+            return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+        except (OSError, ValueError) as error:  # closed, or cut short: refused with its place when it is read
+            return str(error)
     if isinstance(value, bytes | bytearray):
         return hashlib.sha256(value).hexdigest()
     return str(value)

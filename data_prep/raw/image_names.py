@@ -83,7 +83,8 @@ class ImageNames:
             inside = posixpath.normpath(path)
         if inside == ".." or inside.startswith("../") or _DRIVE.match(inside) or "\0" in inside:
             raise DataError(
-                f"image {short_name(name)} lies outside the folder of images, {self.root}; --images says another"
+                f"image {short_name(name)} lies outside the folder of images, {self.root}; --images says another (in "
+                "Python images=)"
             )
         return inside
 

@@ -21,7 +21,7 @@ from PIL import Image
 from data_prep.raw.image_names import ImageNames, short_name
 from data_prep.raw.row_values import read_text
 from dept_vl.data.image_files import image_suffix
-from dept_vl.data.images import MAX_PIXELS
+from dept_vl.data.images import MAX_PIXELS, open_image
 from dept_vl.errors import DataError, shown
 from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.progress import Meter
@@ -161,7 +161,8 @@ class ImageColumn:
         for file, name, place in zip(files, self._index, self._places, strict=True):
             if not os.path.isfile(file):
                 raise DataError(
-                    f"{place}: image {short_name(name)}: no such file; give the folder of the images, or whole paths"
+                    f"{place}: image {short_name(name)}: no such file; give the folder of the images as images=, or "
+                    "whole paths"
                 )
         self.root = Path(os.path.commonpath([os.path.dirname(file) for file in files]) if files else ".")
         return [Path(os.path.relpath(file, self.root)).as_posix() for file in files]
@@ -184,8 +185,8 @@ class ImageColumn:
                 f"{place}: image {short_name(missing[0])} is not in {root}, where {names.count():,} images are"
                 f"{names.near(missing[0])}; {len(missing):,} of {len(paths):,} images are missing: "
                 f"{', '.join(map(short_name, missing[:_SHOWN]))}{', ...' if len(missing) > _SHOWN else ''} (looked for "
-                "at their path, then by name and by number in every folder below); --images names another folder"
-                + ("" if may_miss else ", --skip-missing-images leaves such rows out")
+                "at their path, then by name and by number in every folder below); --images (in Python images=) names "
+                "another folder" + ("" if may_miss else ", --skip-missing-images leaves such rows out")
             )
         return paths
 
@@ -266,15 +267,21 @@ def _suffix(content: bytes) -> str:
 
 
 def _png(image: Image.Image) -> bytes:
-    """Returns a PIL image as a PNG file, as large as one that can be read again, its EXIF orientation kept."""
+    """Returns a PIL image as a PNG file, as large as one that can be read again, its EXIF orientation kept.
+
+    Raises:
+        DataError: It is too large, was closed, or holds no colours.
+    """
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"image of {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted")
-    exif = image.getexif()
-    if image.mode not in _PNG_MODES:
-        try:
-            image = image.convert("RGB")
-        except ValueError as error:
-            raise DataError(f"image of mode {image.mode!r} has no colours ({error}); convert it to RGB") from error
     file = BytesIO()
-    image.save(file, "PNG", exif=exif, compress_level=1)
+    try:
+        exif = image.getexif()
+        if image.mode not in _PNG_MODES or not image.width * image.height:
+            image = open_image(image, exif="ignore")  # the colours that a file's picture has, or why there are none
+        image.save(file, "PNG", exif=exif, compress_level=1)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"PIL image: cannot be read ({error}); give one that is whole and not closed") from error
     return file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from dept_vl.tasks.splits import SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 SplitNames = Mapping[Any, Sequence[str]]
 """Our split -> what it is called in the rows."""
@@ -222,9 +225,10 @@ def _of_hub(rows: str, names: SplitNames) -> RowSource:
     try:
         found = datasets.load_dataset(path, config or None)
     except Exception as error:  # whatever the hub's client and the readers below it raise
+        offline = "; with network access unset HF_HUB_OFFLINE" if datasets.config.HF_HUB_OFFLINE else ""
         raise DataError(
             f"{rows}: no such file or folder, and it cannot be loaded from the hub ({first_line(error)}); check the "
-            "path or the id; with network access unset HF_HUB_OFFLINE"
+            f"path or the id{offline}"
         ) from error
     return _of_data_set(found, rows, names)
 
@@ -240,6 +244,13 @@ def _of_data_set(found: Any, name: str, names: SplitNames) -> RowSource:
         raise DataError(
             f"{name}: has splits {', '.join(found)}, none of which is the training split: {known_names(names)}; "
             "split.names says what yours are called"
+        )
+    if left := [part for part in found if part not in splits.values()]:
+        logger.warning(
+            "%s: splits %s are not read; split.names says what yours are called (%s)",
+            name,
+            ", ".join(left),
+            known_names(names),
         )
     parts = [_of_dataset(split, found[part], f"{name}, {part}") for split, part in splits.items()]
     return RowSource(parts, source=name)

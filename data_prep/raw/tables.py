@@ -91,7 +91,10 @@ def _rows(
             if "\0" in "".join(fields):
                 raise DataError(f"{place}: holds a NUL character; the file is damaged, or no text")
             if len(fields) != len(header):
-                raise DataError(f"{place}: {len(fields)} fields, the header has {len(header)}")
+                raise DataError(
+                    f"{place}: {len(fields)} fields, the header has {len(header)}; write the table again with quotes "
+                    "around texts, or as JSON lines"
+                )
             yield place, dict(zip(header, fields, strict=True))
     if header is None:
         expected = f" with {', '.join(columns)}" if columns else ""

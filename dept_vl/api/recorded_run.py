@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.presence import require_adapter
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
 from dept_vl.runs.hub import find_run
@@ -32,6 +33,8 @@ def read_run(
         ConfigError: As `dept_vl.load`.
         CheckpointError: There is no run, or no adapter.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise ConfigError(f"run: expected a folder or a hub id, got {run!r:.80}")
     folder = find_run(os.fspath(run), revision=revision)
     read_run_config(folder, "dept_vl.load(RUN)")
     config = load_config(folder / RUN_CONFIG_FILE, settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import ConfigError
+from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import check_run_folder
 from dept_vl.runs.refusals import check_start
 from dept_vl.runs.selection import check_best_metric, check_data
@@ -18,7 +19,6 @@ from dept_vl.settings.load import flat_settings
 from dept_vl.settings.schema import TrainConfig
 
 if TYPE_CHECKING:
-    from dept_vl.runs.callbacks import Callback
     from dept_vl.training.trainer import TrainResult
 
 Rows = Any
@@ -59,15 +59,15 @@ def train(
     from data_prep.first_use.data_dir import open_data_dir
     from data_prep.first_use.own_rows import records_data_dir
 
+    if not isinstance(callbacks, Sequence) or not all(isinstance(one, Callback) for one in callbacks):
+        raise ConfigError(f"callbacks: expected a list of dept_vl.Callback objects, got {callbacks!r:.80}")
     splits = {"train": train, "val": val, "test": test}
     given = {name: rows for name, rows in splits.items() if rows is not None}
     if given and train is None:
         raise ConfigError(f"{next(iter(given))}: given without train; give the rows to train on too")
     config = _settings(config, is_own_data=bool(given))
     if given:
-        named = "data.dir" if config.data.dir is not None else "data.rows" if config.data.rows is not None else None
-        if named:
-            raise ConfigError(f"{named}: rows are given to train() itself; leave it out")
+        _check_own(config)
     check_best_metric(config)
     check_run_folder(config.run_dir, resume=resume, overwrite=overwrite)  # before images are encoded
     if given:
@@ -80,6 +80,24 @@ def train(
     from dept_vl.training.trainer import train as run
 
     return run(config, data_dir, resume=resume, overwrite=overwrite, callbacks=callbacks)
+
+
+def _check_own(config: TrainConfig) -> None:
+    """Refuses settings that rows in memory do not go with.
+
+    Raises:
+        ConfigError: The task is none for rows of one's own, or the settings name data or images too.
+    """
+    task = config.resolve_task()
+    if not task.is_own:
+        raise ConfigError(
+            f"task: {task.name!r} is prepared from files of its own; rows belong to a task that one declares: give "
+            "its file or its fields"
+        )
+    for key, value in (("dir", config.data.dir), ("rows", config.data.rows), ("image_dir", config.data.image_dir)):
+        if value is not None:
+            instead = "; give images=" if key == "image_dir" else ""
+            raise ConfigError(f"data.{key}: rows are given to train() itself; leave it out{instead}")
 
 
 def _settings(config: TrainConfig | Mapping[str, Any], *, is_own_data: bool) -> TrainConfig:
@@ -95,6 +113,8 @@ def _settings(config: TrainConfig | Mapping[str, Any], *, is_own_data: bool) -> 
     if isinstance(task, Mapping):
         declaration = check_declaration(task, "task")
         settings |= {"task": declaration.name, "declaration": declaration}
-    elif task is not None:
+    elif isinstance(task, str | os.PathLike):
         settings["task"] = os.fspath(task)
+    elif task is not None:
+        raise ConfigError(f"task: expected a name, a file that declares one, or its fields, got {task!r:.80}")
     return choose_settings(None if base is None else Path(base), settings, is_own_data=is_own_data)

@@ -221,6 +221,9 @@ def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple
             f"data.protocol: {run_dir} was trained under {recorded.data.protocol!r}, asked for {protocol!r}; "
             "the two are not comparable"
         )
+    for one, other in (("data.dir", "data.rows"), ("data.rows", "data.dir")):
+        if one in settings:  # in place of the recorded data, in whichever way those are named
+            settings.setdefault(other, None)
     config = load_config(run_dir / "config.yaml", settings)
     check_paths(config, run_dir, settings, options.reading)
     return config, run_dir

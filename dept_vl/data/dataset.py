@@ -98,7 +98,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             raise DataError(
                 f"the feature store has no features for {len(missing)} of the split's images "
                 f"({', '.join(map(str, missing[:5]))}{', ...' if len(missing) > 5 else ''}); "
-                f"add them: dept-vl cache-features --task {self.task.name} --data-dir DIR"
+                f"add them: dept-vl cache-features --task {self.task.name}{'.yaml' * self.task.is_own} --data-dir DIR"
             )
         if not self._visual.skipped:
             return every

@@ -122,7 +122,9 @@ def _opened(source: ImageSource, name: str) -> Iterator[Image.Image]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image; expected one of {', '.join(FORMATS)}") from error
+        raise DataError(
+            f"{name}: not an image; expected one of {', '.join(FORMATS)}; convert others, such as GIF or HEIC"
+        ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: image too large: {error}") from error
     except Exception as error:  # decoders raise nearly every kind on damaged files: KeyError, struct.error, ...

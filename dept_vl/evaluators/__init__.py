@@ -245,7 +245,7 @@ def evaluate_texts(
         ConfigError: A metric is unknown, none is named, or Java is needed and there is none.
         DataError: Predictions and references are no texts or do not belong together, or cannot be scored.
     """
-    named = metric.split(",") if isinstance(metric, str) else metric
+    named = metric.split(",") if isinstance(metric, str) else metric or ()
     names = [name for name in named if name.strip()]
     if not names:
         raise ConfigError(f"metric: names no evaluator (known: {', '.join(sorted(EVALUATORS))})")

@@ -216,7 +216,7 @@ def describe_tasks(tasks: Iterable[Task]) -> str:
     for task in tasks:
         evaluators = ", ".join(task.evaluators)
         lengths = f"{task.max_source_length}, {task.max_target_length}"
-        source = str(task.source or "official files")
+        source = str(task.source or ("rows of your own" if task.is_own else "official files"))
         by_size: dict[str, list[str]] = {}
         for way in task.ways():
             sizes = " / ".join(f"{size.rows:,}" for size in way.split_sizes.values())

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.data.manifest import hash_rows
+from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.vision.encoders import registered_encoders
 from dept_vl.settings.load import absolute_config, config_from_tree, dump_config, flat_settings, nested_settings
 from dept_vl.settings.marked import changes_no_number, path_setting, with_real_paths
@@ -32,6 +33,9 @@ METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
 SUMMARY_FILE = "training.json"
 """Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
+
+ROWS = "rows_sha256"
+"""Key of `RECORD_FILE`: the sha256 of the rows of each split, of a task with rows of one's own."""
 
 _EXPERIMENTS = {
     "seeds": ("several seeds", "dept-vl train --seeds N,... --resume"),
@@ -91,7 +95,8 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if not resume and not overwrite:
         raise ConfigError(
             f"output_dir: {folder} is not empty; add --resume to go on with the run in it, "
-            "--overwrite to replace that run, or choose another --output-dir"
+            "--overwrite to replace that run, or choose another --output-dir (in Python resume=True, overwrite=True, "
+            "output_dir)"
         )
 
 
@@ -279,6 +284,34 @@ def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
     elif form is None:
         form = config.resolve_task().answer_form
     return replace(config, data=replace(config.data, answer_form=form))
+
+
+def rows_record(config: TrainConfig, data_dir: Path) -> dict[str, Any]:
+    """Returns what ``run.json`` says of rows of one's own, which change more easily than official files.
+
+    Raises:
+        DataError: A split is not prepared, or damaged.
+    """
+    task = config.resolve_task()
+    return {ROWS: {split: hash_rows(data_dir, task, split) for split in ("train", "val")}} if task.is_own else {}
+
+
+def check_same_rows(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run on other rows than it was started with, as `rows_record` tells them.
+
+    Raises:
+        DataError: They differ.
+        CheckpointError: The record of the run cannot be read.
+    """
+    if ROWS not in record or not (folder / RUN_CONFIG_FILE).is_file():
+        return
+    earlier = _read_record(folder / RECORD_FILE).get(ROWS, {})
+    changed = [split for split, digest in record[ROWS].items() if earlier.get(split, digest) != digest]
+    if changed:
+        raise DataError(
+            f"cannot resume {folder}: the rows of {' and '.join(changed)} are others than those it was started with; "
+            f"give those, or start another run from its result with --init-from {folder} and another --output-dir"
+        )
 
 
 def _read_record(path: Path) -> dict[str, Any]:

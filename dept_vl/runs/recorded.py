@@ -60,7 +60,8 @@ def _is_needed(config: TrainConfig, key: str) -> bool:
     if key in ("output_dir", "init.from"):
         return False
     if key == "data.image_dir":
-        return config.data.visual_features == "encode"
+        is_prepared = config.data.rows is not None and config.resolve_task().uses_images
+        return is_prepared or config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
     return config.resolve_task().uses_images or not key.startswith("model.image_encoder.")

@@ -14,7 +14,7 @@ from dept_vl.registry import suggest
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
 from dept_vl.tasks import Task, get_task, task_names
-from dept_vl.tasks.declared import TaskDeclaration, make_task
+from dept_vl.tasks.declared import SplitDeclaration, TaskDeclaration, make_task
 
 _ADAPTER = TypeAdapter(TaskDeclaration)
 
@@ -30,7 +30,12 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: There is no such task or file, or the file declares none.
     """
-    return make_task(read_declaration(Path(expand_home(name)))) if is_task_file(name) else get_task(name)
+    if is_task_file(name):
+        return make_task(read_declaration(Path(expand_home(name))))
+    try:
+        return get_task(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a task of your own is given as its file, NAME.yaml") from None
 
 
 def read_declaration(path: Path) -> TaskDeclaration:
@@ -88,12 +93,20 @@ def _with_metrics(declaration: TaskDeclaration) -> TaskDeclaration:
 def _describe(detail: Mapping[str, Any]) -> str:
     """Returns one line about what pydantic found wrong."""
     place = ".".join(str(part) for part in detail["loc"])
-    known = [*TaskDeclaration.__dataclass_fields__]
+    of_split = detail["loc"][:1] == ("split",)
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{place}: unknown field{suggest(place, known)} (known: {', '.join(known)})"
+        known = [*(SplitDeclaration if of_split else TaskDeclaration).__dataclass_fields__]
+        return f"{place}: unknown field{suggest(str(detail['loc'][-1]), known)} (known: {', '.join(known)})"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{place}: missing"
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = message.replace("a dictionary or an instance of SplitDeclaration", "fields, such as val: 0.1")
+    message = (
+        message.removeprefix("Value ").removesuffix(f" after validation, not {len(detail['input'])}")
+        if (detail["type"] == "too_short" and hasattr(detail["input"], "__len__"))
+        else message
+    )
     if not place:
         return message
-    return f"{place}: {message[0].lower()}{message[1:]}, got {detail.get('input')!r:.120}"
+    first = message if message.startswith("YAML") else f"{message[0].lower()}{message[1:]}"
+    return f"{place}: {first}, got {detail.get('input')!r:.120}"

@@ -62,13 +62,27 @@ def _as_texts(value: Any) -> Any:
     return [_as_text(one) for one in (value if isinstance(value, list | tuple) else [value])]
 
 
+def _as_label(value: Any) -> Any:
+    """Takes blanks off, as they are off the rows' labels."""
+    text = _as_text(value)
+    return text.strip() if isinstance(text, str) else text
+
+
 def _as_labels(value: Any) -> Any:
-    """Takes a list of labels for a mapping of each to itself."""
-    if isinstance(value, Mapping):
-        return {_as_text(raw): _as_text(word) for raw, word in value.items()}
-    return {_as_text(word): _as_text(word) for word in value} if isinstance(value, list | tuple) else value
+    """Takes a list of labels for a mapping of each to itself; none may be there twice."""
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    pairs = value.items() if isinstance(value, Mapping) else zip(value, value, strict=True)
+    labels: dict[Any, Any] = {}
+    for raw, word in pairs:
+        label = _as_label(raw)
+        if label in labels:
+            raise ValueError(f"{label!r} is there twice")
+        labels[label] = _as_label(word)
+    return labels
 
 
+_MAX_NAME = 100  # characters: with what is put before and behind it, still a name of a folder
 _Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 _Names = Annotated[tuple[str, ...], BeforeValidator(_as_texts), Field(min_length=1)]
 
@@ -175,6 +189,8 @@ class TaskDeclaration:
             raise ValueError(
                 f"name: must be lower case, digits, - and _, beginning with a letter or digit, got {self.name!r}"
             )
+        if len(self.name) > _MAX_NAME:
+            raise ValueError(f"name: may have {_MAX_NAME} characters at most, got {len(self.name)}")
         self._check_template()
         if self.uses_images and self.format is None and self.image is None:
             raise ValueError(f"image: kind {self.kind!r} needs the column of the image's file")
@@ -189,6 +205,19 @@ class TaskDeclaration:
             raise ValueError("labels: a label is empty")
         if self.target is None and self.format is None:
             raise ValueError("target: not given; it names the column of the answer, label or caption")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Checks that columns have names, and that the target is none that the model reads."""
+        for field, name in columns_read(self):
+            if not name.strip():
+                raise ValueError(f"{field}: the name of a column is empty; leave the field out, or name one")
+        for name in self.target or ():
+            if name == self.image or name in self.columns:
+                field = "image" if name == self.image else "template"
+                raise ValueError(
+                    f"target: {name!r} is a column of {field} too, so that the model would read the answer"
+                )
 
     def _check_template(self) -> None:
         if self.template is None:

@@ -26,8 +26,10 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
+    check_same_rows,
     in_answer_form,
     open_run_folder,
+    rows_record,
     trim_metrics,
 )
 from dept_vl.runs.hub import find_run
@@ -133,6 +135,9 @@ class Trainer:
         """Opens everything but the run folder, whose `lock` is taken by `fit`; the rest is as `train` has it."""
         session = session or Session()
         self.config = config
+        self._rows = rows_record(config, data_dir)
+        if resume:
+            check_same_rows(config.run_dir, self._rows)
         self.parts = open_run(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
         self.task, self.model = self.parts.task, self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
@@ -182,6 +187,7 @@ class Trainer:
                 lock.acquire()
             if self.model.answer_form is not None:
                 record = {**record, "answer_form": self.model.answer_form}
+            record = {**record, **self._rows}
             folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
             if self.train_set.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())

@@ -47,7 +47,42 @@ _LABELS = {"kind": "image-label", "template": "class:", "labels": ["answer 0", "
 _CASES = {
     "column-unknown": (_rows(target="anwser"), ("rows.csv", "target: anwser, did you mean 'answer'?", "'question'")),
     "template-reads-nothing": (_rows(template="question:"), ("mine.yaml", "template: 'question:' reads no column")),
-    "ragged": (_rows(spoil=lambda text: text + b"a,b\r\n"), ("rows.csv, line 12", "2 fields, the header has 3")),
+    "template-reads-the-answer": (
+        _rows(template="{question} {answer}"),
+        ("mine.yaml", "target: 'answer' is a column of template too", "would read the answer"),
+    ),
+    "target-is-the-image": (_rows(target="image"), ("mine.yaml", "target: 'image' is a column of image too")),
+    "template-is-code": (_rows(template="{{question}}"), ("mine.yaml", "template: '{{question}}'", "computed")),
+    "template-has-a-format": (_rows(template="{question!r}"), ("template: question!r, did you mean 'question'?",)),
+    "column-without-a-name": (_rows(id=""), ("mine.yaml", "id: the name of a column is empty")),
+    "name-too-long": (_rows(name="m" * 101), ("mine.yaml", "name: may have 100 characters at most, got 101")),
+    "labels-yes-no": (
+        _rows(kind="image-label", template=None, labels=[True, False]),
+        ("mine.yaml", "labels: YAML reads yes, no, on and off as True; put quotes around the word"),
+    ),
+    "label-twice": (
+        _rows(kind="image-label", template=None, labels=["a", "a ", "b"]),
+        ("mine.yaml", "labels: 'a' is there twice"),
+    ),
+    "metrics-empty": (_rows(metrics=[]), ("mine.yaml", "metrics: should have at least 1 item, got []")),
+    "field-of-split-unknown": (
+        _rows(split={"vals": 0.1}),
+        ("mine.yaml", "split.vals: unknown field; did you mean 'val'? (known: column, names, val, test"),
+    ),
+    "split-is-no-mapping": (_rows(split="random"), ("mine.yaml", "split: should be fields, such as val: 0.1")),
+    "format-of-rows": (_rows(format="csv"), ("--raw: task 'mine' needs the folder", "(format: csv)", "no --rows")),
+    "raw-beside-rows": (
+        lambda folder, base: [*_rows()(folder, base), "--raw", "images"],
+        ("--raw: task 'mine' takes rows, and no official files",),
+    ),
+    "images-of-texts": (
+        _rows(kind="text", image=None),
+        ("--images: task 'mine' reads text alone; leave it out",),
+    ),
+    "ragged": (
+        _rows(spoil=lambda text: text + b"a,b\r\n"),
+        ("rows.csv, line 12", "2 fields, the header has 3", "quotes"),
+    ),
     "mixed-encodings": (_rows(spoil=lambda text: text + "a,caf\xe9,b".encode("cp1252")), ("rows.csv", "not UTF-8")),
     "image-outside": (_rows(_at(3, image="../secret.jpg")), ("rows.csv, line 5", "'../secret.jpg' lies outside")),
     "image-absolute": (_rows(_at(3, image="/etc/hostname")), ("rows.csv, line 5", "'/etc/hostname' lies outside")),

@@ -180,6 +180,24 @@ CASES = [
     ("export-released absent --out y", "absent: no adapter here"),
     ("tasks cola --raw absent", "absent: no such folder of raw files"),
     ("tasks cola --data-dir absent", "no such prepared split"),
+    # rows of one's own
+    ("train --task mine --data-dir x", "unknown task 'mine' (known: "),
+    ("train --task mine.yml --rows rows.csv", "mine.yml: cannot read the task: No such file"),
+    (
+        "train --task mine.yaml --output-dir new",
+        "data.dir: not set; give --rows ROWS (in Python train=), or --data-dir",
+    ),
+    ("train --task mine.yaml --rows rows.csv --output-dir new", "rows.csv, line 7: id '4' is there twice"),
+    ("train --task mine.yaml --rows absent.csv --output-dir new", "absent.csv: no such file or folder of rows"),
+    ("train --task mine.yaml --rows rows.csv --images taken", "--images: task 'mine' reads text alone"),
+    ("train --task mine.yaml --rows rows.csv --data-dir data", "data.rows: rows are prepared into the cache, and data"),
+    ("train --task cola --rows rows.csv", "data.rows: task 'cola' has files of its own"),
+    ("train --config demo --task vqa --rows rows.csv", "data.rows: task 'vqa' has files of its own"),
+    (
+        "eval --checkpoint rows-moved",
+        "data.rows: rows-moved recorded '/gone/rows.csv', and nothing is there; if it moved",
+    ),
+    ("eval --checkpoint images-moved", "data.image_dir: images-moved recorded '/gone/images', and nothing is there"),
     # folders that are taken
     ("train --data-dir x --output-dir taken", "taken is not empty and holds no run; choose another --output-dir"),
     ("train --data-dir x --output-dir run", "run is not empty; add --resume"),
@@ -211,6 +229,8 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
         (folder / name / "config.yaml").write_text(dump_config(replace(config, output_dir=name)))
         for file in ("adapter_config.json", "adapter_model.safetensors") if has_adapter else ():
             (folder / name / file).touch()
+    (folder / "mine.yaml").write_text('{name: mine, kind: text, template: "{q}", target: a, id: n}')
+    (folder / "rows.csv").write_text("n,q,a\n1,u,y\n2,v,y\n3,w,y\n4,x,y\n5,y,y\n4,z,y\n")
     write_several(folder, vqa)
     write_relative(folder, cola)
     (folder / "released").mkdir()
@@ -239,7 +259,12 @@ def write_relative(folder: Path, config: TrainConfig) -> None:
     """Writes runs whose paths lead nowhere: relative ones of another folder, and those of what has moved."""
     (folder / "here" / "gone").mkdir(parents=True)
     gone = replace(config, data=replace(config.data, dir="gone"))
+    mine = {"task": str(folder / "mine.yaml"), "data.rows": "/gone/rows.csv", "model.backbone": "demo"}
+    seen = {"name": "seen", "kind": "caption", "image": "i", "target": "t"}
+    pictures = {"declaration": seen, "data.rows": str(folder / "rows.csv"), "data.image_dir": "/gone/images"}
     runs = {
+        "rows-moved": load_config(None, mine),
+        "images-moved": load_config(None, pictures),
         "moved": replace(gone, output_dir="elsewhere/moved"),
         "here/moved": replace(gone, output_dir="moved"),
         "data-moved": replace(config, data=replace(config.data, dir="/gone/data")),

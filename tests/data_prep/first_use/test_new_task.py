@@ -116,6 +116,7 @@ def test_a_typical_table_is_guessed_right_and_prepares_as_it_is(name, images, tm
     assert {field: getattr(declaration, field) for field in fields} == fields
     assert declaration.split.column == ("split" if name == "with-splits" else None)
     assert any(line.startswith(f"kind: {kind} (") for line in task.guessed)
+    images = images if declaration.uses_images else None
     stats = prepare(make_task(declaration), None, tmp_path / "out", rows=path, images=images)
     assert set(stats.splits) == {"train", "val", "test"}
     assert not stats.left_out

@@ -1,9 +1,12 @@
 """Which rows of one's own are prepared again, and which are found as they were."""
 
+from types import SimpleNamespace
+
 import pytest
 from datasets import Dataset
 
 from data_prep.first_use.own_rows import records_data_dir, rows_data_dir
+from dept_vl.errors import DataError
 from dept_vl.settings.load import load_config
 from tests.data_prep.own_rows import draw, draw_some, some_rows, write_csv
 
@@ -63,3 +66,17 @@ def test_rows_in_memory_are_prepared_anew_when_a_picture_is_another(home):
     assert records_data_dir(config, some_rows(20), home) == before
     (home / "3.jpg").write_bytes((home / "1.jpg").read_bytes() + b"\0")
     assert records_data_dir(config, some_rows(20), home) != before
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("text", "run `dept-vl prepare` "), ("question", "`dept-vl cache-features`")]
+)
+def test_several_processes_are_told_to_have_it_made_first(kind, remedy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPT_VL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("dept_vl.system.processes.process_state", lambda: SimpleNamespace(num_processes=2))
+    task = {"name": "mine", "kind": kind, "template": "{question}", "target": "answer"}
+    task |= {"image": "image"} if kind == "question" else {}
+    with pytest.raises(DataError, match=f"not made yet, and one process makes it; .*{remedy}"):
+        records_data_dir(load_config(None, {"declaration": task}), some_rows(10), None)
+    assert not (tmp_path / "cache").exists()

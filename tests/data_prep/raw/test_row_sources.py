@@ -47,7 +47,7 @@ def test_shards_and_folders_called_as_splits(tmp_path):
     assert sizes(prepared(TASK, tmp_path / "out-c", rows=tmp_path / "c")) == {"train": 10, "val": 1, "test": 1}
 
 
-def test_what_datasets_saved(tmp_path):
+def test_what_datasets_saved(tmp_path, caplog):
     data_set().save_to_disk(tmp_path / "one")
     datasets.DatasetDict(train=data_set(), validation=data_set(ROWS[:2]), extra=data_set()).save_to_disk(
         tmp_path / "all"
@@ -55,6 +55,7 @@ def test_what_datasets_saved(tmp_path):
     assert sizes(prepared(TASK, tmp_path / "out", rows=tmp_path / "one")) == {"train": 10, "val": 1, "test": 1}
     stats = prepared(TASK, tmp_path / "out2", rows=tmp_path / "all")
     assert sizes(stats) == {"train": 12, "val": 2}
+    assert "all: splits extra are not read; split.names says what yours are called" in caplog.text
     assert stats.source == str(tmp_path / "all")
 
 
