@@ -209,6 +209,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_start(self.config, self.run_dir)
                 ending.callback(callback.on_end, self.config, self.run_dir)
+            self.accelerator.wait_for_everyone()  # every process may refuse before the folder is made
             self._open_folder()
             step, steps = self.progress.step, self.config.loop.max_steps
             if self._is_main:
