@@ -11,7 +11,7 @@ from data_prep.prepared import PreparedStats
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.settings.load import load_config
-from dept_vl.tasks.declared import SplitDeclaration, TaskDeclaration
+from dept_vl.tasks.declaration import SplitDeclaration, TaskDeclaration
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from data_prep.raw.row_sources import open_rows
 from data_prep.raw.row_values import read_text, read_texts
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tasks import Task
-from dept_vl.tasks.declared import TaskDeclaration, columns_read
+from dept_vl.tasks.declaration import TaskDeclaration, columns_read
 
 
 def read_row_inputs(task: Task, rows: str, images: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:

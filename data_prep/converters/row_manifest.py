@@ -20,8 +20,8 @@ from data_prep.raw.row_images import ImageColumn, RowImage
 from dept_vl.data.manifest import OWN_ID, ROWS_PER_BATCH, manifest_schema
 from dept_vl.errors import DataError
 from dept_vl.tasks import Row, SplitSize
-from dept_vl.tasks.base import TaskKind
-from dept_vl.tasks.declared import TaskDeclaration
+from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.kinds import TaskKind
 from dept_vl.tasks.splits import SPLITS
 from dept_vl.tasks.vqa_answers import normalise_answer, relative_scores
 

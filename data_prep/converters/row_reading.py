@@ -17,7 +17,7 @@ from data_prep.raw.row_values import read_text, read_texts
 from dept_vl.data.manifest import ROWS_PER_BATCH
 from dept_vl.errors import DataError
 from dept_vl.registry import suggest
-from dept_vl.tasks.declared import TaskDeclaration, columns_read
+from dept_vl.tasks.declaration import TaskDeclaration, columns_read
 from dept_vl.tasks.splits import SPLITS
 
 MAX_WORDS = 1_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dept_vl.errors import DataError
-from dept_vl.tasks.declared import SplitDeclaration
+from dept_vl.tasks.declaration import SplitDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 NOT_GIVEN = -1

@@ -21,7 +21,7 @@ from dept_vl.data.manifest import task_folder
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.tasks import Task
-from dept_vl.tasks.declared import TaskDeclaration
+from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 logger = logging.getLogger(__name__)

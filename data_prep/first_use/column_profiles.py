@@ -16,7 +16,7 @@ from data_prep.raw.row_sources import RowSource, class_name, split_of
 from data_prep.raw.row_values import read_texts
 from dept_vl.data.image_files import IMAGE_SUFFIXES
 from dept_vl.errors import DataError
-from dept_vl.tasks.declared import SplitDeclaration
+from dept_vl.tasks.declaration import SplitDeclaration
 
 Role = Literal["image", "question", "caption", "label", "answer", "split", "id", "answer_type", "question_type"]
 

@@ -16,7 +16,7 @@ from dept_vl.registry import suggest
 from dept_vl.settings.declared import check_declaration
 from dept_vl.system.atomic import write_text
 from dept_vl.tasks import task_names
-from dept_vl.tasks.declared import SplitDeclaration
+from dept_vl.tasks.declaration import SplitDeclaration
 
 
 def write_new_task(

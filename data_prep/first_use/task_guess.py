@@ -13,8 +13,8 @@ from data_prep.raw.row_sources import RowSource, class_name
 from data_prep.raw.row_values import read_texts
 from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
-from dept_vl.tasks.base import TaskKind
-from dept_vl.tasks.declared import RESERVED_COLUMNS
+from dept_vl.tasks.declaration import RESERVED_COLUMNS
+from dept_vl.tasks.kinds import TaskKind
 
 KINDS = get_args(TaskKind)
 MAX_LABELS = 1_000

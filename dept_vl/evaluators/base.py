@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from dept_vl.errors import DataError
-from dept_vl.tasks.base import TaskKind
+from dept_vl.tasks.kinds import TaskKind
 
 T = TypeVar("T")
 Id = TypeVar("Id", bound=Hashable)

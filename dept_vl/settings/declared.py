@@ -14,7 +14,8 @@ from dept_vl.registry import suggest
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
 from dept_vl.tasks import Task, get_task, task_names
-from dept_vl.tasks.declared import SplitDeclaration, TaskDeclaration, make_task
+from dept_vl.tasks.declaration import SplitDeclaration, TaskDeclaration
+from dept_vl.tasks.declared import make_task
 
 _ADAPTER = TypeAdapter(TaskDeclaration)
 

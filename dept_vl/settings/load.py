@@ -27,7 +27,8 @@ from dept_vl.settings.shipped import find_config
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
 from dept_vl.tasks import get_task
-from dept_vl.tasks.declared import TaskDeclaration, make_task
+from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.declared import make_task
 from dept_vl.tuners.stack.config import collapse_name, expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)

@@ -13,7 +13,8 @@ from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
 from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
-from dept_vl.tasks.declared import TaskDeclaration, make_task
+from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.declared import make_task
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9

@@ -75,7 +75,8 @@ def _declared(name: str) -> Task:
     from pydantic import TypeAdapter  # takes a tenth of a second, which most commands need not
 
     from dept_vl.system.bounded_reading import parse_yaml
-    from dept_vl.tasks.declared import TaskDeclaration, make_task
+    from dept_vl.tasks.declaration import TaskDeclaration
+    from dept_vl.tasks.declared import make_task
 
     content = parse_yaml((_FILES / f"{name}.yaml").read_text(encoding="utf-8"))
     return make_task(TypeAdapter(TaskDeclaration).validate_python(content))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dept_vl.errors import ConfigError
+from dept_vl.tasks.kinds import VALID_NAME
 
 if TYPE_CHECKING:
-    from dept_vl.tasks.declared import TaskDeclaration
+    from dept_vl.tasks.declaration import TaskDeclaration
 
 Row = Mapping[str, Any]
 """One row of a prepared split: column name -> value (``dept_vl.data.manifest`` has the columns)."""
@@ -26,13 +26,6 @@ ColumnKind = Literal["text", "text or empty", "label", "number", "integer", "tex
 ``{"text": [...], "answer_start": [...]}``; ``group``: MultiRC's ``{"paragraph", "question", "answer"}``.
 """
 
-TaskKind = Literal["question", "caption", "image-label", "text-label", "text"]
-"""What goes in and what comes out.
-
-``question``: an image and a question to an answer; ``caption``: an image to captions; ``image-label`` and
-``text-label``: one of a set of labels, whose likelihoods are compared; ``text``: text to text.
-"""
-
 PREPARED_SPLIT = {"references": "DATA/<task>/<split>.parquet"}
 """What the predictions of a declared task are scored against without a model, as `Task.reference_files` has it."""
 
@@ -46,8 +39,6 @@ the tokenizer's own chat template, the text as what the user says.
 
 PLAIN_CUE = " Label :"
 """What leads to an answer in form ``plain`` where a task says nothing else."""
-
-VALID_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from PIL import Image
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedStats
 from dept_vl.data.manifest import open_split, split_path
-from dept_vl.tasks.declared import TaskDeclaration, make_task
+from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.declared import make_task
 
 QUESTION = {"kind": "question", "template": "question: {question}", "image": "image", "target": ["answer"]}
 

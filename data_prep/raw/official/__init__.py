@@ -15,7 +15,7 @@ from data_prep.raw.row_sources import RowPart, RowSource
 from data_prep.raw.text_files import Placed
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.registry import lookup
-from dept_vl.tasks.declared import TaskDeclaration
+from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.splits import SPLITS
 
 FORMATS: dict[str, OfficialFormat] = {

@@ -37,7 +37,8 @@ from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
 from dept_vl.tasks import Task, get_task, task_names
 from dept_vl.tasks.base import AnswerForm
-from dept_vl.tasks.declared import TaskDeclaration, make_task
+from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.declared import make_task
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.settings import without_rates
 

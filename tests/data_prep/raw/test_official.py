@@ -14,7 +14,7 @@ from dept_vl.data.manifest import open_split, read_references
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import EVALUATORS, Reference, evaluate
 from dept_vl.tasks import get_task, task_names
-from dept_vl.tasks.declared import TaskDeclaration
+from dept_vl.tasks.declaration import TaskDeclaration
 from tests.data_prep.official_files import (
     ANSWERS,
     WRITERS,
