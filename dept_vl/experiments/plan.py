@@ -12,7 +12,7 @@ from dept_vl.experiments.folder import settings_tree
 from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.registry import suggest
 from dept_vl.settings.declared import find_task
-from dept_vl.settings.load import load_config
+from dept_vl.settings.demo import choose_settings
 from dept_vl.settings.schema import TrainConfig
 
 _TARGETS_OWN = ("output_dir", "data.few_shot", "data.few_shot_rule", "init.parts")
@@ -46,13 +46,14 @@ def plan_transfer(
         raise ConfigError(f"--sources: a source is given twice: {', '.join(sources)}")
     runs = _parse_runs(source_runs, list(given))
     folder = f"runs/{find_task(target).name}-transfer"
-    config = load_config(path, {"output_dir": folder, **overrides, "task": target})
+    config = choose_settings(path, {"output_dir": folder, **overrides, "task": target}, is_own_data=True)
     shared = {key: value for key, value in overrides.items() if key not in _TARGETS_OWN}
     if source_config is None:
         shared["data.few_shot"] = None
     planned: dict[str, TrainConfig | Path] = {}
     for name, task in given.items():
-        planned[name] = runs.get(name) or load_config(source_config or path, {**shared, "task": task})
+        own = {**shared, "task": task}
+        planned[name] = runs.get(name) or choose_settings(source_config or path, own, is_own_data=True)
     return config, planned
 
 

@@ -65,7 +65,7 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
         base: A YAML file, the name of a shipped one, or ``demo``; None: the demo's for a task it has and data that
             nobody names, else the defaults.
         overrides: Dotted key to value; ``declaration`` may be a checked one.
-        is_own_data: Whether the caller brings the rows.
+        is_own_data: Whether the caller brings the rows, or names the data itself.
 
     Raises:
         ConfigError: As `load_config` and `demo_settings`.

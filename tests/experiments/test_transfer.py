@@ -118,6 +118,17 @@ def test_names_that_do_not_fit_are_refused(target, sources, runs, message):
         plan_transfer(target, sources, None, {}, source_runs=runs)
 
 
+def test_the_demos_settings_do_for_tasks_that_files_declare(tmp_path):
+    for name in ("shop", "street"):
+        text = f"name: {name}\nkind: question\nimage: photo\ntarget: answer\ntemplate: 'vqa: {{question}}'\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    files = [str(tmp_path / f"{name}.yaml") for name in ("shop", "street")]
+    target, sources = plan_transfer(files[0], files[1:], Path("demo"), {"data.dir": str(tmp_path)})
+    assert (target.task, target.model.backbone, target.data.dir) == ("shop", "demo", str(tmp_path))
+    assert sources["street"].declaration.name == "street"
+    assert sources["street"].model.backbone == "demo"
+
+
 def test_superglue_tasks_have_short_names():
     target, sources = plan_transfer("cb", ["mnli", "record"], None, {}, source_runs=["record=run"])
     assert (target.task, str(target.run_dir)) == ("superglue-cb", "runs/superglue-cb-transfer")
