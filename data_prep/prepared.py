@@ -18,8 +18,8 @@ from dept_vl.evaluators import Reference, concerns, warn_of
 from dept_vl.system.atomic import atomic_folder, remove_leftovers, write_json
 from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.locks import folder_lock, hold
+from dept_vl.system.version import __version__
 from dept_vl.tasks import Row, SplitSize, Task
-from dept_vl.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.version import __version__
+from dept_vl.system.version import __version__
 
 if TYPE_CHECKING:
     from dept_vl.api.load import load

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.harness import Result, Spread
-from dept_vl.version import __version__
+from dept_vl.system.version import __version__
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "h5py", "open_clip_torch", "numpy")
 

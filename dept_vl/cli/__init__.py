@@ -24,7 +24,7 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceEr
 from dept_vl.registry import lookup
 from dept_vl.system.progress import no_bars_in_files
 from dept_vl.system.signals import StoppedError, listen
-from dept_vl.version import __version__
+from dept_vl.system.version import __version__
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
 

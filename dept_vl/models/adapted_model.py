@@ -31,11 +31,11 @@ from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.loss import ModelOutput, loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.vision.projection import VisualProjection, new_projection, project_features
+from dept_vl.system.version import __version__
 from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
-from dept_vl.version import __version__
 
 
 class AdaptedModel(nn.Module):

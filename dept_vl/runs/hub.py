@@ -21,7 +21,7 @@ from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config, refuse_several
 from dept_vl.runs.published import public_config
 from dept_vl.strict import expand_home
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES
-from dept_vl.version import __version__
+from dept_vl.system.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

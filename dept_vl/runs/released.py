@@ -23,11 +23,11 @@ from dept_vl.models.language.published_shapes import published_config
 from dept_vl.runs.folder import open_run_folder
 from dept_vl.runs.refusals import check_export, check_import
 from dept_vl.settings.load import config_from_tree
+from dept_vl.system.version import __version__
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
 from dept_vl.tuners.base import Tuner
 from dept_vl.tuners.context import TunerContext
-from dept_vl.version import __version__
 
 PAPER = "paper"
 """The protocol of text tasks that follows the released code."""
