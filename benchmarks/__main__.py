@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--before", type=Path, metavar="DIR", help="another checkout of this repository, for 'revision'"
     )
+    parser.add_argument("--only", default="", metavar="NAME,...", help="rows of 'methods'; default: every method")
     parser.add_argument(
         "--skip", action="append", default=[], metavar="TEXT", help="leave out contestants with TEXT in their name"
     )
@@ -68,6 +69,7 @@ def _bench(options: argparse.Namespace) -> None:
                 released=options.released.resolve() if options.released else None,
                 before=options.before.resolve() if options.before else None,
                 skip=tuple(options.skip),
+                only=tuple(options.only.split(",")) if options.only else (),
             )
             print(run_benchmark(name, settings))
 

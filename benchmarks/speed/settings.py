@@ -30,6 +30,7 @@ class BenchSettings:
         released: Folder with the released code's ``peft`` package, or None to leave it out.
         before: Another checkout of this repository, for the benchmark ``revision``.
         skip: Contestants to leave out, each by a part of its name.
+        only: Rows of the benchmark ``methods``; empty: every one.
     """
 
     work_dir: Path
@@ -42,10 +43,15 @@ class BenchSettings:
     released: Path | None = None
     before: Path | None = None
     skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:
         """Returns whether a contestant takes part."""
         return not any(part in name for part in self.skip)
+
+    def has(self, row: str) -> bool:
+        """Returns whether a row of ``methods`` is measured."""
+        return not self.only or row in self.only
 
     @property
     def threads(self) -> int:

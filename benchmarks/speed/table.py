@@ -53,7 +53,11 @@ def to_json(result: Result) -> dict[str, Any]:
 def format_result(result: Result) -> str:
     """Returns the tables of contestants and of floors."""
     lines = [f"{result.name}: {len(result.rounds)} interleaved rounds, median [least .. most]"]
-    keys = [key for key in ("peak_gib", "over_loaded_gib", "data_wait_share") if _has(result, key)]
+    keys = [
+        key
+        for key in ("peak_gib", "over_loaded_gib", "data_wait_share", "parameters", "answer_ms")
+        if _has(result, key)
+    ]
     heads = ["contestant", f"{result.unit}/s", *keys]
     rows = []
     for name in result.contestants():

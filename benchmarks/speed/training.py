@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.speed.competition import Entry, compete, mix_all
 from benchmarks.speed.harness import Floor, Result
 from benchmarks.speed.settings import BenchSettings
-from benchmarks.speed.workload import TextWork, glue_lengths, shape, write_backbone, write_text_work
+from benchmarks.speed.workload import Shape, TextWork, glue_lengths, shape, write_backbone, write_text_work
 
 OURS = "dept-vl"
 PADDED = "dept-vl, padded to s"
@@ -18,6 +18,8 @@ PEFT_PROMPT = "PEFT prompt tuning, l=100"
 PEFT_GROUPED = "PEFT prompt tuning, l=100, grouped"
 PEFT_LORA = "PEFT LoRA"
 LIMIT = "backbone alone (limit)"
+
+PEFT_PROMPT_TUNING = {"kind": "PromptTuningConfig", "num_virtual_tokens": 100, "num_transformer_submodules": 1}
 
 _MODULE = "benchmarks.speed.training_jobs"
 
@@ -58,13 +60,16 @@ def _entries(settings: BenchSettings, backbone: Path, works: dict[str, Any]) -> 
     one = {**shared, "steps": 1}
     faithful = {"data": {"padding": "max_length", "length_grouping": False}}
     folder = settings.work_dir
-    prompt = {"method": "prompt-tuning", "run_dir": str(folder / "trainer")}
+    peft = {key: value for key, value in shared.items() if key != "shape_name"}
+    peft = {**peft, "run_dir": str(folder / "trainer")}
+    prompt = {**peft, "peft": PEFT_PROMPT_TUNING}
+    lora = {**peft, "peft": _lora_of_the_budget(shape(settings.shape))}
     entries = [
         Entry(OURS, f"{_MODULE}:Ours", {**shared, "run_dir": str(folder / "ours"), "settings": {}}),
         Entry(LIMIT, f"{_MODULE}:Limit", shared),
-        Entry(PEFT_PROMPT, f"{_MODULE}:Peft", {**shared, **prompt, "is_grouped": False}),
-        Entry(PEFT_GROUPED, f"{_MODULE}:Peft", {**shared, **prompt, "is_grouped": True}),
-        Entry(PEFT_LORA, f"{_MODULE}:Peft", {**shared, **prompt, "method": "lora", "is_grouped": False}),
+        Entry(PEFT_PROMPT, f"{_MODULE}:Peft", prompt),
+        Entry(PEFT_GROUPED, f"{_MODULE}:Peft", {**prompt, "is_grouped": True}),
+        Entry(PEFT_LORA, f"{_MODULE}:Peft", lora),
         Entry(
             PADDED,
             f"{_MODULE}:Ours",
@@ -79,6 +84,14 @@ def _entries(settings: BenchSettings, backbone: Path, works: dict[str, Any]) -> 
             Entry(RELEASED_PROMPT, f"{_MODULE}:Released", {**released, "tuner": "prompt-tuning"}, is_constant=True),
         ]
     return entries
+
+
+def _lora_of_the_budget(kind: Shape) -> dict[str, Any]:
+    """Returns PEFT's LoRA on the encoder's q and v of the rank whose tensors come closest to l d parameters."""
+    config = kind.config
+    per_rank = config.num_layers * 2 * (config.d_model + config.num_heads * config.d_kv)
+    rank = max(1, round(kind.budget_tokens * config.d_model / per_rank))
+    return {"kind": "LoraConfig", "r": rank, "target_modules": r"encoder\..*SelfAttention\.(q|v)"}
 
 
 def _floors() -> list[Floor]:

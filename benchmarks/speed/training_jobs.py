@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from transformers import T5ForConditionalGeneration, TrainerCallback
 
 from benchmarks.speed.workload import TextWork, TokenRows, pad_rows, shape, train_config
 from dept_vl.data.collator import IGNORE_INDEX
+from dept_vl.inference.answer import Answerer, answer_split
+from dept_vl.runs.decoding import choose_decoding
+from dept_vl.runs.open import open_run
 from dept_vl.runs.session import Session
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.trainer import train
 
 
@@ -22,8 +27,9 @@ class Ours:
     """This package, the way ``dept-vl train`` runs: prepared data, loader, tuner, optimiser, its own samples/s."""
 
     def __init__(
-        self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, run_dir: str, settings: dict[str, Any]
-    ) -> None:
+        self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, run_dir: str,
+        settings: dict[str, Any], answers: bool = False,
+    ) -> None:  # fmt: skip
         """Loads the backbone.
 
         Args:
@@ -33,7 +39,9 @@ class Ours:
             steps: Optimiser steps a round.
             run_dir: Run folder, made anew every round.
             settings: Groups of settings that differ from the benchmark's.
+            answers: Whether the trained model answers the test split, too, after its training.
         """
+        self._answers = answers
         self._works = {name: TextWork.load(work) for name, work in works.items()}
         self._configs = {
             name: train_config(backbone, work, shape(shape_name), run_dir, steps, **settings)
@@ -48,7 +56,19 @@ class Ours:
         result = train(self._configs[workload], data_dir, overwrite=True, session=self._session)
         lines = (result.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         record = next(row for row in map(json.loads, lines) if "samples_per_s" in row)
-        return {"rate": record["samples_per_s"], "data_wait_share": record["data_wait_share"]}
+        values = {"rate": record["samples_per_s"], "data_wait_share": record["data_wait_share"]}
+        if self._answers:
+            values["parameters"] = float(result.budget.tuner)
+            values["answer_ms"] = self._time_answers(self._configs[workload], data_dir)
+        return values
+
+    def _time_answers(self, config: TrainConfig, data_dir: Path) -> float:
+        """Returns milliseconds a row of the test split, every label scored."""
+        parts = open_run(config, data_dir, ("test",), self._session, adapter=config.run_dir)
+        answerer = Answerer(parts.model, parts.codec, None, choose_decoding(config, parts.task, "score"))
+        started = time.perf_counter()
+        rows = answer_split(answerer, parts.datasets["test"], batch_size=config.data.eval_batch_size).predictions
+        return 1e3 * (time.perf_counter() - started) / len(rows)
 
 
 class _Loop(ABC):
@@ -103,26 +123,24 @@ class Peft:
     """PEFT in transformers' Trainer with dynamic padding: what a user has today."""
 
     def __init__(
-        self, backbone: str, works: dict[str, Any], shape_name: str, steps: int, method: str, is_grouped: bool,
-        run_dir: str, lora: dict[str, Any] | None = None,
+        self, backbone: str, works: dict[str, Any], steps: int, peft: dict[str, Any] | None, run_dir: str,
+        is_grouped: bool = False,
     ) -> None:  # fmt: skip
         """Loads T5 and puts PEFT's method on it.
 
         Args:
             backbone: T5 folder.
             works: Workload to its `TextWork` as a dictionary.
-            shape_name: Shape of backbone and tuner.
             steps: Batches a round.
-            method: ``"prompt-tuning"`` or ``"lora"``.
-            is_grouped: Whether the Trainer groups by length.
+            peft: PEFT's ``kind`` of configuration and its fields; None: full fine-tuning, the Trainer alone.
             run_dir: The Trainer's output folder.
-            lora: Settings of PEFT's ``LoraConfig``; None: on the encoder's q and v, as many parameters as the budget.
+            is_grouped: Whether the Trainer groups by length.
         """
         from transformers import AutoTokenizer, TrainingArguments
 
         self._tokenizer = AutoTokenizer.from_pretrained(backbone)
         t5 = T5ForConditionalGeneration.from_pretrained(backbone)
-        self._model = _peft_model(t5, shape(shape_name).budget_tokens, method, lora)
+        self._model = t5 if peft is None else _peft_model(t5, **peft)
         batches = {name: TextWork.load(work).batches[:steps] for name, work in works.items()}
         self._rows = {
             name: [
@@ -223,22 +241,9 @@ def padded(batch: TokenRows, length: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": pad_rows(batch["labels"], IGNORE_INDEX)}
 
 
-def _peft_model(
-    t5: T5ForConditionalGeneration, budget_tokens: int, method: str, lora: dict[str, Any] | None
-) -> nn.Module:
+def _peft_model(t5: T5ForConditionalGeneration, kind: str, **fields: Any) -> nn.Module:
     import peft
 
-    if method == "prompt-tuning":
-        config: Any = peft.PromptTuningConfig(
-            task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=budget_tokens, num_transformer_submodules=1
-        )
-    elif lora is not None:
-        config = peft.LoraConfig(task_type=peft.TaskType.SEQ_2_SEQ_LM, **lora)
-    else:  # the rank whose tensors on the encoder's q and v come closest to the budget
-        parameters = t5.config.num_layers * 2 * (t5.config.d_model + t5.config.num_heads * t5.config.d_kv)
-        rank = max(1, round(budget_tokens * t5.config.d_model / parameters))
-        config = peft.LoraConfig(
-            task_type=peft.TaskType.SEQ_2_SEQ_LM, r=rank, target_modules=r"encoder\..*SelfAttention\.(q|v)"
-        )
+    config = getattr(peft, kind)(task_type=peft.TaskType.SEQ_2_SEQ_LM, **fields)
     model: nn.Module = peft.get_peft_model(t5, config)
     return model
