@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.speed.competition import Entry, compete
 from benchmarks.speed.harness import Floor, Result
@@ -35,7 +35,7 @@ class Method:
     """
 
     tuner: Mapping[str, Any]
-    peft: Mapping[str, Any] | str | None = None
+    peft: Mapping[str, Any] | Literal["trainer"] | None = None
     floor: float = 1.2
     note: str = ""
 
@@ -96,7 +96,7 @@ def _entries(
     ours = {"shape_name": settings.shape, "run_dir": str(settings.work_dir / f"run-{name}"), "answers": True}
     entries = [Entry(_ours(name), f"{_JOBS}:Ours", {**shared, **ours, "settings": {"tuner": tuner}})]
     if method.peft is not None:
-        peft = None if method.peft == "trainer" else dict(method.peft)  # type: ignore[call-overload]
+        peft = None if method.peft == "trainer" else dict(method.peft)
         theirs = {**shared, "peft": peft, "run_dir": str(settings.work_dir / f"trainer-{name}")}
         entries.append(Entry(_theirs(name, method), f"{_JOBS}:Peft", theirs))
     return entries
