@@ -100,6 +100,12 @@ class AdaptedModel(nn.Module):
         """Width of the visual features, or None for a model that reads text alone."""
         return None if self.visual_projection is None else self.visual_projection.feature_dim
 
+    @property
+    def tells_images_apart(self) -> bool:
+        """Whether it matters in which order the images of a row are given: by their tokens, or by positions."""
+        by_position = self.backbone.visual_position_bias != "zero"
+        return by_position or (self.visual_projection is not None and self.visual_projection.tells_images_apart)
+
     def joint_input(
         self,
         input_ids: Tensor,

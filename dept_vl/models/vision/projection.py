@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ class VisualProjection(nn.Module, ABC):
 
     Attributes:
         feature_dim: Width of the features.
+        tells_images_apart: Whether a token says which image of its row it is of; if not, positions may.
     """
 
+    tells_images_apart: ClassVar[bool] = False
     feature_dim: int
 
     @abstractmethod
