@@ -79,9 +79,11 @@ class OwnRows:
     def schema(self) -> pa.Schema:
         """Returns the columns of the prepared rows."""
         own_ids = [OWN_ID] if self.declaration.id is not None and not self.has_number_ids else []
-        number = max(1, len(self.declaration.images))
-        images = {"images": self.declaration.uses_images, "num_images": number}
-        return manifest_schema(**images, text_columns=[*self._texts, *own_ids])
+        return manifest_schema(
+            images=self.declaration.uses_images,
+            num_images=max(1, len(self.declaration.images)),
+            text_columns=[*self._texts, *own_ids],
+        )
 
     @cached_property
     def _texts(self) -> dict[str, str]:

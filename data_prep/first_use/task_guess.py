@@ -118,7 +118,7 @@ def _image_columns(columns: Sequence[Column], name: str | None, kind: str | None
     """Returns the columns of images, one but where several are named; none where the task has none."""
     if name is not None:
         names = [name] if name in [column.name for column in columns] else name.split(",")
-        return [found for one in names if (found := _named(columns, one, "--image-column")) is not None]
+        return [column for one in names if (column := _named(columns, one, "--image-column")) is not None]
     if kind in ("text-label", "text"):
         return []
     found = [column for column in columns if column.is_image]

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
@@ -203,7 +204,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         read = self._visual.read(image_ids, [image for row in rows for image in as_list(row["image"])])
         if self.task.num_images == 1:
             return read
-        by_row = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in read.items()}
+        by_row = {name: cast(Tensor, tensor).unflatten(0, (len(rows), -1)) for name, tensor in read.items()}
         return cast(VisualTensors, by_row)
 
     def _targets(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[float]]:
