@@ -221,13 +221,14 @@ class Preparation:
                 warn_of(found, f"{self.task.name} {split}")
 
 
+_NO_WORDS = ("image_id", "image", "target_weights", "group", OWN_ID)
+
+
 class _WordCounter:
     """Counts words of text columns while rows pass by."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._lengths: dict[str, Counter[int]] = {
-            name: Counter() for name in columns if name not in ("image", "target_weights", "group", OWN_ID)
-        }
+        self._lengths: dict[str, Counter[int]] = {name: Counter() for name in columns if name not in _NO_WORDS}
 
     def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yields the rows unchanged."""

@@ -54,13 +54,18 @@ def _converted(declaration: TaskDeclaration, record: Any, names: ImageNames, id_
     row["references"] = [(declaration.labels or {}).get(text, text) for text in answers]
     if declaration.id is not None and (own := read_text(record.get(declaration.id))):
         row[id_key] = int(own) if own.isascii() and own.isdecimal() and str(int(own)) == own else own
-    if declaration.image is not None:
-        value = record.get(declaration.image)
-        name = read_text(value) if isinstance(value, str | int | float) else ""
-        if not name:
-            raise DataError(f"{declaration.image!r} should be the name of an image's file, found {value!r:.80}")
-        found = names.find(name)
-        if found is None:
-            raise DataError(f"image {name!r} is not in {names.root}{names.near(name)}; --images names another folder")
-        row["image"] = str(names.root / found)
+    images = [_find(record.get(column), column, names) for column in declaration.images]
+    if images:
+        row["image"] = images if len(images) > 1 else images[0]
     return row
+
+
+def _find(value: Any, column: str, names: ImageNames) -> str:
+    """Returns the path of the image that a column of a row names."""
+    name = read_text(value) if isinstance(value, str | int | float) else ""
+    if not name:
+        raise DataError(f"{column!r} should be the name of an image's file, found {value!r:.80}")
+    found = names.find(name)
+    if found is None:
+        raise DataError(f"image {name!r} is not in {names.root}{names.near(name)}; --images names another folder")
+    return str(names.root / found)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.converters.row_reading import text_key
+from data_prep.converters.row_reading import image_numbers, text_key
 from data_prep.converters.row_splits import Groups, assign_splits, refuse_shared
 from data_prep.raw.row_images import ImageColumn, RowImage
 from dept_vl.data.manifest import OWN_ID, ROWS_PER_BATCH, manifest_schema
@@ -54,18 +54,21 @@ class OwnRows:
             DataError: An id is there twice, rows are too few, or an image is in two splits.
         """
         given = table["split"].to_numpy()
-        image_ids = _image_ids(table, images) if declaration.uses_images else None
+        image_ids = _image_ids(declaration, table, images) if declaration.uses_images else None
         splits = assign_splits(given, _groups(declaration, table, image_ids), declaration.split)
         if image_ids is not None and not declaration.split.shared_images:
-            names = column.names()
+            names, per_row = column.names(), len(declaration.images)
+            numbers = image_numbers(table, declaration).ravel()
             refuse_shared(
-                splits,
-                image_ids,
-                lambda row: str(table["place"][row]),
-                lambda row: names[table["image"][row].as_py()],
+                np.repeat(splits, per_row),
+                image_ids.ravel(),
+                lambda one: str(table["place"][one // per_row]),
+                lambda one: names[numbers[one]],
             )
         if declaration.id is not None:
-            _refuse_same_ids(table, given, image_ids if declaration.kind == "caption" else None)
+            _refuse_same_ids(
+                table, given, None if image_ids is None or declaration.kind != "caption" else image_ids[:, 0]
+            )
         return cls(declaration, table, images, splits, declaration.id is not None and _are_numbers(table["id"]))
 
     @property
@@ -76,7 +79,11 @@ class OwnRows:
     def schema(self) -> pa.Schema:
         """Returns the columns of the prepared rows."""
         own_ids = [OWN_ID] if self.declaration.id is not None and not self.has_number_ids else []
-        return manifest_schema(images=self.declaration.uses_images, text_columns=[*self._texts, *own_ids])
+        return manifest_schema(
+            images=self.declaration.uses_images,
+            num_images=max(1, len(self.declaration.images)),
+            text_columns=[*self._texts, *own_ids],
+        )
 
     @cached_property
     def _texts(self) -> dict[str, str]:
@@ -87,7 +94,9 @@ class OwnRows:
         """Returns how many examples, and images, the source holds of a split, those without an answer among them."""
         number = SPLITS.index(split)
         rows = self._rows_of(split)
-        images = len(np.unique(_image_ids(self.table, self.images)[rows])) if self.declaration.uses_images else None
+        images = None
+        if self.declaration.uses_images:
+            images = len(np.unique(_image_ids(self.declaration, self.table, self.images)[rows]))
         count = len(rows)
         if self.declaration.kind == "caption":
             lengths = pc.list_value_length(self.table["answers"]).to_numpy()[rows]
@@ -138,23 +147,23 @@ class OwnRows:
     def _captions(self, rows: np.ndarray) -> dict[int, list[str]]:
         captions: dict[int, list[str]] = defaultdict(list)
         for row in self._read(rows):
-            captions[self._image(row).image_id] += row["answers"]
+            captions[self._images_of(row)[0].image_id] += row["answers"]
         return captions
 
     def _common(self, row: Row) -> dict[str, Any]:
         """Returns the columns that do not depend on the answers."""
         common = {name: row[key] for name, key in self._texts.items()}
         if self.declaration.uses_images:
-            image = self._image(row)
-            common |= {"image_id": image.image_id, "image": image.path}
+            images = self._images_of(row)
+            ids, paths = [image.image_id for image in images], [image.path for image in images]
+            common |= {"image_id": ids, "image": paths} if len(ids) > 1 else {"image_id": ids[0], "image": paths[0]}
         if self.has_number_ids:
             return {**common, "example_id": int(row["id"])}
         return {**common, "example_id": row["number"], **({OWN_ID: row["id"]} if self.declaration.id else {})}
 
-    def _image(self, row: Row) -> RowImage:
-        image = self.images[row["image"]]
-        assert image is not None  # rows without one are left out
-        return image
+    def _images_of(self, row: Row) -> list[RowImage]:
+        images = [self.images[number] for number in row["images"]]
+        return [image for image in images if image is not None]  # all: rows that lack one are left out
 
     def _read(self, rows: np.ndarray) -> Iterator[Row]:
         for start in range(0, len(rows), ROWS_PER_BATCH):
@@ -176,20 +185,42 @@ def _weighted_targets(kind: TaskKind, answers: Sequence[str]) -> dict[str, float
     return {spellings[form].most_common(1)[0][0]: score for form, score in relative_scores(answers).items()}
 
 
-def _image_ids(table: pa.Table, images: Sequence[RowImage | None]) -> np.ndarray:
-    """Returns the id of each row's image, (rows,) int64."""
+def _image_ids(declaration: TaskDeclaration, table: pa.Table, images: Sequence[RowImage | None]) -> np.ndarray:
+    """Returns the ids of each row's images, (rows, images) int64."""
     ids = np.array([-1 if image is None else image.image_id for image in images], dtype=np.int64)
-    return ids[table["image"].to_numpy()]
+    return ids[image_numbers(table, declaration)]
+
+
+def _least_linked(image_ids: np.ndarray) -> np.ndarray:
+    """Returns what rows that share an image have in common, also by way of other rows: the least id of all of them.
+
+    Args:
+        image_ids: (rows, images) int64. Of one image a row, the result is that image's id.
+
+    Returns:
+        (rows,) int64.
+    """
+    ids, numbers = np.unique(image_ids, return_inverse=True)
+    numbers = numbers.reshape(image_ids.shape)
+    least = np.arange(len(ids))  # of each image, the least number that is known to be linked to it
+    while True:
+        of_row = least[numbers].min(axis=1)
+        before = least.copy()
+        np.minimum.at(least, numbers, of_row[:, None])
+        least = least[least]
+        if np.array_equal(least, before):
+            return ids[of_row]
 
 
 def _groups(declaration: TaskDeclaration, table: pa.Table, image_ids: np.ndarray | None) -> Groups:
-    """Returns what stays together in a draw: a value of `by`; else an image; else rows that read the same."""
+    """Returns what stays together in a draw: a value of `by`; else what shares images; else what reads the same."""
     keys: Iterable[str]
     if declaration.split.by is not None:
         keys = chain.from_iterable(batch.to_pylist() for batch in table["by"].chunks)
         noun = f"values of column {declaration.split.by!r}"
     elif image_ids is not None:
-        keys, noun = map(str, image_ids.tolist()), "images"
+        keys = map(str, _least_linked(image_ids).tolist())
+        noun = "images" if image_ids.shape[1] == 1 else "groups of images that no row links"
     else:
         keys, noun = _digests(table.select(list(map(text_key, declaration.columns)))), "different rows"
     numbers: dict[str, int] = {}

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_prep.raw.json_files import Record
 from data_prep.raw.row_images import ImageColumn
@@ -97,8 +99,8 @@ def read_table(declaration: TaskDeclaration, source: RowSource, images: ImageCol
 
     Returns:
         ``number`` (of the row in the source, from 0), ``place``, ``split`` (its number in `SPLITS`, -1 where none is
-        given), ``id``, ``by``, ``image`` (its number in `images`, -1 for text), ``answers``; the template's columns and
-        the details under `text_key`.
+        given), ``id``, ``by``, ``images`` (their numbers in `images`, as many in each), ``answers``; the template's
+        columns and the details under `text_key`.
 
     Raises:
         DataError: A value is none, or not of the declared ones; the message names the place.
@@ -119,11 +121,17 @@ def _schema(declaration: TaskDeclaration) -> pa.Schema:
         [
             pa.field("number", pa.int64()),
             pa.field("split", pa.int8()),
-            pa.field("image", pa.int64()),
+            pa.field("images", pa.list_(pa.int64())),
             pa.field("answers", pa.list_(pa.string())),
             *(pa.field(name, pa.string()) for name in texts),
         ]
     )
+
+
+def image_numbers(table: pa.Table, declaration: TaskDeclaration) -> np.ndarray:
+    """Returns the numbers of every row's images in a table of `read_table`, (rows, images) int64."""
+    numbers: np.ndarray = pc.list_flatten(table["images"]).to_numpy()
+    return numbers.reshape(table.num_rows, len(declaration.images))
 
 
 @dataclass
@@ -157,7 +165,7 @@ class _RowReader:
     def _row(self, place: str, record: Record, split: str | None) -> dict[str, Any] | None:
         """Returns a row; None for one that is left out."""
         declared = self.declaration
-        row: dict[str, Any] = {"place": place, "split": -1, "image": -1, "id": "", "by": ""}
+        row: dict[str, Any] = {"place": place, "split": -1, "images": [], "id": "", "by": ""}
         for key, name in self._columns.items():
             row[key] = _text(record, name, place)
         for key, name in self._details.items():
@@ -174,11 +182,10 @@ class _RowReader:
             self.left_out.add(f"rows left out: {', '.join(map(repr, self._columns.values()))} is empty", place)
             return None
         if declared.uses_images:
-            number = self._image(record, place)
-            if number is None:
+            row["images"] = self._images(record, place)
+            if not row["images"]:
                 self.left_out.add("rows left out: they name no image", place)
                 return None
-            row["image"] = number
         return row
 
     def _split(self, record: Record, place: str) -> str:
@@ -192,12 +199,22 @@ class _RowReader:
             )
         return split
 
-    def _image(self, record: Record, place: str) -> int | None:
+    def _images(self, record: Record, place: str) -> list[int]:
+        """Returns the numbers of a row's images, in their order; none where it names none."""
         image_id = record.get("image_id") if self.declaration.format is not None else None
+        names = self.declaration.images
         try:
-            return self.images.add(record.get(self.declaration.image or "image"), place, image_id)
+            numbers = [self.images.add(record.get(name), place, image_id) for name in names]
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
+        found = [number for number in numbers if number is not None]
+        if found and len(found) < len(names):
+            empty = [repr(name) for name, number in zip(names, numbers, strict=True) if number is None]
+            raise DataError(
+                f"{place}: has {len(found)} of {len(names)} images ({', '.join(empty)} is empty), and every row of the "
+                "task has as many; give the others, or leave the row out"
+            )
+        return found
 
     def _answers(self, record: Record, place: str) -> list[str]:
         """Returns the answers of a row; a label's word, of label kinds."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.converters.row_manifest import OwnRows
-from data_prep.converters.row_reading import LeftOut, read_table
+from data_prep.converters.row_reading import LeftOut, image_numbers, read_table
 from data_prep.converters.row_splits import NOT_GIVEN
 from data_prep.prepared import Preparation, PreparedStats
 from data_prep.raw.official import read_official
@@ -127,7 +128,7 @@ def _prepare(
     declaration, left_out, column = _declaration(task), LeftOut(), ImageColumn(images)
     table = read_table(declaration, source, column, left_out)
     found = column.resolve(is_checked=image_check, may_miss=skip_missing_images) if declaration.uses_images else []
-    table = _without_missing(table, found, left_out)
+    table = _without_missing(table, found, left_out, declaration)
     table, unanswered = _without_unanswered(table, left_out, declaration)
     reasons = "; ".join(f"{count:,} {why}" for why, count in left_out.described().items()) or "there are none"
     if table.num_rows == 0:
@@ -163,17 +164,19 @@ def _warn_of_cut_targets(stats: PreparedStats, task: Task) -> None:
 
 
 def _pictures(source: RowSource, declaration: TaskDeclaration) -> Iterator[Any]:
-    """Yields the image of every row, read once more."""
-    name = declaration.image or "image"
-    return (record.get(name) for part in source.parts for _, record in part.read([name]))
+    """Yields the images of every row, read once more."""
+    names = declaration.images
+    return (record.get(name) for part in source.parts for _, record in part.read(names) for name in names)
 
 
-def _without_missing(table: pa.Table, images: Sequence[RowImage | None], left_out: LeftOut) -> pa.Table:
-    """Leaves out rows whose image is not there."""
+def _without_missing(
+    table: pa.Table, images: Sequence[RowImage | None], left_out: LeftOut, declaration: TaskDeclaration
+) -> pa.Table:
+    """Leaves out rows of which an image is not there."""
     absent = [number for number, image in enumerate(images) if image is None]
     if not absent:
         return table
-    is_absent = pc.is_in(table["image"], pa.array(absent, pa.int64()))
+    is_absent = pa.array(np.isin(image_numbers(table, declaration), absent).any(axis=1))
     gone = table.filter(is_absent)
     if gone.num_rows:
         left_out.add("rows left out: their image is missing", gone["place"][0].as_py(), gone.num_rows)

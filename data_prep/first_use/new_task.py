@@ -38,7 +38,7 @@ def write_new_task(
         images: Folder of the images.
         kind: What the task is; None: guessed.
         target: Column of the answer, label or caption; None: guessed.
-        image_column: Column of the image; None: guessed.
+        image_column: Column of the image, of several images separated by commas; None: guessed.
         name: The task's name; None: that of the rows.
         out: The file; None: the name with ``.yaml``, in the current folder.
         overwrite: Whether the file may be there.

@@ -144,9 +144,10 @@ def _digest(rows: Iterable[Any], task: Task, root: Path) -> str:
     names: dict[str, None] = {}
     for row in rows:
         digest.update(encode(row).encode())
-        image = row.get(task.declaration.image) if isinstance(row, Mapping) else None
-        if isinstance(image, str | os.PathLike):
-            names[os.fspath(image)] = None
+        for column in task.declaration.images if isinstance(row, Mapping) else ():
+            image = row.get(column)
+            if isinstance(image, str | os.PathLike):
+                names[os.fspath(image)] = None
     for number, name in enumerate(names):
         with suppress(OSError, ValueError):  # no file's name
             status = os.stat(root / name)

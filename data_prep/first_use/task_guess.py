@@ -67,14 +67,17 @@ def guess_task(
     task = NewTask()
     split, own_id = find_split(columns), find_id(columns)
     rest = [column for column in columns if column not in (split, own_id)]
-    image = _image_column(rest, image_column, kind, task)
-    rest = [column for column in rest if column is not image and not column.is_image]
-    kind, targets, why = _kind_and_targets(rest, image, kind, _named(columns, target, "--target"))
+    images = _image_columns(rest, image_column, kind, task)
+    rest = [column for column in rest if column not in images and not column.is_image]
+    kind, targets, why = _kind_and_targets(rest, images, kind, _named(columns, target, "--target"))
     task.set("kind", kind, f"what goes in and comes out: {', '.join(KINDS)}", f"{kind} ({_WHAT[kind]}), {why}")
-    if image is not None and kind in ("question", "caption", "image-label"):
-        task.set("image", image.name, "column of the image's file", _of(image, "its name and values say so"))
-        if image.values and not image.found:
-            task.untold.append(f"where the images are: no name in {image.name!r} was found; --images DIR says it")
+    if images and kind in ("question", "caption", "image-label"):
+        whose = "its name" if len(images) == 1 else "their names"
+        given, comment = [image.name for image in images], "column of the image's file"
+        task.set("image", given if len(given) > 1 else given[0], comment, _of(images, f"{whose} and values say so"))
+        for image in images:
+            if image.values and not image.found:
+                task.untold.append(f"where the images are: no name in {image.name!r} was found; --images DIR says it")
     names = [one.name for one in targets]
     task.set("target", names, "column, or columns, of the answer, label or caption", ", ".join(map(repr, names)))
     left = [column for column in rest if column not in targets]
@@ -84,7 +87,7 @@ def guess_task(
     _set_split(task, source, split, rest)
     if own_id is not None:
         task.set(
-            "id", own_id.name, "column of the row's own id; results name it", _of(own_id, "no value is there twice")
+            "id", own_id.name, "column of the row's own id; results name it", _of([own_id], "no value is there twice")
         )
     _set_metrics(task, kind, targets)
     _set_lengths(task, kind, inputs, targets)
@@ -107,21 +110,26 @@ def _named(columns: Iterable[Column], name: str | None, flag: str) -> Column | N
     return known[name]
 
 
-def _of(column: Column, why: str) -> str:
-    return f"{column.name!r}: {why}"
+def _of(columns: Iterable[Column], why: str) -> str:
+    return f"{_listed(columns)}: {why}"
 
 
-def _image_column(columns: Sequence[Column], name: str | None, kind: str | None, task: NewTask) -> Column | None:
-    """Returns the column of images; None where the task has none."""
+def _image_columns(columns: Sequence[Column], name: str | None, kind: str | None, task: NewTask) -> list[Column]:
+    """Returns the columns of images, one but where several are named; none where the task has none."""
     if name is not None:
-        return _named(columns, name, "--image-column")
+        names = [name] if name in [column.name for column in columns] else name.split(",")
+        return [column for one in names if (column := _named(columns, one, "--image-column")) is not None]
     if kind in ("text-label", "text"):
-        return None
+        return []
     found = [column for column in columns if column.is_image]
     named = [column for column in by_name(columns, "image") if column in found]
     if len(found) > 1 and not named:
         both = ", ".join(repr(column.name) for column in found)
-        raise ConfigError(f"--image-column: several columns look like images ({both}); say which it is")
+        every = ",".join(column.name for column in found)
+        raise ConfigError(
+            f"--image-column: several columns look like images ({both}); say which it is, or that a row has all of "
+            f"them: --image-column {every}"
+        )
     if not found and kind is not None:
         raise ConfigError(
             f"--kind {kind}: no column looks like images (names ending in .jpg or the like, names found below "
@@ -130,24 +138,24 @@ def _image_column(columns: Sequence[Column], name: str | None, kind: str | None,
     if not found and by_name(columns, "image"):
         one = by_name(columns, "image")[0].name
         task.untold.append(f"whether {one!r} names images: no such files were found; --images DIR says where they are")
-    return next(iter(named or found), None)
+    return (named or found)[:1]
 
 
 def _kind_and_targets(
-    columns: Sequence[Column], image: Column | None, kind: str | None, target: Column | None
+    columns: Sequence[Column], images: Sequence[Column], kind: str | None, target: Column | None
 ) -> tuple[str, list[Column], str]:
     """Returns the kind, the columns of the target, and why."""
     asks = [column for column in by_name(columns, "question") if column is not target]
     found = _Targets.of(columns, asks, target)
     if kind is None:
-        kind, targets = found.guess(has_image=image is not None, asks=bool(asks))
-        why = f"as there are {'images' if image else 'no images'}"
-        why += f", a question in {asks[0].name!r}" if asks and image else ""
+        kind, targets = found.guess(has_image=bool(images), asks=bool(asks))
+        why = f"as there are {'images' if images else 'no images'}"
+        why += f", a question in {asks[0].name!r}" if asks and images else ""
         why += f" and {' and '.join(repr(column.name) for column in targets)}"
     else:
         targets, why = found.of_kind(kind), "as --kind says"
     if not targets:
-        pictures = f"images in {image.name!r}" if image else "no images"
+        pictures = f"images in {_listed(images)}" if images else "no images"
         raise ConfigError(
             f"--target: which column has the answer, label or caption cannot be told ({pictures}; the others are "
             f"{_listed(columns)}); give --target COLUMN, and --kind, one of {', '.join(KINDS)}, if it is guessed wrong"

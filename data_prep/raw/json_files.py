@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dept_vl.errors import DataError, shown
-from dept_vl.system.text_files import decode_json, read_content
+from dept_vl.system.text_files import decode_json, decode_text, parse_lines, read_content
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
@@ -64,6 +64,17 @@ def read_json(path: Path) -> RawFile:
     """
     data = read_content(path)
     return RawFile(path, decode_json(data, path), hashlib.sha256(data).hexdigest(), len(data))
+
+
+def read_json_lines(path: Path) -> RawFile:
+    """Reads a whole file of an object a line, packed with gzip or not; its content is the list of them.
+
+    Raises:
+        DataError: It is missing or cut short, or a line is no object; the message names it.
+    """
+    data = read_content(path)
+    content = [record for _, record in parse_lines(decode_text(data, path), path)]
+    return RawFile(path, content, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def records(file: RawFile, key: str) -> list[Record]:

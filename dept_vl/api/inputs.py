@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"^(?:[a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
 
 def taken(task: Task) -> tuple[str, ...]:
-    """Returns what an input of a task holds, in order: its image, where the task has one, and its columns."""
+    """Returns what an input of a task holds, in order: its image (of several a list), if any, and its columns."""
     return ((IMAGE,) if task.uses_images else ()) + task.input_columns
 
 
@@ -85,7 +85,8 @@ def make_asked(task: Task, given: Sequence[Mapping[str, Any]], *, are_many: bool
         DataError: A column is of another kind, or the template cannot read it.
     """
     places = [f"inputs[{number}]" if are_many else "" for number in range(len(given))]
-    images, items = [], []
+    images: list[tuple[ImageSource, ...]] = []
+    items = []
     for one, place in zip(given, places, strict=True):
         where = f"{place}: " if place else ""
         unknown = sorted(map(str, one.keys() - {*taken(task)}))
@@ -93,14 +94,25 @@ def make_asked(task: Task, given: Sequence[Mapping[str, Any]], *, are_many: bool
             raise ConfigError(f"{where}{unknown[0]} is not taken; {_takes(task)}")
         for name in task.input_columns:
             check_column(task, name, one.get(name), place or "the input", how_to_give=f"{name}=...; {_takes(task)}")
-        images.append(_image(task, one.get(IMAGE), where) if task.uses_images else None)
-        items.append(PredictionInput(None, {name: one[name] for name in task.input_columns}, place or "the input"))
+        images.append(_images(task, one.get(IMAGE), where) if task.uses_images else ())
+        items.append(PredictionInput((), {name: one[name] for name in task.input_columns}, place or "the input"))
     texts = source_texts(task, items)
-    return [Asked(text, image, place) for text, image, place in zip(texts, images, places, strict=True)]
+    return [Asked(text, those, place) for text, those, place in zip(texts, images, places, strict=True)]
 
 
 def _takes(task: Task) -> str:
-    return f"task {task.name!r} takes {', '.join(taken(task))}"
+    names = (f"{name} (a list of {task.num_images})" if name == IMAGE else name for name in taken(task))
+    return f"task {task.name!r} takes {', '.join(taken(task) if task.num_images == 1 else names)}"
+
+
+def _images(task: Task, value: Any, where: str) -> tuple[ImageSource, ...]:
+    """Returns the images of an input: a single one, or as long a list as the task has images."""
+    if task.num_images == 1 or value is None:
+        return (_image(task, value, where),)
+    if not isinstance(value, list | tuple) or len(value) != task.num_images:
+        found = f"{len(value)}" if isinstance(value, list | tuple) else type(value).__name__
+        raise ConfigError(f"{where}image: expected a list of {task.num_images} images, got {found}; {_takes(task)}")
+    return tuple(_image(task, one, where) for one in value)
 
 
 def _image(task: Task, value: Any, where: str) -> ImageSource:

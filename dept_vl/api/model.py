@@ -52,7 +52,8 @@ class Model:
     An input is an image, where the task has one, and the columns that its template reads, in the order of `takes`:
     ``("image", "question")`` for VQA, ``("image",)`` for captions, ``("sentence1", "sentence2")`` for a text task. They
     are given in that order or by name. An image is a path, a PIL image, the bytes of a JPEG, PNG or WebP file, or an
-    array of pixels, (height, width, 3) uint8 in RGB.
+    array of pixels, (height, width, 3) uint8 in RGB. Where a row of the task has several images, ``image`` is a list of
+    as many: ``model.answer([left, right], "The left image has a dog.")``.
 
     Numbers do not depend on what else is asked at once, but for rounding: of the same features, log-likelihoods in
     float32 on a CPU agree within 1e-5, or a millionth of their value where that is more. Images encoded in a batch of

@@ -235,8 +235,8 @@ def _add_predict(commands: Any) -> None:
         "--checkpoint", type=read_name, metavar="RUN", help="run folder or hub id; default: runs/<task>-<tuner>"
     )
     parser.add_argument(
-        "--image", type=Path, metavar="PATH",
-        help="an image, a folder of images, or a JSONL file of {image, question}",
+        "--image", type=Path, nargs="+", action="extend", default=[], metavar="PATH",
+        help="an image (as many as a row of the task has), a folder of images, or a JSONL file of {image, question}",
     )  # fmt: skip
     parser.add_argument(
         "--input", type=Path, metavar="JSONL", help="objects of the task's input columns, a line each; -: from a pipe"
@@ -275,10 +275,10 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.question is not None:
         columns["question"] = options.question
     inputs = read_inputs(
-        task, image=options.image, file=options.input, questions=_questions(options),
+        task, images=options.image, file=options.input, questions=_questions(options),
         rows=_rows(options, overrides, task), columns=columns,
     )  # fmt: skip
-    if options.sheet and any(item.image is None for item in inputs):
+    if options.sheet and any(not item.images for item in inputs):
         raise ConfigError(f"--sheet: draws images, and task {config.task!r} has none")
     if options.output:
         check_output(options.output, task, inputs)

@@ -50,7 +50,7 @@ def _add_new_task(commands: Any) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images; default: the rows' own")
     parser.add_argument("--kind", metavar="KIND", help="question, caption, image-label, text-label or text")
     parser.add_argument("--target", metavar="COLUMN", help="column of the answer, label or caption")
-    parser.add_argument("--image-column", metavar="COLUMN", help="column of the image")
+    parser.add_argument("--image-column", metavar="COLUMN", help="column of the image; LEFT,RIGHT: of each of several")
     parser.add_argument("--name", metavar="NAME", help="of the task; default: that of the rows")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: the name with .yaml, in this folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")

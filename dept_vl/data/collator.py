@@ -47,8 +47,10 @@ class Batch:
         attention_mask: (batch, text) int64, 1 = attend, 0 = padding.
         labels: (batch, target) int64 with `IGNORE_INDEX` where padded; (batch, 0) where there are none.
         loss_weights: (batch,) float32.
-        visual_features: (batch, visual, feature_dim) floating point, or None for a text-only task.
-        pixel_values: (batch, 3, height, width) float32 when the image encoder runs on the fly, else None.
+        visual_features: (batch, visual, feature_dim) floating point, of several images a row (batch, images, visual,
+            feature_dim); or None for a text-only task.
+        pixel_values: (batch, 3, height, width) float32, or (batch, images, 3, height, width), when the image encoder
+            runs on the fly; else None.
         task_ids: (batch,) int64, each example's task by its place among the run's; None where it has one.
     """
 
@@ -90,8 +92,8 @@ def collate(
         examples: At least one.
         pad_token_id: Fills ``input_ids``.
         pad_to_length: Text length to pad to (tokens); None for the longest of the batch.
-        visual_features: (batch, visual, feature_dim), handed through.
-        pixel_values: (batch, 3, height, width), handed through.
+        visual_features: As `Batch` has them, handed through.
+        pixel_values: As `Batch` has them, handed through.
 
     Raises:
         ValueError: An example is longer than `pad_to_length`.

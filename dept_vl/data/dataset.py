@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
-from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS
+from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, as_list
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
@@ -58,7 +59,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             max_source_length: Source tokens kept (s), special tokens and answer cue included; the rest is cut off.
             max_target_length: Target tokens kept, end-of-sequence included.
             seed: Decides the drawn targets, together with the step.
-            visual: Visual input, or None for text only. Rows whose image it skipped are left out of `indices`.
+            visual: Visual input, or None for text only. Rows of which it skipped an image are left out of `indices`.
             labels: What targets batches carry: none; for training, one that `target_sampling` picks; for the validation
                 loss, the heaviest (the first of equals), and a row without targets none.
             padding: To the batch's longest text or to `max_source_length`.
@@ -102,7 +103,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             )
         if not self._visual.skipped:
             return every
-        kept = every[~np.isin(image_ids, list(self._visual.skipped))]
+        is_skipped = np.isin(image_ids, list(self._visual.skipped)).reshape(len(every), -1)  # (rows, images)
+        kept = every[~is_skipped.any(axis=1)]
         if len(kept) == 0:
             raise DataError(
                 "every image of the split was skipped: none could be read (skipped.jsonl of its features says why)"
@@ -168,7 +170,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         return self._columns(REFERENCE_COLUMNS)
 
     def inputs(self) -> list[Row]:
-        """Returns every row with what people need to judge an answer: the image's path and the template's columns."""
+        """Returns every row with what people need to judge an answer: paths of images, and the template's columns."""
         return self._columns(("image", *self.task.input_columns))
 
     def _columns(self, names: Sequence[str]) -> list[Row]:
@@ -198,7 +200,12 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     def _visual_input(self, rows: Sequence[Row]) -> VisualTensors:
         if self._visual is None:
             return {}
-        return self._visual.read([row["image_id"] for row in rows], [row["image"] for row in rows])
+        image_ids = [image_id for row in rows for image_id in as_list(row["image_id"])]
+        read = self._visual.read(image_ids, [image for row in rows for image in as_list(row["image"])])
+        if self.task.num_images == 1:
+            return read
+        by_row = {name: cast(Tensor, tensor).unflatten(0, (len(rows), -1)) for name, tensor in read.items()}
+        return cast(VisualTensors, by_row)
 
     def _targets(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[float]]:
         """Returns each row's label ids and the weight of its loss."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dept_vl.data.arrow_copy import open_copy, replace_copy
-from dept_vl.data.manifest_checks import ROWS_PER_BATCH, check_columns, check_image_paths, check_rows
+from dept_vl.data.manifest_checks import ROWS_PER_BATCH, check_columns, check_image_paths, check_numbers, check_rows
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import atomic_file
 from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
@@ -63,7 +63,9 @@ class SplitInfo:
         return f"split {self.split!r} of task {self.task!r}{protocol}"
 
 
-def manifest_schema(*, images: bool, text_columns: Sequence[str] = (), list_columns: Sequence[str] = ()) -> pa.Schema:
+def manifest_schema(
+    *, images: bool, num_images: int = 1, text_columns: Sequence[str] = (), list_columns: Sequence[str] = ()
+) -> pa.Schema:
     """Returns the columns of a task's rows.
 
     Every task has ``example_id`` (int64), ``targets`` (strings training draws from), ``target_weights`` (float32 in
@@ -71,12 +73,14 @@ def manifest_schema(*, images: bool, text_columns: Sequence[str] = (), list_colu
 
     Args:
         images: Whether rows also have ``image_id`` (int64) and ``image`` (path relative to the image root).
+        num_images: Images of a row; of several, both columns are lists of so many, in the order the model reads them.
         text_columns: Names of further string columns: the task's inputs, and labels that scores are broken down by.
         list_columns: Names of input columns that hold several strings.
     """
     fields = [pa.field("example_id", pa.int64(), nullable=False)]
     if images:
-        fields += [pa.field("image_id", pa.int64(), nullable=False), pa.field("image", pa.string(), nullable=False)]
+        kinds = {"image_id": pa.int64(), "image": pa.string()}
+        fields += [pa.field(name, _of_several(kind, num_images), nullable=False) for name, kind in kinds.items()]
     fields += [pa.field(name, pa.string(), nullable=False) for name in text_columns]
     strings = pa.list_(pa.field("element", pa.string(), nullable=False))
     fields += [pa.field(name, strings, nullable=False) for name in list_columns]
@@ -87,6 +91,10 @@ def manifest_schema(*, images: bool, text_columns: Sequence[str] = (), list_colu
         pa.field("references", strings, nullable=False),
     ]
     return pa.schema(fields)
+
+
+def _of_several(kind: pa.DataType, number: int) -> pa.DataType:
+    return kind if number == 1 else pa.list_(pa.field("element", kind, nullable=False), number)
 
 
 def task_folder(data_dir: Path, task: Task) -> Path:
@@ -162,7 +170,7 @@ def _open_checked(data_dir: Path, task: Task, split: str) -> tuple[Path, pq.Parq
             f"{path}: was prepared by another declaration of task {task.name!r} (its columns, labels or split rule "
             "differ); prepare the task again, or give the declaration it was prepared by"
         )
-    check_columns(parquet.schema_arrow, path, task.input_columns)
+    check_columns(parquet.schema_arrow, path, task.input_columns, num_images=task.num_images)
     if parquet.metadata.num_rows == 0:
         raise DataError(f"{path}: the split is empty; the raw files hold no example of it (see stats.json beside it)")
     digest = hash_file(path)
@@ -289,14 +297,20 @@ def split_images(data_dir: Path, task: Task, split: str) -> dict[int, str]:
     try:
         for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=["image_id", "image"]):
             check_image_paths(batch["image"], path, first)
-            for record, (image_id, image) in enumerate(zip(*(c.to_pylist() for c in batch.columns), strict=True)):
-                if images.setdefault(image_id, image) != image:
-                    two = f"{image!r} here and {images[image_id]!r} above"
-                    raise DataError(f"{path}, record {first + record}: image {image_id} is {two}")
+            for record, (ids, paths) in enumerate(zip(*(c.to_pylist() for c in batch.columns), strict=True)):
+                for image_id, image in zip(as_list(ids), as_list(paths), strict=True):
+                    if images.setdefault(image_id, image) != image:
+                        two = f"{image!r} here and {images[image_id]!r} above"
+                        raise DataError(f"{path}, record {first + record}: image {image_id} is {two}")
             first += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged after record {first} ({error}); prepare the task again") from error
     return images
+
+
+def as_list(value: Any) -> list[Any]:
+    """Returns what ``image_id`` or ``image`` of a row holds as a list: of one image, one without a list around it."""
+    return value if isinstance(value, list) else [value]
 
 
 def _open_parquet(path: Path, task: Task) -> pq.ParquetFile:
@@ -320,5 +334,6 @@ def _batches(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, path: Path) -
         try:
             yield pa.RecordBatch.from_pylist(chunk, schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            check_numbers(chunk, schema, path, first)
             raise DataError(f"{path}, records {first} to {first + len(chunk) - 1}: {error}") from error
         first += len(chunk)

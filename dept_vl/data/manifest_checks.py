@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,19 +21,21 @@ _REQUIRED = {
     "references": pa.types.is_list,
 }
 _ITEMS = {"targets": pa.types.is_string, "target_weights": pa.types.is_float32, "references": pa.types.is_string}
+_OF_IMAGES = {"image_id": pa.types.is_int64, "image": pa.types.is_string}
 _WEIGHT_TOLERANCE = 1e-6  # float32 rounding of 1.0
 
 
-def check_columns(schema: pa.Schema, path: Path, inputs: Sequence[str] = ()) -> None:
+def check_columns(schema: pa.Schema, path: Path, inputs: Sequence[str] = (), *, num_images: int | None = None) -> None:
     """Checks that the columns every task needs are there with their types, and images come with ids.
 
     Args:
         schema: The file's columns.
         path: The file, for the message.
         inputs: The columns that the task's template reads.
+        num_images: Images a row of the task has, where it has any; None: any number.
 
     Raises:
-        DataError: A column is missing or has another type.
+        DataError: A column is missing or has another type, or rows have another number of images.
     """
     for name, is_expected in _REQUIRED.items():
         if name not in schema.names:
@@ -45,6 +48,44 @@ def check_columns(schema: pa.Schema, path: Path, inputs: Sequence[str] = ()) -> 
             raise DataError(f"{path}: missing column {name!r}, which the task reads; it has {', '.join(schema.names)}")
     if ("image_id" in schema.names) != ("image" in schema.names):
         raise DataError(f"{path}: columns 'image_id' and 'image' come together; it has {', '.join(schema.names)}")
+    if "image" in schema.names:
+        found = {_number_of_images(schema, path, name) for name in ("image_id", "image")}
+        if len(found) > 1 or (num_images is not None and found != {num_images}):
+            there = " and ".join(map(str, sorted(found)))
+            wanted = "as many as ids" if num_images is None else f"{num_images} a row, as the task has"
+            raise DataError(f"{path}: rows have {there} images, expected {wanted}; prepare the task again")
+
+
+def _number_of_images(schema: pa.Schema, path: Path, name: str) -> int:
+    """Returns how many images a row has by the type of a column."""
+    kind, is_item = schema.field(name).type, _OF_IMAGES[name]
+    number = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
+    if not is_item(kind.value_type if number > 1 else kind):
+        raise DataError(f"{path}: column {name!r} has type {kind}, not a manifest's; prepare it again")
+    return int(number)
+
+
+def check_numbers(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: Path, first_record: int) -> None:
+    """Checks that rows have as many images as the schema says.
+
+    Args:
+        rows: Before they are written.
+        schema: Of the file.
+        path: The file, for the message.
+        first_record: Number of the first row in it, from 0.
+
+    Raises:
+        DataError: One has not; the message names it.
+    """
+    for name in _OF_IMAGES:
+        if name in schema.names and pa.types.is_fixed_size_list(kind := schema.field(name).type):
+            for record, row in enumerate(rows, start=first_record):
+                found = len(row[name]) if isinstance(row.get(name), list | tuple) else 1
+                if found != kind.list_size:
+                    raise DataError(
+                        f"{path}, record {record}: {name!r} holds {found} images, and every row of the task has "
+                        f"{kind.list_size}"
+                    )
 
 
 def check_rows(batch: pa.RecordBatch, path: Path, first_record: int) -> None:
@@ -61,7 +102,7 @@ def check_rows(batch: pa.RecordBatch, path: Path, first_record: int) -> None:
     """
     for name in batch.schema.names:
         _report(pc.is_null(batch[name]), path, first_record, f"{name!r} is null")
-        if pa.types.is_list(batch[name].type):
+        if pa.types.is_list(batch[name].type) or pa.types.is_fixed_size_list(batch[name].type):
             items = pc.is_null(pc.list_flatten(batch[name]))
             _report_items(items, batch[name], path, first_record, f"null in {name!r}")
     lengths = (pc.list_value_length(batch[name]) for name in ("targets", "target_weights"))
@@ -80,8 +121,14 @@ def check_image_paths(images: pa.Array, path: Path, first_record: int) -> None:
     Raises:
         DataError: One is absolute, empty, or climbs out.
     """
-    outside = pc.match_substring_regex(images, r"^$|^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)")
-    _report(outside, path, first_record, "'image' must be a path inside the image root, without '..' or '\\'")
+    of_several = pa.types.is_fixed_size_list(images.type)
+    paths = pc.list_flatten(images) if of_several else images
+    outside = pc.match_substring_regex(paths, r"^$|^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)")
+    problem = "'image' must be a path inside the image root, without '..' or '\\'"
+    if of_several:
+        _report_items(pc.fill_null(outside, True), images, path, first_record, problem)
+    else:
+        _report(outside, path, first_record, problem)
 
 
 def _report(is_bad: pa.Array, path: Path, first_record: int, problem: str) -> None:

@@ -18,7 +18,7 @@ from dept_vl.errors import DataError
 
 
 class VisualSource(Protocol):
-    """Reads the visual input of some rows.
+    """Reads the visual input of some images.
 
     Attributes:
         skipped: Ids of images that could not be read, when features were cached or beforehand; never asked for.

@@ -29,7 +29,7 @@ from dept_vl.evaluators.base import (
     require_texts,
 )
 from dept_vl.evaluators.captions import BLEU, CIDER, METEOR, ROUGE_L, SPICE
-from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC
+from dept_vl.evaluators.classification import ACCURACY, CB, F1, MATTHEWS_CORRELATION, MULTIRC, NLVR2
 from dept_vl.evaluators.correlation import PEARSON, SPEARMAN
 from dept_vl.evaluators.inputs import Predictions, References, read_texts
 from dept_vl.evaluators.spans import SQUAD
@@ -56,6 +56,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "spearman": SPEARMAN,
     "multirc": MULTIRC,
     "cb": CB,
+    "nlvr2": NLVR2,
     "squad": SQUAD,
 }
 """Name -> evaluator."""

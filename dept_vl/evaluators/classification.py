@@ -1,4 +1,4 @@
-"""Scores of predicted labels: accuracy, F1, Matthews correlation, and those of MultiRC and CB.
+"""Scores of predicted labels: accuracy, F1, Matthews correlation, and those of MultiRC, CB and NLVR2.
 
 The formulas and the scale (0 to 1; Matthews correlation -1 to 1) are scikit-learn's, which the tests compare with. A
 prediction that is not a label is never right; what else it does to a score is said in each docstring.
@@ -168,6 +168,51 @@ def multirc(inputs: EvaluationInput) -> dict[str, float]:
     return {**scores, "em": sum(is_right.values()) / len(is_right)}
 
 
+def nlvr2(inputs: EvaluationInput) -> dict[str, float]:
+    """Returns accuracy, and by type, and ``consistency``: the share of groups of which every prediction is right.
+
+    A group is a sentence of NLVR2 with all its pairs of images. As in its ``nlvr2/eval/metrics.py``, upper and lower
+    case are the same.
+
+    Raises:
+        DataError: As `gold_labels`; or a reference has no group.
+    """
+    _require_groups(inputs.references)
+    (right,) = _is_right_in_any_case(inputs).values()
+    is_right: dict[str | None, bool] = defaultdict(lambda: True)
+    for value, reference in zip(right, inputs.references, strict=True):
+        is_right[reference.group] &= value == 1
+    consistency = sum(is_right.values()) / len(is_right)
+    return {
+        "accuracy": mean(right),
+        **by_type("accuracy", right, inputs.references, mean),
+        "consistency": consistency,
+    }
+
+
+def _is_right_in_any_case(inputs: EvaluationInput) -> dict[str, list[float]]:
+    golds = gold_labels(inputs.references)
+    return {"correct": [float(p.lower() == gold.lower()) for p, gold in zip(inputs.predictions, golds, strict=True)]}
+
+
+def _require_groups(references: Sequence[Reference]) -> None:
+    for reference in references:
+        if reference.group is None:
+            raise DataError(
+                f"example {reference.example_id} has no group, and consistency is of groups: name their column in the "
+                "task's file (details: {group: COLUMN}), or take accuracy"
+            )
+
+
+def _check_groups(references: Sequence[Reference]) -> list[Concern]:
+    """Returns the concern that every group is one example, so that consistency is accuracy."""
+    gold_labels(references)
+    _require_groups(references)
+    if len({reference.group for reference in references}) < len(references):
+        return []
+    return [Concern("every group has one example: consistency is accuracy")]
+
+
 ACCURACY = Evaluator(accuracy, {"accuracy": TIMES_100}, check_references=_check_labels, each=_is_right)
 F1 = Evaluator(f1, {"f1": TIMES_100}, check_references=_check_binary, kinds=LABELS, each=_is_right)
 MATTHEWS_CORRELATION = Evaluator(
@@ -182,4 +227,11 @@ CB = Evaluator(
 )
 MULTIRC = Evaluator(
     multirc, {"f1a": TIMES_100, "em": TIMES_100}, check_references=_check_binary, kinds=(), each=_is_right
+)
+NLVR2 = Evaluator(
+    nlvr2,
+    {"accuracy": TIMES_100, "consistency": TIMES_100},
+    check_references=_check_groups,
+    kinds=LABELS,
+    each=_is_right_in_any_case,
 )

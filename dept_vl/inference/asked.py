@@ -28,12 +28,12 @@ class Asked:
 
     Attributes:
         text: The source text, made by the task's template.
-        image: None for a text task.
+        images: Of its row, in the order that the model reads them in; empty for a text task.
         place: Where it stands, for messages; "" where its image alone says enough.
     """
 
     text: str
-    image: ImageSource | None = None
+    images: tuple[ImageSource, ...] = ()
     place: str = ""
 
 
@@ -58,10 +58,10 @@ def ask(
     texts, visual = [one.text for one in asked], parts.visual.get(OWN_IMAGES)
     report_long(parts.codec.count_longer(texts, data.max_source_length), len(texts), parts.task.name, data)
     ids = parts.codec.source_ids(texts, data.max_source_length)
-    first: dict[Hashable, int] = {}
-    images = [first.setdefault(_key(one.image), number) for number, one in enumerate(asked)]
-    order = sorted(range(len(asked)), key=lambda number: (images[number], len(ids[number])))
-    features: dict[int, Tensor] = {}
+    pictures, keys = _pictures(asked)
+    numbers = {key: number for number, key in enumerate(pictures)}
+    order = sorted(range(len(asked)), key=lambda row: ([numbers[key] for key in keys[row]], len(ids[row])))
+    features: dict[Hashable, Tensor] = {}
     results: dict[int, T] = {}
     with Meter(len(order), "predict", "inputs", is_shown=len(order) > batch_size) as meter:
         for start in range(0, len(order), batch_size):
@@ -69,34 +69,50 @@ def ask(
             examples = [Example(row, ids[row], []) for row in rows]
             stacked = None
             if visual is not None:
-                features = _with_features(features, dict.fromkeys(images[row] for row in rows), asked, visual, parts)
-                stacked = torch.stack([features[images[row]] for row in rows])
+                wanted = {key: pictures[key] for row in rows for key in keys[row]}
+                features = _with_features(features, wanted, visual, parts)
+                stacked = torch.stack([features[key] for row in rows for key in keys[row]])
+                if len(stacked) > len(rows):  # several images a row
+                    stacked = stacked.unflatten(0, (len(rows), -1))
             batch = collate(examples, parts.codec.pad_token_id, visual_features=stacked).to(parts.device)
             results |= zip(rows, each(batch), strict=True)
             meter.add(len(rows))
     return [results[number] for number in range(len(asked))]
 
 
-def _key(image: ImageSource | None) -> Hashable:
+_Picture = tuple[ImageSource, str]
+"""An image that is asked about, and the place where that is done first."""
+
+
+def _pictures(asked: Sequence[Asked]) -> tuple[dict[Hashable, _Picture], list[list[Hashable]]]:
+    """Returns every image that is asked about by its key, and the keys of each row's images."""
+    keys = [[_key(image) for image in one.images] for one in asked]
+    pictures: dict[Hashable, _Picture] = {}
+    for one, row in zip(asked, keys, strict=True):
+        for key, image in zip(row, one.images, strict=True):
+            pictures.setdefault(key, (image, one.place))
+    return pictures, keys
+
+
+def _key(image: ImageSource) -> Hashable:
     """Returns what is equal for images that are the same: a path, a content, or a very object."""
-    return image if image is None or isinstance(image, Path | bytes) else id(image)
+    return image if isinstance(image, Path | bytes) else id(image)
 
 
 def _with_features(
-    known: dict[int, Tensor], wanted: dict[int, None], asked: Sequence[Asked], visual: VisualInput, parts: RunParts
-) -> dict[int, Tensor]:
+    known: dict[Hashable, Tensor], wanted: dict[Hashable, _Picture], visual: VisualInput, parts: RunParts
+) -> dict[Hashable, Tensor]:
     """Returns (visual, feature_dim) of every image that is wanted, those that are known not encoded again."""
-    kept = {number: known[number] for number in wanted if number in known}
-    new = [number for number in wanted if number not in known]
+    kept = {key: known[key] for key in wanted if key in known}
+    new = [key for key in wanted if key not in known]
     if not new:
         return kept
-    encoded = visual.encode((_open(asked[number], visual) for number in new), parts.device)
+    encoded = visual.encode((_open(*wanted[key], visual) for key in new), parts.device)
     return kept | dict(zip(new, encoded, strict=True))
 
 
-def _open(one: Asked, visual: VisualInput) -> Image.Image:
-    assert one.image is not None  # the task takes images, and inputs were checked
+def _open(image: ImageSource, place: str, visual: VisualInput) -> Image.Image:
     try:
-        return open_image(one.image, exif=visual.settings.exif)
+        return open_image(image, exif=visual.settings.exif)
     except DataError as error:
-        raise DataError(f"{one.place}: {error}" if one.place else str(error)) from error
+        raise DataError(f"{place}: {error}" if place else str(error)) from error

@@ -34,14 +34,14 @@ class PredictionInput:
     """One thing to predict on.
 
     Attributes:
-        image: The image; None for a text task.
+        images: Its image, or its images in the order that the model reads them in; empty for a text task.
         columns: The columns that the task's template reads, such as ``question``, and what else a line held.
         place: Where it stands, for messages: ``in.jsonl, line 3``; "" where it is an image or the command line.
         example_id: Its id in the official results format, where it has one; a text for a task of one's own alone.
         references: What people answered, where that is known.
     """
 
-    image: Path | None
+    images: tuple[Path, ...]
     columns: dict[str, Any]
     place: str = ""
     example_id: int | str | None = None
@@ -49,7 +49,13 @@ class PredictionInput:
 
     def named(self, number: int) -> str:
         """Returns a name for messages; `number` counts the inputs from 1."""
-        return self.place or str(self.image or f"input {number}")
+        return self.place or " ".join(map(str, self.images)) or f"input {number}"
+
+
+def image_column(images: Sequence[Path]) -> str | list[str] | None:
+    """Returns images as the column ``image`` of a row has them: a path, of several a list; None without any."""
+    paths = list(map(str, images))
+    return paths if len(paths) > 1 else next(iter(paths), None)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Questions:
 def read_inputs(
     task: Task,
     *,
-    image: Path | None = None,
+    images: Sequence[Path] = (),
     file: Path | None = None,
     questions: Questions | None = None,
     rows: Iterable[tuple[str, dict[str, Any]]] | None = None,
@@ -80,10 +86,11 @@ def read_inputs(
 
     Args:
         task: Decides which columns are needed, and whether an image is.
-        image: An image; a folder, of which every JPEG, PNG and WebP is taken; or a file as `file`.
+        images: An image, or as many as a row of the task has; a folder, of which every JPEG, PNG and WebP is taken; or
+            a file as `file`.
         file: JSON lines: objects with the task's input columns and, for a task with images, ``image`` (relative to the
-            file; to the current folder where the file is a pipe). They may bring the task's id of the official results
-            format, such as ``question_id``, and ``references``, what people answered.
+            file; to the current folder where the file is a pipe; of several a list). They may bring the task's id of
+            the official results format, such as ``question_id``, and ``references``, what people answered.
         questions: Official questions.
         rows: Objects as those of `file`, each with its place.
         columns: Columns of every input that brings none of its own.
@@ -97,15 +104,15 @@ def read_inputs(
         takes = ", ".join(task.input_columns) or "none"
         raise ConfigError(f"--column {unknown[0]}: task {task.name!r} takes no such column (it takes: {takes})")
     if questions is not None:
-        if image is not None or file is not None:
+        if images or file is not None:
             raise ConfigError("--questions: brings images and questions; leave --image and --input out")
         given = _read_questions(task, questions)
     elif rows is not None:
-        if image is not None or file is not None:
+        if images or file is not None:
             raise ConfigError("--rows: name images and columns; leave --image and --input out")
         given = [_read_record(task, place, record, Path()) for place, record in rows]
     else:
-        given = _given(task, image=image, file=file)
+        given = _given(task, images=images, file=file)
     inputs = [replace(item, columns={**columns, **item.columns}) for item in given]
     for number, item in enumerate(inputs, start=1):
         for name in task.input_columns:
@@ -137,14 +144,18 @@ def check_inputs(
         raise ConfigError(f"--beams: must be at least 0 (greedy alone), got {num_beams}")
     bad: dict[Path, str] = {}
     for item in inputs:
-        if item.image is not None and item.image not in bad:
-            bad[item.image] = _look_at(item.image)
+        for image in item.images:
+            if image not in bad:
+                bad[image] = _look_at(image)
     bad = {path: problem for path, problem in bad.items() if problem}
-    unreadable = [f"{f'{item.place}: ' if item.place else ''}{bad[item.image]}" for item in inputs if item.image in bad]
+    first_bad = [next((bad[image] for image in item.images if image in bad), "") for item in inputs]
+    unreadable = [
+        f"{f'{item.place}: ' if item.place else ''}{why}" for item, why in zip(inputs, first_bad, strict=True) if why
+    ]
     if unreadable and on_error == "stop":
         others = f" (and {len(bad) - 1:,} more images)" if len(bad) > 1 else ""
         raise DataError(f"{unreadable[0]}{others}; --on-error skip answers the others")
-    kept = [item for item in inputs if item.image not in bad]
+    kept = [item for item, why in zip(inputs, first_bad, strict=True) if not why]
     if unreadable:
         logger.warning(
             "%d of %d inputs are left out, as their image cannot be read: %s%s",
@@ -176,7 +187,7 @@ def source_texts(task: Task, inputs: Sequence[PredictionInput]) -> list[str]:
     texts = []
     for number, item in enumerate(inputs, start=1):
         try:
-            texts.append(task.source_text({**item.columns, "image": str(item.image)}))
+            texts.append(task.source_text({**item.columns, "image": image_column(item.images)}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{item.named(number)}: task {task.name!r} cannot read these columns "
@@ -198,7 +209,9 @@ def _say_what_stays_turned(config: TrainConfig, inputs: Sequence[PredictionInput
     """Says which pictures a run sees as they are stored and not as every viewer shows them."""
     if config.model.image_encoder.exif == "apply":
         return
-    turned = [str(image) for image in dict.fromkeys(item.image for item in inputs) if image and is_turned(image)]
+    turned = [
+        str(image) for image in dict.fromkeys(image for item in inputs for image in item.images) if is_turned(image)
+    ]
     if turned:
         logger.warning(
             "%d of the images are stored turned, and their EXIF rotation is not applied, as the run was trained with "
@@ -232,23 +245,33 @@ def check_column(task: Task, name: str, value: Any, where: str, *, how_to_give: 
         raise DataError(f"{where}: column {name!r} is not UTF-8 text: {str(value)[:80]!a} ({error.reason})") from None
 
 
-def _given(task: Task, *, image: Path | None, file: Path | None) -> list[PredictionInput]:
-    """Returns the inputs that image or file name, before the columns given to all."""
-    if image is not None and file is not None:
+def _given(task: Task, *, images: Sequence[Path], file: Path | None) -> list[PredictionInput]:
+    """Returns the inputs that images or file name, before the columns given to all."""
+    if images and file is not None:
         raise ConfigError("--image and --input: give one of them")
-    if image is not None and not task.uses_images:
+    if images and not task.uses_images:
         raise ConfigError(f"--image: task {task.name!r} reads text alone; give --input JSONL or --column NAME=VALUE")
-    if image is None and file is None:
+    if not images and file is None:
         if task.uses_images:
-            raise ConfigError(f"--image: task {task.name!r} needs an image, a folder of images or a JSONL file")
-        return [PredictionInput(None, {})]
-    path = file or image
-    assert path is not None  # both None was handled above
-    if path.is_dir():
+            what = "an image, a folder of images" if task.num_images == 1 else f"{task.num_images} images"
+            raise ConfigError(f"--image: task {task.name!r} needs {what} or a JSONL file")
+        return [PredictionInput((), {})]
+    path = file or images[0]
+    if path.is_dir() and task.num_images == 1 and len(images) < 2:
         return _read_folder(task, path)
-    if file is not None or is_stream(path) or path.name.lower().removesuffix(".gz").endswith(".jsonl"):
+    is_lines = is_stream(path) or path.name.lower().removesuffix(".gz").endswith(".jsonl")
+    if file is not None or (is_lines and len(images) == 1):
         return _read_jsonl(task, path)
-    return [_one_image(task, path)]
+    if len(images) != task.num_images or any(one.is_dir() for one in images):
+        raise ConfigError(
+            f"--image: a row of task {task.name!r} has {_number(task)}, got {' '.join(map(str, images))}; for several "
+            "rows give --input JSONL"
+        )
+    return [_of_images(task, images)]
+
+
+def _number(task: Task) -> str:
+    return "one image" if task.num_images == 1 else f"{task.num_images} images"
 
 
 def _read_folder(task: Task, folder: Path) -> list[PredictionInput]:
@@ -259,12 +282,13 @@ def _read_folder(task: Task, folder: Path) -> list[PredictionInput]:
         raise DataError(f"{folder}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)}){also}")
     for note in found.notes():
         logger.info("%s: %s", folder, note)
-    return [_one_image(task, path) for path in found.images]
+    return [_of_images(task, [path]) for path in found.images]
 
 
-def _one_image(task: Task, path: Path) -> PredictionInput:
-    """Returns an image as an input; where results are by image, one that is named as COCO's has its id."""
-    return PredictionInput(path, {}, example_id=coco_image_id(path.name) if task.result_keys[0] == "image_id" else None)
+def _of_images(task: Task, images: Sequence[Path]) -> PredictionInput:
+    """Returns images as an input; where results are by image, one that is named as COCO's has its id."""
+    example_id = coco_image_id(images[0].name) if task.result_keys[0] == "image_id" else None
+    return PredictionInput(tuple(images), {}, example_id=example_id)
 
 
 def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
@@ -277,20 +301,33 @@ def _read_jsonl(task: Task, path: Path) -> list[PredictionInput]:
 
 def _read_record(task: Task, place: str, record: dict[str, Any], root: Path) -> PredictionInput:
     """Returns an object of JSON lines as an input; `root` is what its image starts from."""
-    if task.uses_images and not isinstance(record.get("image"), str):
-        raise DataError(f'{place}: missing "image", a path (has: {", ".join(record)})')
+    images = _read_images(task, place, record) if task.uses_images else []
     references = record.pop(REFERENCES, [])
     if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
         raise DataError(f'{place}: "{REFERENCES}" should be a list of texts, found {str(references)[:80]}')
     example_id = record.get(task.result_keys[0])
     has_id = type(example_id) is int or (task.declaration is not None and isinstance(example_id, str))
     return PredictionInput(
-        root / record["image"] if task.uses_images else None,
+        tuple(root / image for image in images),
         {name: value for name, value in record.items() if name != "image"},
         place,
         example_id if has_id else None,
         tuple(references),
     )
+
+
+def _read_images(task: Task, place: str, record: dict[str, Any]) -> list[str]:
+    """Returns the paths of the images that an object of JSON lines names, as many as a row of the task has."""
+    found = record.get("image")
+    if task.num_images == 1:
+        if not isinstance(found, str):
+            raise DataError(f'{place}: missing "image", a path (has: {", ".join(record)})')
+        return [found]
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise DataError(f'{place}: missing "image", a list of {task.num_images} paths (has: {", ".join(record)})')
+    if len(found) != task.num_images:
+        raise DataError(f'{place}: "image" has {len(found)} paths, and a row of task {task.name!r} has {_number(task)}')
+    return found
 
 
 def _read_questions(task: Task, questions: Questions) -> list[PredictionInput]:
@@ -312,7 +349,7 @@ def _read_questions(task: Task, questions: Questions) -> list[PredictionInput]:
         known = read(questions=questions.file, annotations=questions.annotations)
     return [
         PredictionInput(
-            questions.images / found[image_id],
+            (questions.images / found[image_id],),
             {"question": text},
             f"{questions.file}, question {question_id}",
             question_id,

@@ -24,7 +24,7 @@ class Prediction:
     """What the model says about one input.
 
     Attributes:
-        image: The image, or None.
+        images: Its images; empty for a text task.
         columns: The template's columns.
         answers: The answer by how it was made: ``greedy`` and ``beam N``, or ``label``. The last is the one that counts
             where one alone does.
@@ -34,7 +34,7 @@ class Prediction:
         confidence: Probability that the model gives to the answer that counts, 0 to 1; None if it was not asked for.
     """
 
-    image: Path | None
+    images: tuple[Path, ...]
     columns: dict[str, Any]
     answers: dict[str, str]
     log_likelihoods: dict[str, float] | None = None
@@ -89,11 +89,11 @@ def predict_inputs(
             sure = last.confidences(batch, [one.text for one in columns[-1]])
         return list(zip(zip(*columns, strict=True), sure, strict=True))
 
-    asked = [Asked(text, item.image, item.place) for text, item in zip(texts, inputs, strict=True)]
+    asked = [Asked(text, item.images, item.place) for text, item in zip(texts, inputs, strict=True)]
     found = ask(parts, config.data, asked, answer, batch_size=config.data.eval_batch_size)
     return [
         Prediction(
-            item.image,
+            item.images,
             item.columns,
             {name: one.text for name, one in zip(answerers, answers, strict=True)},
             answers[0].log_likelihoods,

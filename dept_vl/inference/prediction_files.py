@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.inference.inputs import PredictionInput
+from dept_vl.inference.inputs import PredictionInput, image_column
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.tasks import Task
 
@@ -62,7 +62,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], task: Task)
     """Writes predictions, whole or not at all; the name's suffix says how.
 
     ``.json``: a list of id and answer, the official results format; ``.zip``: that in an archive. Any other: an object
-    a line, with image, columns, answers and, where given, references and log-likelihoods.
+    a line, with image (of several a list), columns, answers and, where given, references and log-likelihoods.
     """
     if not is_official(path):
         write_text(path, "".join(json.dumps(_record(item), ensure_ascii=False) + "\n" for item in predictions))
@@ -81,7 +81,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], task: Task)
 
 def _record(item: Prediction) -> dict[str, object]:
     return {
-        **({"image": str(item.image)} if item.image else {}),
+        **({"image": image_column(item.images)} if item.images else {}),
         "columns": item.columns,
         "answers": item.answers,
         **({"references": list(item.references)} if item.references else {}),

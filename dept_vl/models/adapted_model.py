@@ -41,10 +41,11 @@ from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
 class AdaptedModel(nn.Module):
     """A language model that reads [soft prompt; text; visual tokens], adapted by a method: CLIP-T5 where it is a T5.
 
-    Positions. The prompt comes first, the text after it, the image last. Padding is neutral: an example's logits do
-    not depend on its batch mates. T5's encoder has it between text and image (`dept_vl.models.language.relative_bias`
-    has the rules of its relative position bias); a decoder-only model has it before the prompt, and after the image the
-    answer cue and the target (`dept_vl.models.language.causal`). Without features the same code reads text alone.
+    Positions. The prompt comes first, the text after it, the image last, or several one after the other. Padding is
+    neutral: an example's logits do not depend on its batch mates. T5's encoder has it between text and image
+    (`dept_vl.models.language.relative_bias` has the rules of its relative position bias); a decoder-only model has it
+    before the prompt, and after the image the answer cue and the target (`dept_vl.models.language.causal`). Without
+    features the same code reads text alone.
 
     Trainable are the method's tensors, the projection, and those of the backbone's own that the method asks for.
 
@@ -99,6 +100,12 @@ class AdaptedModel(nn.Module):
         """Width of the visual features, or None for a model that reads text alone."""
         return None if self.visual_projection is None else self.visual_projection.feature_dim
 
+    @property
+    def tells_images_apart(self) -> bool:
+        """Whether it matters in which order the images of a row are given: by their tokens, or by positions."""
+        by_position = self.backbone.visual_position_bias != "zero"
+        return by_position or (self.visual_projection is not None and self.visual_projection.tells_images_apart)
+
     def joint_input(
         self,
         input_ids: Tensor,
@@ -111,7 +118,8 @@ class AdaptedModel(nn.Module):
         Args:
             input_ids: (batch, text) token ids, padded on the right.
             attention_mask: (batch, text), 1 for text and 0 for padding.
-            visual_features: (batch, visual, feature_dim) of any floating type, or None.
+            visual_features: (batch, visual, feature_dim) of any floating type, of several images a row (batch, images,
+                visual, feature_dim); or None.
             info: The forward pass that it is for; None for one of a single task.
 
         Raises:
@@ -123,7 +131,8 @@ class AdaptedModel(nn.Module):
         behind = []
         if visual_features is not None:
             words = self.backbone.word_embeddings
-            behind.append(project_features(self.visual_projection, visual_features, words))  # (batch, visual, d_model)
+            visual = project_features(self.visual_projection, visual_features, words)
+            behind.append(visual)  # (batch, images * visual, d_model)
         if self.cue_ids:
             cue = self.backbone.embed_tokens(torch.tensor(self.cue_ids, device=input_ids.device)).float()
             behind.append(cue.expand(len(input_ids), -1, -1))  # (batch, cue, d_model)
@@ -385,7 +394,7 @@ class AdaptedModel(nn.Module):
         self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None
     ) -> ForwardInfo:
         """Returns what the method is told of one pass."""
-        num_visual_tokens = 0 if visual_features is None else visual_features.shape[1]
+        num_visual_tokens = 0 if visual_features is None else visual_features.shape[1:-1].numel()
         return ForwardInfo(text_mask, self.tuner.num_virtual_tokens, task_ids, num_visual_tokens)
 
     @contextmanager

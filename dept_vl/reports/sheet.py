@@ -31,7 +31,7 @@ _COLOURS = {True: "darkgreen", False: "firebrick", None: "black"}
 
 
 def write_sheet(path: Path, predictions: Sequence[Prediction], *, has_one_answer: bool = True) -> None:
-    """Writes a PNG of at most four columns: each image, what was asked, the predictions, and what people answered.
+    """Writes a PNG of at most four columns: images side by side, what was asked, predictions, what people answered.
 
     Args:
         path: The PNG file.
@@ -49,8 +49,9 @@ def write_sheet(path: Path, predictions: Sequence[Prediction], *, has_one_answer
     font = ImageFont.load_default(12)
     for index, prediction in enumerate(drawn):
         left, top = _MARGIN + index % columns * width, _MARGIN + index // columns * height
-        assert prediction.image is not None  # the command line refuses a sheet of a task without images
-        sheet.paste(_fitted(open_image(prediction.image)), (left, top))
+        side = _CELL // len(prediction.images)  # the command line refuses a sheet of a task without images
+        for number, image in enumerate(prediction.images):
+            sheet.paste(_fitted(open_image(image), side), (left + number * side, top))
         mark = is_right(prediction) if has_one_answer else None
         for line, (text, colour) in enumerate(caption(prediction, mark)):
             draw.text((left, top + _CELL + 2 + line * _LINE), text, fill=colour, font=font)
@@ -59,9 +60,9 @@ def write_sheet(path: Path, predictions: Sequence[Prediction], *, has_one_answer
     write_bytes(path, content.getvalue())
 
 
-def _fitted(image: Image.Image) -> Image.Image:
-    """Returns an image scaled to fill a cell, each side at least a pixel."""
-    scale = _CELL / max(image.size)
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """Returns an image scaled to fill a square of a side, in pixels, each of its own at least a pixel."""
+    scale = side / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 

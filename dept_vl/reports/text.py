@@ -196,7 +196,7 @@ def describe_predictions(predictions: Sequence[Prediction], limit: int | None = 
 
 
 def _describe_prediction(item: Prediction) -> str:
-    lines = [str(item.image)] if item.image else []
+    lines = list(map(str, item.images))
     answers = item.answers
     if len(answers) > 1 and len(set(answers.values())) == 1:
         answers = {" = ".join(answers): item.answer}

@@ -45,11 +45,12 @@ class VisualInput:
     settings: ImageEncoderSettings
 
     def features(self, batch: Batch) -> Tensor | None:
-        """Returns (batch, visual, feature_dim) float32, encoding pixels if that is what the batch carries."""
-        if batch.pixel_values is None or self.encoder is None:
+        """Returns ``visual_features`` of a batch, float32, encoding pixels if that is what the batch carries."""
+        pixels = batch.pixel_values
+        if pixels is None or self.encoder is None:
             return batch.visual_features
-        features: Tensor = self.encoder(batch.pixel_values)
-        return features
+        features: Tensor = self.encoder(pixels.flatten(0, -4))  # (images of the batch, visual, feature_dim)
+        return features.unflatten(0, pixels.shape[:-3])
 
     def encode(self, images: Iterable[Image.Image], device: torch.device) -> Tensor:
         """Returns the features of images of the user's own, from `open_image`, (images, visual, feature_dim) float32.

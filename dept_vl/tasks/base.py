@@ -159,6 +159,7 @@ class Task:
             **options)`` by ``data_prep.prepare``; its options are its keyword-only parameters. None: nothing does, and
             who has the rows writes them with ``dept_vl.data.manifest``.
         uses_images: Whether rows carry ``image_id`` and ``image``.
+        num_images: Images that every row has, where rows have any; of several, ``image_id`` and ``image`` are lists.
         result_keys: Names of id and text in the official results file of this task.
         reference_files: Flag of ``dept-vl eval`` -> which of the official reference files it names; empty: predictions
             are not scored without a model.
@@ -189,6 +190,7 @@ class Task:
     split_sizes: Mapping[str, SplitSize] = field(default_factory=dict)
     converter: str | None = None
     uses_images: bool = False
+    num_images: int = 1
     result_keys: tuple[str, str] = ("example_id", "prediction")
     reference_files: Mapping[str, str] = field(default_factory=dict)
     reference_reader: str | None = None
@@ -208,6 +210,8 @@ class Task:
         """Checks the declaration, so that a bad one fails at import and not in a user's run."""
         if not VALID_NAME.match(self.name):
             raise ValueError(f"task name {self.name!r} must match {VALID_NAME.pattern}")
+        if self.num_images < 1:
+            raise ValueError(f"task {self.name!r}: num_images must be at least 1, got {self.num_images}")
         if bool(self.reference_files) != (self.reference_reader is not None):
             raise ValueError(f"task {self.name!r}: reference_files and reference_reader come together")
 

@@ -50,6 +50,16 @@ def _as_texts(value: Any) -> Any:
     return [_as_text(one) for one in (value if isinstance(value, list | tuple) else [value])]
 
 
+def _as_one_or_several(value: Any) -> Any:
+    """Takes a list of one text for that text."""
+    if value is None:
+        return None
+    texts = _as_texts(value)
+    if not texts:
+        raise ValueError("names no column; leave the field out, or name one")
+    return texts[0] if len(texts) == 1 else texts
+
+
 def _as_label(value: Any) -> Any:
     """Takes blanks off, as they are off the rows' labels."""
     text = _as_text(value)
@@ -124,7 +134,13 @@ class TaskDeclaration:
         str | None,
         Field(description="what the model reads: text, with names of columns in braces; nothing is computed"),
     ] = None
-    image: Annotated[str | None, Field(description="column of the image's file, of tasks with images")] = None
+    image: Annotated[
+        str | tuple[str, ...] | None,
+        BeforeValidator(_as_one_or_several),
+        Field(
+            description="column of the image's file, of tasks with images; several columns: a row has as many images"
+        ),
+    ] = None
     target: Annotated[
         _Names | None,
         Field(description="column, or columns, of the answer, label or caption; lists in it hold several"),
@@ -136,8 +152,8 @@ class TaskDeclaration:
     ] = None
     id: Annotated[str | None, Field(description="column of the row's own id; null: rows are numbered from 0")] = None
     details: Annotated[
-        dict[Literal["answer_type", "question_type"], str],
-        Field(description="columns that scores are broken down by"),
+        dict[Literal["answer_type", "question_type", "group"], str],
+        Field(description="columns that scores are broken down by; group: of what is only right together"),
     ] = Field(default_factory=dict)
     metrics: Annotated[_Names | None, Field(description="evaluators; null: those of the kind")] = None
     primary_metric: Annotated[
@@ -184,6 +200,10 @@ class TaskDeclaration:
             raise ValueError(f"image: kind {self.kind!r} needs the column of the image's file")
         if not self.uses_images and self.image is not None:
             raise ValueError(f"image: kind {self.kind!r} reads text alone; leave it out")
+        if self.image is not None and len(set(self.images)) < len(self.images):
+            raise ValueError(f"image: names a column twice: {', '.join(self.images)}")
+        if self.kind == "caption" and len(self.images) > 1:
+            raise ValueError(f"image: captions are of one image, got {len(self.images)} columns; take kind 'question'")
         if (self.labels is not None) != (self.kind in _LABEL_KINDS):
             what = "needs every label" if self.labels is None else "has no labels; leave them out"
             raise ValueError(f"labels: kind {self.kind!r} {what}")
@@ -201,8 +221,8 @@ class TaskDeclaration:
             if not name.strip():
                 raise ValueError(f"{field}: the name of a column is empty; leave the field out, or name one")
         for name in self.target or ():
-            if name == self.image or name in self.columns:
-                field = "image" if name == self.image else "template"
+            if name in self.images or name in self.columns:
+                field = "image" if name in self.images else "template"
                 raise ValueError(
                     f"target: {name!r} is a column of {field} too, so that the model would read the answer"
                 )
@@ -230,6 +250,13 @@ class TaskDeclaration:
     def uses_images(self) -> bool:
         """Whether the task's rows have images."""
         return self.kind in _IMAGE_KINDS
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The columns of a row's images, in the order that the model reads them in; none of tasks without."""
+        if not self.uses_images:
+            return ()
+        return (self.image or "image",) if self.image is None or isinstance(self.image, str) else self.image
 
     @property
     def can_train(self) -> bool:
@@ -274,7 +301,7 @@ def columns_read(declaration: TaskDeclaration) -> list[tuple[str, str]]:
     """Returns every column that a declaration reads, with the field that names it, as ``split.column``, before it."""
     named = [
         *(("template", name) for name in declaration.columns),
-        ("image", declaration.image),
+        *(("image", name) for name in declaration.images if declaration.image is not None),
         *(("target", name) for name in declaration.target or ()),
         ("id", declaration.id),
         *((f"details.{key}", name) for key, name in declaration.details.items()),

@@ -39,6 +39,7 @@ def make_task(declaration: TaskDeclaration) -> Task:
         split_sizes=sizes,
         converter="data_prep.converters.rows:prepare_rows",
         uses_images=declaration.uses_images,
+        num_images=max(1, len(declaration.images)),
         result_keys=declaration.result_keys,
         reference_files=PREPARED_SPLIT,
         reference_reader="dept_vl.inference.score_file:prepared_references",

@@ -49,7 +49,7 @@ def teacher_forced(run, image, question, label):
 def test_answers_are_those_of_dept_vl_predict(vqa_run, pictures, tmp_path):
     pictures[0].save(tmp_path / "a.png")
     config = read_run_config(vqa_run)
-    inputs = read_inputs(get_task("vqa"), image=tmp_path / "a.png", columns={"question": QUESTIONS[0]})
+    inputs = read_inputs(get_task("vqa"), images=[tmp_path / "a.png"], columns={"question": QUESTIONS[0]})
     (expected,) = predict_inputs(config, vqa_run, inputs, as_scored=True)
     model = dept_vl.load(vqa_run)
     assert model.answer(tmp_path / "a.png", QUESTIONS[0]) == expected.answer

@@ -1,10 +1,14 @@
 """Small raw folders in the official files of the data sets that are declared by a file, a few rows each."""
 
+import json
 import random
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.data_prep.raw_files import annotation, write_json
 
@@ -124,11 +128,56 @@ def write_scienceqa(raw: Path) -> None:
                 write_image(raw / "images" / split / one / "image.png", 7 if one in ("1", "5") else int(one))
 
 
+SENTENCES = {0: "The left image is redder than the right one.", 1: "Both images show a disc."}
+
+
+def nlvr2_pair(rng: random.Random) -> tuple[Image.Image, Image.Image, list[bool]]:
+    """Draws a pair of images, and says of each of `SENTENCES` whether it is true of it."""
+    colours = rng.choice([("red", "blue"), ("blue", "red")])
+    discs = [rng.random() < 0.7 for _ in colours]
+    drawn = []
+    for colour, is_disc in zip(colours, discs, strict=True):
+        image = Image.new("RGB", (32, 32), colour)
+        shape = [(8 + rng.randrange(5), 8 + rng.randrange(5)), (20 + rng.randrange(8), 20 + rng.randrange(8))]
+        draw = ImageDraw.Draw(image)
+        (draw.ellipse if is_disc else draw.rectangle)(shape, fill=(rng.randrange(256), 255, 255))
+        drawn.append(image)
+    return drawn[0], drawn[1], [colours[0] == "red", all(discs)]
+
+
+def write_nlvr2(raw: Path, sets: Mapping[str, int] = MappingProxyType({"train": 3, "dev": 2, "test1": 2})) -> None:
+    """Writes the three official files, four pairs a set and two sentences each, and the pairs that they name."""
+    rng = random.Random(0)
+    for split, count in sets.items():
+        lines = []
+        for of_set, pair in product(range(count), range(4)):
+            name = f"{split}-{of_set}-{pair}"
+            left, right, truths = nlvr2_pair(rng)
+            for number, image in enumerate((left, right)):
+                path = raw / "images" / split / f"{name}-img{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path, "JPEG" if number else "PNG")  # not all that are called .png are PNG
+            lines += [
+                {
+                    "identifier": f"{name}-{sentence}",
+                    "sentence": text,
+                    "label": str(truths[sentence]),
+                    "left_url": f"http://images.test/{name}-0",
+                    "right_url": f"http://images.test/{name}-1",
+                }
+                for sentence, text in SENTENCES.items()
+            ]
+        (raw / "data").mkdir(exist_ok=True)
+        (raw / "data" / f"{split}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 WRITERS = {
     "okvqa": write_okvqa,
     "gqa": write_gqa,
+    "gqa-vlt5": write_gqa,
     "vizwiz": write_vizwiz,
     "flickr30k": write_flickr30k,
     "nocaps": write_nocaps,
     "scienceqa": write_scienceqa,
+    "nlvr2": write_nlvr2,
 }

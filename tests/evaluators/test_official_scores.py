@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dept_vl.errors import DataError
 from dept_vl.evaluators import (
     EVALUATORS,
     EvaluationInput,
@@ -13,12 +14,14 @@ from dept_vl.evaluators import (
     cider,
     evaluate,
     exact_match,
+    nlvr2,
     rouge_l,
     score_each,
     vizwiz_accuracy,
     vqa_soft_accuracy,
 )
 
+NLVR2_GOLDENS = Path(__file__).parents[1] / "data" / "evaluators" / "nlvr2_goldens.json"
 GOLDENS = json.loads(
     (Path(__file__).parents[1] / "data" / "evaluators" / "official_goldens.json").read_text(encoding="utf-8")
 )
@@ -91,6 +94,25 @@ def test_scienceqa_accuracy_is_that_of_its_script_by_subject():
         },
         rel=1e-12,
     )
+
+
+def test_nlvr2_accuracy_and_consistency_are_those_of_its_script_to_the_last_digit():
+    golden = json.loads(NLVR2_GOLDENS.read_text(encoding="utf-8"))
+    references = {}
+    for one in golden["examples"]:
+        split, of_set, _, sentence = one["identifier"].split("-")
+        references[one["identifier"]] = Reference([one["label"].lower()], group=f"{split}-{of_set}--{sentence}")
+    for case in golden["cases"]:
+        assert nlvr2(case["predictions"], references) == case["printed"]
+
+
+def test_consistency_is_of_groups_and_refused_without_any():
+    references = [Reference(["true"], group=group) for group in "aab"]
+    assert nlvr2(["true", "false", "TRUE"], references) == {"accuracy": 2 / 3, "consistency": 0.5}
+    with pytest.raises(DataError, match=r"example 7 has no group.*details: \{group: COLUMN\}"):
+        nlvr2(["true"], [Reference(["true"], example_id=7)])
+    (concern,) = EVALUATORS["nlvr2"].check_references([Reference(["true"], group="a")])
+    assert "every group has one example" in concern.text
 
 
 CAPTIONS = ["a cat sits", "two dogs run", "a red car"]

@@ -59,9 +59,9 @@ def test_a_message_about_a_line_names_file_and_line(tmp_path, images):
 
 def test_images_that_cannot_be_read_are_skipped_and_said(images, caplog):
     (images / "c.jpg").write_bytes(b"x")
-    inputs = read_inputs(get_task("vqa"), image=images, columns={"question": "what?"})
+    inputs = read_inputs(get_task("vqa"), images=[images], columns={"question": "what?"})
     kept = check_inputs(VQA, inputs, num_beams=None, on_error="skip")
-    assert [item.image.name for item in kept] == ["a.jpg", "b.jpg"]
+    assert [item.images[0].name for item in kept] == ["a.jpg", "b.jpg"]
     assert "1 of 3 inputs are left out, as their image cannot be read" in caplog.text
     assert "c.jpg: not an image" in caplog.text
 
@@ -70,7 +70,7 @@ def test_a_run_that_ignores_exif_says_which_pictures_stay_turned(images, caplog)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (4, 4)).save(images / "phone.jpg", exif=exif)
-    inputs = read_inputs(get_task("vqa"), image=images, columns={"question": "what?"})
+    inputs = read_inputs(get_task("vqa"), images=[images], columns={"question": "what?"})
     check_inputs(VQA, inputs, num_beams=None, on_error="stop")
     assert caplog.text == ""
     old = load_config(None, {"task": "vqa", "model.image_encoder.exif": "ignore"})
@@ -86,7 +86,7 @@ def test_paths_in_a_pipe_start_in_the_current_folder(images, monkeypatch):
     os.close(writer)
     (item,) = read_inputs(get_task("vqa"), file=Path(f"/dev/fd/{end}"), columns={})
     os.close(end)
-    assert (item.image, item.example_id) == (Path("a.jpg"), 7)
+    assert (item.images, item.example_id) == ((Path("a.jpg"),), 7)
 
 
 def test_packed_lines_are_lines_under_either_flag(tmp_path, images):
@@ -94,9 +94,9 @@ def test_packed_lines_are_lines_under_either_flag(tmp_path, images):
     file.write_bytes(gzip.compress(b'\xef\xbb\xbf{"image": "images/a.jpg", "question": "what?"}\n'))
     as_file, as_image = (
         read_inputs(get_task("vqa"), file=file, columns={}),
-        read_inputs(get_task("vqa"), image=file, columns={}),
+        read_inputs(get_task("vqa"), images=[file], columns={}),
     )
-    assert as_file == as_image == [PredictionInput(images / "a.jpg", {"question": "what?"}, f"{file}, line 1")]
+    assert as_file == as_image == [PredictionInput((images / "a.jpg",), {"question": "what?"}, f"{file}, line 1")]
 
 
 def test_official_questions_bring_images_ids_and_people(tmp_path, images):
@@ -112,8 +112,8 @@ def test_official_questions_bring_images_ids_and_people(tmp_path, images):
     file.write_text(json.dumps({"questions": asked, "data_subtype": "test-dev2015"}))
     inputs = read_inputs(get_task("vqa"), questions=Questions(file, images), columns={})
     assert inputs == [
-        PredictionInput(official, {"question": "a?"}, f"{file}, question 420", 420),
-        PredictionInput(images / "7.jpg", {"question": "b?"}, f"{file}, question 71", 71),
+        PredictionInput((official,), {"question": "a?"}, f"{file}, question 420", 420),
+        PredictionInput((images / "7.jpg",), {"question": "b?"}, f"{file}, question 71", 71),
     ]
     answers = [{"answer": text, "answer_id": n} for n, text in enumerate(["red", "blue"])]
     annotation = {"image_id": 42, "question_id": 420, "answers": answers, "answer_type": "x", "question_type": "y"}
@@ -133,7 +133,7 @@ def test_official_questions_bring_images_ids_and_people(tmp_path, images):
 
 def test_a_caption_of_a_coco_image_has_its_id(images):
     Image.new("RGB", (4, 4)).save(images / "COCO_test2014_000000000005.jpg")
-    inputs = read_inputs(get_task("coco"), image=images, columns={})
+    inputs = read_inputs(get_task("coco"), images=[images], columns={})
     assert [item.example_id for item in inputs] == [5, None, None]
 
 

@@ -15,8 +15,8 @@ from dept_vl.tasks import get_task
 
 VQA = get_task("vqa")
 ITEMS = [
-    Prediction(Path("a.jpg"), {"question": "what?", "question_id": 7}, {"greedy": "red", "beam 5": "blue"}, None, 7),
-    Prediction(Path("b.jpg"), {"question": "who?"}, {"greedy": "gr\u00fcn"}, None, 8, ("green",)),
+    Prediction((Path("a.jpg"),), {"question": "what?", "question_id": 7}, {"greedy": "red", "beam 5": "blue"}, None, 7),
+    Prediction((Path("b.jpg"),), {"question": "who?"}, {"greedy": "gr\u00fcn"}, None, 8, ("green",)),
 ]
 
 
@@ -54,13 +54,13 @@ def test_any_other_name_has_an_object_a_line(tmp_path):
 
 
 def test_an_output_that_could_not_be_written_is_refused_first(tmp_path):
-    one = PredictionInput(Path("a.jpg"), {"question_id": "7"}, "in.jsonl, line 1")
+    one = PredictionInput((Path("a.jpg"),), {"question_id": "7"}, "in.jsonl, line 1")
     with pytest.raises(
         DataError, match=r'in.jsonl, line 1: needs "question_id", a whole number, found \'7\', as --output'
     ):
         check_output(tmp_path / "out.json", VQA, [one])
     check_output(tmp_path / "out.jsonl", VQA, [one])
-    twice = [PredictionInput(Path(f"{n}.jpg"), {}, "", 7) for n in range(2)]
+    twice = [PredictionInput((Path(f"{n}.jpg"),), {}, "", 7) for n in range(2)]
     with pytest.raises(DataError, match=r"1.jpg: question_id 7 is there twice"):
         check_output(tmp_path / "out.zip", VQA, twice)
     with pytest.raises(ConfigError, match=r"there is no folder .*/no/"):

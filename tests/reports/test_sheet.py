@@ -11,7 +11,7 @@ from dept_vl.reports.text import describe_predictions
 
 
 def answered(answer, *references, **fields):
-    return Prediction(Path("a.png"), {"question": "What is it?", "question_id": 3}, {"greedy": answer},
+    return Prediction((Path("a.png"),), {"question": "What is it?", "question_id": 3}, {"greedy": answer},
                       references=references, **fields)  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_a_cell_says_what_was_asked_and_answered_how_sure_and_what_people_said()
 
 def test_a_sheet_has_a_cell_a_prediction_and_draws_no_more_than_fit(tmp_path, caplog):
     Image.new("RGB", (8, 4), "red").save(tmp_path / "a.png")
-    item = Prediction(tmp_path / "a.png", {}, {"greedy": "a red thing"}, references=("red",))
+    item = Prediction((tmp_path / "a.png",), {}, {"greedy": "a red thing"}, references=("red",))
     write_sheet(tmp_path / "sheet.png", [item] * 5, has_one_answer=False)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert (sheet.width, sheet.height) == (4 * 236 + 12, 2 * 364 + 12)
@@ -52,14 +52,14 @@ def test_a_sheet_has_a_cell_a_prediction_and_draws_no_more_than_fit(tmp_path, ca
 
 def test_a_picture_of_one_row_of_pixels_is_drawn(tmp_path):
     Image.new("RGB", (900, 1), "red").save(tmp_path / "a.png")
-    write_sheet(tmp_path / "sheet.png", [Prediction(tmp_path / "a.png", {}, {"greedy": "line"})])
+    write_sheet(tmp_path / "sheet.png", [Prediction((tmp_path / "a.png",), {}, {"greedy": "line"})])
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.getpixel((20, 12)) == (255, 0, 0)
 
 
 def test_ways_that_agree_share_a_line():
-    same = Prediction(None, {"question": "a?"}, {"greedy": "red", "beam 5": "red"})
-    other = Prediction(None, {"question": "b?"}, {"greedy": "red", "beam 5": "blue"})
+    same = Prediction((), {"question": "a?"}, {"greedy": "red", "beam 5": "red"})
+    other = Prediction((), {"question": "b?"}, {"greedy": "red", "beam 5": "blue"})
     assert describe_predictions([same, other]).splitlines() == [
         "  question: a?", "  greedy = beam 5: red", "  question: b?", "  greedy: red", "  beam 5: blue"
     ]  # fmt: skip

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data_prep.raw.json_files import RawFile, find_raw, read_json
-from data_prep.raw.official import captions, questions, scienceqa
+from data_prep.raw.json_files import RawFile, find_raw, read_json, read_json_lines
+from data_prep.raw.official import captions, nlvr2, questions, scienceqa
 from data_prep.raw.official.base import OfficialFormat
 from data_prep.raw.row_sources import RowPart, RowSource
 from data_prep.raw.text_files import Placed
@@ -25,9 +25,10 @@ FORMATS: dict[str, OfficialFormat] = {
     "karpathy": captions.KARPATHY,
     "coco-captions": captions.COCO,
     "scienceqa": scienceqa.FORMAT,
+    "nlvr2": nlvr2.FORMAT,
 }
 
-_FOLDERS = ("annotations", "questions", "karpathy")
+_FOLDERS = ("annotations", "questions", "karpathy", "data")
 
 
 @dataclass
@@ -37,11 +38,13 @@ class _Files:
     Attributes:
         raw: Their folder.
         uses: How many splits are still to be read from each: what several are read from is kept that long.
+        is_lines: Whether they are JSON lines.
         found: Every file read, without its content.
     """
 
     raw: Path
     uses: Counter[str]
+    is_lines: bool
     found: list[RawFile] = field(default_factory=list)
     _kept: dict[str, RawFile] = field(default_factory=dict)
 
@@ -49,7 +52,8 @@ class _Files:
         """Returns a file and its content."""
         file = self._kept.pop(name, None)
         if file is None:
-            file = read_json(find_raw(self.raw, name, *_FOLDERS))
+            read = read_json_lines if self.is_lines else read_json
+            file = read(find_raw(self.raw, name, *_FOLDERS))
             self.found.append(file.without_content())
         self.uses[name] -= 1
         if self.uses[name] > 0:
@@ -62,7 +66,8 @@ def read_official(declaration: TaskDeclaration, raw: Path, *, subset: bool = Fal
 
     Args:
         declaration: With a format and the names of each split's files.
-        raw: The folder they lie in, or in its ``annotations``, ``questions`` or ``karpathy``; packed with gzip or not.
+        raw: The folder they lie in, or in its ``annotations``, ``questions``, ``karpathy`` or ``data``; packed with
+            gzip or not.
         subset: Whether a split may be absent as a whole; a split whose files are not there is not made.
 
     Raises:
@@ -83,7 +88,8 @@ def read_official(declaration: TaskDeclaration, raw: Path, *, subset: bool = Fal
     splits = [split for split in splits if _is_there(raw, declaration.files[split], may_miss=subset)]
     if not splits:
         raise DataError(f"{raw}: holds the files of no split of task {declaration.name!r}")
-    files = _Files(raw, Counter(name for split in splits for name in declaration.files[split]))
+    uses = Counter(name for split in splits for name in declaration.files[split])
+    files = _Files(raw, uses, form.is_lines)
 
     def rows(split: str, names: Sequence[str], _: Sequence[str]) -> Iterator[Placed]:
         """Yields the rows of a split; whatever columns are wanted, every row has all."""

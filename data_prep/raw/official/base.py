@@ -21,6 +21,7 @@ class OfficialFormat:
         files: What a split's files are, for messages.
         least: How many they are at least.
         most: And at most.
+        is_lines: Whether they are JSON lines, whatever their names say; their content is then the list of objects.
     """
 
     read: Callable[[Sequence[RawFile], str], Iterator[Placed]]
@@ -28,6 +29,7 @@ class OfficialFormat:
     files: str
     least: int = 1
     most: int = 1
+    is_lines: bool = False
 
 
 def optional_text(record: Record, name: str, place: Place) -> str:

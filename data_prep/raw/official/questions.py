@@ -64,16 +64,15 @@ def _read_vizwiz(files: Sequence[RawFile], split: str) -> Iterator[Placed]:
 
 
 def _read_gqa(files: Sequence[RawFile], split: str) -> Iterator[Placed]:
-    """Reads an object of questions by id."""
-    (file,) = files
-    for name, record in items(file).items():
-        place = Place(file.path, "", name)
+    """Reads objects of questions by id, of one file after the other."""
+    asked = ((Place(file.path, "", name), record) for file in files for name, record in items(file).items())
+    for place, record in asked:
         types = take(record, "types", dict, place) if record.get("types") is not None else {}
         answer = optional_text(record, "answer", place)
         yield (
             str(place),
             {
-                "id": name,
+                "id": place.number,
                 "image": f"{take(record, 'imageId', str, place)}.jpg",
                 "question": take(record, "question", str, place),
                 "answers": [answer] if answer else [],
@@ -96,5 +95,6 @@ VIZWIZ = OfficialFormat(
 GQA = OfficialFormat(
     _read_gqa,
     ("id", "image", "question", "answers", "structural", "semantic", "detailed"),
-    "one file of questions, such as val_balanced_questions.json",
+    "one file of questions, such as val_balanced_questions.json, or several",
+    most=20,
 )

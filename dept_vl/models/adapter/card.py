@@ -167,7 +167,9 @@ def _call(task: Task) -> str:
     """Returns how a model is asked in Python, by what the task gives: a caption, scores of labels, or an answer."""
     values: dict[str | None, object] = {"texts": ["TEXT"], "integer": 0, "number": 0}
     columns = [f"{name}={values.get(task.columns.get(name), 'TEXT')!r}" for name in task.input_columns]
-    given = ", ".join([*(["'photo.jpg'"] if task.uses_images else []), *columns])
+    photos = [f"photo-{number}.jpg" for number in range(1, task.num_images + 1)]
+    image = "'photo.jpg'" if task.num_images == 1 else repr(photos)
+    given = ", ".join([*([image] if task.uses_images else []), *columns])
     if any(way.labels for way in task.ways()):
         return f"score({given})"
     return f"answer({given})" if columns else f"caption({given})"
@@ -197,7 +199,7 @@ def _asked(task: Task | None) -> str:
     if task is None:
         return ""
     columns = "".join(f" --column {name}=TEXT" for name in task.input_columns)
-    return f"{' --image IMAGE' if task.uses_images else ''}{columns}"
+    return f"{' --image' + ' IMAGE' * task.num_images if task.uses_images else ''}{columns}"
 
 
 def _public(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,23 @@ class VisualProjection(nn.Module, ABC):
 
     Attributes:
         feature_dim: Width of the features.
+        tells_images_apart: Whether a token says which image of its row it is of; if not, positions may.
     """
 
+    tells_images_apart: ClassVar[bool] = False
     feature_dim: int
 
     @abstractmethod
-    def forward(self, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:
+    def forward(self, visual_features: Tensor, word_embeddings: Tensor, num_images: int = 1) -> Tensor:
         """Projects features.
 
         Args:
-            visual_features: (batch, visual, feature_dim).
+            visual_features: (batch, images * visual, feature_dim), the images of a row one after the other.
             word_embeddings: Frozen table of the backbone, (vocabulary, d_model).
+            num_images: Images of a row: which of them a token is of.
 
         Returns:
-            (batch, visual, d_model).
+            (batch, images * visual, d_model).
         """
 
     @abstractmethod
@@ -59,8 +62,8 @@ class LinearProjection(VisualProjection):
         self.init_std = init_std
         self.linear = _uninitialised_linear(feature_dim, d_model)
 
-    def forward(self, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:
-        """Returns ``W f + b``; see `VisualProjection.forward`."""
+    def forward(self, visual_features: Tensor, word_embeddings: Tensor, num_images: int = 1) -> Tensor:
+        """Returns ``W f + b``, whichever image a token is of; see `VisualProjection.forward`."""
         projected: Tensor = self.linear(visual_features)  # (batch, visual, d_model)
         return projected
 
@@ -98,12 +101,12 @@ class VLT5Projection(VisualProjection):
         self.position = nn.Parameter(torch.zeros(d_model))
         self.position_norm = T5LayerNorm(d_model, eps=layer_norm_epsilon)
 
-    def forward(self, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:
+    def forward(self, visual_features: Tensor, word_embeddings: Tensor, num_images: int = 1) -> Tensor:
         """Returns the sum of the three terms; see `VisualProjection.forward`."""
         feature: Tensor = self.feature_norm(self.linear(visual_features))  # (batch, visual, d_model)
         position: Tensor = self.position_norm(self.position)  # (d_model,)
-        order = word_embeddings[-visual_features.shape[1] :].flip(0)  # (visual, d_model)
-        return feature + position + order
+        order = word_embeddings[-(visual_features.shape[1] // num_images) :].flip(0)  # (visual, d_model)
+        return feature + position + order.repeat(num_images, 1)
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
@@ -147,7 +150,15 @@ def new_projection(model: ModelConfig, backbone: Backbone[Any], feature_dim: int
 
 
 def project_features(projection: VisualProjection | None, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:
-    """Returns features as visual tokens, (batch, visual, d_model), once it is clear that they are the projection's.
+    """Returns features as visual tokens, once it is clear that they are the projection's.
+
+    Args:
+        projection: What makes tokens of features.
+        visual_features: (batch, visual, feature_dim), or of several images a row (batch, images, visual, feature_dim).
+        word_embeddings: Frozen table of the backbone.
+
+    Returns:
+        (batch, images * visual, d_model), the images of a row one after the other.
 
     Raises:
         DataError: There is no projection, or the features are of another width.
@@ -160,7 +171,8 @@ def project_features(projection: VisualProjection | None, visual_features: Tenso
             f"visual features are {width}-d, the model was built for {projection.feature_dim}-d ones; "
             "use the feature store of the encoder in model.image_encoder"
         )
-    projected: Tensor = projection(visual_features.float(), word_embeddings)
+    num_images = visual_features.shape[1] if visual_features.dim() == 4 else 1
+    projected: Tensor = projection(visual_features.float().flatten(1, -2), word_embeddings, num_images)
     return projected
 
 

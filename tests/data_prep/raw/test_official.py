@@ -10,13 +10,15 @@ import yaml
 from data_prep.prepare import prepare
 from data_prep.raw.official import FORMATS, read_official
 from dept_vl.cli import main
-from dept_vl.data.manifest import open_split, read_references
+from dept_vl.data.manifest import open_split, read_references, split_images
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.evaluators import EVALUATORS, Reference, evaluate
 from dept_vl.tasks import get_task, task_names
 from dept_vl.tasks.declaration import TaskDeclaration
+from dept_vl.tasks.splits import SPLITS
 from tests.data_prep.official_files import (
     ANSWERS,
+    SENTENCES,
     WRITERS,
     gqa_record,
     karpathy_image,
@@ -68,10 +70,12 @@ def test_the_metrics_of_a_declared_task_are_for_its_kind_and_its_score_is_one_of
     [
         ("okvqa", {"train": (22, 11), "val": (2, 1), "test": (4, 2)}),
         ("gqa", {"train": (3, 3), "val": (3, 3), "test": (3, 3)}),
+        ("gqa-vlt5", {"train": (6, 6), "val": (3, 3), "test": (3, 3)}),
         ("vizwiz", {"train": (11, 11), "val": (1, 1), "test": (3, 3)}),
         ("flickr30k", {"train": (4, 2), "val": (1, 1), "test": (2, 2)}),
         ("nocaps", {"test": (3, 3)}),
         ("scienceqa", {"train": (2, 2), "val": (1, 1), "test": (2, 2)}),
+        ("nlvr2", {"train": (24, 24), "val": (16, 16), "test": (16, 16)}),
     ],
     indirect=["prepared"],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -87,6 +91,7 @@ def test_splits_of_declared_tasks(prepared, counts):
     [
         ("okvqa", "vqa: What is 210?", None, None, "three"),
         ("gqa", "gqa: On which side of 30 is it?", {"left"}, "query", "rel"),
+        ("gqa-vlt5", "gpa: On which side of 30 is it?", {"left"}, "query", "rel"),
         ("vizwiz", "vqa: What is in VizWiz_val_00000000.jpg?", None, "other", None),
         ("flickr30k", "caption:", set(), None, None),
         ("nocaps", "caption:", set(), "in-domain", None),
@@ -97,6 +102,7 @@ def test_splits_of_declared_tasks(prepared, counts):
             "social science",
             "grade4",
         ),
+        ("nlvr2", "nlvr: The left image is redder than the right one.", {"false"}, None, None),
     ],
     indirect=["prepared"],
 )
@@ -134,6 +140,36 @@ def test_images_of_coco_keep_their_numbers_so_that_stores_of_vqa_serve(prepared)
 def test_ids_that_are_texts_stay_beside_a_number(prepared, own_id):
     task, data, _ = prepared
     assert open_split(data, task, "test")[0]["id"] == own_id
+
+
+@pytest.mark.parametrize("prepared", ["gqa-vlt5"], indirect=True)
+def test_gqa_as_sung_et_al_have_it_validates_and_tests_on_the_same_rows(prepared):
+    task, data, _ = prepared
+    train, val, test = ([row["id"] for row in open_split(data, task, split)] for split in SPLITS)
+    assert train == [f"0{image}7" for image in (10, 11, 12, 20, 21, 22)]
+    assert val == test == ["0307", "0317", "0327"]
+
+
+@pytest.mark.parametrize("prepared", ["nlvr2"], indirect=True)
+def test_a_row_of_nlvr2_has_its_pair_in_order_and_the_name_of_its_sentences_pairs(prepared):
+    task, data, stats = prepared
+    row = open_split(data, task, "val")[3]
+    assert (row["id"], row["group"], row["sentence"]) == ("dev-0-1-1", "dev-0--1", SENTENCES[1])
+    assert row["image"] == [f"images/dev/dev-0-1-img{number}.png" for number in (0, 1)]
+    assert len(row["image_id"]) == len(set(row["image_id"])) == 2
+    assert set(stats.inputs) == {"data/train.json", "data/dev.json", "data/test1.json"}
+    names = {image for row in open_split(data, task, "val") for image in row["image"]}
+    assert set(split_images(data, task, "val").values()) == names
+
+
+def test_a_missing_second_image_is_refused_by_its_name(tmp_path):
+    WRITERS["nlvr2"](tmp_path / "raw")
+    (tmp_path / "raw" / "images" / "dev" / "dev-1-2-img1.png").unlink()
+    with pytest.raises(DataError, match=r"dev\.json, record 12: image 'dev-1-2-img1\.png' is not in .*raw"):
+        prepare(get_task("nlvr2"), tmp_path / "raw", tmp_path / "data", subset=True)
+    assert not (tmp_path / "data" / "nlvr2").exists()
+    stats = prepare(get_task("nlvr2"), tmp_path / "raw", tmp_path / "data", subset=True, skip_missing_images=True)
+    assert {split: count.rows for split, count in stats.splits.items()} == {"train": 24, "val": 14, "test": 16}
 
 
 @pytest.mark.parametrize("prepared", ["scienceqa"], indirect=True)
@@ -244,6 +280,10 @@ BROKEN = [
     ("scienceqa", {"p.json": {"1": problem(1)}, "s.json": {"test": ["2"]}}, "problem 2 is not in p.json"),
     ("scienceqa", {"p.json": {"1": problem(1, answer=3)}, "s.json": {"test": ["1"]}}, '"answer" is 3, and there are 3'),
     ("scienceqa", {"p.json": {"1": problem(1, choices="A")}, "s.json": {"test": ["1"]}}, '"choices" should be a list'),
+    ("nlvr2", {"q.json": {"identifier": "dev-1-2", "sentence": "a"}}, 'q.json, record 0: "identifier" should be split'),
+    ("nlvr2", {"q.json": {"identifier": "dev-1-2-0"}}, 'q.json, record 0: missing "sentence"'),
+    ("nlvr2", {"q.json": {"identifier": "a-1-2-0", "sentence": "a", "label": 1}}, '"label" should be a text'),
+    ("nlvr2", {"q.json": []}, "q.json, line 1: expected an object of columns, got []"),
     (
         "scienceqa",
         {"p.json": {"1": problem(1, choices=["A"])}, "s.json": {"test": ["1"]}},

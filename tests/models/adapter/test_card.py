@@ -126,7 +126,7 @@ def test_its_code_gives_what_the_task_takes(task, built, t5_folder):
     columns = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
     for way in task.ways():
         assert set(from_values(way, values, columns)) == set(taken(way))
-        source_texts(way, [PredictionInput(None, columns, "")])
+        source_texts(way, [PredictionInput((), columns, "")])
 
 
 def test_its_front_matter_has_scores_data_licence_and_tags(t5_folder, tmp_path):

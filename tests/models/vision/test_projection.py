@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dept_vl.models.vision.projection import build_projection
+from dept_vl.models.vision.projection import build_projection, project_features
 
 FEATURE_DIM, D_MODEL = 10, 6
 TABLE = torch.randn(20, D_MODEL, generator=torch.Generator().manual_seed(0))
@@ -91,3 +91,24 @@ def test_start_with_a_configured_deviation():
     projection = build_projection("linear", 400, 50, init_std=0.3)
     projection.reset_parameters(0)
     assert projection.linear.weight.std().item() == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["linear", "vl-t5"])
+def test_each_image_of_a_row_has_the_tokens_it_has_alone(kind):
+    projection, given = (
+        built(kind),
+        torch.stack([features(), features().flip(0)], dim=1),
+    )  # (batch, images, 4, features)
+    out = project_features(projection, given, TABLE)
+    assert out.shape == (2, 8, D_MODEL)
+    if not projection.tells_images_apart:
+        alone = [project_features(projection, given[:, image], TABLE) for image in range(2)]
+        assert torch.equal(out, torch.cat(alone, dim=1))
+
+
+def test_the_order_term_of_vl_t5_begins_anew_in_each_image():
+    projection, same = built("vl-t5"), features()[:, None].expand(-1, 3, -1, -1)
+    first, *others = project_features(projection, same, TABLE).detach().unflatten(1, (3, 4)).unbind(1)
+    constant = [other - first for other in others]  # which image a token is of, if it says so
+    for difference in constant:
+        torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference))
