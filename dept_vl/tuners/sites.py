@@ -24,6 +24,7 @@ v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. 
 """
 
 LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
+NORM_PARTS: tuple[str, ...] = get_args(NormPart)
 
 
 @dataclass(frozen=True)
