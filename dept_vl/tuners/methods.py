@@ -15,6 +15,8 @@ from dept_vl.tuners.adapter.config import AdapterConfig, AdapterDropConfig
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
+from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
+from dept_vl.tuners.hyperformer.config import HyperFormerConfig
 from dept_vl.tuners.ia3.config import Ia3Config
 from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
@@ -28,6 +30,8 @@ Method = Annotated[
     | Ia3Config
     | AdapterConfig
     | AdapterDropConfig
+    | HyperFormerConfig
+    | HyperDecoderConfig
     | BitFitConfig
     | FineTuningConfig,
     Field(discriminator="name"),

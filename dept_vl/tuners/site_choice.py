@@ -56,5 +56,5 @@ def _check_layers(layers: Sequence[int], context: TunerContext) -> None:
     if lacking:
         there = " and ".join(f"{depth} in its {stack} (0 to {depth - 1})" for stack, depth in depths.items())
         raise ConfigError(
-            f"tuner.layers: this backbone has no block {', '.join(map(str, lacking))}; it has {there}: name some of them"
+            f"tuner.layers: this backbone has no block {', '.join(map(str, lacking))}; it has {there}; name those"
         )

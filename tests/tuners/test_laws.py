@@ -26,7 +26,7 @@ def tuner_of(name: str):
         return settings(name, rank=3, dropout=0.0)
     if name == "adapterdrop":
         return settings(name, layers=[1], bottleneck=3)
-    if name == "adapter":
+    if name in ("adapter", "hyperformer"):
         return settings(name, bottleneck=3)
     if name == "dept+lora":
         return settings(name, **{"parts.dept.budget_tokens": 12, "parts.lora.rank": 2, "parts.lora.dropout": 0.0})

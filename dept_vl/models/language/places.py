@@ -23,20 +23,24 @@ class Place:
         module: Maps one tensor to one.
         part: Which of `parts` equal parts of the output, from 0: GPT-2 makes q, k and v in one module.
         parts: How many there are.
+        width: Of what goes in and comes out, where the module is more than one map.
     """
 
     module: nn.Module
     part: int = 0
     parts: int = 1
+    width: int | None = None
 
 
 def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
     """Returns the widths of a place and the names of its weight and of the bias that is added there.
 
     Args:
-        place: A linear map or a norm.
+        place: A linear map, a norm, or a place that says its width.
         names: Names of the model's parameters by their ``id``.
     """
+    if place.width is not None:
+        return SiteShape(place.width, place.width)
     weight: Any = place.module.weight
     inputs, outputs = weight.shape[-1], weight.shape[0]
     if isinstance(place.module, Conv1D):  # GPT-2's linear map, whose weight is (inputs, outputs)

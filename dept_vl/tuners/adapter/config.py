@@ -86,8 +86,8 @@ class AdapterSettings(BottleneckSettings):
 class AdapterConfig(AdapterSettings):
     """A bottleneck after sublayers: y + U f(D y + b_D) + b_U.
 
-    The recipes of the paper's tables on T5-base: Table 1's, from Compacter's code, is the default (1,855,104 with all
-    norms); Table 2's Adapter(m), from HyperFormer's, is ``per_task: true`` (1,822,656 a task for eight); Table 3's, from
+    The recipes of the paper's tables on T5-base: "Adapter", from Compacter's code, is the default (1,855,104 with all
+    norms); "Adapter (m)", from HyperFormer's, is ``per_task: true`` (1,822,656 a task for eight); that of Table 3, from
     Sung et al.'s, has ``bottleneck: 192``, ``cross_attn.o`` too, ``init: linear`` and no norms (17,752,320).
     """
 
