@@ -42,7 +42,8 @@ class AddedBiases(nn.Module):
         """Makes the biases that are added, at zero."""
         super().__init__()
         self.own = tuple(dict.fromkeys(shape.bias for shape in context.sites.values() if shape.bias is not None))
-        self._sites = [] if self.own else list(context.sites)
+        maps = [site for site, shape in context.sites.items() if shape.weight is not None]
+        self._sites = [] if self.own else maps
         self.added = nn.ParameterDict({site.key: torch.zeros(context.sites[site].outputs) for site in self._sites})
 
     @torch.no_grad()

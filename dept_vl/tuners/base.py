@@ -11,6 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,17 @@ class ForwardInfo:
     num_virtual_tokens: int
     task_ids: Tensor | None = None
     num_visual_tokens: int = 0
-    records: dict[Hashable, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    records: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def only_task(self) -> int | None:
+        """The task of all rows; None where there are several, or where asking would make the CPU wait for a GPU."""
+        if self.task_ids is None:
+            return 0
+        if self.task_ids.device.type != "cpu":
+            return None
+        first = int(self.task_ids[0])
+        return first if bool((self.task_ids == first).all()) else None
 
     def for_rows(self, per_example: Tensor, num_rows: int) -> Tensor:
         """Returns what belongs to each example, (batch, ...), for the rows of a decoder, (num_rows, ...).
@@ -88,20 +100,32 @@ class LinearMap:
 
 
 class SiteHook(ABC):
-    """What a method does at one place of the backbone."""
+    """What a method does at one place of the backbone.
+
+    Attributes:
+        acts_before: Whether `before` changes what goes in.
+    """
+
+    acts_before: bool = False
+
+    def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
+        """Returns what goes into the place instead of `inputs`; see `acts_before`."""
+        return inputs
 
     @abstractmethod
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor | None:
         """Returns what comes out there instead of `output`, or None to leave it.
 
         Args:
-            inputs: What went in, (..., inputs of the site).
+            inputs: What went in, (..., inputs of the site), as `before` left it.
             output: What the backbone made of it, (..., outputs of the site).
             info: The forward pass.
         """
 
     def fold(self, linear: LinearMap) -> LinearMap | None:
         """Returns what a map becomes by this hook, in every detail; None if it is no such map any more.
+
+        A hook with `acts_before` that folds changes the input alone.
 
         A backbone may then compute with the map instead of calling module and hook
         (`dept_vl.models.language.cross_attention`).
@@ -110,11 +134,23 @@ class SiteHook(ABC):
 
 
 class HookChain(SiteHook):
-    """Several hooks at one place, one after the other."""
+    """Several hooks at one place, one after the other.
+
+    What changes the input does so first, whatever its place in the order: the others see the input as it left it.
+    """
 
     def __init__(self, hooks: Sequence[SiteHook]) -> None:
         """Takes the hooks in their order."""
-        self._hooks = tuple(hooks)
+        flat = (each for hook in hooks for each in (hook._hooks if isinstance(hook, HookChain) else (hook,)))
+        self._hooks: tuple[SiteHook, ...] = tuple(flat)
+        self._early = tuple(hook for hook in self._hooks if hook.acts_before)
+        self.acts_before = bool(self._early)
+
+    def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
+        """Lets each hook change the input as the one before it left it."""
+        for hook in self._early:
+            inputs = hook.before(inputs, info)
+        return inputs
 
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         """Lets each hook have what the one before it left."""
@@ -126,7 +162,8 @@ class HookChain(SiteHook):
     def fold(self, linear: LinearMap) -> LinearMap | None:
         """Folds one hook after the other; None as soon as one cannot be."""
         folded: LinearMap | None = linear
-        for hook in self._hooks:
+        late = [hook for hook in self._hooks if not hook.acts_before]
+        for hook in (*late, *reversed(self._early)):
             folded = None if folded is None else hook.fold(folded)
         return folded
 

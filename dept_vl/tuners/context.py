@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dept_vl.tuners.sites import AttentionShape, Site, SiteShape
+from dept_vl.tuners.sites import NORM_PARTS, AttentionShape, Site, SiteShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,3 +46,9 @@ class TunerContext:
     def has_encoder(self) -> bool:
         """Whether the backbone reads the source in a stack of its own (T5)."""
         return any(site.stack == "encoder" for site in self.sites)
+
+    @property
+    def norm_parameters(self) -> tuple[str, ...]:
+        """Names of the backbone's parameters that are its norms': every scale, and every bias where there are any."""
+        shapes = [shape for site, shape in self.sites.items() if site.part in NORM_PARTS]
+        return tuple(name for shape in shapes for name in (shape.weight, shape.bias) if name is not None)

@@ -11,9 +11,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dept_vl.tuners.adapter.config import AdapterConfig, AdapterDropConfig
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
+from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
+from dept_vl.tuners.hyperformer.config import HyperFormerConfig
+from dept_vl.tuners.ia3.config import Ia3Config
 from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
@@ -23,6 +27,11 @@ Method = Annotated[
     | PromptTuningConfig
     | PrefixTuningConfig
     | LoraConfig
+    | Ia3Config
+    | AdapterConfig
+    | AdapterDropConfig
+    | HyperFormerConfig
+    | HyperDecoderConfig
     | BitFitConfig
     | FineTuningConfig,
     Field(discriminator="name"),

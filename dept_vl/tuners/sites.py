@@ -13,17 +13,19 @@ FeedForwardPart = Literal["ff.in", "ff.gate", "ff.out"]
 LinearPart = Literal[ProjectionPart, FeedForwardPart]
 NormPart = Literal["self_attn.norm", "cross_attn.norm", "ff.norm", "norm"]
 AttentionPart = Literal["self_attn", "cross_attn"]
-Part = Literal[LinearPart, NormPart, AttentionPart, "lm_head"]
+Part = Literal[LinearPart, NormPart, AttentionPart, "ff", "lm_head"]
 """What a place is in its layer.
 
 ``self_attn`` and ``cross_attn``: an attention itself, where keys and values can be added. With a dot behind them: its
 linear maps and the norm before it. ``ff.in`` and ``ff.out``: the
 feed-forward's two linear maps; ``ff.gate``: the one that goes through the activation where a third is its factor (T5
-v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. The output of ``self_attn.o``,
+v1.1, Llama). ``ff``: the feed-forward with its norm, dropout and residual sum, hidden states to hidden states, where a
+module is that (T5). ``norm``: the stack's last. ``lm_head``: hidden states to logits. The output of ``self_attn.o``,
 ``cross_attn.o`` and ``ff.out`` is that of the sublayer, before dropout and the residual sum.
 """
 
 LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
+NORM_PARTS: tuple[str, ...] = get_args(NormPart)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class SiteShape:
         inputs: Width of what goes in.
         outputs: Width of what comes out.
         bias: The backbone's parameter that is added there, by its name; None where it adds none.
-        weight: The backbone's parameter that is the matrix, or the norm's scale, by its name.
+        weight: The backbone's parameter that is the matrix, or the norm's scale, by its name; None for a place that is
+            more than one map.
     """
 
     inputs: int

@@ -28,6 +28,10 @@ TUNERS = [*(method.name for method in METHODS if not method.needs_tasks), "dept+
 SIZES = {
     "dept": {"tuner.budget_tokens": 20, "tuner.num_virtual_tokens": 4},
     "prompt-tuning": {"tuner.num_virtual_tokens": 4},
+    "adapter": {"tuner.bottleneck": 4},
+    "hyperformer": {"tuner.bottleneck": 4},
+    "hyperdecoder": {"tuner.encoder_bottleneck": 4, "tuner.decoder_bottleneck": 4},
+    "adapterdrop": {"tuner.bottleneck": 4, "tuner.layers": [1]},
     "dept+lora": {"tuner.parts.dept.budget_tokens": 20, "tuner.parts.dept.num_virtual_tokens": 4},
 }
 """Where the defaults are larger than the tiny models."""

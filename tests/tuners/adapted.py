@@ -26,10 +26,12 @@ def settings(name: str, **own) -> TunerConfig:
     return load_config(None, {"tuner.name": name, **{f"tuner.{key}": value for key, value in own.items()}}).tuner
 
 
-def make(folder: Path, tuner: TunerConfig, *, feature_dim: int | None = FEATURE_DIM, seed=0, moved=0.0, **options):
+def make(
+    folder: Path, tuner: TunerConfig, *, feature_dim: int | None = FEATURE_DIM, seed=0, moved=0.0, tasks=(), **options
+):
     """A model, every tensor of its tuner moved from the start by noise of the given size."""
     config = ModelConfig(backbone=str(folder), **options)
-    tasks = TASKS if tuner.needs_tasks else ()
+    tasks = TASKS if tuner.needs_tasks else tasks
     model, _ = build_model(config, tuner, max_source_length=S, feature_dim=feature_dim, seed=seed, tasks=tasks)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

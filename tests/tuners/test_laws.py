@@ -17,13 +17,17 @@ from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, 
 
 METHODS = [member().name for member in get_args(get_args(Method)[0])]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
-STARTS_AS_THE_FROZEN_MODEL = ["lora", "bitfit", "fine-tuning"]
+STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning"]
 
 
 def tuner_of(name: str):
     """Settings of a method in a size for the tiny backbones; dropout off, so that uses can be compared."""
     if name == "lora":
         return settings(name, rank=3, dropout=0.0)
+    if name == "adapterdrop":
+        return settings(name, layers=[1], bottleneck=3)
+    if name in ("adapter", "hyperformer"):
+        return settings(name, bottleneck=3)
     if name == "dept+lora":
         return settings(name, **{"parts.dept.budget_tokens": 12, "parts.lora.rank": 2, "parts.lora.dropout": 0.0})
     if name.startswith("dept+"):

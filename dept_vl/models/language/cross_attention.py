@@ -57,7 +57,7 @@ def cross_attend(
 
 def _folded(module: nn.Module, hook: SiteHook | None) -> LinearMap | None:
     """Returns the map that a module and the hook on it are together; None if they are none, or not known."""
-    if not is_plain(module, is_hooked=hook is not None):
+    if not is_plain(module, hook):
         return None
     linear = LinearMap(cast(nn.Linear, module).weight)
     return linear if hook is None else hook.fold(linear)

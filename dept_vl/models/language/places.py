@@ -23,20 +23,24 @@ class Place:
         module: Maps one tensor to one.
         part: Which of `parts` equal parts of the output, from 0: GPT-2 makes q, k and v in one module.
         parts: How many there are.
+        width: Of what goes in and comes out, where the module is more than one map.
     """
 
     module: nn.Module
     part: int = 0
     parts: int = 1
+    width: int | None = None
 
 
 def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
     """Returns the widths of a place and the names of its weight and of the bias that is added there.
 
     Args:
-        place: A linear map or a norm.
+        place: A linear map, a norm, or a place that says its width.
         names: Names of the model's parameters by their ``id``.
     """
+    if place.width is not None:
+        return SiteShape(place.width, place.width)
     weight: Any = place.module.weight
     inputs, outputs = weight.shape[-1], weight.shape[0]
     if isinstance(place.module, Conv1D):  # GPT-2's linear map, whose weight is (inputs, outputs)
@@ -53,11 +57,25 @@ def place_matrix(place: Place) -> Tensor:
 
 
 def hook_places(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> list[RemovableHandle]:
-    """Puts hooks on modules until the handles that are returned are removed."""
+    """Puts hooks on modules until the handles that are returned are removed.
+
+    One that acts before has a module of its own: parts of an output have their input in common.
+    """
     by_module: dict[nn.Module, dict[Place, SiteHook]] = {}
     for place, hook in hooks.items():
         by_module.setdefault(place.module, {})[place] = hook
-    return [module.register_forward_hook(_run(ours, info)) for module, ours in by_module.items()]
+    handles = [module.register_forward_hook(_run(ours, info)) for module, ours in by_module.items()]
+    early = [(place.module, hook) for place, hook in hooks.items() if hook.acts_before]
+    return [*handles, *(module.register_forward_pre_hook(_run_before(hook, info)) for module, hook in early)]
+
+
+def _run_before(hook: SiteHook, info: ForwardInfo) -> Callable[[nn.Module, tuple[Tensor, ...]], Any]:
+    """Returns torch's hook on the input of one module."""
+
+    def run(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (hook.before(inputs[0], info), *inputs[1:])
+
+    return run
 
 
 def _run(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
@@ -76,12 +94,13 @@ def _run(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> Callable[[nn.Mod
     return run
 
 
-def is_plain(module: nn.Module, *, is_hooked: bool) -> bool:
+def is_plain(module: nn.Module, hook: SiteHook | None) -> bool:
     """Returns whether a module is ``nn.Linear`` without bias, and nothing but our own hook acts on it.
 
     Args:
         module: Any module, one that PEFT wrapped among them.
-        is_hooked: Whether one hook on it is ours.
+        hook: What `hook_places` has put there.
     """
-    foreign = len(module._forward_hooks) + len(module._forward_pre_hooks) - is_hooked
+    ours = 0 if hook is None else 1 + hook.acts_before
+    foreign = len(module._forward_hooks) + len(module._forward_pre_hooks) - ours
     return type(module) is nn.Linear and module.bias is None and not foreign

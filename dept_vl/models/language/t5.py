@@ -263,6 +263,7 @@ class T5Backbone(Backbone[EncoderInput]):
             for number, block in enumerate(module.block):
                 for part, found in _parts(block):
                     yield Site(stack, number, part), Place(found)
+                yield Site(stack, number, "ff"), Place(block.layer[-1], width=self.d_model)
             yield Site(stack, None, "norm"), Place(module.final_layer_norm)
         yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
 

@@ -1,0 +1,134 @@
+"""The computation of hyperdecoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner
+from dept_vl.tuners.bottleneck import Bottleneck, BottleneckWeights
+from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
+from dept_vl.tuners.hyperdecoder.generator import AdapterGenerator
+from dept_vl.tuners.sites import Site
+
+_ENCODER_GAIN = 1e-4
+"""Of the Xavier start of the encoder's adapters (`adapter_layer.py`)."""
+
+
+class _NoteOutput(SiteHook):
+    """Notes what comes out of a norm for the sublayer that it stands in."""
+
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
+        info.records[self] = output
+
+
+class _BesideHook(SiteHook):
+    """Adds an adapter beside a feed-forward: it reads what that reads and adds to what that adds."""
+
+    def __init__(self, adapter: Callable[[ForwardInfo], Bottleneck], normed: _NoteOutput | None) -> None:
+        self._adapter = adapter
+        self._normed = normed
+
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
+        read = inputs if self._normed is None else info.records.pop(self._normed)
+        change = self._adapter(info)(read, nn.functional.relu)
+        return output + change.to(output.dtype)
+
+
+class _Generate(SiteHook):
+    """Makes every example's adapters once the encoder has read it."""
+
+    def __init__(self, generator: AdapterGenerator) -> None:
+        self._generator = generator
+
+    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
+        info.records[self._generator] = self._generator(mean_state(output, info))
+
+
+def mean_state(states: Tensor, info: ForwardInfo) -> Tensor:
+    """Returns the mean of the encoder's states without padding, (examples, d_model) float32.
+
+    Prompt and visual tokens are in it: they are part of what the encoder read.
+
+    Args:
+        states: (examples, prompt + text + visual, d_model).
+        info: The forward pass.
+    """
+    behind = states.shape[1] - info.num_virtual_tokens - info.text_mask.shape[1]
+    mask = nn.functional.pad(info.text_mask, (info.num_virtual_tokens, behind), value=1)[:, :, None].float()
+    return (states.float() * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+class HyperDecoder(Tuner):
+    """x + F(x) + U relu(D x + b_D) + b_U at every feed-forward; in the decoder D, U and biases are each example's own.
+
+    Ivison & Peters 2022, section 3, as in ``allenai/hyperdecoders`` (``hyperdecoder/modeling``). They are made from the
+    mean of the encoder's last states, once a pass, and serve all its beams and labels. The mean is taken before the
+    encoder's last dropout, the authors' after it.
+
+    Attributes:
+        encoder_adapters: One `BottleneckWeights` a block.
+        generator: What makes the decoder's.
+    """
+
+    config: HyperDecoderConfig
+
+    def __init__(self, config: HyperDecoderConfig, context: TunerContext) -> None:
+        """Makes the encoder's adapters and the network."""
+        super().__init__(config, context)
+        d_model = context.d_model
+        blocks: dict[str, list[Site]] = {"encoder": [], "decoder": []}
+        for site in context.sites:
+            if site.part == "ff":
+                blocks[site.stack].append(site)
+        self.encoder_adapters = nn.ModuleList(
+            BottleneckWeights(d_model, config.encoder_bottleneck, d_model) for _ in blocks["encoder"]
+        )
+        self.generator = AdapterGenerator(config, len(blocks["decoder"]), context)
+        hooks: dict[Site, SiteHook] = {Site("encoder", None, "norm"): _Generate(self.generator)}
+        for stack, sites in blocks.items():
+            for number, site in enumerate(sites):
+                normed = _NoteOutput() if config.normed_input else None
+                adapter = self._encoder_adapter(number) if stack == "encoder" else self._decoder_adapter(number)
+                hooks[site] = _BesideHook(adapter, normed)
+                if normed is not None:
+                    hooks[Site(site.stack, site.layer, "ff.norm")] = normed
+        self._hooks = hooks
+
+    def _encoder_adapter(self, number: int) -> Callable[[ForwardInfo], Bottleneck]:
+        return cast(BottleneckWeights, self.encoder_adapters[number]).of
+
+    def _decoder_adapter(self, number: int) -> Callable[[ForwardInfo], Bottleneck]:
+        return lambda info: info.records[self.generator][number]
+
+    def site_hooks(self) -> Mapping[Site, SiteHook]:
+        """Returns the adapters, and what makes the decoder's."""
+        return self._hooks
+
+    @torch.no_grad()
+    def reset_parameters(self, context: TunerContext) -> None:
+        """Sets the first values: the model is nearly the frozen one."""
+        generator = torch.Generator().manual_seed(context.seed)
+        for weights in cast("list[BottleneckWeights]", list(self.encoder_adapters)):
+            weights.start_xavier(_ENCODER_GAIN, generator)
+        self.generator.reset_parameters(generator)
+
+    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
+        """Returns ``encoder_adapters`` and ``generator``."""
+        return [
+            ParamGroup("encoder_adapters", tuple(self.encoder_adapters.parameters()), self.config.lr),
+            ParamGroup("generator", tuple(self.generator.parameters()), self.config.lr),
+        ]
+
+    def facts(self) -> dict[str, Fact]:
+        """Returns the widths of the adapters and what the decoder's are made from."""
+        config = self.config
+        return {
+            "encoder_width": config.encoder_bottleneck,
+            "decoder_width": config.decoder_bottleneck,
+            "made_from": "the mean of the encoder's states over prompt, text and image",
+        }
