@@ -163,6 +163,12 @@ def test_the_command_line_asks_about_two_images(folder, model, pair, capsys, tmp
     assert left != right
 
 
+def test_the_card_says_how_to_ask_about_two_images(folder):
+    card = (folder / "run" / "README.md").read_text()
+    assert "model.score(['photo-1.jpg', 'photo-2.jpg'], sentence='TEXT')" in card
+    assert "--image IMAGE IMAGE --column sentence=TEXT" in card
+
+
 def test_python_asks_about_two_images_in_any_form(model, pair):
     expected = model.answer(pair, SENTENCES[0])
     assert model.takes == ("image", "sentence")
