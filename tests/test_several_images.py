@@ -169,6 +169,19 @@ def test_the_card_says_how_to_ask_about_two_images(folder):
     assert "--image IMAGE IMAGE --column sentence=TEXT" in card
 
 
+def test_rows_that_are_asked_have_the_scores_they_are_evaluated_with(folder, model):
+    config = load_config(folder / "run" / "config.yaml", {"data.visual_features": "encode"})
+    parts = open_run(config, folder / "data", ("test",), Session(), adapter=folder / "run")
+    answerer = Answerer(parts.model, parts.codec, parts.visual["test"], parts.decoding)
+    batch = parts.datasets["test"].batch(BatchRequest(0, (0, 2, 5), is_last_of_step=True, global_rows=3))
+    scored = [one.log_likelihoods for one in answerer.answer(batch)]
+    rows = open_split(folder / "data", TASK, "test")
+    for row, expected in zip((0, 2, 5), scored, strict=True):
+        images = [folder / "raw" / image for image in rows[row]["image"]]
+        assert model.score(images, rows[row]["sentence"]) == pytest.approx(expected, abs=2e-3)
+        assert model.score(images[::-1], rows[row]["sentence"]) != pytest.approx(expected, abs=4e-3)
+
+
 def test_python_asks_about_two_images_in_any_form(model, pair):
     expected = model.answer(pair, SENTENCES[0])
     assert model.takes == ("image", "sentence")

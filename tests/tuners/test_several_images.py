@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.tuners.adapted import FAMILIES, FEATURE_DIM, VISUAL, batch, logits, make
+from dept_vl.tuners.dept.model import Dept
+from tests.tuners.adapted import FAMILIES, FEATURE_DIM, VISUAL, S, batch, logits, make
 from tests.tuners.test_laws import on_families, tuner_of
 
 
@@ -46,3 +47,24 @@ def test_the_order_of_images_counts_where_the_model_says_so_and_nowhere_else(fol
     assert (difference > 1e-4) == model.tells_images_apart
     assert difference > 1e-4 or difference < 2e-5
     assert model.tells_images_apart or (bias == "zero" and family.startswith("t5"))
+
+
+class Watching(Dept):
+    """DePT that keeps what it is told of a pass."""
+
+    told = None
+
+    def embed(self, text_embeds, info=None):
+        self.told = info
+        return super().embed(text_embeds, info)
+
+
+def test_a_method_is_told_of_the_tokens_of_all_images(t5_folder):
+    model = make(t5_folder, tuner_of("prompt-tuning"))
+    context = model.backbone.tuner_context(S, seed=0, tokenize=lambda text: [1])
+    model.tuner = Watching(tuner_of("dept"), context)
+    ids, mask, labels, features = two_images()
+    logits(model, (ids, mask, labels, features))
+    assert model.tuner.told.num_visual_tokens == 2 * VISUAL
+    logits(model, (ids, mask, labels, features[:, 0]))
+    assert model.tuner.told.num_visual_tokens == VISUAL
