@@ -237,6 +237,7 @@ def test_a_task_of_one_image_takes_no_two(pair, capsys, folder):
 
 @pytest.mark.parametrize(("bias", "warns"), [("zero", True), ("sequential", False)])
 def test_a_run_that_cannot_tell_the_images_apart_says_so(folder, bias, warns, caplog):
-    config = load_config(folder / "run" / "config.yaml", {"model.visual_position_bias": bias})
+    given = {"model.visual_position_bias": bias, "model.visual_projection": "linear"}
+    config = load_config(folder / "run" / "config.yaml", given)
     open_run(config, folder / "data", ("train",))
     assert ("cannot tell which of a row's 2 images is which" in caplog.text) == warns
