@@ -107,7 +107,7 @@ def open_run(
     if task.num_images > 1 and not model.tells_images_apart and adapter is None:
         logger.warning(
             "%s: the model cannot tell which of a row's %d images is which, as model.visual_projection=%s does not say "
-            "it and visual tokens have no positions; set model.visual_position_bias=sequential, or a projection that does",
+            "it and visual tokens have no positions; set model.visual_position_bias=sequential",
             task.name, task.num_images, config.model.visual_projection,
         )  # fmt: skip
     datasets = {}
