@@ -163,6 +163,25 @@ def test_the_command_line_asks_about_two_images(folder, model, pair, capsys, tmp
     assert left != right
 
 
+def test_the_card_says_how_to_ask_about_two_images(folder):
+    card = (folder / "run" / "README.md").read_text()
+    assert "model.score(['photo-1.jpg', 'photo-2.jpg'], sentence='TEXT')" in card
+    assert "--image IMAGE IMAGE --column sentence=TEXT" in card
+
+
+def test_rows_that_are_asked_have_the_scores_they_are_evaluated_with(folder, model):
+    config = load_config(folder / "run" / "config.yaml", {"data.visual_features": "encode"})
+    parts = open_run(config, folder / "data", ("test",), Session(), adapter=folder / "run")
+    answerer = Answerer(parts.model, parts.codec, parts.visual["test"], parts.decoding)
+    batch = parts.datasets["test"].batch(BatchRequest(0, (0, 2, 5), is_last_of_step=True, global_rows=3))
+    scored = [one.log_likelihoods for one in answerer.answer(batch)]
+    rows = open_split(folder / "data", TASK, "test")
+    for row, expected in zip((0, 2, 5), scored, strict=True):
+        images = [folder / "raw" / image for image in rows[row]["image"]]
+        assert model.score(images, rows[row]["sentence"]) == pytest.approx(expected, abs=2e-3)
+        assert model.score(images[::-1], rows[row]["sentence"]) != pytest.approx(expected, abs=4e-3)
+
+
 def test_python_asks_about_two_images_in_any_form(model, pair):
     expected = model.answer(pair, SENTENCES[0])
     assert model.takes == ("image", "sentence")
@@ -218,6 +237,7 @@ def test_a_task_of_one_image_takes_no_two(pair, capsys, folder):
 
 @pytest.mark.parametrize(("bias", "warns"), [("zero", True), ("sequential", False)])
 def test_a_run_that_cannot_tell_the_images_apart_says_so(folder, bias, warns, caplog):
-    config = load_config(folder / "run" / "config.yaml", {"model.visual_position_bias": bias})
+    given = {"model.visual_position_bias": bias, "model.visual_projection": "linear"}
+    config = load_config(folder / "run" / "config.yaml", given)
     open_run(config, folder / "data", ("train",))
     assert ("cannot tell which of a row's 2 images is which" in caplog.text) == warns

@@ -58,6 +58,14 @@ def _about(**changes):
     return _table(change)
 
 
+def _two_images(table):
+    """Gives every row its image twice, as a task of two images a row has them."""
+    for name, kind in (("image_id", pa.int64()), ("image", pa.string())):
+        pairs = pa.array([[one, one] for one in table[name].to_pylist()], pa.list_(kind, 2))
+        table = table.set_column(table.schema.get_field_index(name), name, pairs)
+    return table
+
+
 def _metadata(content):
     return _table(lambda table: table.replace_schema_metadata(content))
 
@@ -125,6 +133,7 @@ _CASES = {
         (_NAME, "'example_id' has type string"),
     ),
     "image-id-alone": (_table(lambda t: t.drop_columns(["image"])), (_NAME, "come together")),
+    "two-images": (_table(_two_images), (_NAME, "rows have 2 images, expected 1 a row", "prepare the task again")),
     "no-rows": (_table(lambda t: t.slice(0, 0)), (_NAME, "the split is empty")),
     "image-climbs": (_value("image", "../../etc/passwd"), (_NAME + ", record 3", "'image'")),
     "image-absolute": (_value("image", "/etc/passwd"), (_NAME + ", record 3", "'image'")),

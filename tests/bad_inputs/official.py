@@ -22,6 +22,11 @@ def _change(task, name, change):
     return _spoil(task, name, lambda path: edited(path, change))
 
 
+def _line(name, change):
+    """Changes the text of a file of NLVR2."""
+    return _spoil("nlvr2", f"data/{name}", lambda path: path.write_text(change(path.read_text())))
+
+
 def _score(results):
     """Scores results in GQA's format against a prepared split."""
 
@@ -66,6 +71,19 @@ _CASES = {
     "images-not-there": (
         _spoil("flickr30k", "flickr30k-images", shutil.rmtree),
         ("dataset_flickr30k.json, images, record 0", "1000.jpg"),
+    ),
+    "pair-cut": (_spoil("nlvr2", "data/dev.json", lambda path: cut(path, 0.47)), ("dev.json, line", "not valid JSON")),
+    "pair-without-its-set": (
+        _line("test1.json", lambda text: text.replace("test1-0-1-0", "test1-0-1")),
+        ("test1.json, record 2", '"identifier" should be split-set-pair-sentence', "'test1-0-1'"),
+    ),
+    "pair-neither-true-nor-false": (
+        _line("dev.json", lambda text: text.replace('"False"', '"Maybe"', 1).replace('"True"', '"Maybe"', 1)),
+        ("dev.json, record", "label 'Maybe' is not declared", "(2 rows)", "True, False"),
+    ),
+    "second-image-not-there": (
+        _spoil("nlvr2", "images/train/train-2-3-img1.png", lambda path: path.unlink()),
+        ("train.json, record 22", "image 'train-2-3-img1.png' is not in raw"),
     ),
     "not-complete": (
         _spoil("nocaps", "nocaps_val_4500_captions.json", lambda path: None, "--images", "raw"),

@@ -75,6 +75,11 @@ _CASES = {
         lambda folder, base: [*_rows()(folder, base), "--raw", "images"],
         ("--raw: task 'mine' takes rows, and no official files",),
     ),
+    "image-column-twice": (_rows(image=["image", "image"]), ("mine.yaml", "image: names a column twice: image, image")),
+    "second-image-empty": (
+        _rows(lambda n, row: {**row, "other": "" if n == 2 else row["image"]}, image=["image", "other"]),
+        ("rows.csv, line 4", "has 1 of 2 images ('other' is empty)"),
+    ),
     "images-of-texts": (
         _rows(kind="text", image=None),
         ("--images: task 'mine' reads text alone; leave it out",),
