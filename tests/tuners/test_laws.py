@@ -1,5 +1,6 @@
 """What every method promises, on every family: how it starts, what it trains, that its uses agree."""
 
+import copy
 from typing import get_args
 
 import pytest
@@ -206,6 +207,18 @@ def test_gradients_with_recomputed_activations_are_those_without(folders, family
         torch.testing.assert_close(
             found[1][key], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+@every_method
+def test_a_copy_acts_as_it_does_and_shares_no_tensor_with_it(folders, name):
+    model = make(folders["t5"], tuner_of(name), moved=0.1)
+    before, own = logits(model), model.tuner
+    model.tuner = copy.deepcopy(own)
+    assert torch.equal(logits(model), before)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.zero_()
+    assert torch.equal(logits(model), before)
 
 
 @every_method

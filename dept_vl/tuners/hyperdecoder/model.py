@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -26,17 +27,39 @@ class _NoteOutput(SiteHook):
         info.records[self] = output
 
 
-class _BesideHook(SiteHook):
+class _BesideHook(SiteHook, ABC):
     """Adds an adapter beside a feed-forward: it reads what that reads and adds to what that adds."""
 
-    def __init__(self, adapter: Callable[[ForwardInfo], Bottleneck], normed: _NoteOutput | None) -> None:
-        self._adapter = adapter
+    def __init__(self, normed: _NoteOutput | None) -> None:
         self._normed = normed
+
+    @abstractmethod
+    def adapter(self, info: ForwardInfo) -> Bottleneck:
+        """Returns the adapter of a pass."""
 
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         read = inputs if self._normed is None else info.records.pop(self._normed)
-        change = self._adapter(info)(read, nn.functional.relu)
+        change = self.adapter(info)(read, nn.functional.relu)
         return output + change.to(output.dtype)
+
+
+class _EncoderHook(_BesideHook):
+    def __init__(self, weights: BottleneckWeights, normed: _NoteOutput | None) -> None:
+        super().__init__(normed)
+        self._weights = weights
+
+    def adapter(self, info: ForwardInfo) -> Bottleneck:
+        return self._weights.of(info)
+
+
+class _DecoderHook(_BesideHook):
+    def __init__(self, generator: AdapterGenerator, number: int, normed: _NoteOutput | None) -> None:
+        super().__init__(normed)
+        self._generator, self._number = generator, number
+
+    def adapter(self, info: ForwardInfo) -> Bottleneck:
+        made: list[Bottleneck] = info.records[self._generator]
+        return made[self._number]
 
 
 class _Generate(SiteHook):
@@ -85,25 +108,22 @@ class HyperDecoder(Tuner):
         for site in context.sites:
             if site.part == "ff":
                 blocks[site.stack].append(site)
-        self.encoder_adapters = nn.ModuleList(
-            BottleneckWeights(d_model, config.encoder_bottleneck, d_model) for _ in blocks["encoder"]
-        )
+        encoder_adapters = [BottleneckWeights(d_model, config.encoder_bottleneck, d_model) for _ in blocks["encoder"]]
+        self.encoder_adapters = nn.ModuleList(encoder_adapters)
         self.generator = AdapterGenerator(config, len(blocks["decoder"]), context)
-        hooks: dict[Site, SiteHook] = {Site("encoder", None, "norm"): _Generate(self.generator)}
-        for stack, sites in blocks.items():
-            for number, site in enumerate(sites):
-                normed = _NoteOutput() if config.normed_input else None
-                adapter = self._encoder_adapter(number) if stack == "encoder" else self._decoder_adapter(number)
-                hooks[site] = _BesideHook(adapter, normed)
-                if normed is not None:
-                    hooks[Site(site.stack, site.layer, "ff.norm")] = normed
-        self._hooks = hooks
+        self._hooks: dict[Site, SiteHook] = {Site("encoder", None, "norm"): _Generate(self.generator)}
+        for number, site in enumerate(blocks["encoder"]):
+            self._hooks[site] = _EncoderHook(encoder_adapters[number], self._note_normed(site))
+        for number, site in enumerate(blocks["decoder"]):
+            self._hooks[site] = _DecoderHook(self.generator, number, self._note_normed(site))
 
-    def _encoder_adapter(self, number: int) -> Callable[[ForwardInfo], Bottleneck]:
-        return cast(BottleneckWeights, self.encoder_adapters[number]).of
-
-    def _decoder_adapter(self, number: int) -> Callable[[ForwardInfo], Bottleneck]:
-        return lambda info: info.records[self.generator][number]
+    def _note_normed(self, site: Site) -> _NoteOutput | None:
+        """Has the normed input of a block's feed-forward noted, where adapters read that."""
+        if not self.config.normed_input:
+            return None
+        note = _NoteOutput()
+        self._hooks[Site(site.stack, site.layer, "ff.norm")] = note
+        return note
 
     def site_hooks(self) -> Mapping[Site, SiteHook]:
         """Returns the adapters, and what makes the decoder's."""

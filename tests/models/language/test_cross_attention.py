@@ -131,6 +131,25 @@ class Bias(SiteHook):
         return replace(linear, bias=self.bias if linear.bias is None else linear.bias + self.bias)
 
 
+class ScaledInput(SiteHook):
+    """W (l x)."""
+
+    acts_before = True
+
+    def __init__(self, width=24):
+        self.scale = torch.randn(width, requires_grad=True)
+        self.tensors = [self.scale]
+
+    def before(self, inputs, info):
+        return inputs * self.scale
+
+    def __call__(self, inputs, output, info):
+        return None
+
+    def fold(self, linear):
+        return replace(linear, weight=linear.weight * self.scale)
+
+
 class Squash(SiteHook):
     """No linear map."""
 
@@ -145,7 +164,7 @@ class Squash(SiteHook):
 INFO = ForwardInfo(torch.ones(3, 7), 0)
 
 
-@pytest.mark.parametrize("kind", [LowRank, Bent, Scale, Bias, Squash], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [LowRank, Bent, Scale, Bias, ScaledInput, Squash], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("where", ["k", "v", "k and v"])
 def test_hooks_at_keys_and_values_act_as_on_the_modules_in_values_and_gradients(kind, where):
     layer = make()
@@ -179,6 +198,38 @@ def test_a_chain_folds_as_it_acts():
     assert len(folded.narrow) == 1
     torch.testing.assert_close(folded(source), chain(source, linear(source), INFO), rtol=1e-4, atol=1e-4)
     assert HookChain([LowRank(), Squash()]).fold(linear) is None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_in_a_chain_what_changes_the_input_comes_first(order):
+    """Also in a chain that is a link of another: l1 and l2 scale x, then B A and the scale of the output follow."""
+    first, second, late = ScaledInput(), ScaledInput(), [LowRank(), Scale()]
+    links = [first, HookChain([late[0], second]), late[1]]
+    chain = HookChain([links[number] for number in order])
+    linear, source = LinearMap(torch.randn(32, 24)), torch.randn(5, 24)
+    assert chain.acts_before
+    read = chain.before(source, INFO)
+    torch.testing.assert_close(read, source * first.scale * second.scale)
+    expected = linear(read)
+    for hook in late if order.index(1) < order.index(2) else reversed(late):
+        expected = hook(read, expected, INFO)
+    torch.testing.assert_close(chain(read, linear(read), INFO), expected)
+    torch.testing.assert_close(chain.fold(linear)(source), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_on_the_input_of_another_library_is_seen_beside_ours():
+    layer = make()
+    attention = layer.EncDecAttention
+    hidden, states, mask = inputs(target=2, source=7)
+    ours = ScaledInput()
+    handles = hook_places({Place(attention.v): ours}, INFO)
+    plain = cross_attend(layer, hidden, states, mask, None, ours)
+    theirs = attention.v.register_forward_pre_hook(lambda module, args: (args[0] + 1.0,))
+    changed, expected = cross_attend(layer, hidden, states, mask, None, ours), layer(hidden, states, mask)[0]
+    for handle in (theirs, *handles):
+        handle.remove()
+    torch.testing.assert_close(changed, expected)
+    assert not torch.allclose(changed, plain, atol=1e-2)
 
 
 def test_a_bias_of_values_under_dropout_is_read_as_often_as_the_weights_say():

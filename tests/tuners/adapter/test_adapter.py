@@ -1,4 +1,4 @@
-"""Adapters against T5 written out and against wrapped modules, where they act, how they start, and one for each task."""
+"""Adapters against T5 written out and wrapped modules, where they act, how they start, and one for each task."""
 
 import pytest
 import torch
