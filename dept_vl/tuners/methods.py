@@ -11,12 +11,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dept_vl.tuners.adept.config import AdeptConfig
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.p_tuning.config import PTuningConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
+from dept_vl.tuners.ulpt.config import UlptConfig
 
 Method = Annotated[
     DeptConfig
@@ -24,7 +27,10 @@ Method = Annotated[
     | PrefixTuningConfig
     | LoraConfig
     | BitFitConfig
-    | FineTuningConfig,
+    | FineTuningConfig
+    | AdeptConfig
+    | PTuningConfig
+    | UlptConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""
