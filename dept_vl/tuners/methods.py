@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dept_vl.tuners.adept.config import AdeptConfig
+from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
@@ -29,6 +30,7 @@ Method = Annotated[
     | BitFitConfig
     | FineTuningConfig
     | AdeptConfig
+    | AttemptConfig
     | PTuningConfig
     | UlptConfig,
     Field(discriminator="name"),
