@@ -17,6 +17,7 @@ from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.mpt.config import MptConfig
 from dept_vl.tuners.p_tuning.config import PTuningConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
@@ -31,6 +32,7 @@ Method = Annotated[
     | FineTuningConfig
     | AdeptConfig
     | AttemptConfig
+    | MptConfig
     | PTuningConfig
     | UlptConfig,
     Field(discriminator="name"),
