@@ -53,6 +53,9 @@ class AttemptConfig(PromptInit):
         ),
     ] = ()
     attention_width: Annotated[int, Field(ge=1, le=MAX_SIZE, description="hidden width of the attention")] = 100
+    attention_std: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="standard deviation of its matrices' start (released code)")
+    ] = 0.01
     temperature: Annotated[
         float | None,
         Field(

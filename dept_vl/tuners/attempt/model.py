@@ -13,7 +13,6 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.linear_init import reset_linear
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.source_prompts import last_names, read_prompts
@@ -75,7 +74,7 @@ class Attempt(Tuner):
 
     @torch.no_grad()
     def reset_parameters(self, context: TunerContext) -> None:
-        """Reads the sources, starts every task's prompt alike, and the attention as ``nn.Linear`` and ``nn.LayerNorm``.
+        """Reads the sources, starts every task's prompt alike, and draws the attention's matrices; its norm is 1 and 0.
 
         Raises:
             CheckpointError: As `read_prompts`.
@@ -91,7 +90,7 @@ class Attempt(Tuner):
             logger.warning("tuner.sources: names no trained run; without one ATTEMPT is prompt tuning with twice P")
         self.soft_prompts.copy_(first)
         for layer in (self.attention_down, self.attention_up):
-            reset_linear(layer, generator)
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * self.config.attention_std)
         self.attention_norm.weight.fill_(1)
         self.attention_norm.bias.zero_()
         if self.config.text_maximum == "padded":
