@@ -85,9 +85,8 @@ def _is_read(site: Site, num_stacks: int, source_mask: Tensor, is_label: Tensor)
         return source_mask.bool()
     if num_stacks > 1:
         return is_label
-    return torch.cat(
-        [source_mask.bool(), is_label[:, :-1]], dim=1
-    )  # a decoder-only model reads both, one after another
+    # A decoder-only model reads the source and then every label but the last, each to predict the next.
+    return torch.cat([source_mask.bool(), is_label[:, 1:]], dim=1)
 
 
 def _mean(values: Tensor, is_counted: Tensor) -> Tensor:

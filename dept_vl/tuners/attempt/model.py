@@ -13,6 +13,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.precision import full_precision
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.source_prompts import last_names, read_prompts
@@ -104,7 +105,7 @@ class Attempt(Tuner):
     def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [each text's own prompt; text]; see `Tuner.embed`."""
         self.check_length(text_embeds)
-        with torch.autocast(text_embeds.device.type, enabled=False):
+        with full_precision(text_embeds):
             prompts = self._prompts(text_embeds.float(), info)
         return prepend_prompt(prompts, text_embeds)
 

@@ -11,6 +11,7 @@ from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_pr
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.linear_init import reset_linear
 from dept_vl.tuners.p_tuning.config import PTuningConfig
+from dept_vl.tuners.precision import full_precision
 
 
 class PTuning(Tuner):
@@ -49,7 +50,7 @@ class PTuning(Tuner):
         return prepend_prompt(self._prompt(), text_embeds)
 
     def _prompt(self) -> Tensor:
-        with torch.autocast(self.embeddings.device.type, enabled=False):
+        with full_precision(self.embeddings):
             prompt: Tensor = self.network_out(torch.tanh(self.network_in(self.embeddings)))
         return prompt
 

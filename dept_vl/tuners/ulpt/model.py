@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dept_vl.errors import CheckpointError
 from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.precision import full_precision
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.ulpt.config import UlptConfig
 
@@ -70,7 +71,7 @@ class Ulpt(Tuner):
         return prepend_prompt(self._prompt(), text_embeds)
 
     def _prompt(self) -> Tensor:
-        with torch.autocast(self.codes.device.type, enabled=False):
+        with full_precision(self.codes):
             return self.scale * (self.codes @ self.projection) + self.shift
 
     @torch.no_grad()
