@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 MAX_SIZE = 1_000_000
 """Cap on lengths and ranks, far above any real one: a slip of the keyboard fails here and not in the allocator."""
 
+MAX_SEED = 2**63 - 1
+"""The largest that every generator used here takes."""
+
 
 @dataclass(frozen=True)
 class MayDiffer:
@@ -33,7 +37,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class LocalPath:
-    """The value is a path. A ``~`` at its start becomes the home folder; runs record it from the root on.
+    """The value is a path, or several. A ``~`` at a start becomes the home folder; runs record it from the root on.
 
     Attributes:
         or_name: Whether it may be a name too, such as a hub id. Then it is a path where something lies there.
@@ -49,13 +53,13 @@ class LocalPath:
         """Expands ``~`` wherever the setting is checked."""
         return core_schema.no_info_after_validator_function(self.expanded, handler(source))
 
-    def expanded(self, value: str | None) -> str | None:
-        """Returns the value with the home folder in place of a ``~``.
+    def expanded(self, value: Any) -> Any:
+        """Returns the value, be it one path, several or None, with the home folder in place of a ``~``.
 
         Raises:
             ConfigError: As `expand_home`.
         """
-        return None if value is None else self._changed(value, expand_home)
+        return map_paths(value, lambda path: self._changed(path, expand_home))
 
     def absolute(self, value: str) -> str:
         """Returns the value from the root on; names and words as they are."""
@@ -89,6 +93,13 @@ class LocalPath:
     def _changed(self, value: str, change: Any) -> str:
         bare = value.removeprefix(self.prefix)
         return f"{value[: len(value) - len(bare)]}{change(bare)}"
+
+
+def map_paths(value: Any, change: Callable[[str], str]) -> Any:
+    """Returns the value of a path setting with each path in it changed; what holds none stays as it is."""
+    if isinstance(value, str):
+        return change(value)
+    return type(value)(map_paths(one, change) for one in value) if isinstance(value, list | tuple) else value
 
 
 def expand_home(text: str) -> str:

@@ -181,7 +181,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
         refuse_unread(options.reading, new_key(key), flag_of(key) if key in given else f"--{key}", known)
         try:
             path = path_setting(key)
-            if path is not None and isinstance(value, str):
+            if path is not None:
                 settings[key] = path.expanded(value)
             if key == "task":
                 settings[key] = str(value) if _may_be_own(options, str(value)) else find_task(str(value)).name

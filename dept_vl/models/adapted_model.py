@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.data.text_codec import TextCodec
+from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
     AdapterConfig,
@@ -23,7 +24,9 @@ from dept_vl.models.adapter.files import (
     read_adapter_config,
     save_adapter,
 )
+from dept_vl.models.adapter.source_prompts import prompt_reader
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.distillation import Answer, distance_per_example, state_hooks
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
@@ -35,7 +38,9 @@ from dept_vl.system.version import __version__
 from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
-from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
+from dept_vl.tuners.base import ForwardInfo, ParamGroup, SiteHook, Tuner, merge_hooks
+from dept_vl.tuners.sites import Site
+from dept_vl.tuners.teacher import Teacher
 
 
 class AdaptedModel(nn.Module):
@@ -125,9 +130,20 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
-        text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
         info = info or self._forward_info(attention_mask, visual_features)
-        prompt_and_text_embeds = self.tuner.embed(text_embeds, info)  # (batch, prompt + text, d_model)
+        return self._join(self.tuner.embed, input_ids, attention_mask, visual_features, info)
+
+    def _join(
+        self,
+        embed: Callable[[Tensor, ForwardInfo], Tensor],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None,
+        info: ForwardInfo,
+    ) -> JointInput:
+        """Builds what the backbone reads of prompt and text as `embed` makes them."""
+        text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
+        prompt_and_text_embeds = embed(text_embeds, info)  # (batch, prompt + text, d_model)
         behind = []
         if visual_features is not None:
             words = self.backbone.word_embeddings
@@ -149,6 +165,8 @@ class AdaptedModel(nn.Module):
     ) -> ModelOutput:
         """Computes the loss of every example by teacher forcing, and while training what the method adds to it.
 
+        A method with a teacher adds how far it is from that (`dept_vl.models.distillation`).
+
         Args:
             input_ids: As `joint_input`.
             attention_mask: As `joint_input`.
@@ -160,13 +178,39 @@ class AdaptedModel(nn.Module):
             DataError: As `joint_input`, or longer with its target than the backbone can read.
         """
         info = self._forward_info(attention_mask, visual_features, task_ids)
-        with self._acting(info):
+        teacher = self.tuner.teacher() if self.training else None
+        with self._acting(info, state_hooks(self.backbone) if teacher else {}):
             joint = self.joint_input(input_ids, attention_mask, visual_features, info)
             logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
             losses = loss_per_example(logits, labels)
             if self.training and (added := self.tuner.auxiliary_loss(info)) is not None:
                 losses = losses + added
+        if teacher:
+            taught = self._answer_of(teacher, input_ids, attention_mask, labels, visual_features, task_ids)
+            distance = distance_per_example(Answer.of(logits, info), taught, joint.attention_mask, labels)
+            losses = losses + teacher.weight * distance
         return ModelOutput(losses, logits)
+
+    @torch.no_grad()
+    def _answer_of(
+        self,
+        teacher: Teacher,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        visual_features: Tensor | None,
+        task_ids: Tensor | None,
+    ) -> Answer:
+        """Lets the frozen backbone answer with a teacher's input, without dropout."""
+        was_training = self.training
+        self.eval()
+        try:
+            info = self._forward_info(attention_mask, visual_features, task_ids)
+            with self.backbone.hooked(state_hooks(self.backbone), info):
+                joint = self._join(teacher.embed, input_ids, attention_mask, visual_features, info)
+                return Answer.of(self.backbone.logits(joint, labels), info)
+        finally:
+            self.train(was_training)
 
     @torch.no_grad()
     def generate(
@@ -272,8 +316,17 @@ class AdaptedModel(nn.Module):
         return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts())
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Returns the trainable tensors by name: all that a checkpoint holds."""
+        """Returns the trainable tensors by name."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
+        """Returns the method's frozen tensors by name, those that training needs among them (`Tuner.frozen_state`)."""
+        own = self.tuner.frozen_state(in_training=in_training)
+        return {f"tuner.{name}": tensor for name, tensor in own.items()}
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """Returns all tensors that an adapter holds, by name: the trainable ones and the method's frozen ones."""
+        return {**self.trainable_state(), **self.frozen_state()}
 
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
@@ -286,7 +339,7 @@ class AdaptedModel(nn.Module):
             dept_vl_version=__version__,
             backbone=self._identity,
             max_source_length=self.tuner.max_source_length,
-            tuner=cast("TunerConfig", self.tuner.config),  # every method's settings are in that union
+            tuner=cast("TunerConfig", self.tuner.recorded_settings()),  # every method's settings are in that union
             facts=self.tuner.facts(),
             visual=visual,
             answer_cue=self.answer_cue,
@@ -305,7 +358,7 @@ class AdaptedModel(nn.Module):
         features: dict[str, Any] | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
-        """Saves the trainable tensors, what they fit, and a model card.
+        """Saves the adapter's tensors, what they fit, and a model card.
 
         Args:
             folder: Where to; other files in it stay.
@@ -317,7 +370,7 @@ class AdaptedModel(nn.Module):
             CheckpointError: A tensor is not finite; nothing is written.
         """
         config = self.adapter_config(task=task, features=features)
-        save_adapter(Path(folder), self.trainable_state(), config, model_card(config, self.config, scores))
+        save_adapter(Path(folder), self.adapter_state(), config, model_card(config, self.config, scores))
 
     def load_adapter(self, folder: str | Path) -> AdapterConfig:
         """Loads an adapter into this model, bit for bit, and returns its settings.
@@ -330,10 +383,10 @@ class AdaptedModel(nn.Module):
 
         def expect(saved: AdapterConfig) -> dict[str, Tensor]:
             check_fits(folder, saved, self.adapter_config())
-            return self.trainable_state()
+            return self.adapter_state()
 
         tensors, saved = load_adapter(folder, expect)
-        copy_tensors(self.trainable_state(), tensors, str(folder))
+        copy_tensors(self.adapter_state(), tensors, str(folder))
         return saved
 
     @classmethod
@@ -386,6 +439,7 @@ class AdaptedModel(nn.Module):
             answer_form=answer_form or saved_form,
             tasks=saved.tasks,
             backbone=backbone,
+            find_source=None,
         )
         built.load_adapter(folder)
         return built.eval(), codec
@@ -398,9 +452,10 @@ class AdaptedModel(nn.Module):
         return ForwardInfo(text_mask, self.tuner.num_virtual_tokens, task_ids, num_visual_tokens)
 
     @contextmanager
-    def _acting(self, info: ForwardInfo) -> Iterator[None]:
-        """Lets the method act inside the backbone for the block."""
-        with self.backbone.hooked(self.tuner.site_hooks(), info, self.tuner.extra_keys(info)):
+    def _acting(self, info: ForwardInfo, also: Mapping[Site, SiteHook] | None = None) -> Iterator[None]:
+        """Lets the method act inside the backbone for the block, and further hooks after it."""
+        hooks = merge_hooks(self.tuner.site_hooks(), also) if also else self.tuner.site_hooks()
+        with self.backbone.hooked(hooks, info, self.tuner.extra_keys(info)):
             yield
 
 
@@ -416,6 +471,7 @@ def build_model(
     task_cue: str = PLAIN_CUE,
     tasks: Sequence[str] = (),
     backbone: LoadedBackbone | None = None,
+    find_source: Callable[[str], Path] | None = Path,
 ) -> tuple[AdaptedModel, TextCodec]:
     """Loads the frozen backbone and puts a fresh tuner and projection on it.
 
@@ -431,21 +487,35 @@ def build_model(
         tasks: Names of the tasks that are trained together; empty for one.
         backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, and only what the
             method trains of it is copied.
+        find_source: From the name of a run that the method takes a prompt of to its folder; None where the values of
+            the adapter or of a checkpoint are loaded after, and no other run is read.
 
     Returns:
         The model, and what makes its token ids from text.
 
     Raises:
-        ConfigError: The backbone cannot be loaded, has too few positions, or does not fit the tuner's settings.
+        ConfigError: The backbone cannot be loaded, has too few positions, or does not fit the tuner's settings; or the
+            method has a teacher and reads images.
+        CheckpointError: Such a run has no prompt, or one for another backbone.
     """
     frozen, tokenizer = backbone or open_backbone(model)
     codec = frozen.codec_class(
         tokenizer, answer_cue, answer_form=answer_form, task_cue=task_cue, has_image=feature_dim is not None
     )
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text)["input_ids"])
+
+    read_prompt = None if find_source is None else prompt_reader(find_source, frozen, model, tokenize)
     context = frozen.tuner_context(
-        max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"]), tasks=tasks
+        max_source_length, seed=seed, tokenize=tokenize, tasks=tasks, read_prompt=read_prompt
     )
     built: Tuner = tuner.build(context)
+    if feature_dim is not None and built.teacher() is not None:
+        raise ConfigError(
+            "tuner.teachers: a teacher's prompt is taken without the visual projection that it was trained with, so it "
+            "teaches text tasks alone; leave the teachers out for a task with images"
+        )
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
     projection = new_projection(model, frozen, feature_dim)
     if projection is not None:

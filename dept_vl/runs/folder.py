@@ -22,6 +22,7 @@ from dept_vl.settings.load import absolute_config, config_from_tree, dump_config
 from dept_vl.settings.marked import changes_no_number, path_setting, with_real_paths
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.yaml_files import read_yaml
+from dept_vl.strict import map_paths
 from dept_vl.system.atomic import atomic_folder, remove_folder, remove_leftovers, write_json, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tasks.base import AnswerForm
@@ -180,9 +181,9 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[tupl
 
 def _are_same(key: str, before: Any, after: Any) -> bool:
     """Returns whether two values are equal, or spell one path, be it that of something that is gone."""
-    if before == after or path_setting(key) is None or not (isinstance(before, str) and isinstance(after, str)):
+    if before == after or path_setting(key) is None:
         return bool(before == after)
-    return os.path.realpath(before) == os.path.realpath(after)
+    return bool(map_paths(before, os.path.realpath) == map_paths(after, os.path.realpath))
 
 
 def _shown(key: str, before: Any) -> str:

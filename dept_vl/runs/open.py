@@ -19,6 +19,7 @@ from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.sharding import place_model
 from dept_vl.runs.decoding import Decoding, choose_decoding
+from dept_vl.runs.hub import find_run
 from dept_vl.runs.session import Session
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import DataConfig, TrainConfig
@@ -72,6 +73,7 @@ def open_run(
     *,
     adapter: Path | None = None,
     device: torch.device | None = None,
+    is_resumed: bool = False,
 ) -> RunParts:
     """Opens everything a run works with; what is cheap to refuse comes first.
 
@@ -83,6 +85,8 @@ def open_run(
         session: Frozen models and data shared with other runs of this process.
         adapter: A run's or an adapter's folder; None for a fresh model.
         device: Where the models are; None for this process's.
+        is_resumed: Whether the values of a checkpoint are loaded after, so that runs which the method builds on are not
+            read again.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
@@ -103,7 +107,7 @@ def open_run(
         visual = {OWN_IMAGES: session.own_images(config.model.image_encoder, device)}
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
-    model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter)
+    model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter, is_resumed=is_resumed)
     if task.num_images > 1 and not model.tells_images_apart and adapter is None:
         logger.warning(
             "%s: the model cannot tell which of a row's %d images is which, as model.visual_projection=%s does not say "
@@ -124,7 +128,13 @@ def open_run(
 
 
 def _open_model(
-    config: TrainConfig, task: Task, session: Session, visual: VisualInput | None, adapter: Path | None
+    config: TrainConfig,
+    task: Task,
+    session: Session,
+    visual: VisualInput | None,
+    adapter: Path | None,
+    *,
+    is_resumed: bool,
 ) -> tuple[AdaptedModel, TextCodec]:
     backbone = session.backbone(config.model)
     if adapter is not None:
@@ -146,6 +156,7 @@ def _open_model(
         answer_form=config.data.answer_form or task.answer_form,
         task_cue=task.answer_cue,
         backbone=backbone,
+        find_source=None if is_resumed else find_run,
     )
 
 

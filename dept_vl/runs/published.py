@@ -32,7 +32,8 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     """Returns a run's settings as others can use them; no torch.
 
     A path of this machine is left out where the setting may be null, which is where it says where data and results
-    lie. A backbone in the hub's cache gets its hub id.
+    lie; of several in one setting, such as the runs whose prompts an adapter holds, the last names stay. A backbone in
+    the hub's cache gets its hub id.
 
     Args:
         config: The run's.
@@ -47,13 +48,16 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
         name, revision = recorded_name(config.model.backbone, config.model.revision)
         config = replace(config, model=replace(config.model, backbone=name, revision=revision))
     tree, defaults = nested_settings(config), dict(fields_of(TrainConfig))
-    recorded, left_out, needed = flat_settings(tree), [], []
+    recorded, needed = flat_settings(tree), []
+    replaced: dict[str, Any] = {}
     for key, mark in path_settings().items():
         value = recorded.get(key)
+        if isinstance(value, list):
+            replaced[key] = [Path(one).name if mark.is_local(one) else one for one in value]
         if not isinstance(value, str) or not mark.is_local(value):
             continue
         if defaults[key].default is None:
-            left_out.append(key)
+            replaced[key] = None
         else:
             needed.append(
                 f"{key}: {value} is a folder of this machine, which others do not have; say what they can load it by, "
@@ -61,7 +65,7 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
             )
     if needed:
         raise ConfigError("\n".join(needed))
-    return overlay_config(tree, dict.fromkeys(left_out))
+    return overlay_config(tree, replaced)
 
 
 def published_files(folder: Path, config: TrainConfig, *, name: str, licence: str | None) -> dict[str, bytes | str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from dept_vl.settings.choices import Tree
 from dept_vl.settings.help import fields_of
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.strict import LocalPath, MayDiffer
+from dept_vl.strict import LocalPath, MayDiffer, map_paths
 
 M = TypeVar("M")
+
+_OF_A_PART = re.compile(r"^tuner\.parts\.[^.]+\.")
+"""What stands before a setting of one of several methods at once."""
 
 
 def _marked(mark: type[M]) -> dict[str, M]:
@@ -42,7 +46,8 @@ def changes_no_number(key: str) -> bool:
 
 def _lookup(marks: Mapping[str, M], key: str) -> M | None:
     parts = key.split(".")
-    names = (new_key(".".join(parts[at:])) for at in range(len(parts)))
+    names = [new_key(".".join(parts[at:])) for at in range(len(parts))]
+    names += [f"tuner.{name.split('.', 3)[3]}" for name in names if _OF_A_PART.match(name)]
     return next((marks[name] for name in names if name in marks), None)
 
 
@@ -62,6 +67,6 @@ def _with_paths(tree: Mapping[str, Any], change: Callable[[LocalPath, str], str]
         if isinstance(value, Mapping):
             changed[key] = _with_paths(value, change, f"{prefix}{key}.")
         else:
-            path = path_setting(f"{prefix}{key}") if isinstance(value, str) else None
-            changed[key] = value if path is None else change(path, value)
+            path = path_setting(f"{prefix}{key}") if isinstance(value, str | list | tuple) else None
+            changed[key] = value if path is None else map_paths(value, partial(change, path))
     return changed

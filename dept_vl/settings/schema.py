@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
+from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
 from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
 from dept_vl.tasks.declaration import TaskDeclaration
@@ -18,7 +18,6 @@ from dept_vl.tasks.declared import make_task
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
-MAX_SEED = 2**63 - 1  # what every generator used here takes
 
 
 def _split_names(value: Any) -> Any:

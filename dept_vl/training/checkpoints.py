@@ -1,4 +1,4 @@
-"""Checkpoints a killed run goes on from: trainable tensors, optimiser moments, counters. No pickle.
+"""Checkpoints a killed run goes on from: trained tensors, what other runs gave, optimiser moments, counters. No pickle.
 
 A checkpoint is a folder ``step-00000500`` made under a temporary name and renamed when whole, so a checkpoint that can
 be seen is complete.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.files import check_finite
+from dept_vl.models.adapter.files import check_finite, copy_tensors
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
@@ -61,7 +61,13 @@ _PROGRESS = TypeAdapter(Progress)
 
 
 def save_state(
-    folder: Path, progress: Progress, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, keep: int
+    folder: Path,
+    progress: Progress,
+    trainable: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    frozen: Mapping[str, Tensor] | None = None,
+    *,
+    keep: int,
 ) -> Path:
     """Writes ``folder/step-N`` and removes all but the newest `keep`.
 
@@ -70,12 +76,16 @@ def save_state(
         progress: The counters.
         trainable: Every trainable parameter by name.
         optimizer: Holds the moments of those parameters.
+        frozen: The method's tensors that are not trained, by name; most methods have none.
         keep: How many checkpoints stay.
     """
     target = state_folder(folder, progress.step)
     with atomic_folder(target) as temporary:
         tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
         write_bytes(temporary / "trainable.safetensors", save(tensors))
+        if frozen:
+            kept = {name: tensor.detach().contiguous().cpu() for name, tensor in frozen.items()}
+            write_bytes(temporary / "frozen.safetensors", save(kept))
         moments = _moments(trainable, optimizer)
         untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
         write_bytes(temporary / "optimizer.safetensors", save(moments, {_UNTOUCHED: json.dumps(untouched)}))
@@ -97,7 +107,12 @@ def list_states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.match(path.name))
 
 
-def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
+def load_state(
+    checkpoint: Path,
+    trainable: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    frozen: Mapping[str, Tensor] | None = None,
+) -> Progress:
     """Puts a checkpoint's tensors into the model and the optimiser and returns its counters.
 
     Raises:
@@ -105,6 +120,7 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
     """
     try:
         tensors = load(read_file(checkpoint / "trainable.safetensors"))
+        kept = load(read_file(checkpoint / "frozen.safetensors")) if frozen else {}
         content = read_file(checkpoint / "optimizer.safetensors")
         moments, untouched = load(content), _read_untouched(content)
         progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
@@ -121,6 +137,8 @@ def load_state(checkpoint: Path, trainable: dict[str, nn.Parameter], optimizer: 
             f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
         )
     _check_tensors(checkpoint, trainable, tensors, moments, untouched)
+    check_finite(kept, str(checkpoint))
+    copy_tensors(frozen or {}, kept, str(checkpoint))
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(tensors[name])

@@ -117,6 +117,7 @@ class Trainer:
         config: The run's settings.
         parts: What it works with.
         trainable: The tensors it trains, by name.
+        frozen: Those of the method that it does not train and that other runs gave.
         progress: Its counters.
         checks_each_step: Whether each step is looked at before its update; else those since the last look, together.
     """
@@ -138,7 +139,10 @@ class Trainer:
         self._rows = rows_record(config, data_dir)
         if resume:
             check_same_rows(config.run_dir, self._rows)
-        self.parts = open_run(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
+        has_state = resume and bool(list_states(config.run_dir / CHECKPOINTS))
+        self.parts = open_run(
+            in_answer_form(config, resume=resume), data_dir, ("train", "val"), session, is_resumed=has_state
+        )
         self.task, self.model = self.parts.task, self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
@@ -156,24 +160,25 @@ class Trainer:
         self.callbacks = (*services, *session.callbacks, *callbacks)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.frozen = self.model.frozen_state(in_training=True)
         self.progress = Progress()
         self.run_dir = config.run_dir
         self.log: RunLog | None = None
-        start = self._warm_start(resume=resume)
+        start = {} if has_state else self._warm_start()
         self._open_folder = partial(self._open_run_dir, start, lock, resume=resume, overwrite=overwrite)
 
     @property
     def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
-    def _warm_start(self, *, resume: bool) -> dict[str, Any]:
-        """Starts from a trained adapter if the settings name one; the checkpoint of a resumed run replaces it anyway.
+    def _warm_start(self) -> dict[str, Any]:
+        """Starts from a trained adapter if the settings name one.
 
         Returns:
             What ``run.json`` says of it.
         """
         config = self.config
-        if config.init.source is None or (resume and list_states(config.run_dir / CHECKPOINTS)):
+        if config.init.source is None:
             return {}
         source = find_run(config.init.source)
         if source.resolve() == config.run_dir.resolve():
@@ -198,7 +203,7 @@ class Trainer:
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
         if states:
-            self.progress = load_state(states[-1], self.trainable, self.optimizer)
+            self.progress = load_state(states[-1], self.trainable, self.optimizer, self.frozen)
             logger.info("resuming from %s", states[-1])
         if self._is_main:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
@@ -374,7 +379,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints
         if self._is_main:
-            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep)
+            save_state(folder, self.progress, self.trainable, self.optimizer, self.frozen, keep=keep)
         self.accelerator.wait_for_everyone()
         for callback in self.callbacks:
             callback.on_checkpoint(self.config, self.progress.step, state_folder(folder, self.progress.step))

@@ -21,6 +21,7 @@ from dept_vl.errors import CheckpointError, DataError
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.sites import Site
+from dept_vl.tuners.teacher import Teacher
 
 Fact = int | float | str
 """What is said of a built tuner, in reports, model cards and adapter files."""
@@ -268,6 +269,28 @@ class Tuner(nn.Module, ABC):
         """Returns the soft prompt where it is one trainable tensor, (m, d_model): what ``init.parts=prompt`` takes."""
         return None
 
+    def as_prompt(self) -> Tensor | None:
+        """Returns the plain soft prompt that the whole method is in evaluation, (m, d_model) float32 without gradient.
+
+        Prompt tuning with it answers exactly as this method does. None where there is no such prompt: the method does
+        something else as well, or gives every example or task a prompt of its own.
+        """
+        return None
+
+    def folded_embeddings(self, table: Tensor) -> Tensor | None:
+        """Returns the word embeddings that make the method, in evaluation, a plain prompt (`prompt`) on another table.
+
+        For a method that changes each text token by a function of its embedding alone. The table is for text that the
+        method sees: prompt, visual tokens, answer cue and target are embedded as before.
+
+        Args:
+            table: The backbone's word embeddings, (vocabulary, d_model).
+
+        Returns:
+            (vocabulary, d_model), each row what the method makes of it; None where the method is no such function.
+        """
+        return None
+
     def facts(self) -> dict[str, Fact]:
         """Returns what there is to say of it beside its settings, by short names: m, r, s, d, l, sites, ..."""
         return {}
@@ -299,6 +322,10 @@ class Tuner(nn.Module, ABC):
         """Returns which of the backbone's parameters are trained themselves, in a copy of this model's own."""
         return ()
 
+    def teacher(self) -> Teacher | None:
+        """Returns who teaches the method while it trains; see `Teacher`."""
+        return None
+
     def auxiliary_loss(self, info: ForwardInfo) -> Tensor | None:
         """Returns what a method adds to the loss of every example while training, (batch,) or one number; or None.
 
@@ -321,7 +348,7 @@ class Tuner(nn.Module, ABC):
         A method whose values can be adapted to other lengths or settings overrides this; here shapes must be equal.
 
         Args:
-            tensors: The other tuner's, as in `trainable_state`.
+            tensors: The other tuner's, those of `trainable_state` and `frozen_state`.
             source: Its settings.
 
         Returns:
@@ -332,10 +359,11 @@ class Tuner(nn.Module, ABC):
         """
         self.check_method(source)
         theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        ours = {name: tuple(tensor.shape) for name, tensor in self.trainable_state().items()}
+        state = {**self.trainable_state(), **self.frozen_state()}
+        ours = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if theirs != ours:
             raise CheckpointError(f"the source has {theirs}, this run has {ours}")
-        for name, tensor in self.trainable_state().items():
+        for name, tensor in state.items():
             tensor.copy_(tensors[name])
         return []
 
@@ -352,8 +380,27 @@ class Tuner(nn.Module, ABC):
             )
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Returns the trainable tensors by name: what a checkpoint holds of the tuner."""
+        """Returns the trainable tensors by name."""
         return {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
+        """Returns the tensors by name that are not trained and that settings and seed do not give: other runs' prompts.
+
+        An adapter holds them beside the trained ones, so that it needs no other file. They are the method's persistent
+        buffers and the parameters that it freezes; a buffer that is not persistent is made anew where it is needed.
+
+        Args:
+            in_training: Those too that only training needs: a checkpoint holds them, an adapter does not.
+        """
+        trained = self.trainable_state()
+        return {name: tensor.detach() for name, tensor in self.state_dict().items() if name not in trained}
+
+    def recorded_settings(self) -> TunerSettings:
+        """Returns the settings as an adapter file has them.
+
+        They say what its tensors depend on, in numbers where a setting left it to the run, and hold no path.
+        """
+        return self.config
 
     def check_length(self, text_embeds: Tensor) -> None:
         """Refuses texts longer than the tuner was made for.

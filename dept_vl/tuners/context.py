@@ -26,6 +26,8 @@ class TunerContext:
         embed_tokens: Token ids to the backbone's own embeddings of them, (..., d_model); asked for first values alone.
         weight: A linear map's place to its frozen matrix, (outputs, inputs), in the backbone's own precision; on the
             meta device one without values.
+        read_prompt: The name of a trained run, as a setting has it, to its soft prompt, (m, d_model) float32 on the
+            CPU; refuses one that is not of this backbone. None where values are loaded after, and nothing is read.
         tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
         seed: Seed of the first values. They are drawn from a private generator on the CPU, so that they depend on
             nothing else.
@@ -39,6 +41,7 @@ class TunerContext:
     vocab_size: int = 0
     weight: Callable[[Site], Tensor] | None = None
     embed_tokens: Callable[[Tensor], Tensor] | None = None
+    read_prompt: Callable[[str], Tensor] | None = None
     tokenize: Callable[[str], list[int]] | None = None
     seed: int = 0
 

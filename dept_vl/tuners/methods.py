@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import Field
 
 from dept_vl.tuners.adapter.config import AdapterConfig, AdapterDropConfig
+from dept_vl.tuners.adept.config import AdeptConfig
+from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
@@ -19,8 +21,11 @@ from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
 from dept_vl.tuners.hyperformer.config import HyperFormerConfig
 from dept_vl.tuners.ia3.config import Ia3Config
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.mpt.config import MptConfig
+from dept_vl.tuners.p_tuning.config import PTuningConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
+from dept_vl.tuners.ulpt.config import UlptConfig
 
 Method = Annotated[
     DeptConfig
@@ -33,7 +38,12 @@ Method = Annotated[
     | HyperFormerConfig
     | HyperDecoderConfig
     | BitFitConfig
-    | FineTuningConfig,
+    | FineTuningConfig
+    | AdeptConfig
+    | AttemptConfig
+    | MptConfig
+    | PTuningConfig
+    | UlptConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""

@@ -24,7 +24,8 @@ from dept_vl.settings.load import load_config
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.context import TunerContext
-from tests.models.adapter.goldens.random_adapters import CASES, D_MODEL, LABELS, TEXTS, draw, random_backbone
+from tests.models.adapter.goldens.random_adapters import CASES, random_backbone
+from tests.models.adapter.goldens.random_values import D_MODEL, LABELS, TEXTS, draw
 
 S = 8
 TUNER = DeptConfig(num_virtual_tokens=3, rank=5, allow_nearest=True, scaling="alpha/sqrt(r)")

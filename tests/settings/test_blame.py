@@ -34,7 +34,7 @@ def refusal(capsys, *words):
         ("--tuner dept+lora --lr 0", "--lr (tuner.lr): should be greater than 0, got 0"),
         ("--data.protocol papr", "--data.protocol: should be 'fixed' or 'paper', got 'papr'"),
         ("--task colla", "--task: unknown task 'colla'; did you mean 'cola'?"),
-        ("--tuner dpt", "--tuner (tuner.name): unknown tuner 'dpt'; did you mean 'dept'?"),
+        ("--tuner dpt", "--tuner (tuner.name): unknown tuner 'dpt'; did you mean 'dept' or 'adept' or 'mpt'?"),
     ],
 )
 def test_a_flag_s_error_names_the_flag_as_it_was_typed(capsys, words, line):

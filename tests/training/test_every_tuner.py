@@ -22,10 +22,16 @@ from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
 from dept_vl.tuners import Method
 from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
+from tests.tuners.adapted import trained_sources
 
 METHODS = [member() for member in get_args(get_args(Method)[0])]
 TUNERS = [*(method.name for method in METHODS if not method.needs_tasks), "dept+lora"]
 SIZES = {
+    "p-tuning": {"tuner.num_virtual_tokens": 4, "tuner.hidden_size": 10},
+    "adept": {"tuner.num_virtual_tokens": 4, "tuner.rank": 3},
+    "ulpt": {"tuner.num_virtual_tokens": 4},
+    "attempt": {"tuner.num_virtual_tokens": 4, "tuner.attention_width": 5},
+    "mpt": {"tuner.num_virtual_tokens": 4},
     "dept": {"tuner.budget_tokens": 20, "tuner.num_virtual_tokens": 4},
     "prompt-tuning": {"tuner.num_virtual_tokens": 4},
     "adapter": {"tuner.bottleneck": 4},
@@ -35,14 +41,19 @@ SIZES = {
     "dept+lora": {"tuner.parts.dept.budget_tokens": 20, "tuner.parts.dept.num_virtual_tokens": 4},
 }
 """Where the defaults are larger than the tiny models."""
+WITH_DROPOUT = {method.name for method in METHODS if hasattr(method, "dropout")}
+WITH_SOURCES = {method.name for method in METHODS if hasattr(method, "sources")}
 
 
 def config_of(name: str, folder: Path, run_dir: Path, **settings) -> TrainConfig:
+    sizes = SIZES.get(name, {})
+    if name in WITH_SOURCES:
+        sizes = {**sizes, "tuner.sources": list(trained_sources(folder, sizes["tuner.num_virtual_tokens"]))}
     return load_config(
         None,
         {
             "tuner.name": name,
-            **SIZES.get(name, {}),
+            **sizes,
             "output_dir": str(run_dir),
             "model.backbone": str(folder),
             "data.max_source_length": 16,
@@ -132,8 +143,10 @@ def test_two_processes_train_every_tuner_as_one(t5_folder, tiny_data, tmp_path):
     trees = []
     for name in TUNERS:
         options = {"model__dropout_rate": 0.0, "loop__eval_every_steps": 4}
-        if "lora" in name:
-            options[f"tuner__{'parts__lora__' if '+' in name else ''}dropout"] = 0.0
+        if "+lora" in name:
+            options["tuner__parts__lora__dropout"] = 0.0
+        if name in WITH_DROPOUT:
+            options["tuner__dropout"] = 0.0
         one = config_of(name, t5_folder, tmp_path / f"one-{name}", loop__accumulation_steps=2, **options)
         train(one, tiny_data)
         two = config_of(name, t5_folder, tmp_path / f"two-{name}", **options)

@@ -1,5 +1,6 @@
 """Small adapted models of every family, and batches for them, for the tests of tuners."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,12 +27,31 @@ def settings(name: str, **own) -> TunerConfig:
     return load_config(None, {"tuner.name": name, **{f"tuner.{key}": value for key, value in own.items()}}).tuner
 
 
+def trained_sources(folder: Path, num_virtual_tokens: int) -> tuple[str, ...]:
+    """Returns two adapters of prompt tuning on a backbone, made once, for methods that build on other runs."""
+    root = folder.parent / f"{folder.name}-sources-{num_virtual_tokens}"
+    runs = [root / name for name in ("mnli", "qqp")]
+    for seed, run in enumerate(runs):
+        if not run.is_dir():
+            tuner = settings("prompt-tuning", num_virtual_tokens=num_virtual_tokens)
+            make(folder, tuner, feature_dim=None, seed=seed, moved=1.0).save_pretrained(run)
+    return tuple(str(run) for run in runs)
+
+
+def with_sources(folder: Path, tuner: TunerConfig) -> TunerConfig:
+    """Returns the settings with such runs, where a method takes some and they name none."""
+    if getattr(tuner, "sources", None) != ():
+        return tuner
+    return replace(tuner, sources=trained_sources(folder, tuner.num_virtual_tokens))
+
+
 def make(
     folder: Path, tuner: TunerConfig, *, feature_dim: int | None = FEATURE_DIM, seed=0, moved=0.0, tasks=(), **options
 ):
     """A model, every tensor of its tuner moved from the start by noise of the given size."""
     config = ModelConfig(backbone=str(folder), **options)
     tasks = TASKS if tuner.needs_tasks else tasks
+    tuner = with_sources(folder, tuner)
     model, _ = build_model(config, tuner, max_source_length=S, feature_dim=feature_dim, seed=seed, tasks=tasks)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

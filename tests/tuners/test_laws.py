@@ -20,6 +20,15 @@ METHODS = [member().name for member in get_args(get_args(Method)[0])]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
 STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning"]
 
+SIZES = {
+    "p-tuning": {"num_virtual_tokens": 4, "hidden_size": 10},
+    "adept": {"num_virtual_tokens": 4, "rank": 3, "dropout": 0.0},
+    "ulpt": {"num_virtual_tokens": 4},
+    "attempt": {"num_virtual_tokens": 4, "attention_width": 5, "temperature": 1.0},
+    "mpt": {"num_virtual_tokens": 4},
+}
+"""Where the defaults are larger than the tiny backbones; dropout off."""
+
 
 def tuner_of(name: str):
     """Settings of a method in a size for the tiny backbones; dropout off, so that uses can be compared."""
@@ -31,6 +40,8 @@ def tuner_of(name: str):
         return settings(name, bottleneck=3)
     if name == "dept+lora":
         return settings(name, **{"parts.dept.budget_tokens": 12, "parts.lora.rank": 2, "parts.lora.dropout": 0.0})
+    if name in SIZES:
+        return settings(name, **SIZES[name])
     if name.startswith("dept+"):
         return settings(name, **{"parts.dept.budget_tokens": 12})
     if name == "dept":

@@ -12,15 +12,11 @@ from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.adapter.announced import BACKBONE, PROJECTION, TUNER, announced_tensors, empty_tuner, part_of
 from dept_vl.models.adapter.files import AdapterConfig, copy_tensors, load_adapter
-from dept_vl.models.vision.projection import build_projection
 from dept_vl.tuners.base import Tuner
 
 logger = logging.getLogger(__name__)
-
-_TUNER = "tuner."
-_BACKBONE = "backbone.model."
-_PROJECTION = "visual_projection."
 
 
 def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"]) -> dict[str, Any]:
@@ -53,8 +49,8 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
                 f"d_model={source.backbone.d_model}, this run's {target.backbone.name} has "
                 f"d_model={target.backbone.d_model}; they must be the same"
             )
-        source_tuner.append(_empty_tuner(model, source))
-        announced.update(_announced(model, source, source_tuner[0]))
+        source_tuner.append(empty_tuner(model.backbone, source))
+        announced.update(announced_tensors(model.backbone, source, source_tuner[0]))
         return announced
 
     tensors, source = load_adapter(folder, expect)
@@ -63,8 +59,8 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
             _take_prompt(model, tensors, source_tuner[0])
             notes = []
         else:
-            notes = model.tuner.start_from(_part(tensors, _TUNER), source.tuner)
-            copy_tensors(_part(model.trainable_state(), _BACKBONE), _part(tensors, _BACKBONE), "the source")
+            notes = model.tuner.start_from(part_of(tensors, TUNER), source.tuner)
+            copy_tensors(part_of(model.trainable_state(), BACKBONE), part_of(tensors, BACKBONE), "the source")
             notes += _take_projection(model, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"init.from: {folder}: {error}") from None
@@ -99,40 +95,14 @@ def check_can_start(tuner: Tuner, source: Tuner, parts: Literal["all", "prompt"]
     if parts == "prompt":
         _equal_prompts(tuner, source)
     else:
-        tuner.start_from(source.trainable_state(), source.config)
-
-
-def _empty_tuner(model: AdaptedModel, source: AdapterConfig) -> Tuner:
-    """Returns the source's tuner on this model's backbone, without values."""
-    with torch.device("meta"):
-        tuner: Tuner = source.tuner.empty(model.backbone.tuner_context(source.max_source_length))
-    return tuner
-
-
-def _announced(model: AdaptedModel, source: AdapterConfig, tuner: Tuner) -> dict[str, Tensor]:
-    """Returns the tensors that the source's settings announce, without values, by their names in its file."""
-    announced = {f"{_TUNER}{name}": tensor for name, tensor in tuner.trainable_state().items()}
-    parameters = {name: p.detach() for name, p in model.backbone.model.named_parameters()}
-    announced |= {
-        f"{_BACKBONE}{name}": parameters[name] for name in tuner.trained_backbone_parameters(list(parameters))
-    }
-    if source.visual is not None:
-        with torch.device("meta"):
-            projection = build_projection(source.visual.projection, source.visual.feature_dim, model.backbone.d_model)
-        announced |= {f"{_PROJECTION}{name}": p.detach() for name, p in projection.named_parameters()}
-    return announced
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Returns the tensors under a prefix, by their names below it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        tuner.start_from({**source.trainable_state(), **source.frozen_state()}, source.config)
 
 
 @torch.no_grad()
 def _take_prompt(model: AdaptedModel, tensors: Mapping[str, Tensor], source: Tuner) -> None:
     ours, theirs = _equal_prompts(model.tuner, source)
     names = {id(parameter): name for name, parameter in source.named_parameters()}
-    ours.copy_(tensors[f"{_TUNER}{names[id(theirs)]}"])
+    ours.copy_(tensors[f"{TUNER}{names[id(theirs)]}"])
 
 
 def _equal_prompts(tuner: Tuner, source: Tuner) -> tuple[nn.Parameter, nn.Parameter]:
@@ -153,7 +123,7 @@ def _equal_prompts(tuner: Tuner, source: Tuner) -> tuple[nn.Parameter, nn.Parame
 
 def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list[str]:
     """Copies the visual projection where both have one of equal shape; returns what to say otherwise."""
-    ours, theirs = (_part(side, _PROJECTION) for side in (model.trainable_state(), tensors))
+    ours, theirs = (part_of(side, PROJECTION) for side in (model.trainable_state(), tensors))
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in side.items()} for side in (theirs, ours)]
     if shapes[0] != shapes[1]:
         theirs_text, ours_text = (side or "none" for side in shapes)

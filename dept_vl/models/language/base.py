@@ -256,6 +256,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         seed: int = 0,
         tokenize: Callable[[str], list[int]] | None = None,
         tasks: Sequence[str] = (),
+        read_prompt: Callable[[str], Tensor] | None = None,
     ) -> TunerContext:
         """Returns what a tuner for this backbone may know; works on the meta device.
 
@@ -264,6 +265,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             seed: Of the tuner's first values.
             tokenize: Text to ids; None for a tuner whose first values are not set.
             tasks: Names of the tasks that are trained together; empty for one.
+            read_prompt: As `TunerContext`.
         """
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         return TunerContext(
@@ -275,6 +277,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             vocab_size=self.word_embeddings.shape[0],
             weight=lambda site: place_matrix(self.places[site]),
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
+            read_prompt=read_prompt,
             tokenize=tokenize,
             seed=seed,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.sites import Site
 from dept_vl.tuners.stack.config import StackConfig
 
+if TYPE_CHECKING:
+    from dept_vl.tuners.methods import Method
+
 
 class Stack(Tuner):
     """Parts that act together: embeddings one after the other, hooks in one chain a place, groups under a part's name.
@@ -40,10 +44,17 @@ class Stack(Tuner):
         """Builds every part.
 
         Raises:
-            ConfigError: As a part; or two parts train the same tensors of the backbone.
+            ConfigError: As a part; a part has a teacher, which knows nothing of the others; or two parts train the same
+                tensors of the backbone.
         """
         super().__init__(config, context)
         self.parts = nn.ModuleDict({name: part.empty(context) for name, part in config.parts.items()})
+        for name, part in self._parts.items():
+            if part.teacher() is not None:
+                raise ConfigError(
+                    f"tuner.parts.{name}: learns from teachers, who answer without the other parts; leave its teachers "
+                    "out, or train it alone"
+                )
         self.num_virtual_tokens = sum(part.num_virtual_tokens for part in self._parts.values())
         self._hooks = merge_hooks(*(part.site_hooks() for part in self._parts.values()))
         self._own: dict[str, tuple[str, ...]] = {}
@@ -98,6 +109,16 @@ class Stack(Tuner):
         """Sets every part's first values, each as if it were alone."""
         for part in self._parts.values():
             part.reset_parameters(context)
+
+    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
+        """Returns every part's; see `Tuner.frozen_state`."""
+        states = {key: part.frozen_state(in_training=in_training) for key, part in self._parts.items()}
+        return {f"parts.{key}.{name}": tensor for key, state in states.items() for name, tensor in state.items()}
+
+    def recorded_settings(self) -> TunerSettings:
+        """Returns the settings with every part's as it records them."""
+        recorded = {key: cast("Method", part.recorded_settings()) for key, part in self._parts.items()}
+        return self.config if recorded == self.config.parts else replace(self.config, parts=recorded)
 
     def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
         """Returns every part's groups, named ``part.group``."""

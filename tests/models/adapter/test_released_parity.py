@@ -10,16 +10,8 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners import DeptConfig
 from dept_vl.tuners.context import TunerContext
-from tests.models.adapter.goldens.random_adapters import (
-    CASES,
-    D_MODEL,
-    LABELS,
-    MAX_NEW_TOKENS,
-    TEXTS,
-    padded,
-    random_adapter,
-    random_backbone,
-)
+from tests.models.adapter.goldens.random_adapters import CASES, random_adapter, random_backbone
+from tests.models.adapter.goldens.random_values import D_MODEL, LABELS, MAX_NEW_TOKENS, TEXTS, padded
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "released_forward.json").read_text())
 IGNORED = -100

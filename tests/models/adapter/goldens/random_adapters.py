@@ -1,23 +1,12 @@
-"""A small T5, adapters and texts made from seeds alone, shared by the released code's side and ours.
+"""A small T5 and adapters made from seeds alone, shared by the released code's side and ours."""
 
-Every value is drawn by NumPy from (seed, tensor name), so that neither torch's generator nor the first values that a
-release of transformers gives matter.
-"""
-
-import zlib
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from dept_vl.models.language.t5 import T5Backbone
-
-D_MODEL, VOCAB_SIZE, NUM_LAYERS, NUM_HEADS = 16, 32, 2, 2
-TEXTS = ((5, 9, 1), (7, 3, 11, 20, 8, 1), (2, 30, 4, 6, 12, 13, 14, 15, 16, 17, 18, 1), (1,))
-"""Token ids of 3, 6, 12 and 1 tokens; the third is as long as the adapters' s."""
-LABELS = ((10, 1, -100, -100), (21, 22, 23, 1), (6, 1, -100, -100), (9, 8, 1, -100))
-MAX_NEW_TOKENS = 6
+from tests.models.adapter.goldens.random_values import D_MODEL, NUM_HEADS, NUM_LAYERS, VOCAB_SIZE, draw, t5_values
 
 
 @dataclass(frozen=True)
@@ -38,14 +27,8 @@ CASES = (
 )
 
 
-def draw(name: str, shape: tuple[int, ...], seed: int, scale: float) -> torch.Tensor:
-    """Returns normal values that depend on name, shape, seed and scale."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return torch.from_numpy((rng.standard_normal(shape) * scale).astype(np.float32))
-
-
-def random_t5(case: Case) -> T5ForConditionalGeneration:
-    """Returns the frozen backbone of a case, in eval mode."""
+def random_t5(case: Case, max_distance: int = 20) -> T5ForConditionalGeneration:
+    """Returns the frozen backbone of a case, in eval mode; its relative positions reach `max_distance` tokens."""
     t5 = T5ForConditionalGeneration(
         T5Config(
             vocab_size=VOCAB_SIZE,
@@ -56,7 +39,7 @@ def random_t5(case: Case) -> T5ForConditionalGeneration:
             num_decoder_layers=NUM_LAYERS,
             num_heads=NUM_HEADS,
             relative_attention_num_buckets=8,
-            relative_attention_max_distance=20,
+            relative_attention_max_distance=max_distance,
             feed_forward_proj="gated-gelu" if case.is_gated else "relu",
             tie_word_embeddings=not case.is_gated,
             decoder_start_token_id=0,
@@ -66,16 +49,13 @@ def random_t5(case: Case) -> T5ForConditionalGeneration:
         t5.lm_head.weight = torch.nn.Parameter(torch.empty(VOCAB_SIZE, D_MODEL))
     with torch.no_grad():
         for name, parameter in t5.named_parameters():
-            is_norm = name.endswith("layer_norm.weight")
-            is_bias = name.endswith("relative_attention_bias.weight")
-            values = draw(name, tuple(parameter.shape), case.seed, 0.1 if is_norm else 1.5 if is_bias else 0.4)
-            parameter.copy_(values + 1 if is_norm else values)
+            parameter.copy_(t5_values(name, tuple(parameter.shape), case.seed))
     return t5.requires_grad_(False).eval()
 
 
-def random_backbone(case: Case) -> T5Backbone:
+def random_backbone(case: Case, max_distance: int = 20) -> T5Backbone:
     """Returns the same backbone as our assembly takes it."""
-    t5 = random_t5(case)
+    t5 = random_t5(case, max_distance)
     return T5Backbone(t5, T5Backbone.special_tokens(t5.config, None), None)
 
 
@@ -87,8 +67,3 @@ def random_adapter(case: Case) -> dict[str, torch.Tensor]:
         "prompt_encoder.lora_embedding_A": draw("A", (s, r), case.seed, 0.5),
         "prompt_encoder.lora_embedding_B": draw("B", (r, D_MODEL), case.seed, 0.5),
     }
-
-
-def padded(rows: tuple[tuple[int, ...], ...], length: int, value: int = 0) -> torch.Tensor:
-    """Pads rows of token ids on the right, (rows, length)."""
-    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])

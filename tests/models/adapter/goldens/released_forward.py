@@ -15,25 +15,22 @@ from pathlib import Path
 import torch
 from transformers import T5ForConditionalGeneration
 
-from tests.models.adapter.goldens.random_adapters import (
-    CASES,
+from tests.models.adapter.goldens.random_adapters import CASES, Case, random_adapter, random_t5
+from tests.models.adapter.goldens.random_values import (
     D_MODEL,
     LABELS,
     MAX_NEW_TOKENS,
     NUM_HEADS,
     NUM_LAYERS,
     TEXTS,
-    Case,
     padded,
-    random_adapter,
-    random_t5,
 )
 
 GOLDENS = Path(__file__).with_name("released_forward.json")
 
 
-def load_released(folder: Path, model: T5ForConditionalGeneration) -> torch.nn.Module:
-    """Returns the released code's model with the adapter of `folder`; the checkout must be on ``sys.path``."""
+def alias_renamed_method() -> None:
+    """Gives T5 the name that the vendored peft calls one of its methods by."""
     alias = "_prepare_encoder_decoder_kwargs_for_generation"
     if not hasattr(T5ForConditionalGeneration, alias):
         setattr(
@@ -41,6 +38,11 @@ def load_released(folder: Path, model: T5ForConditionalGeneration) -> torch.nn.M
             alias,
             T5ForConditionalGeneration._prepare_text_encoder_decoder_kwargs_for_generation,
         )
+
+
+def load_released(folder: Path, model: T5ForConditionalGeneration) -> torch.nn.Module:
+    """Returns the released code's model with the adapter of `folder`; the checkout must be on ``sys.path``."""
+    alias_renamed_method()
     from peft import PeftModelForSeq2SeqLM
 
     return PeftModelForSeq2SeqLM.from_pretrained(model, str(folder)).eval()
