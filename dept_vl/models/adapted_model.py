@@ -391,7 +391,8 @@ class AdaptedModel(nn.Module):
     @contextmanager
     def _acting(self, info: ForwardInfo) -> Iterator[None]:
         """Lets the method act inside the backbone for the block."""
-        with self.backbone.hooked(self.tuner.site_hooks(), info, self.tuner.extra_keys(info)):
+        tuner = self.tuner
+        with self.backbone.hooked(tuner.site_hooks(), info, tuner.extra_keys(info), tuner.side_network()):
             yield
 
 

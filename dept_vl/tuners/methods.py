@@ -15,6 +15,7 @@ from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.lst.config import LstConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 
@@ -23,6 +24,7 @@ Method = Annotated[
     | PromptTuningConfig
     | PrefixTuningConfig
     | LoraConfig
+    | LstConfig
     | BitFitConfig
     | FineTuningConfig,
     Field(discriminator="name"),

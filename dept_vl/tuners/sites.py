@@ -23,6 +23,9 @@ v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. 
 ``cross_attn.o`` and ``ff.out`` is that of the sublayer, before dropout and the residual sum.
 """
 
+StackName = Literal["encoder", "decoder"]
+"""A stack of layers; a decoder-only model has a decoder alone."""
+
 LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
 
 
@@ -36,7 +39,7 @@ class Site:
         part: What it is.
     """
 
-    stack: Literal["encoder", "decoder"]
+    stack: StackName
     layer: int | None
     part: Part
 
