@@ -184,7 +184,8 @@ class T5Side:
 
         def answer(_decoder: nn.Module, _inputs: Any, arguments: dict[str, Any], output: Any) -> Any:
             embeds = embed(arguments["input_ids"]).float()
-            output.last_hidden_state = self._step(embeds, outputs, states, mask, arguments[CACHE_ARGUMENT])
+            step = self._step(embeds, outputs, states, mask, arguments[CACHE_ARGUMENT])
+            output.last_hidden_state = step.to(output.last_hidden_state.dtype)  # the output matrix's
             return output
 
         handles = [decoder.block[layer].register_forward_hook(keep(layer)) for layer, _ in self._blocks("decoder")]
