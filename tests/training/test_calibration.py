@@ -1,15 +1,20 @@
 """First values that depend on the training data: which rows, when, and that nothing else changes."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.open import open_run
 from dept_vl.runs.session import Session
-from dept_vl.settings.load import load_config
+from dept_vl.settings.load import dump_config, load_config
 from dept_vl.training.calibration import SquaredGradients, calibrate, check_calibration
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
@@ -156,3 +161,26 @@ def test_a_backbone_in_shards_is_refused(t5_folder, tiny_data, tmp_path):
     parts.model.backbone.is_sharded = True
     with pytest.raises(ConfigError, match=r"'lst' needs gradients of the whole backbone.*tuner.init=magnitude"):
         check_calibration(parts.model)
+
+
+def final_of_two_processes(config, data_dir, **environment):
+    """The tensors that a launch of two processes ends with."""
+    path = config.run_dir.with_suffix(".yaml")
+    path.write_text(dump_config(config))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+        "-m", "dept_vl", "train", "--config", str(path), "--data-dir", str(data_dir),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_file(list_states(config.run_dir / "checkpoints")[-1] / "trainable.safetensors")
+
+
+@pytest.mark.distributed
+def test_beside_a_backbone_in_shards_the_network_trains_to_the_same_weights(t5_folder, tiny_data, tmp_path):
+    own = {"tuner__init": "magnitude", "loop__save_every_steps": 2}
+    whole = final_of_two_processes(config_of(t5_folder, tmp_path / "whole", **own), tiny_data)
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    sharded = final_of_two_processes(config_of(t5_folder, tmp_path / "sharded", **own), tiny_data, **fsdp)
+    assert not differs(whole, sharded)

@@ -321,10 +321,10 @@ def test_a_seed_decides_the_start(folders):
     assert not torch.equal(other.tuner.network.up.weight, one.tuner.network.up.weight)
 
 
-def test_it_fits_a_run_of_either_attention(folders):
+def test_its_blocks_attend_as_the_backbone_does(folders):
     for attention in ("eager", "sdpa"):
         backbone, tokenizer = load_backbone(str(folders["t5"]))
-        backbone.model.set_attn_implementation(attention)
+        backbone.model.encoder.config._attn_implementation = attention
         model, _ = build_model(
             ModelConfig(), lst(), max_source_length=S, feature_dim=FEATURE_DIM, seed=0, backbone=(backbone, tokenizer)
         )
@@ -332,3 +332,12 @@ def test_it_fits_a_run_of_either_attention(folders):
         assert block.layer[0].SelfAttention.config._attn_implementation == attention
         model.eval()
         assert torch.isfinite(logits(model)).all()
+
+
+def test_recomputed_activations_are_not_kept(save_tiny_t5, tmp_path):
+    folder = save_tiny_t5(tmp_path, d_model=128)
+    tuner = settings("lst", init="magnitude", reduction=8)
+    kept, recomputed = (
+        kept_for_backward(make(folder, tuner, gradient_checkpointing=recompute).train()) for recompute in (False, True)
+    )
+    assert recomputed < 0.9 * kept
