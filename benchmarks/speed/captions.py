@@ -16,7 +16,8 @@ from benchmarks.speed.workload import shape, write_backbone
 from dept_vl.errors import DataError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.t5 import EncoderInput, T5Backbone
+from dept_vl.models.language.t5 import T5Backbone
+from dept_vl.models.language.t5_input import EncoderInput
 from dept_vl.tuners import DeptConfig
 
 OURS = "dept-vl"

@@ -455,7 +455,7 @@ class AdaptedModel(nn.Module):
     def _acting(self, info: ForwardInfo, also: Mapping[Site, SiteHook] | None = None) -> Iterator[None]:
         """Lets the method act inside the backbone for the block, and further hooks after it."""
         hooks = merge_hooks(self.tuner.site_hooks(), also) if also else self.tuner.site_hooks()
-        with self.backbone.hooked(hooks, info, self.tuner.extra_keys(info)):
+        with self.backbone.hooked(hooks, info, self.tuner.extra_keys(info), self.tuner.side_network()):
             yield
 
 

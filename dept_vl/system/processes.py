@@ -57,6 +57,13 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad.copy_(total.view_as(parameter))
 
 
+def sum_tensors_over_processes(tensors: Iterable[torch.Tensor]) -> None:
+    """Gives every process of the launch the sum of all processes' tensors, in place; alone, changes nothing."""
+    if process_state().num_processes > 1:
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
 def leave_launch() -> None:
     """Ends this process's part in a launch of several; alone, does nothing.
 

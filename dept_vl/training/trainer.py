@@ -44,6 +44,7 @@ from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
 from dept_vl.system.progress import Meter
 from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
+from dept_vl.training.calibration import calibrate, check_calibration
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
@@ -165,6 +166,9 @@ class Trainer:
         self.run_dir = config.run_dir
         self.log: RunLog | None = None
         start = {} if has_state else self._warm_start()
+        self._has_values = bool(start) or has_state
+        if not self._has_values:
+            check_calibration(self.model)
         self._open_folder = partial(self._open_run_dir, start, lock, resume=resume, overwrite=overwrite)
 
     @property
@@ -205,6 +209,8 @@ class Trainer:
         if states:
             self.progress = load_state(states[-1], self.trainable, self.optimizer, self.frozen)
             logger.info("resuming from %s", states[-1])
+        elif not self._has_values:
+            calibrate(self.model, self.train_set, seed=self.config.seed, device=self.parts.device)
         if self._is_main:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
 

@@ -1,9 +1,10 @@
 """What a method offers: the places where it acts on a backbone, and its trainable tensors by name and group.
 
-A method acts in any of four ways, and the base class does nothing in each: on the embeddings of the text
+A method acts in any of five ways, and the base class does nothing in each: on the embeddings of the text
 (`Tuner.embed`), on what comes out at places inside the backbone (`Tuner.site_hooks`), by keys and values that its
-attentions read beside their own (`Tuner.extra_keys`), or by training tensors of the backbone itself
-(`Tuner.trained_backbone_parameters`).
+attentions read beside their own (`Tuner.extra_keys`), by training tensors of the backbone itself
+(`Tuner.trained_backbone_parameters`), or by a network of its own that stands beside a backbone without gradients
+(`Tuner.side_network`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.side_network import SideNetwork
 from dept_vl.tuners.sites import Site
 from dept_vl.tuners.teacher import Teacher
 
@@ -318,6 +320,13 @@ class Tuner(nn.Module, ABC):
         """Returns what attentions read beside their own keys and values in one forward pass; see `AttentionShape`."""
         return {}
 
+    def side_network(self) -> SideNetwork | None:
+        """Returns the network that answers in the backbone's place, or None; the same object at every call.
+
+        The backbone runs without gradients then: none reaches the embeddings, hooks and extra keys of a method.
+        """
+        return None
+
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns which of the backbone's parameters are trained themselves, in a copy of this model's own."""
         return ()
@@ -325,6 +334,28 @@ class Tuner(nn.Module, ABC):
     def teacher(self) -> Teacher | None:
         """Returns who teaches the method while it trains; see `Teacher`."""
         return None
+
+    @property
+    def calibration_rows(self) -> int:
+        """Rows of the training split that `calibrate` is told of, at most; 0 for a method that needs none."""
+        return 0
+
+    def calibrated_parameters(self, context: TunerContext) -> Collection[str]:
+        """Returns the backbone's parameters, by name, whose squared gradients `calibrate` needs."""
+        return ()
+
+    def calibrate(self, context: TunerContext, squared_gradients: Mapping[str, Tensor]) -> None:
+        """Sets first values that depend on the training data, once, before the first step of a run from the start.
+
+        A run that is resumed or starts from another has its values already. Until then the values are those of
+        `reset_parameters`.
+
+        Args:
+            context: As `reset_parameters` got it.
+            squared_gradients: The `calibrated_parameters` to the sum, over `calibration_rows` rows, of the squared
+                gradient of the frozen backbone's loss of that row's text, float32, the same in every process: the
+                diagonal of the empirical Fisher information, up to its scale.
+        """
 
     def auxiliary_loss(self, info: ForwardInfo) -> Tensor | None:
         """Returns what a method adds to the loss of every example while training, (batch,) or one number; or None.

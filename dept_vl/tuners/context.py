@@ -11,6 +11,8 @@ from dept_vl.tuners.sites import NORM_PARTS, AttentionShape, Site, SiteShape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dept_vl.tuners.side_network import NarrowBlocks
+
 
 @dataclass(frozen=True)
 class TunerContext:
@@ -24,10 +26,12 @@ class TunerContext:
         tasks: Names of the tasks a run trains together, in the order of `ForwardInfo.task_ids`; empty for one task.
         vocab_size: Rows of the word embeddings.
         embed_tokens: Token ids to the backbone's own embeddings of them, (..., d_model); asked for first values alone.
-        weight: A linear map's place to its frozen matrix, (outputs, inputs), in the backbone's own precision; on the
-            meta device one without values.
+        word_table: The backbone's parameter that is the table of its word embeddings, by name.
+        weight: A linear map's place to its frozen matrix, (outputs, inputs), or a norm's to its scale, in the
+            backbone's own precision; on the meta device one without values.
         read_prompt: The name of a trained run, as a setting has it, to its soft prompt, (m, d_model) float32 on the
             CPU; refuses one that is not of this backbone. None where values are loaded after, and nothing is read.
+        narrow: What makes blocks of the backbone's kind at a fraction of its widths; None for a family without.
         tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
         seed: Seed of the first values. They are drawn from a private generator on the CPU, so that they depend on
             nothing else.
@@ -39,7 +43,9 @@ class TunerContext:
     attentions: Mapping[Site, AttentionShape] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     vocab_size: int = 0
+    word_table: str | None = None
     weight: Callable[[Site], Tensor] | None = None
+    narrow: NarrowBlocks | None = None
     embed_tokens: Callable[[Tensor], Tensor] | None = None
     read_prompt: Callable[[str], Tensor] | None = None
     tokenize: Callable[[str], list[int]] | None = None

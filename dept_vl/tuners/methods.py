@@ -21,6 +21,7 @@ from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
 from dept_vl.tuners.hyperformer.config import HyperFormerConfig
 from dept_vl.tuners.ia3.config import Ia3Config
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.lst.config import LstConfig
 from dept_vl.tuners.mpt.config import MptConfig
 from dept_vl.tuners.p_tuning.config import PTuningConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
@@ -37,6 +38,7 @@ Method = Annotated[
     | AdapterDropConfig
     | HyperFormerConfig
     | HyperDecoderConfig
+    | LstConfig
     | BitFitConfig
     | FineTuningConfig
     | AdeptConfig

@@ -25,12 +25,15 @@ class TunerSettings:
         reference: What a model card cites for it.
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
+        needs_backbone_gradient: Whether its gradients come through the backbone. A method that has a network beside it
+            (`Tuner.side_network`) does without, and nothing else is trained with it.
     """
 
     implementation: ClassVar[str]
     reference: ClassVar[str]
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
+    needs_backbone_gradient: ClassVar[bool] = True
     name: str
 
     @property

@@ -24,6 +24,9 @@ module is that (T5). ``norm``: the stack's last. ``lm_head``: hidden states to l
 ``cross_attn.o`` and ``ff.out`` is that of the sublayer, before dropout and the residual sum.
 """
 
+StackName = Literal["encoder", "decoder"]
+"""A stack of layers; a decoder-only model has a decoder alone."""
+
 LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
 NORM_PARTS: tuple[str, ...] = get_args(NormPart)
 
@@ -38,7 +41,7 @@ class Site:
         part: What it is.
     """
 
-    stack: Literal["encoder", "decoder"]
+    stack: StackName
     layer: int | None
     part: Part
 

@@ -25,6 +25,7 @@ from dept_vl.models.language.places import Place, hook_places, place_matrix, sit
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
 from dept_vl.tuners.sites import Site
 
 Joint = TypeVar("Joint", bound=JointInput)
@@ -36,6 +37,7 @@ class _Hooked:
 
     hooks: Mapping[Site, SiteHook]
     extra_keys: Mapping[Site, ExtraKeys]
+    side_network: SideNetwork | None
     info: ForwardInfo
 
 
@@ -186,6 +188,10 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
         """Yields every attention, from the first layer to the last."""
 
+    def narrow_blocks(self) -> NarrowBlocks | None:
+        """Returns what makes blocks of this kind for a network beside the model; None for a family without."""
+        return None
+
     @property
     @abstractmethod
     def num_layers(self) -> tuple[int, int | None]:
@@ -275,6 +281,8 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             attentions={site: attention.shape for site, attention in self.attentions.items()},
             tasks=tuple(tasks),
             vocab_size=self.word_embeddings.shape[0],
+            word_table=names[id(self.word_embeddings)],
+            narrow=self.narrow_blocks(),
             weight=lambda site: place_matrix(self.places[site]),
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
             read_prompt=read_prompt,
@@ -284,20 +292,25 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
 
     @contextmanager
     def hooked(
-        self, hooks: Mapping[Site, SiteHook], info: ForwardInfo, extra_keys: Mapping[Site, ExtraKeys] | None = None
+        self,
+        hooks: Mapping[Site, SiteHook],
+        info: ForwardInfo,
+        extra_keys: Mapping[Site, ExtraKeys] | None = None,
+        side_network: SideNetwork | None = None,
     ) -> Iterator[None]:
-        """Lets hooks and extra keys act inside the model for the block, and leaves it as it was.
+        """Lets hooks, extra keys and a side network act on the model for the block, and leaves it as it was.
 
         Args:
             hooks: By their place; all of them in `places`.
             info: What every hook is told of the forward pass.
             extra_keys: By their attention; all of them in `attentions`.
+            side_network: What stands beside the model, for a family that has `narrow_blocks`.
         """
         extra_keys = extra_keys or {}
-        if not hooks and not extra_keys:
+        if not hooks and not extra_keys and side_network is None:
             yield
             return
-        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, info)
+        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, side_network, info)
         with ExitStack() as stack:
             for handle in hook_places({self.places[site]: hook for site, hook in hooks.items()}, info):
                 stack.callback(handle.remove)
@@ -310,6 +323,11 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def hook_at(self, site: Site) -> SiteHook | None:
         """Returns what acts at a place now."""
         return None if self._hooked is None else self._hooked.hooks.get(site)
+
+    @property
+    def side_network(self) -> SideNetwork | None:
+        """What stands beside the model now."""
+        return None if self._hooked is None else self._hooked.side_network
 
     def recompute_activations(self) -> None:
         """Switches gradient checkpointing on: activations of the (first) stack are made again in the backward pass.
@@ -331,7 +349,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
             yield
             return
-        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys):
+        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys, hooked.side_network):
             yield
 
     def private_copy(self, names: Collection[str]) -> Self:

@@ -50,7 +50,7 @@ def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
 
 
 def place_matrix(place: Place) -> Tensor:
-    """Returns the frozen matrix of a place that is a linear map, (outputs, inputs)."""
+    """Returns the frozen matrix of a place that is a linear map, (outputs, inputs), or a norm's scale, (outputs,)."""
     weight: Any = place.module.weight
     matrix: Tensor = weight.T if isinstance(place.module, Conv1D) else weight
     return matrix.chunk(place.parts)[place.part].detach()

@@ -12,20 +12,18 @@ arise once visual tokens follow a padded text:
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
+from transformers.models.t5.modeling_t5 import T5Attention
 
 
 def position_bias(
-    encoder: T5Stack, kind: str, text_mask: Tensor, num_virtual_tokens: int, num_visual_tokens: int
+    attention: T5Attention, kind: str, text_mask: Tensor, num_virtual_tokens: int, num_visual_tokens: int
 ) -> Tensor:
     """Returns the bias that every encoder block adds to its attention scores.
 
     Args:
-        encoder: The frozen T5 encoder; its first block owns the bias table.
+        attention: The self-attention that owns the bias table, of the encoder's first block.
         kind: ``"zero"`` or ``"sequential"``, the bias of pairs with a visual token.
         text_mask: (batch, text), 1 for text and 0 for padding on the right.
         num_virtual_tokens: Prompt tokens before the text.
@@ -35,7 +33,6 @@ def position_bias(
         (1, heads, total, total) where all examples share it, else (batch, heads, total, total), for total = prompt +
         text + visual, indexed [query, key], in the precision of the table.
     """
-    attention: T5Attention = cast(Any, encoder).block[0].layer[0].SelfAttention
     worded = num_virtual_tokens + text_mask.shape[1]
     device = text_mask.device
     if num_visual_tokens == 0:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    DynamicCache,
     EncoderDecoderCache,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -24,55 +23,15 @@ from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
-from dept_vl.models.language.cross_attention import cross_attend
 from dept_vl.models.language.extra_keys import Attention
-from dept_vl.models.language.joint import JointInput, concatenate
+from dept_vl.models.language.joint import concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
 from dept_vl.models.language.relative_bias import fold_mask, position_bias
-from dept_vl.tuners.sites import AttentionPart, AttentionShape, Part, Site
-
-_CACHE_ARGUMENT = (
-    "cache" if "cache" in inspect.signature(T5ForConditionalGeneration.forward).parameters else "past_key_values"
-)
-"""What ``generate`` calls the cache: transformers 5.24 renamed the argument and warns about the old name."""
-
-
-@dataclass(frozen=True)
-class EncoderInput(JointInput):
-    """What the frozen encoder reads.
-
-    Attributes:
-        position_bias: (1 or batch, heads, total, total), added to every block's attention scores, padding folded in.
-        encoded: What `T5Backbone.encode` made of it without gradients: one tensor, or none yet.
-    """
-
-    position_bias: Tensor
-    encoded: list[Tensor] = field(default_factory=list, compare=False, repr=False)
-
-    def decoder_mask(self) -> Tensor | None:
-        """Returns the decoder's mask over the encoder's states, (batch, 1, 1, total) additive; None without padding.
-
-        T5 takes a 4-d additive mask as it is; given a 2-d one it would first ask whether there is padding, which
-        makes the CPU wait for the GPU at every step.
-        """
-        if not self.has_padding:
-            return None
-        is_padding = self.attention_mask[:, None, None, :] == 0
-        mask = torch.zeros(is_padding.shape, dtype=self.position_bias.dtype, device=is_padding.device)
-        return mask.masked_fill_(is_padding, torch.finfo(mask.dtype).min)
-
-
-class _BeamCache(EncoderDecoderCache):
-    """Leaves the cross-attention's part as it is when beams change places.
-
-    Beams change places within one example, and its beams all have the same keys and values there; moving those, as
-    transformers does at every step, copies many times what the step itself writes.
-    """
-
-    def reorder_cache(self, beam_idx: Any) -> None:
-        """Moves the self-attention's keys and values."""
-        self.self_attention_cache.reorder_cache(beam_idx)
+from dept_vl.models.language.t5_block import block_attentions, block_parts, run_decoder_block
+from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput, beam_cache, new_cache
+from dept_vl.models.language.t5_side import T5NarrowBlocks, T5Side
+from dept_vl.tuners.sites import AttentionShape, Site, StackName
 
 
 class T5Backbone(Backbone[EncoderInput]):
@@ -131,14 +90,26 @@ class T5Backbone(Backbone[EncoderInput]):
         self.visual_position_bias = rule
 
     def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
-        """Joins prompt and text with visual tokens; see `Backbone.join`."""
-        inputs_embeds, attention_mask, has_padding = concatenate(prompt_and_text_embeds, visual_embeds, text_mask)
-        num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
-        num_visual_tokens = inputs_embeds.shape[1] - prompt_and_text_embeds.shape[1]
-        bias = position_bias(
-            self.model.encoder, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens
-        )
-        dtype = self.score_dtype
+        """Joins prompt and text with visual tokens; see `Backbone.join`.
+
+        Beside a side network the frozen encoder reads no visual tokens; the network's own does (Sung et al.'s
+        ``JointEncoder``).
+        """
+        embeds, side = prompt_and_text_embeds, self._side
+        own: T5Attention = self.model.encoder.block[0].layer[0].SelfAttention
+        if side is None:
+            return self._encoder_input(own, self.score_dtype, embeds, visual_embeds, text_mask)
+        beside = self._encoder_input(side.attention("encoder"), side.score_dtype, embeds, visual_embeds, text_mask)
+        return replace(self._encoder_input(own, self.score_dtype, embeds, None, text_mask), beside=beside)
+
+    def _encoder_input(
+        self, attention: T5Attention, dtype: torch.dtype, worded: Tensor, visual: Tensor | None, text_mask: Tensor
+    ) -> EncoderInput:
+        """Returns what an encoder reads whose table of relative positions is that of `attention`."""
+        inputs_embeds, attention_mask, has_padding = concatenate(worded, visual, text_mask)
+        num_virtual_tokens = worded.shape[1] - text_mask.shape[1]
+        num_visual_tokens = inputs_embeds.shape[1] - worded.shape[1]
+        bias = position_bias(attention, self.visual_position_bias, text_mask, num_virtual_tokens, num_visual_tokens)
         bias = fold_mask(bias, attention_mask, dtype) if has_padding else bias.to(dtype)
         return EncoderInput(inputs_embeds, attention_mask, has_padding, bias)
 
@@ -153,11 +124,13 @@ class T5Backbone(Backbone[EncoderInput]):
         """
         if joint.encoded and not torch.is_grad_enabled():
             return joint.encoded[0]
-        encoder = self.model.encoder
+        encoder, side = self.model.encoder, self._side
         hidden = encoder.dropout(joint.inputs_embeds)  # (batch, total, d_model)
-        for block in encoder.block:
+        for number, block in enumerate(encoder.block):
             # Positional, as gradient checkpointing wants; no mask, because it is folded into the bias.
             hidden = block(hidden, None, joint.position_bias)[0]
+            if side is not None and side.reads("encoder", number):
+                joint.outputs[number] = hidden
         normed: Tensor = encoder.dropout(encoder.final_layer_norm(hidden))
         if not torch.is_grad_enabled():
             joint.encoded.append(normed)
@@ -165,40 +138,36 @@ class T5Backbone(Backbone[EncoderInput]):
 
     def logits(self, joint: EncoderInput, labels: Tensor) -> Tensor:
         """Returns (batch, target, vocabulary); see `Backbone.logits`."""
-        target = labels.shape[1]
-        bias = self._self_attention.compute_bias(target, target, device=labels.device)  # (1, heads, target, target)
-        is_ahead = torch.ones(target, target, dtype=torch.bool, device=labels.device).triu(1)
-        return self._decode(joint, self.model.prepare_decoder_input_ids_from_labels(labels), bias, is_ahead)
+        target, device = labels.shape[1], labels.device
+        is_ahead = torch.ones(target, target, dtype=torch.bool, device=device).triu(1)
+        input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
+        return self._decode(joint, input_ids, lambda own: own.compute_bias(target, target, device=device), is_ahead)
 
     def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
         """Returns (batch, new tokens); see `Backbone.generate`."""
-        states = self.encode(joint)
-        cache = {_CACHE_ARGUMENT: self._beam_cache(states, num_beams)} if num_beams > 1 else {}
-        generated: Tensor = self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=joint.attention_mask,
-            **cache,
-            generation_config=self.generation_config(
-                num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
-            ),
-            synced_gpus=self.is_sharded,
-        )
+        states, side = self.encode(joint), self._side
+        cache = {} if num_beams == 1 and side is None else {CACHE_ARGUMENT: self._cache(joint, states, num_beams)}
+        beside = side.answering(self.model.decoder, self.embed_tokens, joint, num_beams) if side else nullcontext()
+        with beside:
+            generated: Tensor = self.model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=joint.attention_mask,
+                **cache,
+                generation_config=self.generation_config(
+                    num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+                ),
+                synced_gpus=self.is_sharded,
+            )
         return generated[:, 1:]
 
-    def _beam_cache(self, states: Tensor, num_beams: int) -> EncoderDecoderCache:
-        """Returns a cache that holds the cross-attention's keys and values of every beam.
-
-        They are computed once an example; transformers would compute them once a beam.
-        """
-        cross = DynamicCache()
-        for layer, block in enumerate(self.model.decoder.block):
-            attention = block.layer[1].EncDecAttention
-            keys, values = (
-                projection(states).unflatten(-1, (-1, attention.key_value_proj_dim)).transpose(1, 2)
-                for projection in (attention.k, attention.v)
-            )  # (batch, heads, total, d_kv)
-            cross.update(keys.repeat_interleave(num_beams, dim=0), values.repeat_interleave(num_beams, dim=0), layer)
-        return _BeamCache(DynamicCache(), cross)
+    def _cache(self, joint: EncoderInput, states: Tensor, num_beams: int) -> EncoderDecoderCache:
+        """Returns a cache for the decoder's blocks and for a side network's behind them."""
+        if num_beams == 1:
+            return new_cache()
+        read = [(block.layer[1].EncDecAttention, states) for block in self.model.decoder.block]
+        if (side := self._side) is not None:
+            read += [(attention, side.encode(joint)) for attention in side.cross_attentions]
+        return beam_cache(read, num_beams)
 
     def trie_logits(self, joint: EncoderInput, trie: LabelTrie) -> Tensor:
         """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
@@ -208,43 +177,74 @@ class T5Backbone(Backbone[EncoderInput]):
         """
         start = trie.tokens.new_tensor([self.model.config.decoder_start_token_id])
         length = trie.longest + 1
-        table = self._self_attention.compute_bias(length, length, device=trie.depths.device)
-        bias = table[:, :, trie.depths[:, None], trie.depths[None, :]]  # (1, heads, 1 + nodes, 1 + nodes)
-        return self._decode(joint, torch.cat([start, trie.tokens])[None], bias, ~trie.ancestor_mask)
+
+        def by_depth(own: T5Attention) -> Tensor:
+            table = own.compute_bias(length, length, device=trie.depths.device)
+            return table[:, :, trie.depths[:, None], trie.depths[None, :]]
+
+        return self._decode(joint, torch.cat([start, trie.tokens])[None], by_depth, ~trie.ancestor_mask)
 
     def source_embedding(self, joint: EncoderInput) -> Tensor:
-        """Returns the mean of the encoder's last hidden states over prompt, text and image, (batch, d_model)."""
-        is_read = joint.attention_mask[:, :, None].to(torch.float32)  # (batch, total, 1)
-        return (self.encode(joint).float() * is_read).sum(dim=1) / is_read.sum(dim=1)
+        """Returns the mean of the encoder's last hidden states over prompt, text and image, (batch, d_model).
+
+        Beside a side network it is that of the network's encoder, (batch, side width).
+        """
+        states, read = self.encode(joint), joint
+        if (side := self._side) is not None and joint.beside is not None:
+            states, read = side.encode(joint), joint.beside
+        is_read = read.attention_mask[:, :, None].to(torch.float32)  # (batch, total, 1)
+        return (states.float() * is_read).sum(dim=1) / is_read.sum(dim=1)
+
+    @property
+    def _side(self) -> T5Side | None:
+        """What stands beside the model now."""
+        network = self.side_network
+        return None if network is None else T5Side(network, recomputes_activations=self.recomputes_activations)
+
+    def narrow_blocks(self) -> T5NarrowBlocks:
+        """See `Backbone.narrow_blocks`."""
+        return T5NarrowBlocks(self.model)
 
     @property
     def _self_attention(self) -> T5Attention:
         """The decoder's first, which has the table of relative positions."""
         return cast(T5Attention, self.model.decoder.block[0].layer[0].SelfAttention)
 
-    def _decode(self, joint: EncoderInput, input_ids: Tensor, bias: Tensor, is_closed: Tensor) -> Tensor:
-        """Runs T5's own decoder blocks, with `cross_attend` for their cross-attention.
+    def _decode(
+        self, joint: EncoderInput, input_ids: Tensor, bias_of: Callable[[T5Attention], Tensor], is_closed: Tensor
+    ) -> Tensor:
+        """Runs T5's own decoder blocks, and beside them those of a side network, which then answers.
 
         Args:
             joint: The source.
             input_ids: (batch or 1, target) what the decoder reads.
-            bias: (1, heads, target, target), [query, key].
+            bias_of: A self-attention's table to its bias, (1, heads, target, target), [query, key].
             is_closed: (target, target), true where the query does not see the key.
 
         Returns:
             (batch, target, vocabulary).
         """
-        decoder, config = self.model.decoder, self.model.config
-        states, mask = self.encode(joint), joint.decoder_mask()
+
+        def bias(own: T5Attention, dtype: torch.dtype) -> Tensor:
+            return bias_of(own).to(dtype).masked_fill(is_closed, torch.finfo(dtype).min)
+
+        decoder, config, side = self.model.decoder, self.model.config, self._side
         embeds = self.embed_tokens(input_ids).float()  # (batch or 1, target, d_model)
-        bias = bias.to(self.score_dtype).masked_fill(is_closed, torch.finfo(self.score_dtype).min)
-        hidden = decoder.dropout(embeds.expand(len(states), -1, -1))  # (batch, target, d_model)
-        for number, block in enumerate(decoder.block):
-            hidden = block.layer[0](hidden, None, bias)[0]
-            hooks = [self.hook_at(Site("decoder", number, part)) for part in ("cross_attn.k", "cross_attn.v")]
-            hidden = cross_attend(block.layer[1], hidden, states, mask, *hooks)
-            hidden = block.layer[2](hidden)
-        hidden = decoder.dropout(decoder.final_layer_norm(hidden))
+        embeds = embeds.expand(len(joint.inputs_embeds), -1, -1)
+        outputs: dict[int, Tensor] = {}
+        with nullcontext() if side is None else torch.no_grad():
+            states, mask, own = self.encode(joint), joint.decoder_mask(), bias(self._self_attention, self.score_dtype)
+            hidden = decoder.dropout(embeds)  # (batch, target, d_model)
+            for number, block in enumerate(decoder.block):
+                hooks = [self.hook_at(Site("decoder", number, part)) for part in ("cross_attn.k", "cross_attn.v")]
+                hidden = run_decoder_block(block, hidden, own, states, mask, *hooks)
+                if side is not None and side.reads("decoder", number):
+                    outputs[number] = hidden
+        if side is None:
+            hidden = decoder.dropout(decoder.final_layer_norm(hidden))
+        else:
+            hidden = side.decode(joint, embeds, outputs, bias(side.attention("decoder"), side.score_dtype))
+            hidden = hidden.to(self.model.lm_head.weight.dtype)
         if config.scale_decoder_outputs:  # T5 v1.0, whose output matrix is the word embeddings
             hidden = hidden * config.d_model**-0.5
         logits: Tensor = self.model.lm_head(hidden)
@@ -261,7 +261,7 @@ class T5Backbone(Backbone[EncoderInput]):
         """Yields the places of the encoder, then those of the decoder; see `Backbone.find_places`."""
         for stack, module in self._stacks:
             for number, block in enumerate(module.block):
-                for part, found in _parts(block):
+                for part, found in block_parts(block):
                     yield Site(stack, number, part), Place(found)
                 yield Site(stack, number, "ff"), Place(block.layer[-1], width=self.d_model)
             yield Site(stack, None, "norm"), Place(module.final_layer_norm)
@@ -271,13 +271,13 @@ class T5Backbone(Backbone[EncoderInput]):
         """Yields the attentions of the encoder, then those of the decoder; see `Backbone.find_attentions`."""
         for stack, module in self._stacks:
             for number, block in enumerate(module.block):
-                for part, layer, name in _attentions(block):
+                for part, layer, name in block_attentions(block):
                     found = getattr(layer, name)
                     shape = AttentionShape(found.n_heads, found.key_value_proj_dim)
                     yield Site(stack, number, part), Attention(found, shape)
 
     @property
-    def _stacks(self) -> tuple[tuple[Literal["encoder", "decoder"], Any], ...]:
+    def _stacks(self) -> tuple[tuple[StackName, Any], ...]:
         return ("encoder", self.model.encoder), ("decoder", self.model.decoder)
 
     @property
@@ -295,26 +295,3 @@ class T5Backbone(Backbone[EncoderInput]):
     def layer_norm_epsilon(self) -> float:
         """The epsilon of T5's RMS norms."""
         return float(self.model.config.layer_norm_epsilon)
-
-
-def _parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
-    """Yields the parts of one T5 block, in the order they compute."""
-    for name, layer, attention in _attentions(block):
-        yield cast(Part, f"{name}.norm"), layer.layer_norm
-        for letter in "qkvo":
-            yield cast(Part, f"{name}.{letter}"), getattr(getattr(layer, attention), letter)
-    feed_forward = block.layer[-1]
-    yield "ff.norm", feed_forward.layer_norm
-    dense = feed_forward.DenseReluDense
-    if hasattr(dense, "wi"):
-        yield "ff.in", dense.wi
-    else:  # gated: T5 v1.1, Flan-T5
-        yield "ff.gate", dense.wi_0
-        yield "ff.in", dense.wi_1
-    yield "ff.out", dense.wo
-
-
-def _attentions(block: Any) -> list[tuple[AttentionPart, Any, str]]:
-    """Returns the attentions of one T5 block: part, layer, and the module's name in it."""
-    found: list[tuple[AttentionPart, Any, str]] = [("self_attn", block.layer[0], "SelfAttention")]
-    return [*found, ("cross_attn", block.layer[1], "EncDecAttention")] if block.is_decoder else found

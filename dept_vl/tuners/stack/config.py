@@ -68,6 +68,18 @@ class StackConfig(TunerSettings):
             key: {"name": key, **(part or {})} if isinstance(part, dict | None) else part for key, part in parts.items()
         }
 
+    @field_validator("parts", mode="after")
+    @classmethod
+    def _refuse_side_networks(cls, parts: dict[str, Any]) -> dict[str, Any]:
+        """Refuses a part that keeps the others from being trained."""
+        for key, part in parts.items():
+            if not part.needs_backbone_gradient:
+                raise ValueError(
+                    f"{key!r} runs the backbone without gradients, so that no other part would be trained; name "
+                    f"{part.name!r} alone"
+                )
+        return parts
+
 
 def expand_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) -> dict[str, Any]:
     """Returns the settings of ``dept+lora`` as those of a stack; others as they are.

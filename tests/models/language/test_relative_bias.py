@@ -55,7 +55,7 @@ def table_of(encoder):
 def test_bias_equals_a_plain_loop(encoder, kind, visual, prompt, lengths):
     longest = max(lengths)
     text_mask = torch.tensor([[1] * n + [0] * (longest - n) for n in lengths])
-    bias = position_bias(encoder, kind, text_mask, prompt, visual)
+    bias = position_bias(encoder.block[0].layer[0].SelfAttention, kind, text_mask, prompt, visual)
     expected = by_loop(table_of(encoder), kind, prompt, lengths, longest, visual)
     bias = bias.expand_as(expected)
     read = ~expected.isnan()
@@ -64,9 +64,9 @@ def test_bias_equals_a_plain_loop(encoder, kind, visual, prompt, lengths):
 
 def test_one_bias_for_all_examples_where_that_is_enough(encoder):
     mask = torch.ones(3, 4, dtype=torch.long)
-    assert position_bias(encoder, "zero", mask, 2, 5).shape == (1, 2, 11, 11)
-    assert position_bias(encoder, "sequential", mask, 2, 0).shape == (1, 2, 6, 6)
-    assert position_bias(encoder, "sequential", mask, 2, 5).shape == (3, 2, 11, 11)
+    assert position_bias(encoder.block[0].layer[0].SelfAttention, "zero", mask, 2, 5).shape == (1, 2, 11, 11)
+    assert position_bias(encoder.block[0].layer[0].SelfAttention, "sequential", mask, 2, 0).shape == (1, 2, 6, 6)
+    assert position_bias(encoder.block[0].layer[0].SelfAttention, "sequential", mask, 2, 5).shape == (3, 2, 11, 11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

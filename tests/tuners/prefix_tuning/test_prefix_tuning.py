@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.t5 import _CACHE_ARGUMENT
+from dept_vl.models.language.t5_input import CACHE_ARGUMENT
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo
 from tests.tuners.adapted import batch, logits, make, settings
@@ -44,7 +44,7 @@ def test_it_equals_a_cache_that_holds_the_keys_already(folders, family):
             input_ids=read,
             attention_mask=torch.ones(2, LENGTH + read.shape[1]),
             position_ids=torch.arange(read.shape[1]).expand(2, -1),
-            **{_CACHE_ARGUMENT: cache},
+            **{CACHE_ARGUMENT: cache},
         ).logits[:, -2:]
     found = logits(model, (ids, torch.ones_like(ids), labels))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

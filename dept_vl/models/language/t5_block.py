@@ -1,0 +1,64 @@
+"""One block of T5: its parts by their roles, and how one of the decoder is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from dept_vl.models.language.cross_attention import cross_attend
+from dept_vl.tuners.base import SiteHook
+from dept_vl.tuners.sites import AttentionPart, Part
+
+
+def block_parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
+    """Yields the parts of one T5 block, in the order they compute."""
+    for name, layer, attention in block_attentions(block):
+        yield cast(Part, f"{name}.norm"), layer.layer_norm
+        for letter in "qkvo":
+            yield cast(Part, f"{name}.{letter}"), getattr(getattr(layer, attention), letter)
+    feed_forward = block.layer[-1]
+    yield "ff.norm", feed_forward.layer_norm
+    dense = feed_forward.DenseReluDense
+    if hasattr(dense, "wi"):
+        yield "ff.in", dense.wi
+    else:  # gated: T5 v1.1, Flan-T5
+        yield "ff.gate", dense.wi_0
+        yield "ff.in", dense.wi_1
+    yield "ff.out", dense.wo
+
+
+def block_attentions(block: Any) -> list[tuple[AttentionPart, Any, str]]:
+    """Returns the attentions of one T5 block: part, layer, and the module's name in it."""
+    found: list[tuple[AttentionPart, Any, str]] = [("self_attn", block.layer[0], "SelfAttention")]
+    return [*found, ("cross_attn", block.layer[1], "EncDecAttention")] if block.is_decoder else found
+
+
+def run_decoder_block(
+    block: Any,
+    hidden: Tensor,
+    bias: Tensor,
+    states: Tensor,
+    mask: Tensor | None,
+    key_hook: SiteHook | None = None,
+    value_hook: SiteHook | None = None,
+) -> Tensor:
+    """Runs one of the decoder's blocks on a whole target, with `cross_attend` for its cross-attention.
+
+    Args:
+        block: T5's ``T5Block``.
+        hidden: (batch, target, width).
+        bias: (1, heads, target, target), added to the self-attention's scores.
+        states: (batch, source, width), what the encoder made.
+        mask: (batch, 1, 1, source), added to the cross-attention's scores; None without padding.
+        key_hook: What acts on the output of the cross-attention's k.
+        value_hook: What acts on the output of its v.
+
+    Returns:
+        (batch, target, width).
+    """
+    hidden = block.layer[0](hidden, None, bias)[0]
+    hidden = cross_attend(block.layer[1], hidden, states, mask, key_hook, value_hook)
+    output: Tensor = block.layer[2](hidden)
+    return output

@@ -1,0 +1,81 @@
+"""Settings of ladder side-tuning. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.settings import TunerSettings
+
+Layers = tuple[Annotated[int, Field(ge=0)], ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class LstConfig(TunerSettings):
+    """A narrow T5 beside the frozen one, which it reads after every block; the backbone takes no gradients.
+
+    The two recipes of the paper's tables on T5-base, from Sung et al.'s code (``ylsung/Ladder-Side-Tuning``): GLUE has
+    ``reduction`` 8 and blocks beside 1, 2, 3, 5, 6, 7, 9, 10 and 11 of both stacks, 3,878,712 parameters; CLIP-T5
+    ``reduction`` 4 beside all 24 blocks, ``init_std`` null and a decay of 0.03, 16,386,072.
+    """
+
+    implementation: ClassVar[str] = "dept_vl.tuners.lst.model:LadderSideTuning"
+    reference: ClassVar[str] = "Sung et al. 2022, LST: Ladder Side-Tuning, arXiv 2206.06522"
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "data": {"batch_size": 100, "loss_mean": "tokens"},
+        "optim": {
+            "weight_decay": 0.0,
+            "beta2": 0.999,
+            "eps": 1e-8,
+            "warmup_steps": 500,
+            "warmup": "transformers",
+            "max_grad_norm": 1.0,
+        },
+    }
+    recipe_source: ClassVar[str] = "ylsung/Ladder-Side-Tuning: seq2seq/configs/side_transformers.json"
+    needs_encoder: ClassVar[bool] = True
+    needs_backbone_gradient: ClassVar[bool] = False
+    name: Literal["lst"] = "lst"
+    lr: Annotated[float, Field(gt=0, description="peak rate of the side network")] = 3e-3
+    reduction: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="r: the side network has 1/r of d_model, d_kv and d_ff")
+    ] = 8
+    encoder_layers: Annotated[
+        Layers | None, Field(description="encoder blocks, from 0, that have a side block beside them; null: all")
+    ] = None
+    decoder_layers: Annotated[
+        Layers | None, Field(description="decoder blocks, from 0, that have a side block beside them; null: all")
+    ] = None
+    init: Annotated[
+        Literal["fisher", "magnitude", "random"],
+        Field(
+            description="side blocks start as the rows of the backbone's matrices that matter most, by Fisher "
+            "information over training rows (measured before the first step) or by magnitude; or at random"
+        ),
+    ] = "fisher"
+    fisher_rows: Annotated[
+        int, Field(ge=1, le=MAX_SIZE, description="training rows that Fisher information is measured on, at most")
+    ] = 1024
+    init_std: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="standard deviation of the first weights between the widths; null: nn.Linear's own start",
+        ),
+    ] = 0.01
+    gate_temperature: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="T of the gates sigmoid(alpha / T); alpha starts at 0")
+    ] = 0.1
+
+    @field_validator("encoder_layers", "decoder_layers")
+    @classmethod
+    def _check_order(cls, layers: Layers | None) -> Layers | None:
+        """Refuses a list that names no block, or one twice, or not from the first to the last."""
+        if layers is not None and (not layers or list(layers) != sorted(set(layers))):
+            raise ValueError(f"expected different blocks from the first to the last, got {list(layers)}")
+        return layers
