@@ -239,7 +239,8 @@ def _start(parts: RunParts, config: TrainConfig, session: Session) -> Mapping[st
 
     fresh, _ = build_model(
         config.model, config.tuner, max_source_length=config.data.max_source_length,
-        feature_dim=parts.model.feature_dim, seed=config.seed, backbone=session.backbone(config.model),
+        feature_dim=parts.model.feature_dim, seed=config.seed, tasks=parts.model.tasks,
+        backbone=session.backbone(config.model),
     )  # fmt: skip
     if config.init.source is not None:
         source = find_run(config.init.source)

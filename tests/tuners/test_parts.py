@@ -6,10 +6,7 @@ import torch
 from dept_vl.models.language.load import open_backbone
 from dept_vl.models.parts import ModelPart, left_out, model_parts, set_to_start
 from tests.tuners.adapted import FAMILIES, logits, make, settings
-from tests.tuners.test_laws import METHODS, STACKS, tuner_of
-
-every_method = pytest.mark.parametrize("name", [*METHODS, *STACKS])
-every_family = pytest.mark.parametrize("family", FAMILIES)
+from tests.tuners.test_laws import every_method, on_families, tuner_of
 
 LORA_WITH_BIASES = {"rank": 2, "dropout": 0.0, "biases": "all"}
 
@@ -33,8 +30,7 @@ def part(model, name) -> ModelPart:
     return found
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_without_all_its_groups_it_is_the_frozen_model(folders, family, name):
     model = moved(folders[family], tuner_of(name))
     before = logits(model)
