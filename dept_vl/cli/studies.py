@@ -49,7 +49,9 @@ def _add_compare(commands: Any) -> None:
     parser = add_command(commands, "compare", _compare, text, has_settings=False)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, seeds or transfers")
     parser.add_argument("--metric", metavar="NAME", help="a score that the runs have; default: each task's own")
-    parser.add_argument("--against", metavar="METHOD", help="the others are tested against this row; default: the first")
+    parser.add_argument(
+        "--against", metavar="METHOD", help="the others are tested against this row; default: the first"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed as JSON too")
 
 

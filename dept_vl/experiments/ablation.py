@@ -30,7 +30,6 @@ from dept_vl.system.bounded_reading import hash_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dept_vl.models.parts import ModelPart
     from dept_vl.runs.open import RunParts
     from dept_vl.runs.session import Session
     from dept_vl.runs.visual_input import VisualInput
@@ -102,7 +101,8 @@ def check_ablation(
     """Refuses what cannot be ablated, without torch.
 
     Returns:
-        The score that is compared: what picks the run's best checkpoint, or the task's own where that is the loss.
+        The score that is compared: ``loop.best_metric`` where that is a score, else the task's own, or the one that
+        fits its references.
 
     Raises:
         ConfigError: There is no folder for the output, or settings that cannot be.
@@ -120,7 +120,7 @@ def check_ablation(
     if chosen is not None and is_loss(chosen):
         config = replace(config, loop=replace(config.loop, best_metric=None))
     references = [Reference(**row) for row in read_references(data_dir, task, split)]
-    metric = choose_selection(config, task, references).metric
+    metric = choose_selection(config, replace(task, selected_by=None), references).metric
     check_available([metric])
     return metric
 
@@ -225,7 +225,9 @@ def _check_names(parts: RunParts, only: Sequence[str] | None) -> None:
     known = [*(part.name for part in model_parts(parts.model)), *([FEATURES] if parts.visual else [])]
     for name in only or ():
         if name not in known:
-            raise ConfigError(f"--parts: the run has no part {name!r}{suggest(name, known)} (it has: {', '.join(known)})")
+            raise ConfigError(
+                f"--parts: the run has no part {name!r}{suggest(name, known)} (it has: {', '.join(known)})"
+            )
 
 
 def _start(parts: RunParts, config: TrainConfig, session: Session) -> Mapping[str, Tensor]:
@@ -296,5 +298,3 @@ def _write(result: AblationResult, config: TrainConfig, rows_sha256: str) -> Non
     }
     result.path.parent.mkdir(parents=True, exist_ok=True)
     write_json(result.path, content)
-
-

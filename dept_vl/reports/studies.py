@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
 from dept_vl.evaluators.paired import Comparison
-from dept_vl.reports.text import format_score, format_table
+from dept_vl.reports.text import format_score, format_spread, format_table
 
 if TYPE_CHECKING:
     from dept_vl.experiments.ablation import AblationResult
+    from dept_vl.reports.comparison import Cell, MethodComparison
 
 _FOOTERS = {
     "mcnemar": "a : b: rows that it alone has right and that the other alone has; p: McNemar's exact test",
@@ -68,8 +69,56 @@ def describe_ablation(result: AblationResult) -> str:
             f"{result.task} {result.split}, {result.method}: {result.run_dir} with one part set back, the others as "
             "trained",
             format_table(rows),
-            f"  {result.rows:,} rows; {metric} {scale}; decode: {result.decode}; same: rows answered as the trained run does",
+            f"  {result.rows:,} rows; {metric} {scale}; decode: {result.decode}; same: rows answered as when trained",
             *footers(one.beside for one in result.ablated),
             f"written: {result.path}",
         ]
     )
+
+
+def describe_comparison(result: MethodComparison) -> str:
+    """Returns a table of methods x tasks, and the tests against one of the methods below it."""
+    tasks = list(result.metrics)
+    heads = {"parameters": "parameters", "trained_per_s": "trained/s", "answered_per_s": "answered/s"}
+    shown = [name for name in heads if any(getattr(row, name) is not None for row in result.methods)]
+    rows: list[tuple[str, ...]] = [("method", *tasks, *(heads[name] for name in shown))]
+    for row in result.methods:
+        cells = [_cell(result.metrics[task], row.cells.get(task)) for task in tasks]
+        values = [getattr(row, name) for name in shown]
+        rows.append((row.label, *cells, *("" if v is None else format(v, ",.0f") for v in values)))
+    lines = [format_table(rows), *_explain(result)]
+    tested = [(task, row, row.cells[task]) for task in tasks for row in result.methods if task in row.cells]
+    tests = [(task, row, cell.beside) for task, row, cell in tested if cell.beside is not None]
+    if tests:
+        table: list[tuple[str, ...]] = [("task", "difference", "method", "", "p")]
+        for task, row, beside in tests:
+            metric = result.metrics[task]
+            evidence = format_evidence(metric, beside)
+            table.append((task, format_difference(metric, beside.difference), row.label, evidence, format_p(beside.p)))
+        lines += [f"against {result.against}:", format_table(table), *footers(beside for *_, beside in tests)]
+    untested = [(task, row.label) for task, row, cell in tested if cell.beside is None and row.label != result.against]
+    lines += [
+        f"  {label} on {task} is not tested: {result.against} has no run there, or answers are gone"
+        for task, label in untested
+    ]
+    return "\n".join(lines)
+
+
+def _cell(metric: str, cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    several = f" ({len(cell.runs)})" if len(cell.runs) > 1 else ""
+    return f"{format_spread(metric, cell.scores)}{several}"
+
+
+def _explain(result: MethodComparison) -> list[str]:
+    """Returns what the numbers of the table are."""
+    lines = []
+    for task, metric in result.metrics.items():
+        rows = result.rows[task]
+        scale = display_scale(metric)
+        of = f", {rows:,} test rows" if rows is not None else ""
+        lines.append(f"  {task}: {metric} {scale.text}{of}")
+    if any(len(cell.runs) > 1 for row in result.methods for cell in row.cells.values()):
+        lines.append("  +- is the sample standard deviation over seeds (n - 1), how many in brackets")
+    return lines
