@@ -180,7 +180,7 @@ def _hashes(result: EvaluationResult, data: Path, run_dir: Path) -> dict[str, st
 def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
 ) -> tuple[list[str], float | None, float]:
-    """Returns every row's answer, if it is asked for the share of rows that the other method answers alike, and seconds.
+    """Returns every row's answer, the share of rows that the other method answers alike, if asked for, and seconds.
 
     The seconds are those of the answers that count.
     """

@@ -197,6 +197,8 @@ def _as_text(block: Sequence[str], lines: Sequence[GridLine]) -> list[str]:
         groups = [""]
         for line in lines:
             cells = [line.cells.get(name, Number("")) for name in block]
+            if line.source == "ours" and not any(cell.mean for cell in cells):
+                continue
             name = line.method if line.source == "paper" or line.group == _NOT_THERE else "  ours"
             label = [name, *([line.params] if has_params else [])]
             rows.append([*label, *(f"{c.mean} +- {c.std}" if is_inline and c.std else c.mean for c in cells)])
@@ -247,7 +249,7 @@ def _as_csv(table: PaperTable, lines: Sequence[GridLine]) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(
-        ["table", "few_shot", "backbone", "group", "method", "source", "params", "column", "value", "std", "runs"]
+        ["table", "few_shot", "backbone", "group", "method", "source", "params", "column", "mean", "std", "runs"]
     )
     for line in lines:
         start = [
