@@ -52,6 +52,7 @@ class AblatedScore:
         state: What it was set to.
         parameters: How many the part trains.
         metrics: Scores in the scorers' own scale.
+        answers: One a row of the split.
         same_answers: Share of rows, 0 to 1, answered as the trained run answers them.
         beside: The metric beside that of the trained run.
     """
@@ -60,6 +61,7 @@ class AblatedScore:
     state: State
     parameters: int
     metrics: dict[str, float]
+    answers: tuple[str, ...]
     same_answers: float
     beside: Comparison
 
@@ -170,9 +172,10 @@ def ablate(
         logger.info("%s: %s set to %s", run_dir, name, state)
         with change:
             answered, metrics = _answer(parts, config, split, metric, references, visual)
-        pairs = zip(answered.inputs[0].predictions, trained.inputs[0].predictions, strict=True)
-        same = sum(a == b for a, b in pairs) / len(references)
-        found.append(AblatedScore(name, state, number, metrics, same, compare_answers(metric, answered, trained)))
+        answers, own = (tuple(side.inputs[0].predictions) for side in (answered, trained))
+        same = sum(a == b for a, b in zip(answers, own, strict=True)) / len(references)
+        beside = compare_answers(metric, answered, trained)
+        found.append(AblatedScore(name, state, number, metrics, answers, same, beside))
     path = output or folder_of_results(run_dir) / f"ablation-{split}.json"
     result = AblationResult(
         run_dir, parts.task.name, split, metric, len(references), parts.decoding.method, config.tuner.label,
@@ -288,7 +291,7 @@ def _write(result: AblationResult, config: TrainConfig, rows_sha256: str) -> Non
         "num_scored": result.rows,
         "decode": result.decode,
         "trained": result.trained,
-        "ablated": [asdict(one) for one in result.ablated],
+        "ablated": [_record(one) for one in result.ablated],
         "seconds": result.seconds,
         "rows_sha256": rows_sha256,
         "settings_sha256": settings_sha256(config),
@@ -298,3 +301,7 @@ def _write(result: AblationResult, config: TrainConfig, rows_sha256: str) -> Non
     }
     result.path.parent.mkdir(parents=True, exist_ok=True)
     write_json(result.path, content)
+
+
+def _record(one: AblatedScore) -> dict[str, Any]:
+    return {key: value for key, value in asdict(one).items() if key != "answers"}
