@@ -12,16 +12,7 @@ from benchmarks.speed.competition import Entry, compete
 from benchmarks.speed.harness import Result, Round
 from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.workload import glue_lengths, shape, write_backbone
-
-PAPER_SPEED: Mapping[str, Mapping[int, float]] = {
-    "small": {80: 1.01, 60: 1.03, 40: 1.04, 20: 1.07, 0: 1.10},
-    "base": {80: 1.04, 60: 1.07, 40: 1.11, 20: 1.13, 0: 1.17},
-    "large": {80: 1.05, 60: 1.09, 40: 1.14, 20: 1.18, 0: 1.22},
-}
-"""Inference speed over prompt tuning with l = 100 by m, on one RTX 3090 (Shi & Lipani 2024, Figure 4).
-
-Ours is of training.
-"""
+from dept_vl.reports.paper_numbers import PAPER_FIGURES
 
 PROMPT_TUNING = "prompt tuning, l = 100"
 
@@ -39,7 +30,7 @@ def measure_paper_efficiency(settings: BenchSettings) -> list[Result]:
     for m in (80, 60, 40, 20, 0):
         tuners[f"DePT, m = {m}"] = {"name": "dept", "num_virtual_tokens": m, "allow_nearest": True}
     for what, length in (("padded to 256 as in the paper", kind.max_source_length), ("CoLA's mean length", own_length)):
-        shared = {"length": length, "batch": settings.batch_size}
+        shared = {"length": length, "batch": settings.batch_size, "answers": True}
         asked = {name: json.dumps({**shared, "tuner": tuner}) for name, tuner in tuners.items()}
         measured = compete(entries, list(asked.values()), settings)
         rounds = [
@@ -56,12 +47,14 @@ def measure_paper_efficiency(settings: BenchSettings) -> list[Result]:
 
 def _notes(rounds: Sequence[Round], settings: BenchSettings) -> list[str]:
     result = Result("", "samples", rounds)
-    paper = PAPER_SPEED.get(settings.shape, {})
+    paper = _paper_speed(settings.shape)
     notes = []
     for name in result.contestants()[1:]:
         speed, memory = result.ratio(name, PROMPT_TUNING), result.ratio(name, PROMPT_TUNING, "over_loaded_gib")
+        answers = result.ratio(name, PROMPT_TUNING, "answers_per_s")
         m = int(name.rpartition(" ")[2])
-        printed = f", the paper {paper[m]:.2f} (its Figure 4, inference)" if m in paper else ""
+        beside = f" (the paper {paper[m]:.2f}, its Figure 4)" if m in paper else ""
+        printed = f", {answers.median:.2f} times its answers/s{beside}" if answers else ""
         memory_text = f"; memory over the loaded model {memory.median:.2f} times" if memory else ""
         if speed is not None:
             notes.append(
@@ -71,13 +64,19 @@ def _notes(rounds: Sequence[Round], settings: BenchSettings) -> list[str]:
     return notes
 
 
+def _paper_speed(shape_name: str) -> Mapping[int, float]:
+    """Returns inference speed over prompt tuning with l = 100 by m, on one RTX 3090 (Shi & Lipani 2024, Figure 4)."""
+    figure = PAPER_FIGURES["figure4"]
+    return dict(zip(figure.num_virtual_tokens, figure.curves.get(f"t5-{shape_name}", ()), strict=False))
+
+
 def _write(folder: Path, results: Sequence[Result], shape_name: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    paper = PAPER_SPEED.get(shape_name, {})
+    paper = _paper_speed(shape_name)
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     with open(folder / "paper-efficiency.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -14,9 +14,15 @@ from dept_vl.settings.load import config_from_tree
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
 
+_ANSWER_TOKENS = 2
+"""Of a GLUE label and the end of sequence."""
+
 
 class Steps:
-    """Forward, backward and optimiser; a workload is JSON: ``tuner``, ``length`` (tokens), ``batch``."""
+    """Forward, backward and optimiser; a workload is JSON: ``tuner``, ``length`` (tokens), ``batch``, ``answers``.
+
+    With ``answers`` it also answers the batch, greedily, two tokens each: ``answers_per_s``.
+    """
 
     def __init__(self, backbone: str) -> None:
         """Loads the backbone from its folder."""
@@ -37,7 +43,18 @@ class Steps:
             started = time.perf_counter()
             _step(model, optimizer, batch, asked["length"])
         seconds = time.perf_counter() - started
-        return {"rate": asked["batch"] / seconds, "step_s": seconds}
+        values = {"rate": asked["batch"] / seconds, "step_s": seconds}
+        if asked.get("answers"):
+            values["answers_per_s"] = _answers_per_s(model, asked["batch"], asked["length"])
+        return values
+
+
+def _answers_per_s(model: AdaptedModel, batch: int, length: int) -> float:
+    for rows in (max(1, batch // 4), batch):
+        ids = torch.randint(3, 2_000, (rows, length))
+        started = time.perf_counter()
+        model.generate(ids, torch.ones_like(ids), max_new_tokens=_ANSWER_TOKENS)
+    return batch / (time.perf_counter() - started)
 
 
 def _step(model: AdaptedModel, optimizer: torch.optim.Optimizer, batch: int, length: int) -> None:

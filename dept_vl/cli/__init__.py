@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli import configs, convert, data, experiments, released, runs, share, tasks
+from dept_vl.cli import configs, convert, data, experiments, released, runs, share, studies, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -126,6 +126,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         *runs.COMMANDS,
+        *studies.COMMANDS,
         *share.COMMANDS,
         *experiments.COMMANDS,
         *data.COMMANDS,

@@ -106,18 +106,61 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    text = "Print scored runs beside the paper's numbers."
+    text = "Print a table or figure of the paper, every row of it, with scored runs beside."
     parser = add_command(commands, "report", _report, text, has_settings=False)
-    parser.add_argument("--paper", required=True, metavar="TABLE", help="table1 to table6")
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, seeds or transfers")
-    parser.add_argument("--mixed", action="store_true", help="print runs of different protocols, a line each")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--paper", metavar="TABLE", help="table1 to table6")
+    which.add_argument(
+        "--figure", type=int, metavar="N",
+        help="3: training time and memory by m; 4: speed by m; 5: one rate or two; 6: score against parameters",
+    )  # fmt: skip
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN",
+        help="folders of runs, seeds or transfers; figures 3 and 4: files of `python -m benchmarks paper-efficiency`",
+    )  # fmt: skip
+    parser.add_argument("--mixed", action="store_true", help="tables: print runs of different protocols, a line each")
+    parser.add_argument(
+        "--format", choices=("text", "markdown", "csv"), help="of a table; default: text, with what each run differs in"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the table, or draw the figure: .png, .svg, .pdf"
+    )
 
 
 def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("report", overrides)
+    if options.figure is not None:
+        _report_figure(options)
+        return
     from dept_vl.reports.paper_tables import compare
+    from dept_vl.system.atomic import write_text
 
-    print(compare(options.paper, options.runs, mixed=options.mixed))
+    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
+        raise ConfigError(
+            f"--out {options.out}: {'is a folder' if options.out.is_dir() else 'there is no folder for it'}"
+        )
+    text = compare(options.paper, options.runs, mixed=options.mixed, form=options.format or "text")
+    if options.out is None:
+        print(text)
+        return
+    write_text(options.out, f"{text}\n")
+    print(f"written: {options.out}")
+
+
+def _report_figure(options: argparse.Namespace) -> None:
+    from dept_vl.reports.drawing import check_drawing, draw_figure
+    from dept_vl.reports.figures import figure_data, format_figure
+
+    for name, value in (("mixed", options.mixed), ("format", options.format)):
+        if value:
+            raise ConfigError(f"--{name}: is for tables, and has no effect with --figure")
+    if options.out is not None:
+        check_drawing(options.out)
+    data = figure_data(options.figure, options.runs)
+    print(format_figure(data))
+    if options.out is not None:
+        draw_figure(data, options.out)
+        print(f"drawn: {options.out}")
 
 
 COMMANDS = (_add_sweep, _add_transfer, _add_report)

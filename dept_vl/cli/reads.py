@@ -38,19 +38,23 @@ _ANSWERS = (
 GIVEN_ALONE = ("data.rows", "data.image_dir")
 """What `predict` reads where the command line gives it, and not as the run has recorded it."""
 
+_SCORES = (
+    *_ANSWERS,
+    "data.dir",
+    "data.rows",
+    "data.image_dir",
+    "data.feature_dir",
+    "data.visual_features",
+    "data.on_long",
+    "data.padding",
+    "data.num_workers",
+    "loop.best_metric",
+)
+"""What its scores on a prepared split depend on beside."""
+
 READS: dict[str, Collection[str]] = {
-    "eval": (
-        *_ANSWERS,
-        "data.dir",
-        "data.rows",
-        "data.image_dir",
-        "data.feature_dir",
-        "data.visual_features",
-        "data.on_long",
-        "data.padding",
-        "data.num_workers",
-        "loop.best_metric",
-    ),
+    "eval": _SCORES,
+    "ablate": (*_SCORES, "init.from"),
     "predict": (*_ANSWERS, *GIVEN_ALONE, "data.on_long"),
     "push": ("model.backbone", "model.revision", "model.image_encoder"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
@@ -60,6 +64,7 @@ READS: dict[str, Collection[str]] = {
 
 _INSTEAD = {
     ("eval", "output_dir"): "the run's folder is --checkpoint, the scores' file --output",
+    ("ablate", "output_dir"): "the run's folder is RUN, the outcome's file --output",
     ("predict", "output_dir"): "the run's folder is --checkpoint, the predictions' file --output",
     ("predict", "data.dir"): "it answers about --image or --input",
     ("cache-features", "data.batch_size"): "images a forward are --batch-size",

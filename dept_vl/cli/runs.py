@@ -147,7 +147,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     else:
         from dept_vl.inference.evaluate import check_evaluation, evaluate_run
 
-        config, run_dir = _run_config(options, overrides)
+        config, run_dir = run_config(options, overrides)
         check_evaluation(
             config, run_dir, metrics=metrics, tokenizer=options.tokenizer, with_agreement=options.decode_agreement
         )
@@ -193,7 +193,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print_on_main_process(f"verified: {options.verify}: made again, equal")
 
 
-def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
+def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """Returns a run's settings with overrides laid over them, and its folder."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
@@ -269,7 +269,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.prediction_files import check_output, is_official, write_predictions
     from dept_vl.models.adapter.presence import require_adapter
 
-    config, run_dir = _run_config(options, overrides)
+    config, run_dir = run_config(options, overrides)
     task = config.resolve_task()
     columns = _columns(options.column)
     if options.question is not None:

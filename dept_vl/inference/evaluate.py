@@ -92,12 +92,12 @@ def evaluate_run(
 
     started = time.perf_counter()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
-    predictions, shared = _answer(parts, config, split, with_agreement=with_agreement)
+    predictions, shared, answer_seconds = _answer(parts, config, split, with_agreement=with_agreement)
     dataset, inputs = parts.datasets[split], EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
         parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
         time.perf_counter() - started, parts.model.parameter_budget(), split, parts.task.protocol,
-        parts.decoding.method, shared,
+        parts.decoding.method, shared, answer_seconds,
     )  # fmt: skip
     if process_state().is_main_process:
         warn_if_constant(predictions)
@@ -126,7 +126,7 @@ def _describe(
     from dept_vl.models.adapter.files import read_adapter_config
 
     assert result.split is not None
-    expected = parts.task.split_sizes.get(result.split)
+    expected, budget = parts.task.split_sizes.get(result.split), parts.model.parameter_budget()
     return {
         "run": str(run_dir.absolute()),
         "data_dir": str(data_dir.absolute()),
@@ -135,6 +135,7 @@ def _describe(
         "sha256": _hashes(result, split_path(data_dir, parts.task, result.split), run_dir),
         "tuner": config.tuner.label,
         "backbone": asdict(read_adapter_config(run_dir).backbone),
+        "parameters": {"groups": dict(budget.groups), "trained": budget.trainable, "all": budget.total},
         "settings_sha256": settings_sha256(config),
         "data": {
             "complete": is_complete(data_dir, parts.task, result.split),
@@ -178,8 +179,11 @@ def _hashes(result: EvaluationResult, data: Path, run_dir: Path) -> dict[str, st
 
 def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
-) -> tuple[list[str], float | None]:
-    """Returns every row's answer and, if it is asked for, the share of rows that the other method answers alike."""
+) -> tuple[list[str], float | None, float]:
+    """Returns every row's answer, the share of rows that the other method answers alike, if asked for, and seconds.
+
+    The seconds are those of the answers that count.
+    """
     from dept_vl.inference.answer import Answerer, agreement, answer_split
 
     def answers(method: Literal["generate", "score"]) -> list[str]:
@@ -191,9 +195,11 @@ def _answer(
             num_workers=config.data.num_workers,
         ).predictions
 
+    started = time.perf_counter()
     own = answers(parts.decoding.method)
+    seconds = time.perf_counter() - started
     if not with_agreement:
-        return own, None
+        return own, None, seconds
     other = answers("generate" if parts.decoding.method == "score" else "score")
     scored, generated = (own, other) if parts.decoding.method == "score" else (other, own)
-    return own, agreement(scored, generated, parts.codec, parts.task.labels or ())
+    return own, agreement(scored, generated, parts.codec, parts.task.labels or ()), seconds

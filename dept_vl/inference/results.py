@@ -44,6 +44,7 @@ class EvaluationResult:
         protocol: The protocol of a text task.
         decode: How its answers were made, ``"generate"`` or ``"score"``.
         decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
+        answer_seconds: Time that the answers alone took, models and data being open, when a model was evaluated.
     """
 
     task: str
@@ -56,6 +57,10 @@ class EvaluationResult:
     protocol: str | None = None
     decode: str | None = None
     decode_agreement: float | None = None
+    answer_seconds: float | None = None
+
+
+_WHERE_KNOWN = ("decode", "decode_agreement", "answer_seconds")
 
 
 def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
@@ -115,7 +120,7 @@ def write_scores(result: EvaluationResult, evaluators: Sequence[str], tokenizer:
         "evaluators": list(evaluators),
         "caption_tokenizer": tokenizer,
         "seconds": result.seconds,
-        **{name: getattr(result, name) for name in ("decode", "decode_agreement") if getattr(result, name) is not None},
+        **{name: getattr(result, name) for name in _WHERE_KNOWN if getattr(result, name) is not None},
         **details,
         "made_by": describe_run(),
     }

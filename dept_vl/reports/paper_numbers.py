@@ -23,7 +23,8 @@ class PaperRow:
         values: Task name here -> number.
         std: Standard deviations over seeds, of the tasks that have one.
         few_shot: k of a few-shot row.
-        group: Of Table 1: how it was trained; only ``single-task`` is what a run here is.
+        group: Of Table 1: how it was trained, ``single-task``, ``multi-task``, ``transfer``, ``multi-task-transfer``.
+        trained_with: The tasks that were trained together for it, where the table does not say so itself.
         backbone: Where it is not the table's T5-base.
         params: Trained parameters, as printed.
         updated_params_percent: Of Table 3.
@@ -39,6 +40,7 @@ class PaperRow:
     std: Mapping[str, float] = field(default_factory=dict)
     few_shot: int | None = None
     group: str | None = None
+    trained_with: str | None = None
     backbone: str | None = None
     params: str | None = None
     updated_params_percent: float | None = None
@@ -101,6 +103,23 @@ class ReleasedRun:
     max_source_length: int
 
 
+@dataclass(frozen=True)
+class PaperFigure:
+    """The numbers of a figure of the paper, where it prints or tells them.
+
+    Attributes:
+        title: What it shows.
+        num_virtual_tokens: m, along the first axis of curves.
+        curves: Name -> a value an m.
+        bars: Name -> its value.
+    """
+
+    title: str
+    num_virtual_tokens: tuple[int, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    bars: Mapping[str, float] = field(default_factory=dict)
+
+
 def _read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((_FOLDER / name).read_text(encoding="utf-8"))
     return content
@@ -116,10 +135,18 @@ def _table(content: dict[str, Any]) -> PaperTable:
     )
 
 
-PAPER_TABLES: dict[str, PaperTable] = {
-    name: _table(content) for name, content in _read("tables.json")["tables"].items()
-}
+def _figure(content: dict[str, Any]) -> PaperFigure:
+    curves = {name: tuple(values) for name, values in content.get("curves", {}).items()}
+    return PaperFigure(content["title"], tuple(content.get("num_virtual_tokens", ())), curves, content.get("bars", {}))
+
+
+_CONTENT = _read("tables.json")
+
+PAPER_TABLES: dict[str, PaperTable] = {name: _table(content) for name, content in _CONTENT["tables"].items()}
 """``table1`` to ``table8`` -> the table, the baselines' rows too."""
+
+PAPER_FIGURES: dict[str, PaperFigure] = {name: _figure(content) for name, content in _CONTENT["figures"].items()}
+"""``figure4`` and ``figure5``; Figure 6 is Table 1, and Figure 3 has curves without printed numbers."""
 
 RELEASED_RUNS: dict[str, ReleasedRun] = {
     task: ReleasedRun(**run) for task, run in _read("released_runs.json")["runs"].items()

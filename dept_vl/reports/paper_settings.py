@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,44 @@ _NEUTRAL = (
 )  # fmt: skip
 """Settings in which runs of one cell may differ: the seed, where things lie, what changes no score, and what
 `what_it_is` says in another way."""
+
+
+_VARIANTS = {("adapter", "tuner.layers"): "adapterdrop", ("prompt-tuning", "init.source"): "spot"}
+"""A method with a setting given -> the name that the paper's tables have for it."""
+
+_FROM_SOURCES = ("spot", "attempt", "mpt")
+"""Methods that start from prompts of other tasks."""
+
+
+@dataclass(frozen=True)
+class PaperPlace:
+    """Where in a table of the paper a run belongs.
+
+    Attributes:
+        method: The name of its row.
+        group: How it was trained: ``single-task``, ``multi-task``, ``transfer`` or ``multi-task-transfer``.
+    """
+
+    method: str
+    group: str
+
+
+def paper_row(config: TrainConfig) -> PaperPlace:
+    """Returns the row of a run, whether or not a table has it."""
+    settings = _flat(asdict(config))
+    method = config.tuner.label
+    for (name, key), variant in _VARIANTS.items():
+        if method == name and settings.get(key) is not None:
+            method = variant
+    together = "multi-task" if "+" in config.task else None
+    source = "transfer" if method in _FROM_SOURCES else None
+    return PaperPlace(method, "-".join(filter(None, (together, source))) or "single-task")
+
+
+def fits_place(row: PaperRow, config: TrainConfig) -> bool:
+    """Returns whether a row has the k of a run and, where it names one, the backbone."""
+    name = short_name(config.model.backbone).lower()
+    return row.few_shot == config.data.few_shot and (row.backbone is None or name.startswith(row.backbone))
 
 
 def short_name(backbone: str) -> str:
@@ -65,7 +103,13 @@ def not_the_papers(run: ScoredRun, row: PaperRow | None) -> list[str]:
         row: The row of its method; None where the table has none.
     """
     config, task = run.config, run.config.resolve_task()
-    phrases = [] if row else [f"no row of {config.tuner.label}"]
+    place = paper_row(config)
+    phrases = [] if row else [f"no row of {place.method}"]
+    is_alone = "multi-task" not in place.group
+    if row is not None and row.trained_with and is_alone:
+        phrases.append(f"trained on one task (the paper's: {row.trained_with} together)")
+    if row is not None and row.group is None and not row.trained_with and not is_alone:
+        phrases.append("trained on several tasks together")
     phrases += _data(run)
     backbone, name = (row and row.backbone) or _BACKBONE, short_name(config.model.backbone)
     beams = 5 if task.name == "coco" else 1  # Sung et al.'s captions; everything else is answered greedily

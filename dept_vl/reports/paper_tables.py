@@ -10,16 +10,16 @@ from typing import Any
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.experiments.scores import spread
 from dept_vl.registry import lookup
+from dept_vl.reports.paper_grid import TableFormat, format_grid, grid_lines, row_of
 from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperRow, PaperTable
-from dept_vl.reports.paper_settings import not_the_papers, short_name, what_it_is
+from dept_vl.reports.paper_settings import fits_place, not_the_papers, paper_row, what_it_is
 from dept_vl.reports.scored_runs import ScoredRun, read_scored_runs
 from dept_vl.reports.text import format_spread, format_table
-from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
 
 _MISSING = "-"
 _OWN_METHOD = "dept"
-_OWN_GROUP = "single-task"
+_OWN = "  (ours: mean +- sample standard deviation, n - 1)"
 _HEAD = ("task", "ours", "paper", "metric", "runs", "method", "protocol", "decode", "")
 _TOGETHER = {"table4_5": ("table4", "table5")}
 """What earlier versions called one table -> the tables."""
@@ -28,16 +28,17 @@ _BESIDE = {"vqa": "vqa_accuracy_legacy_vlt5"}
 """Task -> a second score that stands beside its own; runs of earlier versions lack it."""
 
 
-def compare(table: str, folders: Sequence[Path], *, mixed: bool = False) -> str:
-    """Returns a table of the paper with ours beside it; what no run was given for is ``-``.
+def compare(table: str, folders: Sequence[Path], *, mixed: bool = False, form: TableFormat = "text") -> str:
+    """Returns a table of the paper, every row of it, with ours below each; what nobody measured is empty.
 
     Runs that agree in everything but the seed are averaged: mean and sample standard deviation (n - 1). Others get a
-    line each, and every line says below the table in what it is not the paper's.
+    line each. As text, the runs are listed below the table, and every one says in what it is not the paper's.
 
     Args:
         table: ``table1`` to ``table6``.
-        folders: Run folders, folders of several seeds, or transfers.
+        folders: Run folders, folders of several seeds, or transfers; none for the paper's numbers alone.
         mixed: Print runs of two protocols, instead of refusing.
+        form: Text for a terminal, Markdown, or CSV with a number a line.
 
     Raises:
         ConfigError: No such table, a run that has no place in it, or two protocols without `mixed`.
@@ -51,13 +52,13 @@ def compare(table: str, folders: Sequence[Path], *, mixed: bool = False) -> str:
     runs = [run for folder in folders for run in read_scored_runs(folder)]
     for run in runs:
         config = run.config
-        if not any(_has_place(content, config) for content in tables):
+        if not any(_has_place(content, run) for content in tables):
             shots = "" if config.data.few_shot is None else f" with {config.data.few_shot} examples"
             raise ConfigError(
-                f"{run.path}: a run of {config.task!r}{shots} on {config.model.backbone} has no cell in {table}"
+                f"{run.path}: a run of {run.task!r}{shots} on {config.model.backbone} has no cell in {table}"
             )
     _check_protocols(runs, mixed=mixed)
-    return "\n\n".join(_format(content, [run for run in runs if _has_place(content, run.config)]) for content in tables)
+    return "\n\n".join(_format(content, [run for run in runs if _has_place(content, run)], form) for content in tables)
 
 
 def _check_protocols(runs: Sequence[ScoredRun], *, mixed: bool) -> None:
@@ -72,38 +73,41 @@ def _check_protocols(runs: Sequence[ScoredRun], *, mixed: bool) -> None:
         )
 
 
-def _has_place(table: PaperTable, config: TrainConfig) -> bool:
+def _has_place(table: PaperTable, run: ScoredRun) -> bool:
     """Returns whether a table has numbers of a run's task, k and backbone, whatever the method."""
-    return config.task in table.tasks and any(_fits(row, config) for row in table.rows)
+    return run.task in table.tasks and any(fits_place(row, run.config) for row in table.rows)
 
 
-def _fits(row: PaperRow, config: TrainConfig) -> bool:
-    """Returns whether a row has the k of a run and, where it names one, the backbone."""
-    name = short_name(config.model.backbone).lower()
-    return row.few_shot == config.data.few_shot and (row.backbone is None or name.startswith(row.backbone))
+def _format(table: PaperTable, runs: Sequence[ScoredRun], form: TableFormat) -> str:
+    grid = format_grid(table, grid_lines(table, runs), form)
+    if form == "csv":
+        return grid
+    if form == "markdown":
+        return f"### {table.title}\n\n{grid}"
+    lines, notes = _run_lines(table, runs)
+    parts = [f"{table.title}\n{grid}"]
+    if runs:
+        parts.append(
+            "\n".join(["ours, each cell:", format_table(lines), _OWN, *(f"  {m} {t}" for t, m in notes.items())])
+        )
+    parts += ["\n".join(f"  {note}" for note in table.notes)] if table.notes else []
+    return "\n\n".join(parts)
 
 
-def _format(table: PaperTable, runs: Sequence[ScoredRun]) -> str:
+def _run_lines(table: PaperTable, runs: Sequence[ScoredRun]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """Returns a line for every cell that has runs, and the notes below the lines with their marks."""
     lines: list[tuple[str, ...]] = [_HEAD]
     notes: dict[str, str] = {}
-    places = {(row.few_shot, row.backbone): row for row in table.rows}
     for task in table.tasks:
-        for (few_shot, backbone), any_row in places.items():
+        for few_shot, backbone in dict.fromkeys((row.few_shot, row.backbone) for row in table.rows):
             label = f"{task}{f' k={few_shot}' if few_shot else ''}{f' {backbone}' if backbone else ''}"
-            here = [run for run in runs if run.config.task == task and _fits(any_row, run.config)]
-            rows = {
-                row.method: row
-                for row in table.rows
-                if (row.few_shot, row.backbone) == (few_shot, backbone) and row.group in (None, _OWN_GROUP)
-            }
-            for method in dict.fromkeys([_OWN_METHOD, *(run.config.tuner.label for run in here)]):
-                of_it = [run for run in here if run.config.tuner.label == method]
-                lines += _cell_lines(label, task, method, rows.get(method), of_it, notes)
-    own = "  (ours: mean +- sample standard deviation, n - 1)"
-    return "\n".join(
-        [table.title, format_table(lines), own, *(f"  {mark} {text}" for text, mark in notes.items())]
-        + [f"  {note}" for note in table.notes]
-    )
+            rows = [row for row in table.rows if (row.few_shot, row.backbone) == (few_shot, backbone)]
+            here = [run for run in runs if run.task == task and fits_place(rows[0], run.config)]
+            places = dict.fromkeys(paper_row(run.config) for run in here)
+            for place in sorted(places, key=lambda place: place.method != _OWN_METHOD):
+                of_it = [run for run in here if paper_row(run.config) == place]
+                lines += _cell_lines(label, task, place.method, row_of(rows, of_it[0]), of_it, notes)
+    return lines, notes
 
 
 def _cell_lines(
@@ -114,9 +118,9 @@ def _cell_lines(
     Args:
         label: What the lines begin with.
         task: Task name.
-        method: The runs' method.
+        method: The runs' method, as the paper's row is called.
         row: The paper's row of it, or None.
-        runs: Of that task and method.
+        runs: Of that task and method; at least one.
         notes: Texts below the table by what they say -> their marks; new ones are added.
     """
     printed = _MISSING
@@ -127,8 +131,6 @@ def _cell_lines(
         groups.setdefault(json.dumps(what_it_is(run), sort_keys=True), []).append(run)
     differing = _differing([json.loads(key) for key in groups])
     metrics = [get_task(task).primary_metric, *([_BESIDE[task]] if task in _BESIDE else [])]
-    if not groups:
-        return [(label, _MISSING, printed, name, _MISSING, method, _MISSING, _MISSING, "") for name in metrics]
     lines: list[tuple[str, ...]] = []
     for key, agreeing in groups.items():
         first = agreeing[0]

@@ -30,6 +30,7 @@ class ScoredRun:
         is_complete: Whether every split was the data set's own; None where the file does not say.
         rows_sha256: Of the rows that were scored; None as before.
         weights_sha256: Of the backbone's weights; None as before.
+        share: Trained over all parameters, 0 to 1; None as before.
     """
 
     path: Path
@@ -40,6 +41,12 @@ class ScoredRun:
     is_complete: bool | None = None
     rows_sha256: str | None = None
     weights_sha256: str | None = None
+    share: float | None = None
+
+    @property
+    def task(self) -> str:
+        """The task that was scored."""
+        return self.config.task
 
 
 def read_scored_runs(folder: Path) -> list[ScoredRun]:
@@ -76,11 +83,13 @@ def _of_run(path: Path, content: dict[str, Any]) -> list[ScoredRun]:
     scores = {name: _finite(value) for name, value in content["metrics"].items()}
     given = content.get("config")
     config = read_run_config(path.parent) if given is None else config_from_tree(given, where=str(path))
-    data, backbone = content.get("data", {}), content.get("backbone", {})  # not in earlier files
+    data, backbone, sizes = (
+        content.get(name, {}) for name in ("data", "backbone", "parameters")
+    )  # since other versions
     return [
         ScoredRun(
             path, config, content.get("decode", GENERATE), scores, content.get("num_scored"), data.get("complete"),
-            data.get("rows_sha256"), backbone.get("weights_sha256"),
+            data.get("rows_sha256"), backbone.get("weights_sha256"), sizes["trained"] / sizes["all"] if sizes else None,
         )
     ]  # fmt: skip
 

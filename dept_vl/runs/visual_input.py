@@ -100,6 +100,20 @@ class VisualInput:
         return {recorded.get("weights_sha256"), self.fingerprint.get("weights_sha256")} <= known
 
 
+class ZeroedInput(VisualInput):
+    """The same features, all at zero: what a run scores that reads its visual tokens and sees nothing in them."""
+
+    def features(self, batch: Batch) -> Tensor | None:
+        """Returns zeros in the shape of `VisualInput.features`."""
+        features = super().features(batch)
+        return None if features is None else torch.zeros_like(features)
+
+    @classmethod
+    def of(cls, visual: VisualInput) -> ZeroedInput:
+        """Returns the zeroed input of a run's own."""
+        return cls(visual.source, visual.encoder, visual.feature_dim, visual.fingerprint, visual.settings)
+
+
 def open_visual(
     task: Task,
     data: DataConfig,

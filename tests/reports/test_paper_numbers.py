@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dept_vl.reports.paper_numbers import PAPER_TABLES, RELEASED_RUNS
+from dept_vl.reports.paper_numbers import PAPER_FIGURES, PAPER_TABLES, RELEASED_RUNS
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import TASKS
 from tests.conftest import EXCERPT
@@ -204,3 +204,83 @@ def test_nothing_of_the_papers_tables_is_left_out(shared_data):
 def test_nothing_of_the_released_runs_is_left_out(shared_data):
     source = json.loads((shared_data / "paper" / "released_runs.json").read_text())["runs"]
     assert {task: {key: getattr(run, key) for key in source[task]} for task, run in RELEASED_RUNS.items()} == source
+
+
+GLUE, SUPERGLUE = (
+    ("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "cola"),
+    ("multirc", "boolq", "wic", "wsc", "cb"),
+)
+
+
+def _two_means(row, source):
+    """Compares a row of GLUE and SuperGLUE with the source's, cell by cell."""
+    for mean, tasks, prefix in (("glue", GLUE, ""), ("superglue", SUPERGLUE, "superglue-")):
+        for task in tasks:
+            assert row.values.get(prefix + task) == (source.get(mean) or {}).get(task), (row.method, task)
+            assert row.std.get(prefix + task) == (source.get(f"{mean}_std") or {}).get(task), (row.method, task)
+        assert row.means.get(mean) == (source.get(mean) or {}).get("mean"), row.method
+
+
+@pytest.fixture(scope="module")
+def printed(shared_data):
+    return json.loads((shared_data / "paper" / "tables.json").read_text())
+
+
+def test_every_cell_of_tables_1_and_5_is_the_papers(printed):
+    groups = ("single-task", "multi-task", "transfer", "multi-task-transfer")
+    source = {(group, method): row for group in groups for method, row in printed["table1"][group].items()}
+    rows = {(row.group, row.method): row for row in PAPER_TABLES["table1"].rows}
+    assert rows.keys() == source.keys()
+    for key, row in rows.items():
+        _two_means(row, source[key])
+        assert row.params == source[key]["params"]
+    few = {(int(k), m): row for k, rows in printed["table5"].items() if k != "caption" for m, row in rows.items()}
+    rows = {(row.few_shot, row.method): row for row in PAPER_TABLES["table5"].rows}
+    assert rows.keys() == few.keys()
+    for key, row in rows.items():
+        _two_means(row, few[key])
+
+
+def test_every_cell_of_tables_2_3_and_4_is_the_papers(printed):
+    names = {"mrqa_mean": "mrqa", "others_mean": "others"}
+    for row in PAPER_TABLES["table2"].rows:
+        source = dict(printed["table2"][row.method])
+        assert (row.params, dict(row.std)) == (source.pop("params"), source.pop("std", {}))
+        assert {name: source.pop(key) for key, name in names.items()} == dict(row.means)
+        assert source == dict(row.values)
+    for row in PAPER_TABLES["table3"].rows:
+        source = printed["table3"][row.method]
+        assert (row.values["vqa"], row.std["vqa"]) == (source["vqa"], source["vqa_std"])
+        assert (row.values["coco"], row.std["coco"]) == (source["cider"], source["cider_std"])
+        assert row.updated_params_percent == source["updated_params_percent"]
+    for row in PAPER_TABLES["table4"].rows:
+        for task, name in (("superglue-boolq", "boolq"), ("superglue-cb", "cb"), ("scitail", "scitail")):
+            source = printed["table4"][name][str(row.few_shot)]
+            assert row.values[task] == source[row.method]
+            assert row.std.get(task) == source.get(f"{row.method}_std")
+        assert row.params == printed["table4"]["params"][row.method]
+    for table, left in (("table2", 9), ("table3", 7), ("table4", 27)):
+        assert len(PAPER_TABLES[table].rows) == left
+
+
+def test_every_cell_of_tables_6_7_and_8_is_the_papers(printed):
+    for row in PAPER_TABLES["table6"].rows:
+        assert [row.values["sst2"], row.samples_per_s] == printed["table6"][row.backbone][row.method]
+    for table in ("table7", "table8"):
+        for row in PAPER_TABLES[table].rows:
+            rank = f", r={row.rank}" if row.rank else ""
+            source = printed[table][f"{row.method} (m={row.num_virtual_tokens}{rank})"]
+            assert [row.means["glue"], row.samples_per_s] == source
+            if table == "table8":
+                assert row.sst2_samples_per_s == printed[table]["sst2 samples/s"][row.method]
+    assert [len(PAPER_TABLES[f"table{n}"].rows) for n in (6, 7, 8)] == [4, 2, 2]
+
+
+def test_figures_4_and_5_are_the_papers(printed):
+    source = dict(printed["figures"]["figure4"])
+    source.pop("caption")
+    assert list(PAPER_FIGURES["figure4"].num_virtual_tokens) == source.pop("m")
+    assert {name: list(curve) for name, curve in PAPER_FIGURES["figure4"].curves.items()} == source
+    names = {"one rate 3e-1": "one rate 0.3", "one rate 5e-4": "one rate 0.0005", "two rates": "two rates"}
+    source = {names[name]: value for name, value in printed["figures"]["figure5"].items() if name != "caption"}
+    assert dict(PAPER_FIGURES["figure5"].bars) == source

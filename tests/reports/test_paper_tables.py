@@ -1,16 +1,22 @@
+import csv
+import io
 import json
 import statistics
 from dataclasses import asdict, replace
+from typing import get_args
 
 import pytest
 
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.reports.paper_settings import short_name
+from dept_vl.reports.paper_numbers import PAPER_TABLES
+from dept_vl.reports.paper_settings import PaperPlace, paper_row, short_name
 from dept_vl.reports.paper_tables import compare
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, dump_config, load_config
+from dept_vl.settings.schema import TrainConfig
 from dept_vl.tasks import get_task
+from dept_vl.tuners import Method
 from tests.reports.test_paper_numbers import PAPER
 
 
@@ -39,14 +45,127 @@ def notes_of(text):
     return [line.strip() for line in text.splitlines() if line.strip().startswith("[")]
 
 
-def test_ours_stands_beside_the_papers_and_missing_cells_are_dashes(tmp_path):
+def blocks_of(text):
+    """Returns the blocks of a printed table, each as lists of words, a line each."""
+    return [[line.split() for line in block.splitlines()] for block in text.split("\n\n")]
+
+
+def test_ours_stands_beside_the_papers_and_missing_cells_are_empty(tmp_path):
     run = paper_run(tmp_path / "cola", "cola", {"matthews_correlation": 0.612, "accuracy": 0.8})
     text = compare("table1", [run])
     assert lines_of(text, "cola") == [
         ["cola", "61.2", "63.8", "matthews_correlation", "1", "dept", "paper", "generate"]
     ]
-    assert lines_of(text, "mnli") == [["mnli", "-", "85.0", "accuracy", "-", "dept", "-", "-"]]
+    assert lines_of(text, "mnli") == []
     assert notes_of(text) == []
+    glue, superglue = blocks_of(text)[:2]
+    row = next(number for number, words in enumerate(glue) if words[0] == "dept")
+    assert glue[row][1:] == ["76.8k", "85.0", "90.4", "93.2", "94.2", "90.8", "90.7", "79.1", "63.8", "85.9"]
+    assert glue[row + 1] == ["ours", "61.2"]
+    assert text.splitlines()[row + 1].index("61.2") == text.splitlines()[row].index("63.8")
+    assert "ours" not in [words[0] for words in superglue]
+
+
+def test_every_row_of_the_paper_is_printed_in_its_group(tmp_path):
+    glue, superglue = blocks_of(compare("table1", []))[:2]
+    rows = PAPER_TABLES["table1"].rows
+    for block, mean in ((glue, "glue"), (superglue, "superglue")):
+        head = next(number for number, words in enumerate(block) if words[:1] == ["params"])
+        group, found = "", []
+        for words in block[head + 1 :]:
+            group, found = (words[0], found) if len(words) == 1 else (group, [*found, (group, *words)])
+        assert len(found) == 17
+        for words, row in zip(found, rows, strict=True):
+            tasks = [f"{row.values[task]}" for task in PAPER_TABLES["table1"].means[mean] if task in row.values]
+            printed = [f"{row.means[mean]}"] if mean in row.means else []
+            assert words == (row.group, row.method, row.params.split()[0], *tasks, *printed)
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table5", "table6"])
+def test_a_table_fits_a_terminal_of_100_columns(table):
+    said = [line for line in compare(table, []).splitlines() if line.strip() not in PAPER_TABLES[table].notes]
+    assert max(map(len, said)) <= 100
+
+
+def test_a_mean_of_ours_is_printed_once_every_task_of_it_has_runs(tmp_path):
+    metric = {task: get_task(task).primary_metric for task in PAPER_TABLES["table1"].means["superglue"]}
+    runs = [paper_run(tmp_path / task, task, {name: 0.5 + n / 10}) for n, (task, name) in enumerate(metric.items())]
+    few = blocks_of(compare("table1", runs[1:]))[1]
+    assert next(words for words in few if words[0] == "ours") == ["ours", "60.0", "70.0", "80.0", "90.0"]
+    whole = blocks_of(compare("table1", runs))[1]
+    assert next(words for words in whole if words[0] == "ours") == [
+        "ours",
+        "50.0",
+        "60.0",
+        "70.0",
+        "80.0",
+        "90.0",
+        "70.0",
+    ]
+
+
+def test_runs_that_do_not_agree_have_a_line_each_in_the_table(tmp_path):
+    own = paper_run(tmp_path / "own", "rte", {"accuracy": 0.8})
+    other = paper_run(tmp_path / "other", "rte", {"accuracy": 0.6}, {"tuner.lowrank_lr": 0.1})
+    lines = [words for words in blocks_of(compare("table1", [own, other]))[0] if words[0] == "ours"]
+    assert lines == [["ours", "80.0"], ["ours", "60.0"]]
+
+
+def test_a_prompt_that_started_from_a_source_is_spot(tmp_path):
+    config = load_config(
+        None, {"task": "rte", "tuner.name": "prompt-tuning", "init.from": "runs/mnli", "data.protocol": "paper"}
+    )
+    assert paper_row(config) == PaperPlace("spot", "transfer")
+    (line,) = lines_of(compare("table1", [write_results(tmp_path, config, {"accuracy": 0.7})]), "rte")
+    assert (line[1:3], line[5]) == (["70.0", "69.8"], "spot")
+
+
+def test_every_method_that_the_paper_has_and_we_have_is_called_as_its_row():
+    rows = {row.method for table in PAPER_TABLES.values() for row in table.rows}
+    ours = {member().name for member in get_args(get_args(Method)[0])}
+    assert {"dept", "prompt-tuning", "lora", "bitfit", "fine-tuning"} <= rows & ours
+    for method in rows & ours:
+        tuner = next(member for member in get_args(get_args(Method)[0]) if member().name == method)()
+        assert paper_row(TrainConfig(task="rte", tuner=tuner)).method == method
+
+
+def test_baselines_of_table_3_say_that_theirs_were_trained_on_four_tasks(tmp_path):
+    config = load_config(PAPER / "table3" / "vqa.yaml")
+    lora = replace(config, tuner=load_config(None, {"tuner.name": "lora"}).tuner)
+    text = compare("table3", [write_results(tmp_path, lora, {"vqa_accuracy": 60.0})])
+    assert "trained on one task (the paper's: vqa, gqa, nlvr2 and coco together)" in text
+    assert lines_of(text, "vqa")[0][:5] == ["vqa", "60.0", "63.7", "+-", "0.2"]
+
+
+def test_csv_has_a_number_a_line_and_ours_with_how_many_runs(tmp_path):
+    runs = [paper_run(tmp_path / str(n), "rte", {"accuracy": value}, {"seed": n}) for n, value in enumerate((0.8, 0.9))]
+    lines = list(csv.DictReader(io.StringIO(compare("table1", runs, form="csv"))))
+    printed = sum(len(row.values) + len(row.means) for row in PAPER_TABLES["table1"].rows)
+    assert len([line for line in lines if line["source"] == "paper"]) == printed
+    (ours,) = [line for line in lines if line["source"] == "ours"]
+    assert (ours["method"], ours["column"], ours["mean"], ours["std"], ours["runs"]) == (
+        "dept",
+        "rte",
+        "85.0",
+        "7.1",
+        "2",
+    )
+
+
+def test_markdown_has_every_row_and_column(tmp_path):
+    run = paper_run(tmp_path, "rte", {"accuracy": 0.8})
+    lines = [line for line in compare("table1", [run], form="markdown").splitlines() if line.startswith("|")]
+    assert lines[0].count("|") == 4 + 13 + 2 + 1
+    assert len(lines) == 2 + 17 + 1
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    assert "| single-task | dept | ours |  |" in lines[10]
+
+
+def test_the_command_writes_a_table_to_a_file(tmp_path, capsys):
+    assert main(["report", "--paper", "table3", "--format", "markdown", "--out", str(tmp_path / "t.md")]) == 0
+    assert (tmp_path / "t.md").read_text().startswith("### Table 3: VQA v2")
+    assert main(["report", "--paper", "table3", "--out", str(tmp_path / "no" / "t.md")]) == 2
+    assert "there is no folder for it" in capsys.readouterr().err
 
 
 def test_runs_that_differ_in_seed_and_folders_alone_are_averaged(tmp_path):
@@ -99,7 +218,9 @@ def test_another_method_stands_beside_its_own_row(tmp_path):
 def test_a_method_without_a_row_has_no_number_beside_it(tmp_path):
     config = load_config(None, {"task": "rte", "tuner.name": "prefix-tuning", "data.protocol": "paper"})
     text = compare("table1", [write_results(tmp_path, config, {"accuracy": 0.7})])
-    assert lines_of(text, "rte")[1][:3] == ["rte", "70.0", "-"]
+    assert lines_of(text, "rte")[0][:3] == ["rte", "70.0", "-"]
+    glue = blocks_of(text)[0]
+    assert glue[-2:] == [["not", "in", "the", "paper"], ["prefix-tuning", "70.0"]]
     assert "no row of prefix-tuning" in text
 
 
@@ -214,13 +335,14 @@ def test_the_earlier_name_of_tables_4_and_5_prints_both(tmp_path):
         "Table 4: few examples, BoolQ, CB and SciTail, test",
         "Table 5: few examples, GLUE and SuperGLUE, test",
     ]
-    assert text.count("90.0") == 2
+    assert text.count("90.0") == 4  # in each of the tables, and in the list below it
 
 
 def test_table_6_is_by_backbone(tmp_path):
     config = load_config(PAPER / "table1" / "sst2.yaml", {"model.backbone": "meta-llama/Llama-2-13b-hf"})
     text = compare("table6", [write_results(tmp_path, config, {"accuracy": 0.95})])
-    (line,) = [line.split() for line in text.splitlines() if "llama-2-13b" in line]
+    line = lines_of(text, "sst2")[-1]
+    assert line[1] == "llama-2-13b"
     assert line[2:4] == ["95.0", "96.01"]
     with pytest.raises(ConfigError, match="a run of 'sst2' on t5-base has no cell in table6"):
         compare("table6", [paper_run(tmp_path / "t5", "sst2", {"accuracy": 0.9})])
