@@ -26,11 +26,12 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuses a training that cannot start in its folder, or from its source.
 
     Raises:
-        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
-            tracker is not installed.
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; what
+            computes the method, or a tracker, is not installed.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
+    config.tuner.check_start()
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)

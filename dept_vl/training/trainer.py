@@ -198,7 +198,8 @@ class Trainer:
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
         if states:
-            self.progress = load_state(states[-1], self.trainable, self.optimizer)
+            take = self.model.tuner.load_training_state
+            self.progress = load_state(states[-1], self.trainable, self.optimizer, take)
             logger.info("resuming from %s", states[-1])
         if self._is_main:
             trim_metrics(self.run_dir, self.progress.step, is_evaluation_due=self.progress.is_evaluation_due)
@@ -374,7 +375,8 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints
         if self._is_main:
-            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep)
+            state = self.model.tuner.training_state()
+            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep, tuner=state)
         self.accelerator.wait_for_everyone()
         for callback in self.callbacks:
             callback.on_checkpoint(self.config, self.progress.step, state_folder(folder, self.progress.step))

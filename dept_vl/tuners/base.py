@@ -277,6 +277,22 @@ class Tuner(nn.Module, ABC):
             max_steps: Of the whole run.
         """
 
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns what training goes on from beside the trainable tensors, by name, as running averages.
+
+        A checkpoint holds it and an adapter does not: nothing of it may change what the method computes.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `training_state` returned.
+
+        Raises:
+            CheckpointError: It is of another method, or other settings.
+        """
+        if state:
+            raise CheckpointError(f"holds {min(state)} of a tuner, and {self.config.name!r} keeps no such thing")
+
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
         """Takes the trained values of another tuner of this method.

@@ -26,6 +26,7 @@ class TunerContext:
         embed_tokens: Token ids to the backbone's own embeddings of them, (..., d_model); asked for first values alone.
         weight: A linear map's place to its frozen matrix, (outputs, inputs), in the backbone's own precision; on the
             meta device one without values.
+        bias: A linear map's place to the backbone's own bias there, (outputs,), or None where it has none.
         tokenize: Text to token ids, with the special tokens that the backbone's tokenizer adds.
         seed: Seed of the first values. They are drawn from a private generator on the CPU, so that they depend on
             nothing else.
@@ -38,6 +39,7 @@ class TunerContext:
     tasks: tuple[str, ...] = ()
     vocab_size: int = 0
     weight: Callable[[Site], Tensor] | None = None
+    bias: Callable[[Site], Tensor | None] | None = None
     embed_tokens: Callable[[Tensor], Tensor] | None = None
     tokenize: Callable[[str], list[int]] | None = None
     seed: int = 0

@@ -15,6 +15,7 @@ from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.fine_tuning.config import FineTuningConfig
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.peft.config import AdaLoraConfig, DoraConfig, RsLoraConfig, VeraConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 
@@ -24,7 +25,11 @@ Method = Annotated[
     | PrefixTuningConfig
     | LoraConfig
     | BitFitConfig
-    | FineTuningConfig,
+    | FineTuningConfig
+    | AdaLoraConfig
+    | DoraConfig
+    | RsLoraConfig
+    | VeraConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
+from dept_vl.system.extras import require_extra
 from dept_vl.tuners.context import TunerContext
 
 
@@ -25,12 +26,16 @@ class TunerSettings:
         reference: What a model card cites for it.
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
+        extra: The extra of this package that brings what computes it (`dept_vl.system.extras`); None for the package.
+        reads_weights: Whether it reads the frozen matrices in every forward pass, which must then be whole.
     """
 
     implementation: ClassVar[str]
     reference: ClassVar[str]
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
+    extra: ClassVar[str | None] = None
+    reads_weights: ClassVar[bool] = False
     name: str
 
     @property
@@ -58,6 +63,15 @@ class TunerSettings:
         """
         return self
 
+    def check_start(self) -> None:
+        """Refuses what no run can be started with, before torch is imported.
+
+        Raises:
+            ConfigError: A package that computes it is not installed.
+        """
+        if self.extra is not None:
+            require_extra(self.extra, f"tuner.name: {self.name!r}")
+
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 
@@ -74,6 +88,8 @@ class TunerSettings:
                 f"tuner.name: {self.name!r} shares what several tasks have in common, and the run has one task; name "
                 "several (--task rte+cola), or take another method"
             )
+        if self.extra is not None:
+            require_extra(self.extra, f"tuner.name: {self.name!r}")
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

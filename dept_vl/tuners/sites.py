@@ -25,6 +25,9 @@ v1.1, Llama). ``norm``: the stack's last. ``lm_head``: hidden states to logits. 
 
 LINEAR_PARTS: tuple[str, ...] = get_args(LinearPart)
 
+LinearChoice = Literal["attn.q", "attn.k", "attn.v", "attn.o", LinearPart]
+"""A linear map as settings name it; ``attn.q`` is that of every attention, self and cross."""
+
 
 @dataclass(frozen=True)
 class Site:

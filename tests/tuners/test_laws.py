@@ -17,7 +17,7 @@ from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, 
 
 METHODS = [member().name for member in get_args(get_args(Method)[0])]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
-STARTS_AS_THE_FROZEN_MODEL = ["lora", "bitfit", "fine-tuning"]
+STARTS_AS_THE_FROZEN_MODEL = ["lora", "bitfit", "fine-tuning", "adalora", "dora", "rslora", "vera"]
 
 
 def tuner_of(name: str):

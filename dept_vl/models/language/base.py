@@ -21,7 +21,7 @@ from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
-from dept_vl.models.language.places import Place, hook_places, place_matrix, site_shape
+from dept_vl.models.language.places import Place, hook_places, place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
@@ -274,6 +274,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             tasks=tuple(tasks),
             vocab_size=self.word_embeddings.shape[0],
             weight=lambda site: place_matrix(self.places[site]),
+            bias=lambda site: place_bias(self.places[site]),
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
             tokenize=tokenize,
             seed=seed,

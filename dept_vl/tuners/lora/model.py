@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl.errors import ConfigError
 from dept_vl.tuners.added_biases import AddedBiases
 from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner, merge_hooks
+from dept_vl.tuners.chosen_sites import choose_linear
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.lora.config import LoraConfig
-from dept_vl.tuners.sites import LINEAR_PARTS, Site, SiteShape
+from dept_vl.tuners.sites import Site, SiteShape
 
 
 class LowRankUpdate(nn.Module):
@@ -92,7 +92,7 @@ class Lora(Tuner):
             ConfigError: A part that the backbone does not have.
         """
         super().__init__(config, context)
-        chosen = _choose(config, context)
+        chosen = choose_linear(config.sites, context)
         self.updates = nn.ModuleDict({site.key: LowRankUpdate(context.sites[site], config) for site in chosen})
         self.biases = AddedBiases(context) if config.biases == "all" else None
         updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[site.key])) for site in chosen}
@@ -124,23 +124,3 @@ class Lora(Tuner):
     def facts(self) -> dict[str, Fact]:
         """Returns the rank and how many places have an update."""
         return {"r": self.config.rank, "sites": len(self.updates)}
-
-
-def _choose(config: LoraConfig, context: TunerContext) -> list[Site]:
-    """Returns the places that the settings name, from the first layer to the last.
-
-    Raises:
-        ConfigError: A part that the backbone does not have; those that it has are named.
-    """
-    linear = [site for site in context.sites if site.part in LINEAR_PARTS]
-    there = {site.part for site in linear}
-    wanted: set[str] = set()
-    for part in config.sites:
-        parts = there & {part.replace("attn.", "self_attn."), part.replace("attn.", "cross_attn.")}
-        if part in there:
-            parts = {part}
-        if not parts:
-            known = ", ".join(sorted(there)) or "none"
-            raise ConfigError(f"tuner.sites: this backbone has no {part!r} (it has: {known})")
-        wanted |= parts
-    return [site for site in linear if site.part in wanted]

@@ -39,6 +39,16 @@ class StackConfig(TunerSettings):
         return any(part.needs_tasks for part in self.parts.values())
 
     @property
+    def reads_weights(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.reads_weights for part in self.parts.values())
+
+    def check_start(self) -> None:
+        """Asks every part; see `TunerSettings.check_start`."""
+        for part in self.parts.values():
+            part.check_start()
+
+    @property
     def label(self) -> str:
         """The names of its parts: ``dept+lora``."""
         return "+".join(self.parts)

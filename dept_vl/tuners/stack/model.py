@@ -81,6 +81,18 @@ class Stack(Tuner):
         for part in self._parts.values():
             part.after_step(step, max_steps)
 
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns every part's, named ``part.name``."""
+        return {f"{key}.{name}": value for key, part in self._parts.items() for name, value in part.training_state().items()}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Gives every part its own; see `Tuner.load_training_state`."""
+        left = dict(state)
+        for key, part in self._parts.items():
+            mine = [name for name in left if name.startswith(f"{key}.")]
+            part.load_training_state({name.removeprefix(f"{key}."): left.pop(name) for name in mine})
+        super().load_training_state(left)
+
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns every part's.
 
