@@ -38,8 +38,8 @@ def place_model(model: AdaptedModel, device: torch.device) -> None:
             )
         if model.tuner.config.reads_weights:
             raise ConfigError(
-                f"tuner: {model.tuner.config.label!r} reads whole matrices of the backbone, and FSDP leaves each process "
-                "a share of them; launch without FSDP, or choose another method"
+                f"tuner: {model.tuner.config.label!r} reads whole matrices of the backbone, and FSDP leaves each "
+                "process a share of them; launch without FSDP, or choose another method"
             )
         if not model.backbone.is_sharded:
             _shard(model.backbone, device)

@@ -31,7 +31,7 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
-    config.tuner.check_start()
+    config.tuner.check_packages()
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)

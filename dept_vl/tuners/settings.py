@@ -63,11 +63,11 @@ class TunerSettings:
         """
         return self
 
-    def check_start(self) -> None:
-        """Refuses what no run can be started with, before torch is imported.
+    def check_packages(self) -> None:
+        """Refuses a method whose package is not there, without importing it.
 
         Raises:
-            ConfigError: A package that computes it is not installed.
+            ConfigError: It is not installed; the message says how to get it.
         """
         if self.extra is not None:
             require_extra(self.extra, f"tuner.name: {self.name!r}")
@@ -88,8 +88,7 @@ class TunerSettings:
                 f"tuner.name: {self.name!r} shares what several tasks have in common, and the run has one task; name "
                 "several (--task rte+cola), or take another method"
             )
-        if self.extra is not None:
-            require_extra(self.extra, f"tuner.name: {self.name!r}")
+        self.check_packages()
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

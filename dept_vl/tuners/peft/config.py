@@ -129,7 +129,9 @@ class AdaLoraConfig(PeftSettings):
     @model_validator(mode="after")
     def _check_schedule(self) -> AdaLoraConfig:
         if self.rank >= self.initial_rank:
-            raise ValueError(f"rank={self.rank} must be less than initial_rank={self.initial_rank}, which shrinks to it")
+            raise ValueError(
+                f"rank={self.rank} must be less than initial_rank={self.initial_rank}, which shrinks to it"
+            )
         if self.warmup_share + self.final_share >= 1:
             raise ValueError(
                 f"warmup_share={self.warmup_share} and final_share={self.final_share} must add up to less than 1: "

@@ -43,10 +43,10 @@ class StackConfig(TunerSettings):
         """Whether a part does."""
         return any(part.reads_weights for part in self.parts.values())
 
-    def check_start(self) -> None:
-        """Asks every part; see `TunerSettings.check_start`."""
+    def check_packages(self) -> None:
+        """Asks every part; see `TunerSettings.check_packages`."""
         for part in self.parts.values():
-            part.check_start()
+            part.check_packages()
 
     @property
     def label(self) -> str:

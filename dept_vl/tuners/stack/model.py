@@ -83,7 +83,9 @@ class Stack(Tuner):
 
     def training_state(self) -> dict[str, Tensor]:
         """Returns every part's, named ``part.name``."""
-        return {f"{key}.{name}": value for key, part in self._parts.items() for name, value in part.training_state().items()}
+        return {
+            f"{key}.{name}": value for key, part in self._parts.items() for name, value in part.training_state().items()
+        }
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Gives every part its own; see `Tuner.load_training_state`."""
