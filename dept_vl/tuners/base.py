@@ -231,6 +231,28 @@ class Tuner(nn.Module, ABC):
         """Returns the soft prompt where it is one trainable tensor, (m, d_model): what ``init.parts=prompt`` takes."""
         return None
 
+    def as_prompt(self) -> Tensor | None:
+        """Returns the plain soft prompt that the whole method is in evaluation, (m, d_model) float32 without gradient.
+
+        Prompt tuning with it answers exactly as this method does. None where there is no such prompt: the method does
+        something else as well, or gives every example or task a prompt of its own.
+        """
+        return None
+
+    def folded_embeddings(self, table: Tensor) -> Tensor | None:
+        """Returns the word embeddings that make the method, in evaluation, a plain prompt (`prompt`) on another table.
+
+        For a method that changes each text token by a function of its embedding alone. The table is for text that the
+        method sees: prompt, visual tokens, answer cue and target are embedded as before.
+
+        Args:
+            table: The backbone's word embeddings, (vocabulary, d_model).
+
+        Returns:
+            (vocabulary, d_model), each row what the method makes of it; None where the method is no such function.
+        """
+        return None
+
     def facts(self) -> dict[str, Fact]:
         """Returns what there is to say of it beside its settings, by short names: m, r, s, d, l, sites, ..."""
         return {}

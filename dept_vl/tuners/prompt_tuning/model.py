@@ -47,6 +47,10 @@ class PromptTuning(Tuner):
         """Returns the soft prompt."""
         return self.soft_prompt
 
+    def as_prompt(self) -> Tensor:
+        """Returns a copy of the soft prompt."""
+        return self.soft_prompt.detach().clone()
+
     def facts(self) -> dict[str, Fact]:
         """Returns the prompt's length and the width of its vectors."""
         return {"m": self.num_virtual_tokens, "s": self.max_source_length, "d": self.soft_prompt.shape[1]}
