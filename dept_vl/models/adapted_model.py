@@ -117,7 +117,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
-        text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
+        text_embeds = self.backbone.embed_source(input_ids).float()  # (batch, text, d_model)
         info = info or self._forward_info(attention_mask, visual_features)
         prompt_and_text_embeds = self.tuner.embed(text_embeds, info)  # (batch, prompt + text, d_model)
         behind = []

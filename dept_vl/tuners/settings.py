@@ -27,6 +27,9 @@ class TunerSettings:
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
         extra: The extra of this package that brings what computes it (`dept_vl.system.extras`); None for the package.
+        can_train: Whether a run can be started with it.
+        unfoldable: Why neither plain weights nor a plain prompt can do what it does, where that is known from the
+            settings; None where the `Tuner` says.
         reads_weights: Whether it reads the frozen matrices in every forward pass, which must then be whole.
     """
 
@@ -35,6 +38,8 @@ class TunerSettings:
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     extra: ClassVar[str | None] = None
+    can_train: ClassVar[bool] = True
+    unfoldable: ClassVar[str | None] = None
     reads_weights: ClassVar[bool] = False
     name: str
 

@@ -29,6 +29,9 @@ from dept_vl.tuners.sites import Site
 
 Joint = TypeVar("Joint", bound=JointInput)
 
+CHANGED_WEIGHTS = "dept_vl_weights_sha256"
+"""Key of the ``config.json`` of a backbone that `dept_vl.models.language.write` wrote: sha256 of all its weights."""
+
 
 @dataclass(frozen=True)
 class _Hooked:
@@ -118,6 +121,11 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             stored: The content of ``config.json``.
         """
         return bool(config.tie_word_embeddings)
+
+    @classmethod
+    def tied_tables(cls, stored: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns those of `word_tables` that are one tensor in a checkpoint with this ``config.json``."""
+        return cls.word_tables
 
     @classmethod
     def uninitialised(cls, config: PretrainedConfig) -> PreTrainedModel:
@@ -230,6 +238,15 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         module: nn.Module = self.model.get_input_embeddings()
         embeds: Tensor = module(input_ids)
         return embeds
+
+    def embed_source(self, input_ids: Tensor) -> Tensor:
+        """Returns the embeddings that the model reads a source's text with, (..., d_model)."""
+        return self.embed_tokens(input_ids)
+
+    @property
+    def source_table(self) -> Tensor:
+        """The table of those, (vocabulary, d_model)."""
+        return self.word_embeddings
 
     @property
     def score_dtype(self) -> torch.dtype:
@@ -378,9 +395,10 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def weights_sha256(self) -> str:
         """The sha256 of the word embeddings and `final_norm` as they were loaded.
 
-        Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree.
+        Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree. Of a backbone that a method
+        was folded into, also of the sha256 of all its weights, because those two may be the original's.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(getattr(self.model.config, CHANGED_WEIGHTS, "")).encode())
         for tensor in (self.word_embeddings, self.final_norm):
             rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
             digest.update(rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes())
