@@ -16,7 +16,7 @@ from dept_vl.tuners import PromptTuningConfig, TunerConfig
 from dept_vl.tuners.base import LinearMap, Tuner
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.folded.config import FoldedConfig
-from dept_vl.tuners.sites import LINEAR_PARTS, Site
+from dept_vl.tuners.sites import LINEAR_PARTS, NORM_PARTS, Site
 from dept_vl.tuners.stack.config import StackConfig
 
 _INSIDE = {
@@ -24,6 +24,9 @@ _INSIDE = {
     "side_network": "a network of its own answers in the backbone's place",
 }
 """Ways to act that no plain weights or prompt can do -> why."""
+
+_MATRICES = (*LINEAR_PARTS, "lm_head")
+"""Parts that are a matrix; norms are a scale."""
 
 _PROMPT, _BIASES = "prompt-tuning", "bitfit"
 
@@ -123,7 +126,7 @@ def write_into(backbone: Backbone[Any], folding: Folding) -> Backbone[Any]:
     twin = backbone.private_copy({name for name in names if name is not None})
     for site, linear in folding.maps.items():
         place = twin.places[site]
-        if site.part in LINEAR_PARTS or site.part == "lm_head":
+        if site.part in _MATRICES:
             place_matrix(place).copy_(linear.weight)
         else:
             cast(Any, place.module).weight.copy_(linear.weight.diagonal())
@@ -168,18 +171,20 @@ def _fold_sites(name: str, part: Tuner, backbone: Backbone[Any], folding: Foldin
     """Notes what a part makes of the places that it acts at."""
     for site, hook in part.site_hooks().items():
         before = folding.maps.get(site) or _plain_map(backbone, site)
-        after = hook.fold(before)
+        after = None if before is None else hook.fold(before)
         if after is None or after.narrow:
             raise _cannot(name, f"what it does at {site} is no linear map")
         folding.maps[site] = after
 
 
-def _plain_map(backbone: Backbone[Any], site: Site) -> LinearMap:
+def _plain_map(backbone: Backbone[Any], site: Site) -> LinearMap | None:
+    """Returns what a place is in the backbone; a norm's scale as a diagonal matrix; None for what is no one map."""
     place = backbone.places[site]
-    module: Any = place.module
-    if site.part in LINEAR_PARTS or site.part == "lm_head":
+    if site.part in _MATRICES:
         return LinearMap(place_matrix(place), place_bias(place))
-    return LinearMap(module.weight.detach().diag(), place_bias(place))
+    if site.part in NORM_PARTS:
+        return LinearMap(cast(Any, place.module).weight.detach().diag(), place_bias(place))
+    return None
 
 
 def _settle_biases(backbone: Backbone[Any], folding: Folding) -> None:
@@ -190,7 +195,8 @@ def _settle_biases(backbone: Backbone[Any], folding: Folding) -> None:
     """
     for site, linear in list(folding.maps.items()):
         before = _plain_map(backbone, site)
-        is_norm = site.part not in LINEAR_PARTS and site.part != "lm_head"
+        assert before is not None  # it was folded into
+        is_norm = site.part in NORM_PARTS
         is_same = torch.equal(before.weight, linear.weight)
         if is_norm and not torch.equal(linear.weight.diagonal().diag(), linear.weight):
             raise _cannot(str(site), "a norm would be no norm any more")

@@ -178,8 +178,8 @@ def _write(
     frozen = config.model
     if result.backbone is not None:
         frozen = replace(frozen, backbone=str(result.backbone.absolute()), revision=None)
-    settings = replace(config, tuner=model.tuner.config, model=frozen, output_dir=str(result.folder), init=InitConfig())
     described = replace(model.adapter_config(), task=saved.task, declaration=saved.declaration, features=saved.features)
+    settings = replace(config, tuner=described.tuner, model=frozen, output_dir=str(result.folder), init=InitConfig())
     if result.backbone is not None:
         name, revision = recorded_folder(result.backbone)
         described = replace(described, backbone=replace(described.backbone, name=name, revision=revision))

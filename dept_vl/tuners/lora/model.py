@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dept_vl.tuners.added_biases import AddedBiases
 from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner, merge_hooks
-from dept_vl.tuners.chosen_sites import choose_linear
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.lora.config import LoraConfig
+from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import Site, SiteShape
 
 
@@ -92,7 +92,7 @@ class Lora(Tuner):
             ConfigError: A part that the backbone does not have.
         """
         super().__init__(config, context)
-        chosen = choose_linear(config.sites, context)
+        chosen = choose_sites(config.sites, context)
         self.updates = nn.ModuleDict({site.key: LowRankUpdate(context.sites[site], config) for site in chosen})
         self.biases = AddedBiases(context) if config.biases == "all" else None
         updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[site.key])) for site in chosen}

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import peft
 import torch
 from torch import Tensor, nn
 
 from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner
-from dept_vl.tuners.chosen_sites import choose_linear
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.peft.config import PeftSettings
+from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import Site, SiteShape
 
 ADAPTER = "default"
@@ -138,7 +138,7 @@ class PeftTuner(Tuner):
             ConfigError: A part that the backbone does not have.
         """
         super().__init__(config, context)
-        sites = choose_linear(config.sites, context)
+        sites = choose_sites(config.sites, context)
         with private_draws(seed=0):
             self.layers, self._library = self._build(sites, context)
         self._hooks: dict[Site, SiteHook] = {}
@@ -198,5 +198,5 @@ class PeftTuner(Tuner):
 def private_draws(seed: int) -> Iterator[None]:
     """Lets a library that draws from torch's own generator on the CPU do so by a seed, and leaves that as it was."""
     with torch.random.fork_rng(devices=[]):
-        cast(torch.Generator, torch.default_generator).manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
