@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 from dept_vl.system.version import __version__
 
 if TYPE_CHECKING:
-    from dept_vl.api.load import load
+    from dept_vl.api.load import fold, load
     from dept_vl.api.model import Model
     from dept_vl.api.training import train
     from dept_vl.evaluators import evaluate_texts as evaluate
     from dept_vl.runs.callbacks import Callback
     from dept_vl.runs.trackers import Tracker
 
-__all__ = ["Callback", "Model", "Tracker", "__version__", "evaluate", "load", "train"]
+__all__ = ["Callback", "Model", "Tracker", "__version__", "evaluate", "fold", "load", "train"]
 
 _LAZY = {
     "Callback": "dept_vl.runs.callbacks:Callback",
     "Model": "dept_vl.api.model:Model",
     "Tracker": "dept_vl.runs.trackers:Tracker",
     "evaluate": "dept_vl.evaluators:evaluate_texts",
+    "fold": "dept_vl.api.load:fold",
     "load": "dept_vl.api.load:load",
     "train": "dept_vl.api.training:train",
 }

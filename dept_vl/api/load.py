@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dept_vl.api.recorded_run import read_run
 from dept_vl.models.language.stored import check_files
+from dept_vl.runs.hub import find_run
+from dept_vl.runs.refusals import check_fold
 
 if TYPE_CHECKING:
     import torch
 
     from dept_vl.api.model import Model
+    from dept_vl.runs.fold import Folded
     from dept_vl.runs.session import Session
 
 
@@ -53,3 +57,36 @@ def load(
     from dept_vl.api.model import Model
 
     return Model(folder, config, device=device, session=session)
+
+
+def fold(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    backbone: str | os.PathLike[str] | None = None,
+) -> Folded:
+    """Turns a trained method into plain weights or a plain prompt, in a new run folder that answers the same.
+
+    Args:
+        run: The run's folder or hub id.
+        out: The new folder; `load` takes it, and so does ``dept-vl eval --checkpoint``.
+        revision: As `load`.
+        backbone: As `load`.
+
+    Returns:
+        What became of it, and how far its logits are from the run's.
+
+    Raises:
+        DataError: `out` is not empty.
+        ConfigError: As `load`.
+        CheckpointError: There is no run; its method has no plain form, and the message says which part and why; or the
+            logits of the two differ. Nothing is written.
+    """
+    settings = {} if backbone is None else {"model.backbone": os.fspath(backbone)}
+    check_fold(find_run(os.fspath(run), revision=revision), Path(out))
+    folder, config = read_run(run, revision, settings)
+    check_files(config.model.backbone, config.model.revision)
+    from dept_vl.runs.fold import fold_run
+
+    return fold_run(folder, Path(out), config=config)

@@ -45,5 +45,6 @@ def read_run(
         is_read=lambda key: key.startswith("model."),
         how_to_give=lambda key: f"{_ARGUMENTS[key]}=PATH" if key in _ARGUMENTS else f"{key} in {RUN_CONFIG_FILE}",
     )
+    config.tuner.check_packages()
     require_adapter(folder)
     return folder, config

@@ -56,6 +56,7 @@ READS: dict[str, Collection[str]] = {
     "eval": _SCORES,
     "ablate": (*_SCORES, "init.from"),
     "predict": (*_ANSWERS, *GIVEN_ALONE, "data.on_long"),
+    "fold": ("model.backbone", "model.revision", "model.dtype"),
     "push": ("model.backbone", "model.revision", "model.image_encoder"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
     "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),

@@ -284,6 +284,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         check_output(options.output, task, inputs)
     on_error = options.on_error or config.data.on_image_error
     inputs = check_inputs(config, inputs, num_beams=options.beams, on_error=on_error)
+    config.tuner.check_packages()
     require_adapter(run_dir)
     from dept_vl.inference.predict import predict_inputs
     from dept_vl.reports.text import MAX_SHOWN, describe_predictions

@@ -1,4 +1,4 @@
-"""The command that shares a run: push."""
+"""Commands that hand a run on: push, fold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, config_overrides, next_command
+from dept_vl.cli.settings import add_command, check_paths, config_overrides, next_command, read_name
 
 
 def _add_push(commands: Any) -> None:
@@ -35,4 +35,29 @@ def _push(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print(next_command("predict", "--checkpoint", name))
 
 
-COMMANDS = (_add_push,)
+def _add_fold(commands: Any) -> None:
+    text = "Turn a trained method into plain weights or a plain prompt, where that is exact."
+    parser = add_command(commands, "fold", _fold, text)
+    parser.add_argument("run", type=read_name, metavar="RUN", help="run folder or hub id")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+
+
+def _fold(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.runs.hub import find_run
+    from dept_vl.runs.refusals import check_fold
+
+    run = find_run(options.run)
+    check_fold(run, options.out)
+    from dept_vl.settings.load import load_config
+
+    settings = config_overrides(options, overrides)
+    config = load_config(run / "config.yaml", settings)
+    check_paths(config, run, settings, options.reading)
+    from dept_vl.runs.fold import fold_run
+
+    folded = fold_run(run, options.out, config=config)
+    print(f"folded: {options.out} ({folded.describe()})")
+    print(next_command("eval", "--checkpoint", options.out))
+
+
+COMMANDS = (_add_push, _add_fold)

@@ -160,13 +160,15 @@ def check_evaluation(
         The evaluators to run.
 
     Raises:
-        ConfigError: A metric is unknown or cannot run here, or answers cannot be made in that way.
+        ConfigError: A metric is unknown or cannot run here, answers cannot be made in that way, or what computes the
+            method is not installed.
         CheckpointError: There is no adapter in `run_dir`.
     """
     task = config.resolve_task()
     names = check_metrics(task, metrics or (*task.evaluators, *task.also_scored), tokenizer)
     check_best_metric(config)
     choose_decoding(config, task, "score" if with_agreement else None)
+    config.tuner.check_packages()
     require_adapter(run_dir)
     return names
 

@@ -142,7 +142,7 @@ class AdaptedModel(nn.Module):
         info: ForwardInfo,
     ) -> JointInput:
         """Builds what the backbone reads of prompt and text as `embed` makes them."""
-        text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
+        text_embeds = self.backbone.embed_source(input_ids).float()  # (batch, text, d_model)
         prompt_and_text_embeds = embed(text_embeds, info)  # (batch, prompt + text, d_model)
         behind = []
         if visual_features is not None:
@@ -319,14 +319,10 @@ class AdaptedModel(nn.Module):
         """Returns the trainable tensors by name."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
-    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
-        """Returns the method's frozen tensors by name, those that training needs among them (`Tuner.frozen_state`)."""
-        own = self.tuner.frozen_state(in_training=in_training)
-        return {f"tuner.{name}": tensor for name, tensor in own.items()}
-
     def adapter_state(self) -> dict[str, Tensor]:
         """Returns all tensors that an adapter holds, by name: the trainable ones and the method's frozen ones."""
-        return {**self.trainable_state(), **self.frozen_state()}
+        frozen = {f"tuner.{name}": tensor for name, tensor in self.tuner.frozen_state().items()}
+        return {**self.trainable_state(), **frozen}
 
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""

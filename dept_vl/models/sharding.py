@@ -27,7 +27,7 @@ def place_model(model: AdaptedModel, device: torch.device) -> None:
 
     Raises:
         ConfigError: It asks for FSDP 1, or for weights offloaded to the CPU; or the method trains tensors of the
-            backbone itself, which are frozen in a shard.
+            backbone itself, which are frozen in a shard, or reads whole matrices.
     """
     is_asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if is_asked and process_state().num_processes > 1:
@@ -35,6 +35,11 @@ def place_model(model: AdaptedModel, device: torch.device) -> None:
             raise ConfigError(
                 f"tuner: {model.tuner.config.label!r} trains tensors of the backbone itself, and FSDP shards frozen "
                 "ones alone here; launch without FSDP, or choose a method with tensors of its own"
+            )
+        if model.tuner.config.reads_weights:
+            raise ConfigError(
+                f"tuner: {model.tuner.config.label!r} reads whole matrices of the backbone, and FSDP leaves each "
+                "process a share of them; launch without FSDP, or choose another method"
             )
         if not model.backbone.is_sharded:
             _shard(model.backbone, device)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from dept_vl.data.feature_format import finished_stores, no_store_fits, read_index
 from dept_vl.data.manifest import split_info, split_path
-from dept_vl.errors import ConfigError
+from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.language.stored import check_files
-from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, refuse_several
+from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.trackers import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.atomic import refuse_existing
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
@@ -26,11 +27,17 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuses a training that cannot start in its folder, or from its source.
 
     Raises:
-        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
-            tracker is not installed.
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; what
+            computes the method, or a tracker, is not installed.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
+    config.tuner.check_packages()
+    if not config.tuner.can_train:
+        raise ConfigError(
+            f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
+            "a method"
+        )
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
@@ -93,6 +100,25 @@ def check_import(
     check_run_folder(run_dir, resume=False, overwrite=overwrite)
     if backbone is not None:
         check_files(backbone)
+
+
+def check_fold(run_dir: Path, out: Path) -> None:
+    """Refuses to fold what has no adapter or is known to have no plain form, or into a folder that is taken.
+
+    Raises:
+        DataError: `out` is taken.
+        CheckpointError: There is no run, a file of the adapter is missing, or the method cannot be folded.
+        ConfigError: What computes the method is not installed.
+    """
+    refuse_existing(out)
+    config = read_run_config(run_dir, "RUN")
+    require_adapter(run_dir)
+    why = config.tuner.unfoldable
+    if why is None and config.tuner.needs_tasks:
+        why = "it answers each of its tasks in another way"
+    if why is not None:
+        raise CheckpointError(f"{run_dir}: cannot be folded: {config.tuner.label!r}: {why}")
+    config.tuner.check_packages()
 
 
 def check_export(run_dir: Path, out: Path) -> None:

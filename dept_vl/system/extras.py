@@ -7,6 +7,7 @@ from importlib import metadata
 from dept_vl.errors import ConfigError
 
 EXTRAS = {
+    "peft": ("peft",),
     "plots": ("matplotlib",),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),

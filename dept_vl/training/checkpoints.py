@@ -1,4 +1,4 @@
-"""Checkpoints a killed run goes on from: trained tensors, what other runs gave, optimiser moments, counters. No pickle.
+"""Checkpoints a killed run goes on from: trainable tensors, optimiser moments, counters. No pickle.
 
 A checkpoint is a folder ``step-00000500`` made under a temporary name and renamed when whole, so a checkpoint that can
 be seen is complete.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.files import check_finite, copy_tensors
+from dept_vl.models.adapter.files import check_finite
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 
 _OLDER = "remove the folder to resume from an older one"
 _NAME = re.compile(r"^step-(\d{8})$")
 _OF = "::"
+TUNER_FILE = "tuner.safetensors"
+"""Of a checkpoint: what a method keeps of training beside its tensors; not there where it keeps nothing."""
 _UNTOUCHED = "untouched"
 """Key of the optimiser file's metadata: names of the tensors that had no gradient yet, so that there are no moments."""
 
@@ -65,9 +67,9 @@ def save_state(
     progress: Progress,
     trainable: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    frozen: Mapping[str, Tensor] | None = None,
     *,
     keep: int,
+    tuner: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes ``folder/step-N`` and removes all but the newest `keep`.
 
@@ -76,19 +78,19 @@ def save_state(
         progress: The counters.
         trainable: Every trainable parameter by name.
         optimizer: Holds the moments of those parameters.
-        frozen: The method's tensors that are not trained, by name; most methods have none.
         keep: How many checkpoints stay.
+        tuner: What else the tuner goes on from (`dept_vl.tuners.base.Tuner.training_state`); None or empty for nothing.
     """
     target = state_folder(folder, progress.step)
     with atomic_folder(target) as temporary:
         tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
         write_bytes(temporary / "trainable.safetensors", save(tensors))
-        if frozen:
-            kept = {name: tensor.detach().contiguous().cpu() for name, tensor in frozen.items()}
-            write_bytes(temporary / "frozen.safetensors", save(kept))
         moments = _moments(trainable, optimizer)
         untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
         write_bytes(temporary / "optimizer.safetensors", save(moments, {_UNTOUCHED: json.dumps(untouched)}))
+        if tuner:
+            content = {name: value.detach().contiguous().cpu() for name, value in tuner.items()}
+            write_bytes(temporary / TUNER_FILE, save(content))
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
         remove_folder(old)
@@ -111,18 +113,24 @@ def load_state(
     checkpoint: Path,
     trainable: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    frozen: Mapping[str, Tensor] | None = None,
+    take_tuner: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> Progress:
     """Puts a checkpoint's tensors into the model and the optimiser and returns its counters.
+
+    Args:
+        checkpoint: Its folder.
+        trainable: Every trainable parameter by name.
+        optimizer: Gets the moments of those parameters.
+        take_tuner: Gets what else the tuner goes on from (`dept_vl.tuners.base.Tuner.load_training_state`).
 
     Raises:
         CheckpointError: A file is missing or damaged, or the tensors are not the model's.
     """
     try:
         tensors = load(read_file(checkpoint / "trainable.safetensors"))
-        kept = load(read_file(checkpoint / "frozen.safetensors")) if frozen else {}
         content = read_file(checkpoint / "optimizer.safetensors")
         moments, untouched = load(content), _read_untouched(content)
+        tuner = load(read_file(checkpoint / TUNER_FILE)) if (checkpoint / TUNER_FILE).is_file() else {}
         progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
@@ -137,8 +145,7 @@ def load_state(
             f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
         )
     _check_tensors(checkpoint, trainable, tensors, moments, untouched)
-    check_finite(kept, str(checkpoint))
-    copy_tensors(frozen or {}, kept, str(checkpoint))
+    _give_tuner(checkpoint, tuner, take_tuner)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(tensors[name])
@@ -149,6 +156,22 @@ def load_state(
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
             }
     return progress
+
+
+def _give_tuner(
+    checkpoint: Path, state: Mapping[str, Tensor], take: Callable[[Mapping[str, Tensor]], None] | None
+) -> None:
+    """Hands the tuner its state, before anything else of a checkpoint is used.
+
+    Raises:
+        CheckpointError: It is damaged, or of another method.
+    """
+    check_finite(state, str(checkpoint / TUNER_FILE))
+    try:
+        if take is not None:
+            take(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint / TUNER_FILE}: {error}") from None
 
 
 def _check_tensors(

@@ -161,7 +161,6 @@ class Trainer:
         self.callbacks = (*services, *session.callbacks, *callbacks)
         self.checks_each_step = is_on_cpu or config.loop.on_nan == "skip"
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.frozen = self.model.frozen_state(in_training=True)
         self.progress = Progress()
         self.run_dir = config.run_dir
         self.log: RunLog | None = None
@@ -207,7 +206,8 @@ class Trainer:
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
         if states:
-            self.progress = load_state(states[-1], self.trainable, self.optimizer, self.frozen)
+            take = self.model.tuner.load_training_state
+            self.progress = load_state(states[-1], self.trainable, self.optimizer, take)
             logger.info("resuming from %s", states[-1])
         elif not self._has_values:
             calibrate(self.model, self.train_set, seed=self.config.seed, device=self.parts.device)
@@ -385,7 +385,8 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         folder, keep = self.run_dir / CHECKPOINTS, self.config.loop.keep_checkpoints
         if self._is_main:
-            save_state(folder, self.progress, self.trainable, self.optimizer, self.frozen, keep=keep)
+            state = self.model.tuner.training_state()
+            save_state(folder, self.progress, self.trainable, self.optimizer, keep=keep, tuner=state)
         self.accelerator.wait_for_everyone()
         for callback in self.callbacks:
             callback.on_checkpoint(self.config, self.progress.step, state_folder(folder, self.progress.step))

@@ -373,6 +373,27 @@ class Tuner(nn.Module, ABC):
             max_steps: Of the whole run.
         """
 
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns what a checkpoint holds of the method beside the trainable tensors, by name.
+
+        The frozen ones, and what only training goes on from, as running averages, or the prompts of teachers.
+        """
+        return self.frozen_state()
+
+    @torch.no_grad()
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `training_state` returned.
+
+        Raises:
+            CheckpointError: It is of another method, or other settings.
+        """
+        ours = self.training_state()
+        shapes, expected = ({name: tuple(value.shape) for name, value in side.items()} for side in (state, ours))
+        if shapes != expected:
+            raise CheckpointError(f"holds {shapes} of a tuner, this run's {self.config.name!r} has {expected}")
+        for name, tensor in ours.items():
+            tensor.copy_(state[name])
+
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
         """Takes the trained values of another tuner of this method.
@@ -436,14 +457,11 @@ class Tuner(nn.Module, ABC):
         """Returns the trainable tensors by name."""
         return {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
+    def frozen_state(self) -> dict[str, Tensor]:
         """Returns the tensors by name that are not trained and that settings and seed do not give: other runs' prompts.
 
         An adapter holds them beside the trained ones, so that it needs no other file. They are the method's persistent
         buffers and the parameters that it freezes; a buffer that is not persistent is made anew where it is needed.
-
-        Args:
-            in_training: Those too that only training needs: a checkpoint holds them, an adapter does not.
         """
         trained = self.trainable_state()
         return {name: tensor.detach() for name, tensor in self.state_dict().items() if name not in trained}

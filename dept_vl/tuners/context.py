@@ -29,6 +29,7 @@ class TunerContext:
         word_table: The backbone's parameter that is the table of its word embeddings, by name.
         weight: A linear map's place to its frozen matrix, (outputs, inputs), or a norm's to its scale, in the
             backbone's own precision; on the meta device one without values.
+        bias: A linear map's place to the backbone's own bias there, (outputs,), or None where it has none.
         read_prompt: The name of a trained run, as a setting has it, to its soft prompt, (m, d_model) float32 on the
             CPU; refuses one that is not of this backbone. None where values are loaded after, and nothing is read.
         narrow: What makes blocks of the backbone's kind at a fraction of its widths; None for a family without.
@@ -46,6 +47,7 @@ class TunerContext:
     word_table: str | None = None
     weight: Callable[[Site], Tensor] | None = None
     narrow: NarrowBlocks | None = None
+    bias: Callable[[Site], Tensor | None] | None = None
     embed_tokens: Callable[[Tensor], Tensor] | None = None
     read_prompt: Callable[[str], Tensor] | None = None
     tokenize: Callable[[str], list[int]] | None = None

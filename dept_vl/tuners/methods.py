@@ -24,6 +24,7 @@ from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.lst.config import LstConfig
 from dept_vl.tuners.mpt.config import MptConfig
 from dept_vl.tuners.p_tuning.config import PTuningConfig
+from dept_vl.tuners.peft.config import AdaLoraConfig, DoraConfig, RsLoraConfig, VeraConfig
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 from dept_vl.tuners.ulpt.config import UlptConfig
@@ -45,7 +46,11 @@ Method = Annotated[
     | AttemptConfig
     | MptConfig
     | PTuningConfig
-    | UlptConfig,
+    | UlptConfig
+    | AdaLoraConfig
+    | DoraConfig
+    | RsLoraConfig
+    | VeraConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
+from dept_vl.system.extras import require_extra
 from dept_vl.tuners.context import TunerContext
 
 
@@ -27,6 +28,11 @@ class TunerSettings:
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
         needs_backbone_gradient: Whether its gradients come through the backbone. A method that has a network beside it
             (`Tuner.side_network`) does without, and nothing else is trained with it.
+        extra: The extra of this package that brings what computes it (`dept_vl.system.extras`); None for the package.
+        can_train: Whether a run can be started with it.
+        unfoldable: Why neither plain weights nor a plain prompt can do what it does, where that is known from the
+            settings; None where the `Tuner` says.
+        reads_weights: Whether it reads the frozen matrices in every forward pass, which must then be whole.
     """
 
     implementation: ClassVar[str]
@@ -34,6 +40,10 @@ class TunerSettings:
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     needs_backbone_gradient: ClassVar[bool] = True
+    extra: ClassVar[str | None] = None
+    can_train: ClassVar[bool] = True
+    unfoldable: ClassVar[str | None] = None
+    reads_weights: ClassVar[bool] = False
     name: str
 
     @property
@@ -61,6 +71,15 @@ class TunerSettings:
         """
         return self
 
+    def check_packages(self) -> None:
+        """Refuses a method whose package is not there, without importing it.
+
+        Raises:
+            ConfigError: It is not installed; the message says how to get it.
+        """
+        if self.extra is not None:
+            require_extra(self.extra, f"tuner.name: {self.name!r}")
+
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 
@@ -77,6 +96,7 @@ class TunerSettings:
                 f"tuner.name: {self.name!r} shares what several tasks have in common, and the run has one task; name "
                 "several (--task rte+cola), or take another method"
             )
+        self.check_packages()
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

@@ -11,6 +11,8 @@ ProjectionPart = Literal[
 ]  # fmt: skip
 FeedForwardPart = Literal["ff.in", "ff.gate", "ff.out"]
 LinearPart = Literal[ProjectionPart, FeedForwardPart]
+LinearChoice = Literal["attn.q", "attn.k", "attn.v", "attn.o", LinearPart]
+"""A linear map as settings name it; ``attn.q`` is that of every attention, self and cross."""
 NormPart = Literal["self_attn.norm", "cross_attn.norm", "ff.norm", "norm"]
 AttentionPart = Literal["self_attn", "cross_attn"]
 Part = Literal[LinearPart, NormPart, AttentionPart, "ff", "lm_head"]

@@ -20,7 +20,7 @@ SMALL = {
 def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **settings: Any) -> Path:
     """Writes a run of a task, by its name or its file; its adapter's values are drawn, so that every tensor matters."""
     given = {**SMALL, "task": task, "model.backbone": str(backbone), "output_dir": str(folder), **settings}
-    if given["tuner.name"] != "prompt-tuning":
+    if given["tuner.name"] != "prompt-tuning" and "tuner.num_virtual_tokens" not in settings:
         del given["tuner.num_virtual_tokens"]
     config = load_config(None, given)
     kind, resolved = config.model.image_encoder, config.resolve_task()

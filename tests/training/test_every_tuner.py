@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -20,11 +19,10 @@ from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
-from dept_vl.tuners import Method
 from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
-from tests.tuners.adapted import trained_sources
+from tests.tuners.adapted import registered, trained_sources
 
-METHODS = [member() for member in get_args(get_args(Method)[0])]
+METHODS = registered()
 TUNERS = [*(method.name for method in METHODS if not method.needs_tasks), "dept+lora"]
 SIZES = {
     "p-tuning": {"tuner.num_virtual_tokens": 4, "tuner.hidden_size": 10},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -9,12 +10,20 @@ from torch import Tensor
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.load import load_config
-from dept_vl.tuners import TunerConfig
+from dept_vl.system import extras
+from dept_vl.tuners import Method, TunerConfig
+from dept_vl.tuners.settings import TunerSettings
 
 FAMILIES = ("t5", "t5-v1.1", "gpt2", "llama")
 DECODER_ONLY = ("gpt2", "llama")
 TASKS = ("rte", "cola", "sst2")
 S, FEATURE_DIM, VISUAL = 12, 6, 3
+
+
+def registered(*, is_installed: bool = True) -> list[TunerSettings]:
+    """Default settings of every method whose package is installed, or of every other."""
+    methods = [member() for member in get_args(get_args(Method)[0])]
+    return [method for method in methods if (method.extra is None or extras.is_installed(method.extra)) == is_installed]
 
 
 def fits(tuner: TunerConfig, family: str) -> bool:

@@ -1,7 +1,6 @@
 """What every method promises, on every family: how it starts, what it trains, that its uses agree."""
 
 import copy
-from typing import get_args
 
 import pytest
 import torch
@@ -13,12 +12,11 @@ from dept_vl.models.language import load
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
 from dept_vl.tasks import get_task
-from dept_vl.tuners import Method
-from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, logits, make, settings
+from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, logits, make, registered, settings
 
-METHODS = [member().name for member in get_args(get_args(Method)[0])]
+METHODS = [method.name for method in registered()]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
-STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning"]
+STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning", "adalora", "dora", "rslora", "vera"]
 
 SIZES = {
     "p-tuning": {"num_virtual_tokens": 4, "hidden_size": 10},
@@ -60,6 +58,12 @@ def on_families(*families: str):
     """Every method on every family that it has a place in."""
     pairs = [(name, family) for name in [*METHODS, *STACKS] for family in families if fits(tuner_of(name), family)]
     return pytest.mark.parametrize(("name", "family"), pairs)
+
+
+def test_every_registered_method_is_among_them():
+    missing = {method.name for method in registered(is_installed=False)}
+    if missing:
+        pytest.skip(f"a package that computes {', '.join(sorted(missing))} is not installed")
 
 
 def test_every_registered_family_is_among_them(folders):

@@ -21,7 +21,7 @@ from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
-from dept_vl.models.language.places import Place, hook_places, place_matrix, site_shape
+from dept_vl.models.language.places import Place, hook_places, place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
@@ -29,6 +29,9 @@ from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
 from dept_vl.tuners.sites import Site
 
 Joint = TypeVar("Joint", bound=JointInput)
+
+CHANGED_WEIGHTS = "dept_vl_weights_sha256"
+"""Key of the ``config.json`` of a backbone that `dept_vl.models.language.write` wrote: sha256 of all its weights."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             stored: The content of ``config.json``.
         """
         return bool(config.tie_word_embeddings)
+
+    @classmethod
+    def tied_tables(cls, stored: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns those of `word_tables` that are one tensor in a checkpoint with this ``config.json``."""
+        return cls.word_tables
 
     @classmethod
     def uninitialised(cls, config: PretrainedConfig) -> PreTrainedModel:
@@ -237,6 +245,15 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         embeds: Tensor = module(input_ids)
         return embeds
 
+    def embed_source(self, input_ids: Tensor) -> Tensor:
+        """Returns the embeddings that the model reads a source's text with, (..., d_model)."""
+        return self.embed_tokens(input_ids)
+
+    @property
+    def source_table(self) -> Tensor:
+        """The table of those, (vocabulary, d_model)."""
+        return self.word_embeddings
+
     @property
     def score_dtype(self) -> torch.dtype:
         """The precision attention scores will have: autocast's where it is on, else the weights'."""
@@ -284,6 +301,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             word_table=names[id(self.word_embeddings)],
             narrow=self.narrow_blocks(),
             weight=lambda site: place_matrix(self.places[site]),
+            bias=lambda site: place_bias(self.places[site]),
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
             read_prompt=read_prompt,
             tokenize=tokenize,
@@ -398,9 +416,10 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
     def weights_sha256(self) -> str:
         """The sha256 of the word embeddings and `final_norm` as they were loaded.
 
-        Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree.
+        Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree. Of a backbone that a method
+        was folded into, also of the sha256 of all its weights, because those two may be the original's.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(getattr(self.model.config, CHANGED_WEIGHTS, "")).encode())
         for tensor in (self.word_embeddings, self.final_norm):
             rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
             digest.update(rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes())

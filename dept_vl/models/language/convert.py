@@ -15,14 +15,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from dept_vl.errors import CheckpointError, ConfigError, first_line
 from dept_vl.models.language.load import FAMILIES, load_backbone, quiet_transformers
-from dept_vl.models.language.stored import CONFIG_FILE, VOCABULARY_FILES, WEIGHTS_FILE
+from dept_vl.models.language.stored import BESIDE_WEIGHTS, WEIGHTS_FILE
 from dept_vl.models.pickled import read_pickled
-
-_BESIDE = (
-    CONFIG_FILE, "generation_config.json", *VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "merges.txt", "chat_template.jinja",
-)  # fmt: skip
-"""Files that are taken along as they are."""
 
 
 def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
@@ -44,7 +38,7 @@ def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
     for path in files:
         tensors |= read_pickled(path)
     save_file({name: value.contiguous() for name, value in _one_each(tensors).items()}, out / WEIGHTS_FILE, _METADATA)
-    for name in _BESIDE:
+    for name in BESIDE_WEIGHTS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
     return _loaded(out, folder)

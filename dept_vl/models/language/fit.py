@@ -100,7 +100,8 @@ def tie_words(
         return parameter in stored or parameter.removeprefix(prefix) in stored
 
     is_tied = family.is_output_tied(model.config, config)
-    tables = [table for table in family.word_tables if is_stored(table)]
+    tied = family.tied_tables(config)
+    tables = [table for table in tied if is_stored(table)]
     if not tables and not (is_tied and is_stored(_OUTPUT)):
         other = f"; {_OUTPUT} is there and is another matrix (tie_word_embeddings)" if is_stored(_OUTPUT) else ""
         raise ConfigError(
@@ -110,7 +111,7 @@ def tie_words(
     words = model.get_parameter(tables[0] if tables else _OUTPUT)
     for other in tables[1:]:
         _refuse_different(name, tables[0], words, other, model.get_parameter(other))
-    for table in family.word_tables:
+    for table in tied:
         _put(model, table, words)
     if is_stored(_OUTPUT):
         if is_tied:

@@ -56,6 +56,12 @@ def place_matrix(place: Place) -> Tensor:
     return matrix.chunk(place.parts)[place.part].detach()
 
 
+def place_bias(place: Place) -> Tensor | None:
+    """Returns the backbone's own bias at a place that is a linear map, (outputs,); None where it has none."""
+    bias: Tensor | None = getattr(place.module, "bias", None)
+    return None if bias is None else bias.chunk(place.parts)[place.part].detach()
+
+
 def hook_places(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> list[RemovableHandle]:
     """Puts hooks on modules until the handles that are returned are removed.
 

@@ -24,6 +24,12 @@ VOCABULARY_FILES = (
 )  # fmt: skip
 """Files that a tokenizer's words come from; one is enough."""
 
+BESIDE_WEIGHTS = (
+    CONFIG_FILE, "generation_config.json", *VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+"""Files that belong to weights and are taken along with them."""
+
 _WITHOUT_VOCABULARY = ("ByT5Tokenizer",)
 """Tokenizers that need no such file: their tokens are bytes."""
 
@@ -96,11 +102,16 @@ def recorded_name(name: str, revision: str | None = None) -> tuple[str, str | No
     if name == DEMO:
         return DEMO, None
     if os.path.isdir(os.path.expanduser(name)):
-        path = Path(os.path.abspath(os.path.expanduser(name)))
-        return hub_origin(path) or hub_origin(path.resolve()) or (_below_home(path), None)
+        return recorded_folder(Path(os.path.expanduser(name)))
     folder = _cached(resolve(name, revision), revision)
     origin = None if folder is None else hub_origin(folder)
     return name, revision if origin is None else origin[1]
+
+
+def recorded_folder(folder: Path) -> tuple[str, str | None]:
+    """Returns what `recorded_name` does of a folder, which need not be there yet."""
+    path = Path(os.path.abspath(folder))
+    return hub_origin(path) or hub_origin(path.resolve()) or (_below_home(path), None)
 
 
 def check_files(name: str, revision: str | None = None) -> None:

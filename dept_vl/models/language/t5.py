@@ -33,6 +33,12 @@ from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput, beam_
 from dept_vl.models.language.t5_side import T5NarrowBlocks, T5Side
 from dept_vl.tuners.sites import AttentionShape, Site, StackName
 
+ENCODER_TABLE = "encoder.embed_tokens.weight"
+"""The parameter that the encoder reads text with."""
+
+OWN_ENCODER_TABLE = "dept_vl_own_encoder_embeddings"
+"""Key of the ``config.json`` of a T5 whose encoder has word embeddings of its own, as a method was folded into them."""
+
 
 class T5Backbone(Backbone[EncoderInput]):
     """T5, T5 v1.1 or Flan-T5: the encoder reads [prompt; text; padding; visual], the decoder writes the target.
@@ -44,7 +50,7 @@ class T5Backbone(Backbone[EncoderInput]):
     model_class = T5ForConditionalGeneration
     dropout_fields = ("dropout_rate",)
     codec_class = TextCodec
-    word_tables = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    word_tables = ("shared.weight", ENCODER_TABLE, "decoder.embed_tokens.weight")
     visual_position_bias: VisualPositionBias = "zero"  # Sung et al.'s published rule
 
     @staticmethod
@@ -76,6 +82,22 @@ class T5Backbone(Backbone[EncoderInput]):
             return True
         return False if stored.get("tie_word_embeddings") is False else None
 
+    @classmethod
+    def tied_tables(cls, stored: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the word embeddings that are one tensor: all of them, or all but the encoder's."""
+        return tuple(name for name in cls.word_tables if name != ENCODER_TABLE or not stored.get(OWN_ENCODER_TABLE))
+
+    def embed_source(self, input_ids: Tensor) -> Tensor:
+        """Returns the encoder's own embeddings; see `Backbone.embed_source`."""
+        embeds: Tensor = self.model.encoder.embed_tokens(input_ids)
+        return embeds
+
+    @property
+    def source_table(self) -> Tensor:
+        """The encoder's own table."""
+        table: Tensor = self.model.encoder.embed_tokens.weight
+        return table
+
     @staticmethod
     def uninitialised(config: PretrainedConfig) -> T5ForConditionalGeneration:
         """Returns a model of that shape; see `Backbone.uninitialised`."""
@@ -83,6 +105,8 @@ class T5Backbone(Backbone[EncoderInput]):
         if not config.scale_decoder_outputs:
             # T5 v1.1 and Flan-T5 have an output matrix of their own; transformers ties it until weights say otherwise.
             model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+        if getattr(config, OWN_ENCODER_TABLE, False):
+            model.encoder.embed_tokens.weight = nn.Parameter(torch.empty_like(model.shared.weight))
         return model
 
     def set_position_bias(self, rule: VisualPositionBias) -> None:

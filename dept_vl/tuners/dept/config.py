@@ -62,6 +62,13 @@ class DeptConfig(PromptInit):
         Field(description="row of A for token i of n: i, or s - n + i as in the released code's decoder-only path"),
     ] = "first-token"
 
+    @property
+    def unfoldable(self) -> str | None:  # type: ignore[override]
+        """Why A B has no plain form; None where the settings may mean a prompt alone."""
+        if self.rank == 0 or self.num_virtual_tokens == self.budget_tokens:
+            return None
+        return "A B is added to a token by its place in the text, which no word embedding knows"
+
     def budget(self, d_model: int, max_source_length: int) -> Budget:
         """Returns m and r for a backbone and text length.
 

@@ -168,6 +168,12 @@ class Dept(Tuner):
         """Returns the soft prompt, None at m = 0."""
         return self.soft_prompt
 
+    def as_prompt(self) -> Tensor | None:
+        """Returns a copy of the prompt at rank 0; None where there is a pair."""
+        if self.lowrank_a is not None:
+            return None
+        return torch.zeros(0, self._budget.d_model) if self.soft_prompt is None else self.soft_prompt.detach().clone()
+
     def facts(self) -> dict[str, Fact]:
         """Returns m, r, s, d, l and the parameters aimed at."""
         budget = self._budget

@@ -9,10 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.sites import LinearPart
-
-LoraPart = Literal["attn.q", "attn.k", "attn.v", "attn.o", LinearPart]
-"""A linear map; ``attn.q`` is that of every attention, self and cross."""
+from dept_vl.tuners.sites import LinearChoice
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -34,7 +31,7 @@ class LoraConfig(TunerSettings):
     ] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1, description="on what goes into an update, while training")] = 0.1
     sites: Annotated[
-        tuple[LoraPart, ...],
+        tuple[LinearChoice, ...],
         Field(
             min_length=1,
             description="linear maps that get one; 'attn.q' is q of every attention, 'self_attn.q' of self-attentions",

@@ -75,9 +75,13 @@ class Mpt(Tuner):
         """Returns the settings with the teachers' last names; see `Tuner.recorded_settings`."""
         return replace(self.config, teachers=last_names(self.config.teachers))
 
-    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
-        """Returns the teachers' prompts while training; an adapter needs none. See `Tuner.frozen_state`."""
-        return {"teachers": self.teachers} if in_training and len(self.teachers) else {}
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Returns nothing: an adapter needs no teacher."""
+        return {}
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns the teachers' prompts, so that a run goes on without their runs."""
+        return {"teachers": self.teachers} if len(self.teachers) else {}
 
     def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [the task's prompt; text]; see `Tuner.embed`."""

@@ -21,6 +21,9 @@ class PrefixTuningConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.prefix_tuning.model:PrefixTuning"
     reference: ClassVar[str] = "Li & Liang 2021, arXiv 2101.00190"
+    unfoldable: ClassVar[str | None] = (
+        "its keys and values stand before an attention's own, where no plain model has any"
+    )
     name: Literal["prefix-tuning"] = "prefix-tuning"
     lr: Annotated[float, Field(gt=0, description="peak rate of the keys and values")] = 1e-2
     prefix_length: Annotated[int, Field(ge=1, le=MAX_SIZE, description="keys and values in every attention")] = 20

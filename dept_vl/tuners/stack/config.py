@@ -39,6 +39,22 @@ class StackConfig(TunerSettings):
         return any(part.needs_tasks for part in self.parts.values())
 
     @property
+    def unfoldable(self) -> str | None:  # type: ignore[override]
+        """Why the first part that has no plain form has none."""
+        found = {key: part.unfoldable for key, part in self.parts.items() if part.unfoldable is not None}
+        return next((f"its part {key!r}: {why}" for key, why in found.items()), None)
+
+    @property
+    def reads_weights(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.reads_weights for part in self.parts.values())
+
+    def check_packages(self) -> None:
+        """Asks every part; see `TunerSettings.check_packages`."""
+        for part in self.parts.values():
+            part.check_packages()
+
+    @property
     def label(self) -> str:
         """The names of its parts: ``dept+lora``."""
         return "+".join(self.parts)

@@ -97,6 +97,21 @@ class Stack(Tuner):
         for part in self._parts.values():
             part.after_step(step, max_steps)
 
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns every part's, named ``part.name``."""
+        return {
+            f"{key}.{name}": value for key, part in self._parts.items() for name, value in part.training_state().items()
+        }
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Gives every part its own; see `Tuner.load_training_state`."""
+        left = dict(state)
+        for key, part in self._parts.items():
+            mine = [name for name in left if name.startswith(f"{key}.")]
+            part.load_training_state({name.removeprefix(f"{key}."): left.pop(name) for name in mine})
+        if left:
+            raise CheckpointError(f"holds {min(left)} of a tuner, of which this run's stack has no part")
+
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns every part's.
 
@@ -115,9 +130,9 @@ class Stack(Tuner):
         for part in self._parts.values():
             part.reset_parameters(context)
 
-    def frozen_state(self, *, in_training: bool = False) -> dict[str, Tensor]:
+    def frozen_state(self) -> dict[str, Tensor]:
         """Returns every part's; see `Tuner.frozen_state`."""
-        states = {key: part.frozen_state(in_training=in_training) for key, part in self._parts.items()}
+        states = {key: part.frozen_state() for key, part in self._parts.items()}
         return {f"parts.{key}.{name}": tensor for key, state in states.items() for name, tensor in state.items()}
 
     def recorded_settings(self) -> TunerSettings:
