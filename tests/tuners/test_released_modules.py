@@ -8,14 +8,8 @@ import torch
 
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
-from tests.models.adapter.goldens.random_adapters import (
-    CASES,
-    D_MODEL,
-    LABELS,
-    TEXTS,
-    padded,
-    random_backbone,
-)
+from tests.models.adapter.goldens.random_adapters import CASES, random_backbone
+from tests.models.adapter.goldens.random_values import D_MODEL, LABELS, TEXTS, padded
 from tests.tuners.adapted import settings
 from tests.tuners.goldens import random_modules as released
 

@@ -5,7 +5,8 @@ The small T5, the texts and the labels are those of `tests.models.adapter.golden
 
 import torch
 
-from tests.models.adapter.goldens.random_adapters import CASES, NUM_LAYERS, draw
+from tests.models.adapter.goldens.random_adapters import CASES
+from tests.models.adapter.goldens.random_values import NUM_LAYERS, draw
 
 WIDTH, TASK_IDS = 4, (2, 0, 1, 2)
 """Of every adapter, and the task of each text."""

@@ -20,7 +20,8 @@ from torch import nn
 from transformers import T5ForConditionalGeneration
 from transformers.models.t5 import modeling_t5
 
-from tests.models.adapter.goldens.random_adapters import D_MODEL, LABELS, NUM_LAYERS, TEXTS, Case, random_t5
+from tests.models.adapter.goldens.random_adapters import Case, random_t5
+from tests.models.adapter.goldens.random_values import D_MODEL, LABELS, NUM_LAYERS, TEXTS
 from tests.tuners.goldens import random_modules as ours
 
 GOLDENS = Path(__file__).with_name("released_modules.json")
