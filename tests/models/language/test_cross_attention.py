@@ -191,6 +191,24 @@ def test_hooks_at_keys_and_values_act_as_on_the_modules_in_values_and_gradients(
     )
 
 
+@pytest.mark.parametrize(("kind", "is_short"), [(Scale, True), (ScaledInput, True), (Squash, False)])
+def test_what_folds_keeps_the_short_cut(kind, is_short):
+    layer, hook = make(), kind()
+    hidden, states, mask = inputs(target=2, source=40)
+
+    def multiplications(step):
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return counter.get_total_flops()
+
+    handles = hook_places({Place(layer.EncDecAttention.v): hook}, INFO)
+    ours = multiplications(lambda: cross_attend(layer, hidden, states, mask, None, hook))
+    plain = multiplications(lambda: layer(hidden, states, mask))
+    for handle in handles:
+        handle.remove()
+    assert (ours < plain) == is_short
+
+
 def test_a_chain_folds_as_it_acts():
     chain, linear = HookChain([Bent(), LowRank(), Scale(), Bias()]), LinearMap(torch.randn(32, 24))
     source = torch.randn(5, 24)
