@@ -108,12 +108,8 @@ def open_run(
     for side in visual.values():
         side.check_trained_on(recorded, adapter or Path())
     model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter, is_resumed=is_resumed)
-    if task.num_images > 1 and not model.tells_images_apart and adapter is None:
-        logger.warning(
-            "%s: the model cannot tell which of a row's %d images is which, as model.visual_projection=%s does not say "
-            "it and visual tokens have no positions; set model.visual_position_bias=sequential",
-            task.name, task.num_images, config.model.visual_projection,
-        )  # fmt: skip
+    if adapter is None:
+        _warn_of_images(task, model)
     datasets = {}
     if data_dir is not None:
         datasets = {
@@ -125,6 +121,16 @@ def open_run(
         }  # fmt: skip
     place_model(model, device)
     return RunParts(task, model, codec, visual, datasets, decoding, device)
+
+
+def _warn_of_images(task: Task, model: AdaptedModel) -> None:
+    """Says where a model that is to be trained cannot tell the images of a row apart."""
+    if task.num_images > 1 and not model.tells_images_apart:
+        logger.warning(
+            "%s: the model cannot tell which of a row's %d images is which, as model.visual_projection=%s does not say "
+            "it and visual tokens have no positions; set model.visual_position_bias=sequential",
+            task.name, task.num_images, model.config.visual_projection,
+        )  # fmt: skip
 
 
 def _open_model(
