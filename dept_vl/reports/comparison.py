@@ -160,7 +160,7 @@ def _label(by_task: Mapping[str, Sequence[ScoredRun]]) -> dict[str, dict[str, li
         methods: dict[str, dict[str, list[ScoredRun]]] = {}
         for run in runs:
             key = json.dumps(what_it_is(run), sort_keys=True)
-            methods.setdefault(paper_row(run.config).method, {}).setdefault(key, []).append(run)
+            methods.setdefault(paper_row(run).method, {}).setdefault(key, []).append(run)
         for name, groups in methods.items():
             described = [json.loads(key) for key in groups]
             differing = [key for key in described[0] if len({json.dumps(one.get(key)) for one in described}) > 1]

@@ -127,7 +127,7 @@ def _scores_against_parameters(paths: Sequence[Path]) -> FigureData:
     table, runs = PAPER_TABLES["table1"], _runs(paths)
     by_method: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
-        place = paper_row(run.config)
+        place = paper_row(run)
         by_method.setdefault((place.method, place.group), []).append(run)
     scores = {key: _by_task(of_it) for key, of_it in by_method.items()}
     sizes = {key: _parameters(of_it) for key, of_it in by_method.items()}
@@ -161,7 +161,7 @@ def _own_panel(runs: Sequence[ScoredRun]) -> Panel:
     """
     by_method: dict[str, list[ScoredRun]] = {}
     for run in runs:
-        by_method.setdefault(paper_row(run.config).method, []).append(run)
+        by_method.setdefault(paper_row(run).method, []).append(run)
     tasks = _common({method: _by_task(of_it) for method, of_it in by_method.items()})
     points = []
     for method, of_it in by_method.items():
@@ -187,13 +187,13 @@ def _common(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _parameters(runs: Sequence[ScoredRun]) -> float:
-    """Returns how many parameters runs train, the visual projection's too.
+    """Returns how many parameters runs train, the visual projection's too, over the tasks that share them.
 
     Raises:
         ConfigError: No adapter is left that says so.
     """
-    counts = [count_trained(run.path.parent) for run in runs]
-    known = [count for count in counts if count is not None]
+    counts = [(count_trained(run.path.parent), len(run.together) or 1) for run in runs]
+    known = [count / tasks for count, tasks in counts if count is not None]
     if not known:
         raise ConfigError(f"{runs[0].path.parent}: no adapter there, so its trained parameters are not known")
     return statistics.fmean(known)

@@ -80,15 +80,15 @@ def grid_lines(table: PaperTable, runs: Sequence[ScoredRun]) -> list[GridLine]:
             here = [run for run in left if row_of(rows, run) is row]
             lines += _ours(table, here, row.group or "", row.method, section)
         rest = [run for run in left if row_of(rows, run) is None]
-        for method in dict.fromkeys(paper_row(run.config).method for run in rest):
-            here = [run for run in rest if paper_row(run.config).method == method]
+        for method in dict.fromkeys(paper_row(run).method for run in rest):
+            here = [run for run in rest if paper_row(run).method == method]
             lines += _ours(table, here, _NOT_THERE, method, section)
     return lines
 
 
 def row_of(rows: Sequence[PaperRow], run: ScoredRun) -> PaperRow | None:
     """Returns the row that a run stands beside: of its method, k, backbone and, where rows have one, group."""
-    place = paper_row(run.config)
+    place = paper_row(run)
     return next(
         (
             row
@@ -133,12 +133,15 @@ def _ours(
 
 
 def _trained(table: PaperTable, runs: Sequence[ScoredRun]) -> str:
-    """Returns what runs train, as the table counts: a share of all, or how many the method does; "" if unknown."""
+    """Returns what runs train, as the table counts; "" if that is not known.
+
+    That is a share of all parameters, or how many the method has, over the tasks that share them.
+    """
     if any(row.updated_params_percent is not None for row in table.rows):
         shares = [run.share for run in runs if run.share is not None]
         return f"{100 * statistics.fmean(shares):.2f} %" if shares else ""
-    counts = [count_trained(run.path.parent, with_projection=False) for run in runs]
-    known = [count for count in counts if count is not None]
+    counts = [(count_trained(run.path.parent, with_projection=False), len(run.together) or 1) for run in runs]
+    known = [count / tasks for count, tasks in counts if count is not None]
     return f"{statistics.fmean(known):,.0f}" if known else ""
 
 

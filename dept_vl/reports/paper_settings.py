@@ -44,16 +44,15 @@ class PaperPlace:
     group: str
 
 
-def paper_row(config: TrainConfig) -> PaperPlace:
+def paper_row(run: ScoredRun) -> PaperPlace:
     """Returns the row of a run, whether or not a table has it."""
-    settings = _flat(asdict(config))
-    method = config.tuner.label
+    settings = _flat(asdict(run.config))
+    method = run.config.tuner.label
     for (name, key), variant in _VARIANTS.items():
         if method == name and settings.get(key) is not None:
             method = variant
-    together = "multi-task" if "+" in config.task else None
-    source = "transfer" if method in _FROM_SOURCES else None
-    return PaperPlace(method, "-".join(filter(None, (together, source))) or "single-task")
+    groups = [name for name, is_so in (("multi-task", run.together), ("transfer", method in _FROM_SOURCES)) if is_so]
+    return PaperPlace(method, "-".join(groups) or "single-task")
 
 
 def fits_place(row: PaperRow, config: TrainConfig) -> bool:
@@ -83,6 +82,7 @@ def what_it_is(run: ScoredRun) -> dict[str, Any]:
         "weights' sha256": run.weights_sha256,
         "features zeroed": config.data.visual_features == "zero",
         "starts from a source": config.init.source is not None,
+        "trained on": " + ".join(run.together) or config.task,
         "decode": run.decode,
     }
 
@@ -103,7 +103,7 @@ def not_the_papers(run: ScoredRun, row: PaperRow | None) -> list[str]:
         row: The row of its method; None where the table has none.
     """
     config, task = run.config, run.config.resolve_task()
-    place = paper_row(config)
+    place = paper_row(run)
     phrases = [] if row else [f"no row of {place.method}"]
     is_alone = "multi-task" not in place.group
     if row is not None and row.trained_with and is_alone:

@@ -103,9 +103,9 @@ def _run_lines(table: PaperTable, runs: Sequence[ScoredRun]) -> tuple[list[tuple
             label = f"{task}{f' k={few_shot}' if few_shot else ''}{f' {backbone}' if backbone else ''}"
             rows = [row for row in table.rows if (row.few_shot, row.backbone) == (few_shot, backbone)]
             here = [run for run in runs if run.task == task and fits_place(rows[0], run.config)]
-            places = dict.fromkeys(paper_row(run.config) for run in here)
+            places = dict.fromkeys(paper_row(run) for run in here)
             for place in sorted(places, key=lambda place: place.method != _OWN_METHOD):
-                of_it = [run for run in here if paper_row(run.config) == place]
+                of_it = [run for run in here if paper_row(run) == place]
                 lines += _cell_lines(label, task, place.method, row_of(rows, of_it[0]), of_it, notes)
     return lines, notes
 

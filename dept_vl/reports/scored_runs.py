@@ -19,11 +19,11 @@ from dept_vl.tasks import get_task
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run with its scores on ``test``.
+    """A run with its scores on ``test``; one that was trained on several tasks together is one of these for each.
 
     Attributes:
         path: The file they were read from.
-        config: Its settings.
+        config: Its settings, as the task that was scored has them.
         decode: How its answers were made.
         scores: By metric, in the scorers' own scale.
         rows: How many rows were scored; None where no file says.
@@ -31,6 +31,7 @@ class ScoredRun:
         rows_sha256: Of the rows that were scored; None as before.
         weights_sha256: Of the backbone's weights; None as before.
         share: Trained over all parameters, 0 to 1; None as before.
+        together: The tasks that it was trained on, where they are several.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ScoredRun:
     rows_sha256: str | None = None
     weights_sha256: str | None = None
     share: float | None = None
+    together: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -80,18 +82,33 @@ def _checked(path: Path, read: _Reader) -> list[ScoredRun]:
 
 
 def _of_run(path: Path, content: dict[str, Any]) -> list[ScoredRun]:
+    if isinstance(each := content.get("results"), dict):  # of several tasks: a file each
+        return [run for name in each.values() for run in _checked(path.with_name(Path(name).name), _of_run)]
     scores = {name: _finite(value) for name, value in content["metrics"].items()}
     given = content.get("config")
     config = read_run_config(path.parent) if given is None else config_from_tree(given, where=str(path))
-    data, backbone, sizes = (
-        content.get(name, {}) for name in ("data", "backbone", "parameters")
-    )  # since other versions
+    together = _together(config)
+    if together:
+        config = _for_task(config, content["task"], content.get("protocol"))
+    data, backbone, sizes = (content.get(name, {}) for name in ("data", "backbone", "parameters"))  # of later versions
     return [
         ScoredRun(
             path, config, content.get("decode", GENERATE), scores, content.get("num_scored"), data.get("complete"),
             data.get("rows_sha256"), backbone.get("weights_sha256"), sizes["trained"] / sizes["all"] if sizes else None,
+            together,
         )
     ]  # fmt: skip
+
+
+def _together(config: TrainConfig) -> tuple[str, ...]:
+    """Returns the tasks of a run of several; none of a run of one."""
+    names = tuple(config.task.split("+")) if config.declaration is None else ()
+    return names if len(names) > 1 else ()
+
+
+def _for_task(config: TrainConfig, task: str, protocol: Any) -> TrainConfig:
+    """Returns the settings of a run of several tasks as one of them has them."""
+    return replace(config, task=get_task(task).name, data=replace(config.data, protocol=protocol))
 
 
 def _of_seeds(path: Path, content: dict[str, Any]) -> list[ScoredRun]:
@@ -116,9 +133,15 @@ def _of_several(
         own = folder / f"seed-{run['seed']:d}" / RESULTS_FILE if "seed" in run else path
         if own != path and own.is_file():
             found += _checked(own, _of_run)
-        else:
-            scores = {name: _finite(spread["values"][number]) for name, spread in spreads.items()}
-            found.append(ScoredRun(path, config, run.get("decode", GENERATE), scores))
+            continue
+        scores = {name: _finite(spread["values"][number]) for name, spread in spreads.items()}
+        decode, together = run.get("decode", GENERATE), _together(config)
+        found += [
+            ScoredRun(path, _for_task(config, task, config.data.protocol), decode, own_scores, together=together)
+            for task in together
+            if (own_scores := {n.partition("/")[2]: v for n, v in scores.items() if n.startswith(f"{task}/")})
+        ]
+        found += [] if together else [ScoredRun(path, config, decode, scores)]
     return found
 
 

@@ -3,6 +3,7 @@ import io
 import json
 import statistics
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,6 +13,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.reports.paper_numbers import PAPER_TABLES
 from dept_vl.reports.paper_settings import PaperPlace, paper_row, short_name
 from dept_vl.reports.paper_tables import compare
+from dept_vl.reports.scored_runs import ScoredRun
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree, dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
@@ -43,6 +45,10 @@ def lines_of(text, task):
 
 def notes_of(text):
     return [line.strip() for line in text.splitlines() if line.strip().startswith("[")]
+
+
+def scored(config, **fields):
+    return ScoredRun(Path("results-test.json"), config, "generate", {}, **fields)
 
 
 def blocks_of(text):
@@ -115,7 +121,7 @@ def test_a_prompt_that_started_from_a_source_is_spot(tmp_path):
     config = load_config(
         None, {"task": "rte", "tuner.name": "prompt-tuning", "init.from": "runs/mnli", "data.protocol": "paper"}
     )
-    assert paper_row(config) == PaperPlace("spot", "transfer")
+    assert paper_row(scored(config)) == PaperPlace("spot", "transfer")
     (line,) = lines_of(compare("table1", [write_results(tmp_path, config, {"accuracy": 0.7})]), "rte")
     assert (line[1:3], line[5]) == (["70.0", "69.8"], "spot")
 
@@ -126,7 +132,21 @@ def test_every_method_that_the_paper_has_and_we_have_is_called_as_its_row():
     assert {"dept", "prompt-tuning", "lora", "bitfit", "fine-tuning"} <= rows & ours
     for method in rows & ours:
         tuner = next(member for member in get_args(get_args(Method)[0]) if member().name == method)()
-        assert paper_row(TrainConfig(task="rte", tuner=tuner)).method == method
+        assert paper_row(scored(TrainConfig(task="rte", tuner=tuner))).method == method
+
+
+@pytest.mark.parametrize(
+    ("tuner", "source", "together", "place"),
+    [
+        ("dept", None, (), ("dept", "single-task")),
+        ("dept", "runs/mnli", (), ("dept", "single-task")),
+        ("lora", None, ("rte", "cola"), ("lora", "multi-task")),
+        ("prompt-tuning", "runs/mnli", ("rte", "cola"), ("spot", "multi-task-transfer")),
+    ],
+)
+def test_runs_of_several_tasks_and_from_sources_have_rows_of_their_own(tuner, source, together, place):
+    config = load_config(None, {"task": "rte", "tuner.name": tuner, "init.from": source})
+    assert paper_row(scored(config, together=together)) == PaperPlace(*place)
 
 
 def test_baselines_of_table_3_say_that_theirs_were_trained_on_four_tasks(tmp_path):
