@@ -95,6 +95,11 @@ class LocalPath:
         return f"{value[: len(value) - len(bare)]}{change(bare)}"
 
 
+def split_names(value: Any) -> Any:
+    """Takes ``a,b``, as it is typed, for a list."""
+    return value.split(",") if isinstance(value, str) else value
+
+
 def map_paths(value: Any, change: Callable[[str], str]) -> Any:
     """Returns the value of a path setting with each path in it changed; what holds none stays as it is."""
     if isinstance(value, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -60,7 +60,7 @@ def _fit(given: TrainConfig | Path, target: TrainConfig, backbone: Backbone[Any]
     if isinstance(given, Path):
         saved = read_adapter_config(given)
         _check_width(saved.backbone.d_model, saved.backbone.name, target, backbone)
-        return given, _empty(saved.tuner, backbone, saved.max_source_length)
+        return given, _empty(saved.tuner, backbone, saved.max_source_length, saved.tasks)
     if given.model.backbone != target.model.backbone:
         _check_width(_backbone(given.model).d_model, given.model.backbone, target, backbone)
     length = given.data.max_source_length
@@ -81,7 +81,9 @@ def _backbone(model: ModelConfig) -> Backbone[Any]:
     return meta_backbone(backbone_config(model.backbone, model.revision))
 
 
-def _empty(settings: TunerSettings, backbone: Backbone[Any], max_source_length: int) -> Tuner:
+def _empty(
+    settings: TunerSettings, backbone: Backbone[Any], max_source_length: int, tasks: Sequence[str] = ()
+) -> Tuner:
     with torch.device("meta"):
-        tuner: Tuner = settings.empty(backbone.tuner_context(max_source_length))
+        tuner: Tuner = settings.empty(backbone.tuner_context(max_source_length, tasks=tasks))
     return tuner

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
-from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
+from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole, split_names
 from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
 from dept_vl.tasks.declaration import TaskDeclaration
@@ -18,11 +18,6 @@ from dept_vl.tasks.declared import make_task
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
-
-
-def _split_names(value: Any) -> Any:
-    """Takes ``a,b``, as it is typed, for a list."""
-    return value.split(",") if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -157,7 +152,7 @@ class LoopConfig:
     ] = 20
     trackers: Annotated[
         tuple[Literal["tensorboard", "wandb", "trackio"], ...] | None,
-        BeforeValidator(_split_names),
+        BeforeValidator(split_names),
         MayDiffer(),
         Field(
             description="where metrics go beside metrics.jsonl; null: TensorBoard where it is installed; []: nowhere"

@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.settings import TunerSettings
 
+MAX_RUNS = 100
+"""Cap on the runs whose prompts a method takes: each has m x d_model values."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class PromptInit(TunerSettings):

@@ -61,10 +61,14 @@ def _dtype(dtype):
 
 
 def _both(**changes):
-    """Changes the settings in both places, as whoever makes an adapter can."""
+    return both_settings(lambda config: changes)
+
+
+def both_settings(change_settings):
+    """Changes an adapter's settings in both places, as whoever makes one can."""
 
     def spoil(run):
-        edited(run / CONFIG, lambda config: {**config, **changes})
+        edited(run / CONFIG, lambda config: {**config, **change_settings(config)})
         config = json.loads((run / CONFIG).read_text())
 
         def change(described):

@@ -17,6 +17,7 @@ from tests.bad_inputs import (
     images,
     manifests,
     official,
+    other_runs,
     own_rows,
     predictions,
     raw_json,
@@ -32,7 +33,7 @@ SECONDS = 10
 
 _MODULES = (
     configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released, backbones,
-    own_rows, official,
+    own_rows, official, other_runs,
 )  # fmt: skip
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 

@@ -24,6 +24,21 @@ def test_a_tilde_is_the_home_folder_in_files_and_on_the_line(key, tmp_path, monk
     assert value == load_config(None, {key: "~/here"}) == load_config(None, {key: "/home/mine/here"})
 
 
+def test_several_paths_in_one_setting_are_each_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/mine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    for name, place in (("attempt", ""), ("attempt+lora", "parts.attempt.")):
+        key = f"tuner.{place}sources"
+        for given in ("a,~/b,me/c", ["a", "~/b", "me/c"]):
+            config = load_config(None, {"tuner.name": name, key: given})
+            recorded = absolute_config(config).tuner
+            sources = recorded.parts["attempt"].sources if place else recorded.sources
+            assert sources == (str(tmp_path / "a"), "/home/mine/b", "me/c")
+        assert with_real_paths({key: ["a"]}) == with_real_paths({key: ["./a/"]})
+        assert with_real_paths({key: ["a", "b"]}) != with_real_paths({key: ["b", "a"]})
+
+
 def test_models_in_the_home_folder_are_found_there(monkeypatch):
     monkeypatch.setenv("HOME", "/home/mine")
     config = load_config(None, {"model.backbone": "~/t5", "model.clip.model": "~/clip"})

@@ -16,13 +16,15 @@ from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, 
 
 METHODS = [method.name for method in registered()]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
+PLAIN_PROMPTS = ["prompt-tuning", "p-tuning", "ulpt", "mpt"]
+OWN_WORD_EMBEDDINGS = ["adept"]
 STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning", "adalora", "dora", "rslora", "vera"]
 
 SIZES = {
     "p-tuning": {"num_virtual_tokens": 4, "hidden_size": 10},
     "adept": {"num_virtual_tokens": 4, "rank": 3, "dropout": 0.0},
     "ulpt": {"num_virtual_tokens": 4},
-    "attempt": {"num_virtual_tokens": 4, "attention_width": 5, "temperature": 1.0},
+    "attempt": {"num_virtual_tokens": 4, "attention_width": 5, "temperature": 4.0},
     "mpt": {"num_virtual_tokens": 4},
 }
 """Where the defaults are larger than the tiny backbones; dropout off."""
@@ -209,6 +211,34 @@ def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: dept-vl\n")
     assert all(reference in card for reference in tuner_of(name).references)
+
+
+@on_families(*FAMILIES)
+def test_a_method_that_is_a_plain_prompt_answers_as_prompt_tuning_with_it(folders, family, name):
+    model = make(folders[family], tuner_of(name), moved=0.3)
+    prompt = model.tuner.as_prompt()
+    assert (prompt is not None) == (name in PLAIN_PROMPTS)
+    if prompt is not None:
+        assert (prompt.dtype, prompt.requires_grad) == (torch.float32, False)
+        plain = make(folders[family], settings("prompt-tuning", num_virtual_tokens=len(prompt)))
+        with torch.no_grad():
+            plain.tuner.soft_prompt.copy_(prompt)
+        assert torch.equal(logits(plain), logits(model))
+
+
+@every_method
+def test_word_embeddings_of_its_own_leave_the_table_as_it_is(folders, name):
+    model = make(folders["t5"], tuner_of(name), moved=0.3)
+    table = model.backbone.word_embeddings
+    before = table.clone()
+    folded = model.tuner.folded_embeddings(table)
+    assert (folded is not None) == (name in OWN_WORD_EMBEDDINGS)
+    assert torch.equal(table, before)
+    if folded is not None:
+        ids = torch.tensor([[5, 9, 2]])
+        joined = model.tuner.embed(model.backbone.embed_tokens(ids))
+        torch.testing.assert_close(joined[:, -3:], folded[ids], rtol=1e-5, atol=1e-6)
+        assert model.tuner.prompt() is not None
 
 
 @on_families("t5", "llama")

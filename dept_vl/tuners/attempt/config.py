@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath
-from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
+from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,10 +46,12 @@ class AttemptConfig(PromptInit):
         int, Field(ge=1, le=MAX_SIZE, description="soft prompt length, tokens: the sources' too")
     ] = 100
     sources: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Field(min_length=1)], ...],
         LocalPath(or_name=True),
+        BeforeValidator(split_names),
         Field(
-            description="trained runs whose prompts are mixed in: folders or hub ids; the adapter keeps their values"
+            max_length=MAX_RUNS,
+            description="trained runs whose prompts are mixed in: folders or hub ids; the adapter keeps their values",
         ),
     ] = ()
     attention_width: Annotated[int, Field(ge=1, le=MAX_SIZE, description="hidden width of the attention")] = 100

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath
-from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
+from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -45,9 +45,13 @@ class MptConfig(PromptInit):
         int, Field(ge=1, le=MAX_SIZE, description="soft prompt length, tokens: the teachers' too")
     ] = 100
     teachers: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Field(min_length=1)], ...],
         LocalPath(or_name=True),
-        Field(description="a trained run of each task, in the order of the tasks: folders or hub ids; []: no teachers"),
+        BeforeValidator(split_names),
+        Field(
+            max_length=MAX_RUNS,
+            description="a trained run of each task, in the order of the tasks: folders or hub ids; []: no teachers",
+        ),
     ] = ()
     teacher_weight: Annotated[
         float,
