@@ -347,10 +347,12 @@ def _add_info(commands: Any) -> None:
 
 def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     config = load_settings(options, overrides)
-    from dept_vl.reports.text import format_budget
+    from dept_vl.reports.text import format_budget, format_recipe
     from dept_vl.runs.info import count_budget
 
     print(f"{config.task}, {config.tuner.label} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
+    if recipe := format_recipe(config):
+        print(recipe)
 
 
 COMMANDS = (_add_train, _add_eval, _add_predict, _add_info)

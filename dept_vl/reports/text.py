@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
+from dept_vl.settings.load import flat_settings, nested_settings
+from dept_vl.tuners.recipes import recipe_of
 
 if TYPE_CHECKING:
     from dept_vl.experiments.runs import FinishedRun
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from dept_vl.inference.predict import Prediction
     from dept_vl.inference.results import EvaluationResult
     from dept_vl.models.parameter_budget import ParameterBudget
+    from dept_vl.settings.schema import TrainConfig
     from dept_vl.tasks import RenderedExample, Task
     from dept_vl.training.trainer import TrainResult
     from dept_vl.tuners.base import Fact
@@ -72,6 +75,20 @@ def format_budget(budget: ParameterBudget) -> str:
     return (
         f"{format_table(rows)}\n  {f'{facts}: ' if facts else ''}the tuner trains {budget.tuner:,} parameters{beside}"
     )
+
+
+def format_recipe(config: TrainConfig) -> str:
+    """Returns the method's own settings of a run, where they come from, and what was given instead; empty for none."""
+    tree = nested_settings(config)
+    method = recipe_of(tree["tuner"])
+    if method is None or not method.recipe:
+        return ""
+    settings = flat_settings(tree)
+    lines = []
+    for key, value in flat_settings(method.recipe).items():
+        now = "null" if settings[key] is None else settings[key]
+        lines.append(f"  {key} {value}" if settings[key] == value else f"  {key} {now} (the recipe: {value})")
+    return "\n".join([f"recipe of {method.name}, its own defaults ({method.recipe_source}):", *lines])
 
 
 def _format_fact(fact: Fact) -> str:

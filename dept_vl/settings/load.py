@@ -1,7 +1,7 @@
 """Reading the settings of a run: YAML and dotted overrides in, one immutable ``TrainConfig`` out.
 
-Order of precedence: field defaults < task declaration < YAML file < command line. Loading has no side effects and
-imports no torch.
+Order of precedence: field defaults < recipe of the method < task declaration < YAML file < command line. Loading has no
+side effects and imports no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kin
 from dept_vl.settings.declared import check_declaration, is_task_file, read_declaration
 from dept_vl.settings.help import fields_of, settings_of
 from dept_vl.settings.marked import with_absolute_paths
-from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
+from dept_vl.settings.renamed import is_record, new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
 from dept_vl.settings.yaml_files import read_yaml
@@ -29,6 +29,8 @@ from dept_vl.strict import expand_home
 from dept_vl.tasks import get_task
 from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
+from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.recipes import recipe_notes, recipe_of
 from dept_vl.tuners.stack.config import collapse_name, expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -108,12 +110,16 @@ def _problems_of(tree: Tree) -> set[tuple[str, str]]:
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
-    """Checks a nested mapping, the task's own lengths and protocol filled in where it gives none.
+    """Checks a nested mapping, what it leaves out filled in by the method's recipe and the task's lengths and protocol.
+
+    A run's record has every setting of its time, so that no recipe has a say in it: what came later is at the default
+    of its field, which is what was done before.
 
     Raises:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     _refuse_nul(tree, where)
+    has_recipe = not is_record(tree)
     tree = with_new_names(tree)
     with _problem_of("task", where):
         tree = _with_declaration(tree)
@@ -122,20 +128,28 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
             make_task(declaration) if declaration is not None else get_task(str(tree.get("task", TrainConfig().task)))
         )
     tree = {**with_kinds(tree), "task": task.name}
+    if isinstance(tree.get("tuner"), dict):
+        tree["tuner"] = expand_name(tree["tuner"])
+    below = _recipe(tree) if has_recipe else {}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
         tree = _merge({"data": lengths}, tree)
         if task.protocols and tree["data"].get("protocol") is None:
             tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
-    if isinstance(tree.get("tuner"), dict):
-        tree["tuner"] = expand_name(tree["tuner"])
     try:
-        config = _ADAPTER.validate_python(tree)
+        config = _ADAPTER.validate_python(_merge(below, tree))
     except ValidationError as error:
         raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
     return config
+
+
+def _recipe(tree: Tree) -> Tree:
+    """Returns the recipe of the method that nested settings name, as settings to lay them over."""
+    tuner = tree.get("tuner", {"name": DeptConfig().name})
+    method = recipe_of(tuner) if isinstance(tuner, dict) else None
+    return {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
 
 
 def _with_declaration(tree: Tree) -> Tree:
@@ -210,9 +224,11 @@ def describe_settings(is_shown: Callable[[str], bool] = lambda _: True) -> str:
     """
     groups = {name: str(info.description) for name, info in TrainConfig.__pydantic_fields__.items()}  # type: ignore[attr-defined]
     sections: dict[str, list[str]] = {}
+    notes = recipe_notes()
     for key, setting in settings_of(TrainConfig):
         if is_shown(key):
-            sections.setdefault(key.split(".")[0] if "." in key else "", []).append(setting.line(key))
+            line = f"{setting.line(key)} ({notes[key]})" if key in notes else setting.line(key)
+            sections.setdefault(key.split(".")[0] if "." in key else "", []).append(line)
     titles = {name: f"{name}: {groups[name]}" if name else "the run" for name in sections}
     return "\n\n".join("\n".join([titles[name], *lines]) for name, lines in sections.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -9,6 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import STRICT
 from dept_vl.tuners.context import TunerContext
+
+Recipe = Mapping[str, Mapping[str, Any]]
+"""Settings of a run, nested as in a file: ``{"optim": {"weight_decay": 0.0}}``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,10 +26,16 @@ class TunerSettings:
         name: What ``--tuner`` takes.
         implementation: ``module:Class`` of the `Tuner`, imported when one is built.
         reference: What a model card cites for it.
+        recipe: Settings of a run that are not the method's and of which it has defaults of its own. They lie over the
+            defaults of the fields and below everything that is given (`dept_vl.tuners.recipes`). Empty: the fields'
+            defaults, which are those of Table 10 of the DePT paper.
+        recipe_source: Where those settings come from; every recipe has one.
     """
 
     implementation: ClassVar[str]
     reference: ClassVar[str]
+    recipe: ClassVar[Recipe] = {}
+    recipe_source: ClassVar[str] = ""
     name: str
 
     @property

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -21,6 +21,11 @@ class PrefixTuningConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.prefix_tuning.model:PrefixTuning"
     reference: ClassVar[str] = "Li & Liang 2021, arXiv 2101.00190"
+    recipe: ClassVar[Recipe] = {
+        "data": {"batch_size": 8, "loss_mean": "tokens"},
+        "optim": {"beta2": 0.999, "eps": 1e-8, "warmup_steps": 0},  # torch's AdamW, whose decay is 0.01
+    }
+    recipe_source: ClassVar[str] = "PEFT's guide: docs/source/task_guides/seq2seq-prefix-tuning.md"
     name: Literal["prefix-tuning"] = "prefix-tuning"
     lr: Annotated[float, Field(gt=0, description="peak rate of the keys and values")] = 1e-2
     prefix_length: Annotated[int, Field(ge=1, le=MAX_SIZE, description="keys and values in every attention")] = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -92,6 +93,18 @@ def collapse_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) ->
     """Returns settings with a stack called after its parts, as it is on the command line; see `expand_name`."""
     names = _part_names(tuner) or (_part_names(below or {}) if tuner.get("name") == "stack" else [])
     return {**tuner, "name": "+".join(names)} if names else tuner
+
+
+def leading_method(tuner: Mapping[str, Any]) -> str:
+    """Returns the method of a tuner's nested settings, of a stack's (as `expand_name` returns them) its first part's.
+
+    Empty where they name none.
+    """
+    name, parts = tuner.get("name"), tuner.get("parts")
+    if name == "stack" and isinstance(parts, dict) and parts:
+        key, part = next(iter(parts.items()))
+        name = part.get("name", key) if isinstance(part, dict) else key
+    return name if isinstance(name, str) else ""
 
 
 def _part_names(tuner: dict[str, Any]) -> list[str]:
