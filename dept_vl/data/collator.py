@@ -49,6 +49,7 @@ class Batch:
         loss_weights: (batch,) float32.
         visual_features: (batch, visual, feature_dim) floating point, or None for a text-only task.
         pixel_values: (batch, 3, height, width) float32 when the image encoder runs on the fly, else None.
+        task_ids: (batch,) int64, each example's task by its place among the run's; None where it has one.
     """
 
     example_ids: tuple[int, ...]
@@ -58,6 +59,7 @@ class Batch:
     loss_weights: Tensor
     visual_features: Tensor | None = None
     pixel_values: Tensor | None = None
+    task_ids: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with every tensor on `device`."""

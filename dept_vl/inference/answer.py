@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,15 +108,13 @@ class Answerer:
     @torch.no_grad()
     def confidences(self, batch: Batch, texts: Sequence[str]) -> list[float]:
         """Returns the probability of a text as the answer to each example, its end of sequence included, 0 to 1."""
-        input_ids, attention_mask, features = self._inputs(batch)
+        inputs = self._inputs(batch)
         shares = []
         for row, ids in enumerate(self._codec.target_ids(texts, self.decoding.max_new_tokens)):
-            one = slice(row, row + 1)
-            trie = LabelTrie.build([ids], input_ids.device)
+            one: list[Any] = [None if side is None else side[row : row + 1] for side in inputs]
+            trie = LabelTrie.build([ids], batch.input_ids.device)
             with self._autocast(batch):
-                scores = self.model.score_labels(
-                    input_ids[one], attention_mask[one], None if features is None else features[one], labels=trie
-                )
+                scores = self.model.score_labels(*one, labels=trie)
             shares.append(math.exp(scores.item()))
         return shares
 
@@ -126,9 +125,9 @@ class Answerer:
         with self._autocast(batch):
             return self.model.embed(*inputs)
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         features = self._visual.features(batch) if self._visual else None
-        return batch.input_ids, batch.attention_mask, features
+        return batch.input_ids, batch.attention_mask, features, batch.task_ids
 
     def _autocast(self, batch: Batch) -> torch.autocast:
         is_bf16 = self.decoding.precision == "bf16"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -56,6 +56,7 @@ class AdaptedModel(nn.Module):
         answer_cue: The last text before an answer, for the adapter file.
         answer_form: How it is led to an answer, for the adapter file; None for T5.
         cue_ids: The tokens of a cue that stands behind the image.
+        tasks: Names of the tasks that are trained together, in the order of ``task_ids``; empty for one.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class AdaptedModel(nn.Module):
         visual_projection: VisualProjection | None,
         config: ModelConfig,
         codec: TextCodec | None = None,
+        tasks: Sequence[str] = (),
     ) -> None:
         """Puts the parts together; `build_model` makes them.
 
@@ -74,6 +76,7 @@ class AdaptedModel(nn.Module):
             visual_projection: Onto its width, or None.
             config: Frozen models and how they are joined.
             codec: What makes its token ids from text; None for a model that is only counted.
+            tasks: Names of the tasks that are trained together; empty for one.
 
         Raises:
             ConfigError: The method trains tensors of the backbone that are not float32.
@@ -87,6 +90,7 @@ class AdaptedModel(nn.Module):
         self.answer_cue = codec.answer_cue if codec else ""
         self.answer_form = codec.answer_form if codec else None
         self.cue_ids = codec.cue_ids if codec else ()
+        self.tasks = tuple(tasks)
         self._own = own
         self._identity: BackboneIdentity | None = None
 
@@ -96,7 +100,11 @@ class AdaptedModel(nn.Module):
         return None if self.visual_projection is None else self.visual_projection.feature_dim
 
     def joint_input(
-        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        info: ForwardInfo | None = None,
     ) -> JointInput:
         """Builds what the backbone reads; training, generation and label scoring all start here.
 
@@ -104,12 +112,14 @@ class AdaptedModel(nn.Module):
             input_ids: (batch, text) token ids, padded on the right.
             attention_mask: (batch, text), 1 for text and 0 for padding.
             visual_features: (batch, visual, feature_dim) of any floating type, or None.
+            info: The forward pass that it is for; None for one of a single task.
 
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
         text_embeds = self.backbone.embed_tokens(input_ids).float()  # (batch, text, d_model)
-        prompt_and_text_embeds = self.tuner.embed(text_embeds, attention_mask)  # (batch, prompt + text, d_model)
+        info = info or self._forward_info(attention_mask, visual_features)
+        prompt_and_text_embeds = self.tuner.embed(text_embeds, info)  # (batch, prompt + text, d_model)
         behind = []
         if visual_features is not None:
             words = self.backbone.word_embeddings
@@ -121,23 +131,33 @@ class AdaptedModel(nn.Module):
         return cast("JointInput", self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, visual_features: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        visual_features: Tensor | None = None,
+        task_ids: Tensor | None = None,
     ) -> ModelOutput:
-        """Computes the loss of every example by teacher forcing.
+        """Computes the loss of every example by teacher forcing, and while training what the method adds to it.
 
         Args:
             input_ids: As `joint_input`.
             attention_mask: As `joint_input`.
             labels: (batch, target) target ids, `IGNORE_INDEX` for padding.
             visual_features: As `joint_input`.
+            task_ids: (batch,) the examples' tasks (`ForwardInfo`).
 
         Raises:
             DataError: As `joint_input`, or longer with its target than the backbone can read.
         """
-        with self._acting(attention_mask):
-            joint = self.joint_input(input_ids, attention_mask, visual_features)
+        info = self._forward_info(attention_mask, visual_features, task_ids)
+        with self._acting(info):
+            joint = self.joint_input(input_ids, attention_mask, visual_features, info)
             logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
-        return ModelOutput(loss_per_example(logits, labels), logits)
+            losses = loss_per_example(logits, labels)
+            if self.training and (added := self.tuner.auxiliary_loss(info)) is not None:
+                losses = losses + added
+        return ModelOutput(losses, logits)
 
     @torch.no_grad()
     def generate(
@@ -145,6 +165,7 @@ class AdaptedModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         visual_features: Tensor | None = None,
+        task_ids: Tensor | None = None,
         *,
         num_beams: int = 1,
         max_new_tokens: int,
@@ -155,6 +176,7 @@ class AdaptedModel(nn.Module):
             input_ids: As `joint_input`.
             attention_mask: As `joint_input`.
             visual_features: As `joint_input`.
+            task_ids: As `forward`.
             num_beams: 1 for greedy.
             max_new_tokens: Generated tokens at most, the end-of-sequence token included.
 
@@ -164,12 +186,18 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self.answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features, task_ids) as joint:
             return self.backbone.generate(joint, num_beams=num_beams, max_new_tokens=max_new_tokens)
 
     @torch.no_grad()
     def score_labels(
-        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None, *, labels: LabelTrie
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        *,
+        labels: LabelTrie,
     ) -> Tensor:
         """Computes the exact log-likelihood of every label, always without dropout.
 
@@ -179,6 +207,7 @@ class AdaptedModel(nn.Module):
             input_ids: As `joint_input`.
             attention_mask: As `joint_input`.
             visual_features: As `joint_input`.
+            task_ids: As `forward`.
             labels: The labels, on the device of `input_ids`.
 
         Returns:
@@ -188,25 +217,36 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `forward`.
         """
-        with self.answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features, task_ids) as joint:
             return labels.log_likelihoods(self.backbone.trie_logits(joint, labels))
 
     @torch.no_grad()
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None) -> Tensor:
+    def embed(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        task_ids: Tensor | None = None,
+    ) -> Tensor:
         """Returns a vector for each source of `joint_input`, (batch, d_model) float32 (`Backbone.source_embedding`)."""
-        with self.answering(input_ids, attention_mask, visual_features) as joint:
+        with self.answering(input_ids, attention_mask, visual_features, task_ids) as joint:
             return self.backbone.source_embedding(joint).float()
 
     @contextmanager
     def answering(
-        self, input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual_features: Tensor | None = None,
+        task_ids: Tensor | None = None,
     ) -> Iterator[JointInput]:
         """Gives the joint input for any uses in the block, without dropout; see `joint_input`."""
         was_training = self.training
         self.eval()
         try:
-            with self._acting(attention_mask):
-                yield self.joint_input(input_ids, attention_mask, visual_features)
+            info = self._forward_info(attention_mask, visual_features, task_ids)
+            with self._acting(info):
+                yield self.joint_input(input_ids, attention_mask, visual_features, info)
         finally:
             self.train(was_training)
 
@@ -244,6 +284,7 @@ class AdaptedModel(nn.Module):
             answer_form=self.answer_form,
             task=task.name if task else None,
             declaration=task.declaration if task else None,
+            tasks=self.tasks,
             features=features,
         )
 
@@ -334,15 +375,22 @@ class AdaptedModel(nn.Module):
             seed=0,
             answer_cue=saved.answer_cue,
             answer_form=answer_form or saved_form,
+            tasks=saved.tasks,
             backbone=backbone,
         )
         built.load_adapter(folder)
         return built.eval(), codec
 
+    def _forward_info(
+        self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None
+    ) -> ForwardInfo:
+        """Returns what the method is told of one pass."""
+        num_visual_tokens = 0 if visual_features is None else visual_features.shape[1]
+        return ForwardInfo(text_mask, self.tuner.num_virtual_tokens, task_ids, num_visual_tokens)
+
     @contextmanager
-    def _acting(self, text_mask: Tensor) -> Iterator[None]:
+    def _acting(self, info: ForwardInfo) -> Iterator[None]:
         """Lets the method act inside the backbone for the block."""
-        info = ForwardInfo(text_mask, self.tuner.num_virtual_tokens)
         with self.backbone.hooked(self.tuner.site_hooks(), info, self.tuner.extra_keys(info)):
             yield
 
@@ -357,6 +405,7 @@ def build_model(
     answer_cue: str | None = None,
     answer_form: AnswerForm = "plain",
     task_cue: str = PLAIN_CUE,
+    tasks: Sequence[str] = (),
     backbone: LoadedBackbone | None = None,
 ) -> tuple[AdaptedModel, TextCodec]:
     """Loads the frozen backbone and puts a fresh tuner and projection on it.
@@ -370,6 +419,7 @@ def build_model(
         answer_cue: As `TextCodec`.
         answer_form: As `TextCodec`.
         task_cue: As `TextCodec`.
+        tasks: Names of the tasks that are trained together; empty for one.
         backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, and only what the
             method trains of it is copied.
 
@@ -384,11 +434,11 @@ def build_model(
         tokenizer, answer_cue, answer_form=answer_form, task_cue=task_cue, has_image=feature_dim is not None
     )
     context = frozen.tuner_context(
-        max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"])
+        max_source_length, seed=seed, tokenize=lambda text: list(tokenizer(text)["input_ids"]), tasks=tasks
     )
     built: Tuner = tuner.build(context)
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
     projection = new_projection(model, frozen, feature_dim)
     if projection is not None:
         projection.reset_parameters(seed)
-    return AdaptedModel(frozen, built, projection, model, codec), codec
+    return AdaptedModel(frozen, built, projection, model, codec, tasks), codec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dept_vl.models.adapted_model import AdaptedModel
@@ -13,7 +15,12 @@ from dept_vl.tuners.base import Tuner
 
 
 def build_meta_model(
-    model: ModelConfig, tuner: TunerConfig, *, max_source_length: int, feature_dim: int | None
+    model: ModelConfig,
+    tuner: TunerConfig,
+    *,
+    max_source_length: int,
+    feature_dim: int | None,
+    tasks: Sequence[str] = (),
 ) -> AdaptedModel:
     """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
 
@@ -24,6 +31,6 @@ def build_meta_model(
     config = backbone_config(model.backbone, model.revision)
     backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
-        built: Tuner = tuner.empty(backbone.tuner_context(max_source_length))
+        built: Tuner = tuner.empty(backbone.tuner_context(max_source_length, tasks=tasks))
         backbone.check_lengths(built.num_virtual_tokens, max_source_length)
-        return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim), model)
+        return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim), model, tasks=tasks)

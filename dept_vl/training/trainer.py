@@ -311,7 +311,7 @@ class Trainer:
             batch = batch.to(self.accelerator.device)
             features = self.visual.features(batch) if self.visual else None
             with self.accelerator.autocast():
-                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features)
+                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features, batch.task_ids)
             loss = (output.loss_per_example * weights[part].to(total.device)).sum() / divisor
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -322,6 +322,7 @@ class Trainer:
             if self.config.optim.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
             self.optimizer.step()
+            self.model.tuner.after_step(step + 1, self.config.loop.max_steps)
             self.progress = replace(self.progress, skipped_in_a_row=0)
         self.optimizer.zero_grad(set_to_none=True)
         return None if is_bad else total

@@ -9,8 +9,8 @@ attentions read beside their own (`Tuner.extra_keys`), or by training tensors of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,30 @@ Fact = int | float | str
 
 @dataclass(frozen=True)
 class ForwardInfo:
-    """One forward pass, as every hook sees it.
+    """One forward pass, as every place where a method acts sees it.
 
     Attributes:
         text_mask: (batch, text), 1 for text and 0 for padding on the right. In beam search a decoder's hooks see
-            ``beams`` rows for each of these.
+            ``beams`` rows for each of these (`for_rows`).
         num_virtual_tokens: Prompt tokens before the text.
+        task_ids: (batch,) int64, each example's task as its place in `TunerContext.tasks`; None: all of the first.
+        num_visual_tokens: Visual tokens after the text.
+        records: What a method noted at one place for another, by keys of its own; empty at the start of every pass.
     """
 
     text_mask: Tensor
     num_virtual_tokens: int
+    task_ids: Tensor | None = None
+    num_visual_tokens: int = 0
+    records: dict[Hashable, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def for_rows(self, per_example: Tensor, num_rows: int) -> Tensor:
+        """Returns what belongs to each example, (batch, ...), for the rows of a decoder, (num_rows, ...).
+
+        In beam search the beams of one example stand one after the other.
+        """
+        repeats = num_rows // len(per_example)
+        return per_example if repeats == 1 else per_example.repeat_interleave(repeats, dim=0)
 
 
 @dataclass(frozen=True)
@@ -221,12 +235,12 @@ class Tuner(nn.Module, ABC):
         """Returns what there is to say of it beside its settings, by short names: m, r, s, d, l, sites, ..."""
         return {}
 
-    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+    def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns the backbone's input for prompt and text.
 
         Args:
             text_embeds: Frozen word embeddings, (batch, text, d_model), padding (if any) on the right.
-            text_mask: (batch, text), 1 for text and 0 for padding; None without padding.
+            info: The forward pass; None for texts without padding, all of one task.
 
         Returns:
             (batch, prompt + text, d_model); text token i of the input is at index prompt + i.
@@ -247,6 +261,21 @@ class Tuner(nn.Module, ABC):
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns which of the backbone's parameters are trained themselves, in a copy of this model's own."""
         return ()
+
+    def auxiliary_loss(self, info: ForwardInfo) -> Tensor | None:
+        """Returns what a method adds to the loss of every example while training, (batch,) or one number; or None.
+
+        It is asked for after the backbone's forward pass and weighs as the example's own loss does.
+        """
+        return None
+
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Is told after every update of the trainable tensors, their gradients still there.
+
+        Args:
+            step: Optimiser steps done, this one included.
+            max_steps: Of the whole run.
+        """
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
@@ -304,7 +333,15 @@ class Tuner(nn.Module, ABC):
 
 
 def prepend_prompt(soft_prompt: Tensor | None, text_embeds: Tensor) -> Tensor:
-    """Puts the same soft prompt (prompt, d_model) before every text of a batch (batch, text, d_model)."""
+    """Puts a soft prompt before every text of a batch (batch, text, d_model).
+
+    Args:
+        soft_prompt: (prompt, d_model), the same for all; or (batch, prompt, d_model), each example's own; or None.
+        text_embeds: (batch, text, d_model).
+
+    Returns:
+        (batch, prompt + text, d_model).
+    """
     if soft_prompt is None:
         return text_embeds
     prompt = soft_prompt.to(text_embeds.dtype).expand(text_embeds.shape[0], -1, -1)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.tuners.context import TunerContext
 
@@ -30,12 +31,16 @@ class TunerSettings:
             defaults of the fields and below everything that is given (`dept_vl.tuners.recipes`). Empty: the fields'
             defaults, which are those of Table 10 of the DePT paper.
         recipe_source: Where those settings come from; every recipe has one.
+        needs_encoder: Whether the method has no place in a decoder-only model.
+        needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
     """
 
     implementation: ClassVar[str]
     reference: ClassVar[str]
     recipe: ClassVar[Recipe] = {}
     recipe_source: ClassVar[str] = ""
+    needs_encoder: ClassVar[bool] = False
+    needs_tasks: ClassVar[bool] = False
     name: str
 
     @property
@@ -69,6 +74,16 @@ class TunerSettings:
         Raises:
             ConfigError: The settings do not fit the backbone.
         """
+        if self.needs_encoder and not context.has_encoder:
+            raise ConfigError(
+                f"tuner.name: {self.name!r} acts in an encoder, and the backbone is decoder-only; take a T5 for it, or "
+                "another method"
+            )
+        if self.needs_tasks and len(context.tasks) < 2:
+            raise ConfigError(
+                f"tuner.name: {self.name!r} shares what several tasks have in common, and the run has one task; name "
+                "several (--task rte+cola), or take another method"
+            )
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

@@ -58,11 +58,13 @@ class SiteShape:
         inputs: Width of what goes in.
         outputs: Width of what comes out.
         bias: The backbone's parameter that is added there, by its name; None where it adds none.
+        weight: The backbone's parameter that is the matrix, or the norm's scale, by its name.
     """
 
     inputs: int
     outputs: int
     bias: str | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True)

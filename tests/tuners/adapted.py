@@ -11,7 +11,14 @@ from dept_vl.settings.load import load_config
 from dept_vl.tuners import TunerConfig
 
 FAMILIES = ("t5", "t5-v1.1", "gpt2", "llama")
+DECODER_ONLY = ("gpt2", "llama")
+TASKS = ("rte", "cola", "sst2")
 S, FEATURE_DIM, VISUAL = 12, 6, 3
+
+
+def fits(tuner: TunerConfig, family: str) -> bool:
+    """Whether a method has a place in a family."""
+    return family not in DECODER_ONLY or not tuner.needs_encoder
 
 
 def settings(name: str, **own) -> TunerConfig:
@@ -22,7 +29,8 @@ def settings(name: str, **own) -> TunerConfig:
 def make(folder: Path, tuner: TunerConfig, *, feature_dim: int | None = FEATURE_DIM, seed=0, moved=0.0, **options):
     """A model, every tensor of its tuner moved from the start by noise of the given size."""
     config = ModelConfig(backbone=str(folder), **options)
-    model, _ = build_model(config, tuner, max_source_length=S, feature_dim=feature_dim, seed=seed)
+    tasks = TASKS if tuner.needs_tasks else ()
+    model, _ = build_model(config, tuner, max_source_length=S, feature_dim=feature_dim, seed=seed, tasks=tasks)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for group in model.param_groups():

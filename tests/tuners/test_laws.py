@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
+from dept_vl.errors import ConfigError
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language import load
@@ -12,14 +13,11 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
 from dept_vl.tasks import get_task
 from dept_vl.tuners import Method
-from tests.tuners.adapted import FAMILIES, S, batch, logits, make, settings
+from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, logits, make, settings
 
 METHODS = [member().name for member in get_args(get_args(Method)[0])]
 STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
 STARTS_AS_THE_FROZEN_MODEL = ["lora", "bitfit", "fine-tuning"]
-
-every_method = pytest.mark.parametrize("name", [*METHODS, *STACKS])
-every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def tuner_of(name: str):
@@ -39,21 +37,39 @@ def tuner_of(name: str):
     return settings(name)
 
 
+every_method = pytest.mark.parametrize("name", [*METHODS, *STACKS])
+
+
+def on_families(*families: str):
+    """Every method on every family that it has a place in."""
+    pairs = [(name, family) for name in [*METHODS, *STACKS] for family in families if fits(tuner_of(name), family)]
+    return pytest.mark.parametrize(("name", "family"), pairs)
+
+
 def test_every_registered_family_is_among_them(folders):
     found = {open_backbone(ModelConfig(backbone=str(folder)))[0].family for folder in folders.values()}
     assert found == set(load.FAMILIES)
     assert set(folders) == set(FAMILIES)
 
 
-@every_family
+@pytest.mark.parametrize("family", DECODER_ONLY)
+@every_method
+def test_a_method_without_a_place_in_a_family_is_refused(folders, family, name):
+    if fits(tuner_of(name), family):
+        make(folders[family], tuner_of(name))
+        return
+    with pytest.raises(ConfigError, match="acts in an encoder, and the backbone is decoder-only"):
+        make(folders[family], tuner_of(name))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", STARTS_AS_THE_FROZEN_MODEL)
 def test_it_starts_as_the_frozen_model(folders, family, name):
     frozen = make(folders[family], settings("dept", budget_tokens=1, num_virtual_tokens=0, rank=0, allow_nearest=True))
     assert torch.equal(logits(make(folders[family], tuner_of(name))), logits(frozen))
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_only_its_groups_train_and_the_loaded_backbone_stays_bit_equal(folders, family, name):
     tuner = tuner_of(name)
     model = make(folders[family], tuner, moved=0.1).train()
@@ -80,8 +96,7 @@ def test_only_its_groups_train_and_the_loaded_backbone_stays_bit_equal(folders, 
         assert torch.equal(one, other)
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_after_its_uses_the_backbone_is_as_it_was(folders, family, name):
     loaded = open_backbone(make(folders[family], tuner_of("dept")).config)
     before = {key: p.clone() for key, p in loaded[0].named_parameters()}
@@ -100,11 +115,13 @@ def test_after_its_uses_the_backbone_is_as_it_was(folders, family, name):
 
 
 def make_on(loaded, tuner):
-    return build_model(ModelConfig(), tuner, max_source_length=S, feature_dim=None, seed=0, backbone=loaded)[0]
+    tasks = TASKS if tuner.needs_tasks else ()
+    return build_model(
+        ModelConfig(), tuner, max_source_length=S, feature_dim=None, seed=0, tasks=tasks, backbone=loaded
+    )[0]
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_logits_do_not_depend_on_padding_or_batch_mates(folders, family, name):
     model = make(folders[family], tuner_of(name), moved=0.1)
     ids, mask, labels, features = batch()
@@ -115,8 +132,7 @@ def test_logits_do_not_depend_on_padding_or_batch_mates(folders, family, name):
         torch.testing.assert_close(together[one, :target], alone, rtol=1e-4, atol=2e-5)
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 @pytest.mark.parametrize("with_image", [True, False])
 def test_greedy_generation_is_a_loop_of_forwards(folders, family, name, with_image):
     model = make(folders[family], tuner_of(name), moved=0.1, feature_dim=6 if with_image else None)
@@ -132,8 +148,7 @@ def test_greedy_generation_is_a_loop_of_forwards(folders, family, name, with_ima
         assert generated[row, : len(tokens)].tolist() == tokens
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_labels_are_scored_as_teacher_forced_forwards(folders, family, name):
     model = make(folders[family], tuner_of(name), moved=0.1)
     ids, mask, _, features = batch()
@@ -145,8 +160,7 @@ def test_labels_are_scored_as_teacher_forced_forwards(folders, family, name):
         torch.testing.assert_close(scores[:, number], -output.loss_per_example * len(label), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
-@every_method
+@on_families("t5", "llama")
 def test_beams_find_what_scoring_finds(folders, family, name):
     """With as many beams as there are answers of two tokens, the best of them all comes out."""
     model = make(folders[family], tuner_of(name), moved=0.1)
@@ -165,8 +179,7 @@ def test_beams_find_what_scoring_finds(folders, family, name):
         torch.testing.assert_close(losses[every.index(found)], losses.min(), rtol=1e-3, atol=1e-3)
 
 
-@every_family
-@every_method
+@on_families(*FAMILIES)
 def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path):
     model = make(folders[family], tuner_of(name), moved=0.1)
     model.save_pretrained(tmp_path, task=get_task("vqa"))
@@ -178,8 +191,7 @@ def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path)
     assert all(reference in card for reference in tuner_of(name).references)
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
-@every_method
+@on_families("t5", "llama")
 def test_gradients_with_recomputed_activations_are_those_without(folders, family, name):
     found = []
     for recompute in (False, True):

@@ -123,6 +123,7 @@ class AdapterConfig:
             the released form, which had no other beside it.
         task: The name of what it was trained on, for people.
         declaration: What that task is declared by that is a file; None for a task of the package.
+        tasks: Names of the tasks that were trained together, as `TunerContext.tasks` has them; empty for one.
         features: The fingerprint of the visual features it was trained on, or None.
         origin: None for an adapter trained by this package.
         format_version: Of this file.
@@ -138,6 +139,7 @@ class AdapterConfig:
     answer_form: AnswerForm | None = None
     task: str | None = None
     declaration: TaskDeclaration | None = None
+    tasks: tuple[str, ...] = ()
     features: dict[str, Any] | None = None
     origin: Origin | None = None
     format_version: Literal[2] = 2
@@ -175,8 +177,9 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
 def encode_adapter(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, bytes]:
     """Returns the content of an adapter's two files, by name, the weights first."""
     described = _ADAPTER.dump_python(config, mode="json")
-    if config.declaration is None:
-        del described["declaration"]  # earlier versions read the file too
+    for name in ("declaration", "tasks"):
+        if not described[name]:
+            del described[name]  # earlier versions read the file too
     content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
     settings = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
-from dept_vl.models.language.places import Place, hook_places, site_shape
+from dept_vl.models.language.places import Place, hook_places, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
@@ -250,7 +250,12 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         return dict(self.find_attentions())
 
     def tuner_context(
-        self, max_source_length: int, *, seed: int = 0, tokenize: Callable[[str], list[int]] | None = None
+        self,
+        max_source_length: int,
+        *,
+        seed: int = 0,
+        tokenize: Callable[[str], list[int]] | None = None,
+        tasks: Sequence[str] = (),
     ) -> TunerContext:
         """Returns what a tuner for this backbone may know; works on the meta device.
 
@@ -258,6 +263,7 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             max_source_length: s, longest text in tokens.
             seed: Of the tuner's first values.
             tokenize: Text to ids; None for a tuner whose first values are not set.
+            tasks: Names of the tasks that are trained together; empty for one.
         """
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         return TunerContext(
@@ -265,7 +271,9 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             max_source_length=max_source_length,
             sites={site: site_shape(place, names) for site, place in self.places.items()},
             attentions={site: attention.shape for site, attention in self.attentions.items()},
+            tasks=tuple(tasks),
             vocab_size=self.word_embeddings.shape[0],
+            weight=lambda site: place_matrix(self.places[site]),
             embed_tokens=lambda ids: self.embed_tokens(ids.to(self.word_embeddings.device)).detach(),
             tokenize=tokenize,
             seed=seed,

@@ -31,7 +31,7 @@ class Place:
 
 
 def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
-    """Returns the widths of a place and the name of the bias that is added there.
+    """Returns the widths of a place and the names of its weight and of the bias that is added there.
 
     Args:
         place: A linear map or a norm.
@@ -42,7 +42,14 @@ def site_shape(place: Place, names: Mapping[int, str]) -> SiteShape:
     if isinstance(place.module, Conv1D):  # GPT-2's linear map, whose weight is (inputs, outputs)
         inputs, outputs = outputs, inputs
     bias = getattr(place.module, "bias", None)
-    return SiteShape(inputs, outputs // place.parts, None if bias is None else names[id(bias)])
+    return SiteShape(inputs, outputs // place.parts, None if bias is None else names[id(bias)], names[id(weight)])
+
+
+def place_matrix(place: Place) -> Tensor:
+    """Returns the frozen matrix of a place that is a linear map, (outputs, inputs)."""
+    weight: Any = place.module.weight
+    matrix: Tensor = weight.T if isinstance(place.module, Conv1D) else weight
+    return matrix.chunk(place.parts)[place.part].detach()
 
 
 def hook_places(hooks: Mapping[Place, SiteHook], info: ForwardInfo) -> list[RemovableHandle]:

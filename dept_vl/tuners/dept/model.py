@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
@@ -77,7 +77,7 @@ class Dept(Tuner):
             return nn.init.normal_(values, std=self.config.lowrank_init_std, generator=generator)
         return nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)  # +-1 / sqrt(rank)
 
-    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+    def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [P; text + scaling * A B]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         if self.lowrank_a is None or self.lowrank_b is None:
@@ -87,17 +87,17 @@ class Dept(Tuner):
             if self.config.row_alignment == "first-token":
                 update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
             else:
-                update = torch.mm(self.lowrank_a, self.lowrank_b)[self._rows_from_the_end(text_embeds, text_mask)]
+                update = torch.mm(self.lowrank_a, self.lowrank_b)[self._rows_from_the_end(text_embeds, info)]
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
 
-    def _rows_from_the_end(self, text_embeds: Tensor, text_mask: Tensor | None) -> Tensor:
+    def _rows_from_the_end(self, text_embeds: Tensor, info: ForwardInfo | None) -> Tensor:
         """Returns the row of every token so that the last one has the last row, (1 or batch, text).
 
         Padding gets the last row, and is not read.
         """
         index = torch.arange(text_embeds.shape[1], device=text_embeds.device)
-        num_tokens = index.new_tensor([[len(index)]]) if text_mask is None else text_mask.sum(dim=1, keepdim=True)
+        num_tokens = index.new_tensor([[len(index)]]) if info is None else info.text_mask.sum(dim=1, keepdim=True)
         return (index + (self.max_source_length - num_tokens)).clamp(max=self.max_source_length - 1)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
@@ -34,7 +34,7 @@ class PromptTuning(Tuner):
         generator = torch.Generator().manual_seed(context.seed)
         self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
 
-    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+    def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [P; text]; see `Tuner.embed`."""
         self.check_length(text_embeds)
         return prepend_prompt(self.soft_prompt, text_embeds)

@@ -30,6 +30,16 @@ class StackConfig(TunerSettings):
     ] = Field(default_factory=dict)
 
     @property
+    def needs_encoder(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.needs_encoder for part in self.parts.values())
+
+    @property
+    def needs_tasks(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.needs_tasks for part in self.parts.values())
+
+    @property
     def label(self) -> str:
         """The names of its parts: ``dept+lora``."""
         return "+".join(self.parts)

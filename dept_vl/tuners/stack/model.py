@@ -52,12 +52,12 @@ class Stack(Tuner):
     def _parts(self) -> dict[str, Tuner]:
         return cast(dict[str, Tuner], dict(self.parts.items()))
 
-    def embed(self, text_embeds: Tensor, text_mask: Tensor | None = None) -> Tensor:
+    def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [P_1; P_2; ...; text]; see `Tuner.embed`."""
         length = text_embeds.shape[1]
         prompts: list[Tensor] = []
         for part in self._parts.values():
-            worded = part.embed(text_embeds, text_mask)
+            worded = part.embed(text_embeds, info)
             if worded.shape[1] > length:
                 prompts.append(worded[:, :-length])
             text_embeds = worded[:, worded.shape[1] - length :]
@@ -70,6 +70,16 @@ class Stack(Tuner):
     def extra_keys(self, info: ForwardInfo) -> Mapping[Site, ExtraKeys]:
         """Returns every part's, one after the other where several act."""
         return merge_extra_keys(*(part.extra_keys(info) for part in self._parts.values()))
+
+    def auxiliary_loss(self, info: ForwardInfo) -> Tensor | None:
+        """Returns the sum of what the parts add; see `Tuner.auxiliary_loss`."""
+        losses = [loss for part in self._parts.values() if (loss := part.auxiliary_loss(info)) is not None]
+        return sum(losses[1:], losses[0]) if losses else None
+
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Tells every part."""
+        for part in self._parts.values():
+            part.after_step(step, max_steps)
 
     def trained_backbone_parameters(self, names: Collection[str]) -> Collection[str]:
         """Returns every part's.

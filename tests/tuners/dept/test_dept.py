@@ -7,6 +7,7 @@ import torch
 
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
+from dept_vl.tuners.base import ForwardInfo
 from dept_vl.tuners.context import TunerContext
 
 D_MODEL, S, VOCABULARY = 12, 6, 40
@@ -200,7 +201,7 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
 def test_last_token_alignment_equals_a_plain_loop():
     tuner = trained(exact(3, row_alignment="last-token").build(info()))
     update = tuner.scaling * tuner.lowrank_a @ tuner.lowrank_b
-    embeds = tuner.embed(text(), MASK)
+    embeds = tuner.embed(text(), ForwardInfo(MASK, 0))
     for example, length in enumerate(MASK.sum(dim=1).tolist()):
         for position in range(length):
             expected = text()[example, position] + update[S - length + position]
@@ -211,7 +212,7 @@ def test_last_token_alignment_equals_a_plain_loop():
 def test_last_token_alignment_is_the_released_formula_on_a_text_padded_to_s_on_the_left():
     """peft_model.py: ``inputs_embeds += scaling * (A @ B).repeat(batch_size, 1, 1)`` on (batch, s, d)."""
     tuner = trained(exact(2, row_alignment="last-token", scaling="alpha/sqrt(r)").build(info()))
-    ours = tuner.embed(text(), MASK)
+    ours = tuner.embed(text(), ForwardInfo(MASK, 0))
     for example, length in enumerate(MASK.sum(dim=1).tolist()):
         padded = torch.nn.functional.pad(text()[example, :length], (0, 0, S - length, 0))[None]
         released = padded + 8 / math.sqrt(tuner.rank) * (tuner.lowrank_a @ tuner.lowrank_b).repeat(1, 1, 1)
@@ -220,7 +221,7 @@ def test_last_token_alignment_is_the_released_formula_on_a_text_padded_to_s_on_t
 
 def test_last_token_alignment_without_a_mask_has_no_padding():
     tuner = trained(exact(2, row_alignment="last-token").build(info()))
-    assert torch.equal(tuner.embed(text()), tuner.embed(text(), torch.ones(2, 4, dtype=torch.long)))
+    assert torch.equal(tuner.embed(text()), tuner.embed(text(), ForwardInfo(torch.ones(2, 4, dtype=torch.long), 0)))
 
 
 def test_alignments_agree_on_a_text_of_s_tokens():
