@@ -119,13 +119,33 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimConfig:
-    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
+    """One rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
 
+    name: Annotated[
+        Literal["adamw", "adafactor"],
+        Field(description="'adafactor': transformers', with the rates as given (no relative step) and no momentum"),
+    ] = "adamw"
     projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0, description="decoupled, on every trainable tensor")] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled: a step takes rate x this of a tensor")] = 0.01
+    weight_decay_on: Annotated[
+        Literal["all", "not-biases"],
+        Field(description="what decays: every trainable tensor, or not those with 'bias' in their name (Sung et al.)"),
+    ] = "all"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 1")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 2")] = 0.98
     eps: Annotated[float, Field(gt=0, description="AdamW epsilon")] = 1e-6
+    decay_rate: Annotated[
+        float, Field(gt=0, le=1, description="Adafactor: the second moment's beta 2 at step n (from 1) is 1 - n^-this")
+    ] = 0.8
+    factored: Annotated[
+        bool, Field(description="Adafactor: second moments of matrices as row and column means; false: of each entry")
+    ] = True
+    scale_parameter: Annotated[
+        bool, Field(description="Adafactor: a tensor's rate times its root mean square, at least 1e-3 (T-Few)")
+    ] = False
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="share of a target's weight given to all words alike, while training")
+    ] = 0.0
     schedule: Annotated[
         Literal["linear", "cosine", "constant"], Field(description="decay after warm-up, to 0 at the last step")
     ] = "linear"

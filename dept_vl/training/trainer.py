@@ -311,7 +311,10 @@ class Trainer:
             batch = batch.to(self.accelerator.device)
             features = self.visual.features(batch) if self.visual else None
             with self.accelerator.autocast():
-                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features, batch.task_ids)
+                output = self.model(
+                    batch.input_ids, batch.attention_mask, batch.labels, features, batch.task_ids,
+                    label_smoothing=self.config.optim.label_smoothing,
+                )  # fmt: skip
             loss = (output.loss_per_example * weights[part].to(total.device)).sum() / divisor
             self.accelerator.backward(loss)
             total += loss.detach()

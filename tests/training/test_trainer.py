@@ -51,6 +51,19 @@ def config(t5_folder, tmp_path) -> TrainConfig:
     )
 
 
+class KilledError(Exception):
+    pass
+
+
+class KillAt(Callback):
+    def __init__(self, killed_at: int) -> None:
+        self.killed_at = killed_at
+
+    def on_step(self, config, step):
+        if step == self.killed_at:
+            raise KilledError
+
+
 def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / WEIGHTS_FILE)
 
@@ -75,6 +88,37 @@ def with_settings(config: TrainConfig, run_dir: Path, **sections) -> TrainConfig
     return replace(config, output_dir=str(run_dir), **changed)
 
 
+def val_losses(run_dir: Path) -> list[float]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [record["val/loss"] for record in map(json.loads, lines) if "val/loss" in record]
+
+
+@pytest.mark.parametrize("settings", [{}, {"factored": False}, {"scale_parameter": True}])
+def test_a_run_with_adafactor_is_resumed_to_the_bit(config, tiny_data, tmp_path, settings):
+    config = with_settings(config, tmp_path / "run", optim={"name": "adafactor", **settings})
+    unbroken = with_settings(config, tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    with pytest.raises(KilledError):
+        train(config, tiny_data, callbacks=[KillAt(3)])
+    train(config, tiny_data, resume=True)
+    assert_same(final_weights(config.run_dir), final_weights(unbroken.run_dir))
+    assert losses(config.run_dir) == losses(unbroken.run_dir)
+    train(with_settings(config, tmp_path / "adamw", optim={"name": "adamw"}), tiny_data)
+    other = final_weights(tmp_path / "adamw")
+    assert any(not torch.equal(other[name], value) for name, value in final_weights(config.run_dir).items())
+
+
+def test_labels_are_smoothed_in_training_and_not_in_the_validation_loss(config, tiny_data, tmp_path):
+    still = {"schedule": "constant", "warmup_steps": 0, "warmup": "transformers", "projection_lr": 1e-30}
+    config = with_settings(config, config.run_dir, optim=still, model={"dropout_rate": 0.0})
+    config = replace(config, tuner=replace(config.tuner, lr=1e-30, lowrank_lr=1e-30))
+    smoothed = with_settings(config, tmp_path / "smoothed", optim={"label_smoothing": 0.4})
+    train(config, tiny_data)
+    train(smoothed, tiny_data)
+    assert val_losses(smoothed.run_dir) == val_losses(config.run_dir)
+    assert all(abs(one - other) > 1e-3 for one, other in zip(losses(smoothed.run_dir), losses(config.run_dir), strict=True))
+
+
 def test_a_run_leaves_config_adapter_metrics_and_checkpoints(config, tiny_data):
     result = train(config, tiny_data)
     run_dir = config.run_dir
@@ -95,10 +139,6 @@ def test_same_seed_same_bits_and_another_seed_others(config, tiny_data, tmp_path
     train(replace(config, output_dir=str(tmp_path / "other"), seed=1), tiny_data)
     other = final_weights(tmp_path / "other")
     assert any(not torch.equal(other[k], v) for k, v in final_weights(config.run_dir).items())
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 5])
