@@ -22,7 +22,7 @@ from dept_vl.settings.declared import check_declaration, is_task_file, read_decl
 from dept_vl.settings.help import fields_of, settings_of
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import is_record, new_key, refuse_both_names, with_new_groups, with_new_names
-from dept_vl.settings.schema import TrainConfig
+from dept_vl.settings.schema import STEPS_OR_EPOCHS, TrainConfig
 from dept_vl.settings.shipped import find_config
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
@@ -72,7 +72,7 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     else:
         check_same_kinds(tree, overlay, given)
     try:
-        return config_from_tree(_merge(tree, overlay), where=where)
+        return config_from_tree(_merge(_without_replaced(tree, overlay), overlay), where=where)
     except SettingsError as error:
         raise SettingsError(_attributed(error.problems, tree, given), where) from None
 
@@ -137,12 +137,30 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         if task.protocols and tree["data"].get("protocol") is None:
             tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     try:
-        config = _ADAPTER.validate_python(_merge(below, tree))
+        config = _ADAPTER.validate_python(_with_nulls(_merge(_without_replaced(below, tree), tree)))
     except ValidationError as error:
         raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
     return config
+
+
+def _without_replaced(below: Tree, above: Tree) -> Tree:
+    """Returns settings without the steps or epochs that are given in the other way in those to lay over them."""
+    loop, over = below.get("loop"), above.get("loop")
+    if not isinstance(loop, dict) or not isinstance(over, dict):
+        return below
+    replaced = {key for pair in STEPS_OR_EPOCHS if any(over.get(key) is not None for key in pair) for key in pair}
+    return {**below, "loop": {key: value for key, value in loop.items() if key not in replaced}}
+
+
+def _with_nulls(tree: Tree) -> Tree:
+    """Returns settings with null for steps that are given in epochs, in place of a default."""
+    loop = tree.get("loop")
+    if not isinstance(loop, dict):
+        return tree
+    nulls = {steps: None for steps, epochs in STEPS_OR_EPOCHS if loop.get(epochs) is not None}
+    return {**tree, "loop": {**nulls, **loop}}
 
 
 def _recipe(tree: Tree) -> Tree:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
@@ -19,6 +21,10 @@ from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
 MAX_SEED = 2**63 - 1  # what every generator used here takes
+
+
+STEPS_OR_EPOCHS = (("max_steps", "epochs"), ("eval_every_steps", "eval_every_epochs"))
+"""Settings of ``loop`` that say one thing in two ways, so that one of them is null."""
 
 
 def _split_names(value: Any) -> Any:
@@ -165,8 +171,23 @@ class OptimConfig:
 class LoopConfig:
     """How long to train, when to evaluate and to save."""
 
-    max_steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="optimiser steps")] = 30_000
-    eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
+    max_steps: Annotated[
+        int | None, Field(ge=1, le=MAX_STEPS, description="optimiser steps; null where loop.epochs says how long")
+    ] = 30_000
+    epochs: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=MAX_STEPS,
+            description="in place of max_steps: passes over the training rows, each of their whole batches",
+        ),
+    ] = None
+    eval_every_steps: Annotated[
+        int | None, Field(ge=1, description="optimiser steps between evaluations on val; null with eval_every_epochs")
+    ] = 1_000
+    eval_every_epochs: Annotated[
+        float | None, Field(gt=0, le=MAX_STEPS, description="in place of eval_every_steps: passes between evaluations")
+    ] = None
     save_every_steps: Annotated[int, MayDiffer(), Field(ge=1, description="optimiser steps between checkpoints")] = (
         1_000
     )
@@ -212,6 +233,31 @@ class LoopConfig:
     exploded_norm: Annotated[
         float, Field(gt=0, description="gradient norm of a parameter group, before clipping, that counts as exploded")
     ] = 1e8
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> LoopConfig:
+        for steps, epochs in STEPS_OR_EPOCHS:
+            if (getattr(self, steps) is None) == (getattr(self, epochs) is None):
+                raise ValueError(f"give loop.{steps} or loop.{epochs}, one of them")
+        return self
+
+    def in_steps(self, steps_per_epoch: int) -> LoopConfig:
+        """Returns these settings with what they give in epochs as whole steps, at least one.
+
+        Raises:
+            ConfigError: There are more steps than a run may have.
+        """
+        changed: dict[str, Any] = {}
+        for steps, epochs in STEPS_OR_EPOCHS:
+            given = getattr(self, epochs)
+            if given is not None:
+                changed |= {steps: max(1, round(given * steps_per_epoch)), epochs: None}
+        if changed.get("max_steps", 0) > MAX_STEPS:
+            raise ConfigError(
+                f"loop.epochs: {self.epochs:g} passes of {steps_per_epoch:,} steps are more than the {MAX_STEPS:,} steps "
+                "a run may have"
+            )
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, config=STRICT)

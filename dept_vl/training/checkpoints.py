@@ -152,7 +152,7 @@ def _check_tensors(
     given = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
     if wanted != given:
         raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
-    for key, moment in moments.items():
+    for key, moment in sorted(moments.items()):
         name, _, kind = key.partition(_OF)
         if shapes.get(name, {}).get(kind) != tuple(moment.shape):
             raise CheckpointError(

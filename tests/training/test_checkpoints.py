@@ -65,14 +65,14 @@ def test_moments_of_another_optimiser_are_refused(tmp_path):
     parameters, optimizer = make(0)
     step(parameters, optimizer, 1)
     folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
-    with pytest.raises(CheckpointError, match=r"holds [ab]::exp_avg \([34].*\), no moment of this run's"):
+    with pytest.raises(CheckpointError, match=r"holds a::exp_avg \(3, 2\), no moment of this run's"):
         load_state(folder, *make_adafactor(1))
     parameters, optimizer = make_adafactor(0)
     step(parameters, optimizer, 1)
     folder = save_state(tmp_path, Progress(step=2), parameters, optimizer, keep=1)
-    with pytest.raises(CheckpointError, match=r"holds [ab]::RMS \(\), no moment of this run's"):
+    with pytest.raises(CheckpointError, match=r"holds a::RMS \(\), no moment of this run's"):
         load_state(folder, *make(1))
-    with pytest.raises(CheckpointError, match=r"holds a::exp_avg_sq_row \(3,\), no moment"):
+    with pytest.raises(CheckpointError, match=r"holds a::exp_avg_sq_col \(2,\), no moment"):
         load_state(folder, *make_adafactor(1, factored=False))
 
 

@@ -24,6 +24,7 @@ class PrefixTuningConfig(TunerSettings):
     recipe: ClassVar[Recipe] = {
         "data": {"batch_size": 8, "loss_mean": "tokens"},
         "optim": {"beta2": 0.999, "eps": 1e-8, "warmup_steps": 0},  # torch's AdamW, whose decay is 0.01
+        "loop": {"epochs": 5, "eval_every_epochs": 1},
     }
     recipe_source: ClassVar[str] = "PEFT's guide: docs/source/task_guides/seq2seq-prefix-tuning.md"
     name: Literal["prefix-tuning"] = "prefix-tuning"
