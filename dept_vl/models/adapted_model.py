@@ -441,7 +441,7 @@ def build_model(
     )
     built: Tuner = tuner.build(context)
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
-    projection = new_projection(model, frozen, feature_dim)
+    projection = new_projection(model, frozen, feature_dim, tuner)
     if projection is not None:
         projection.reset_parameters(seed)
     return AdaptedModel(frozen, built, projection, model, codec, tasks), codec

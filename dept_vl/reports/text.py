@@ -63,11 +63,18 @@ def format_metrics(metrics: Mapping[str, float], *, question_types: bool = False
     return format_table([(name, *format_score(name, value)) for name, value in shown.items()])
 
 
-def format_budget(budget: ParameterBudget) -> str:
-    """Returns trainable parameters by group, their share of the backbone and of the whole, and the tuner's facts."""
+def format_budget(budget: ParameterBudget, as_table_3: ParameterBudget | None = None) -> str:
+    """Returns trainable parameters by group, their share of all, and the tuner's facts.
+
+    Args:
+        budget: The model's.
+        as_table_3: The same counted as in Table 3 of the paper (`dept_vl.runs.info.count_as_table_3`), for a line more.
+    """
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
-    of_backbone = f"{100 * budget.share_of_backbone:.2f} % of the backbone's {budget.backbone:,}"
-    rows.append(("trainable", f"{budget.trainable:,}", f"{of_backbone}, {100 * budget.share:.2f} % of all"))
+    rows.append(("trainable", f"{budget.trainable:,}", _of_all(budget)))
+    if as_table_3 is not None:
+        note = f"{_of_all(as_table_3)}, whose T5 has the vocabulary of Sung et al."
+        rows.append(("as Table 3 counts", f"{as_table_3.trainable:,}", note))
     facts = ", ".join(f"{name} = {_format_fact(fact)}" for name, fact in budget.facts.items())
     aimed = budget.facts.get("l x d", budget.tuner)  # a pair that misses the budget, as MultiRC's of the paper
     over = budget.tuner - int(aimed)
@@ -89,6 +96,10 @@ def format_recipe(config: TrainConfig) -> str:
         now = "null" if settings[key] is None else settings[key]
         lines.append(f"  {key} {value}" if settings[key] == value else f"  {key} {now} (the recipe: {value})")
     return "\n".join([f"recipe of {method.name}, its own defaults ({method.recipe_source}):", *lines])
+
+
+def _of_all(budget: ParameterBudget) -> str:
+    return f"{100 * budget.share:.2f} % of all {budget.total:,}"
 
 
 def _format_fact(fact: Fact) -> str:

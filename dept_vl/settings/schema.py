@@ -254,8 +254,8 @@ class LoopConfig:
                 changed |= {steps: max(1, round(given * steps_per_epoch)), epochs: None}
         if changed.get("max_steps", 0) > MAX_STEPS:
             raise ConfigError(
-                f"loop.epochs: {self.epochs:g} passes of {steps_per_epoch:,} steps are more than the {MAX_STEPS:,} steps "
-                "a run may have"
+                f"loop.epochs: {self.epochs:g} passes of {steps_per_epoch:,} steps are more than the {MAX_STEPS:,} "
+                "steps a run may have"
             )
         return replace(self, **changed)
 

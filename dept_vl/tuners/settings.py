@@ -31,6 +31,7 @@ class TunerSettings:
             defaults of the fields and below everything that is given (`dept_vl.tuners.recipes`). Empty: the fields'
             defaults, which are those of Table 10 of the DePT paper.
         recipe_source: Where those settings come from; every recipe has one.
+        has_norm_biases: Whether the norms of the visual projection get biases, as those of the backbone do.
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
     """
@@ -39,6 +40,7 @@ class TunerSettings:
     reference: ClassVar[str]
     recipe: ClassVar[Recipe] = {}
     recipe_source: ClassVar[str] = ""
+    has_norm_biases: ClassVar[bool] = False
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     name: str

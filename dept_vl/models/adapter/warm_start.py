@@ -118,7 +118,12 @@ def _announced(model: AdaptedModel, source: AdapterConfig, tuner: Tuner) -> dict
     }
     if source.visual is not None:
         with torch.device("meta"):
-            projection = build_projection(source.visual.projection, source.visual.feature_dim, model.backbone.d_model)
+            projection = build_projection(
+                source.visual.projection,
+                source.visual.feature_dim,
+                model.backbone.d_model,
+                has_norm_biases=source.tuner.has_norm_biases,
+            )
         announced |= {f"{_PROJECTION}{name}": p.detach() for name, p in projection.named_parameters()}
     return announced
 

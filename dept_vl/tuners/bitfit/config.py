@@ -20,5 +20,6 @@ class BitFitConfig(TunerSettings):
     reference: ClassVar[str] = "Ben Zaken et al. 2022, BitFit, arXiv 2106.10199"
     recipe: ClassVar[Recipe] = GLUE
     recipe_source: ClassVar[str] = GLUE_SOURCE
+    has_norm_biases: ClassVar[bool] = True
     name: Literal["bitfit"] = "bitfit"
     lr: Annotated[float, Field(gt=0, description="peak rate of the biases")] = 3e-4

@@ -46,3 +46,8 @@ class LoraConfig(TunerSettings):
     biases: Annotated[
         Literal["none", "all"], Field(description="'all': train biases too, as the method 'bitfit' does")
     ] = "none"
+
+    @property
+    def has_norm_biases(self) -> bool:  # type: ignore[override]
+        """Whether it trains biases as BitFit does."""
+        return self.biases == "all"

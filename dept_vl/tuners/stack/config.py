@@ -30,6 +30,11 @@ class StackConfig(TunerSettings):
     ] = Field(default_factory=dict)
 
     @property
+    def has_norm_biases(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.has_norm_biases for part in self.parts.values())
+
+    @property
     def needs_encoder(self) -> bool:  # type: ignore[override]
         """Whether a part does."""
         return any(part.needs_encoder for part in self.parts.values())
