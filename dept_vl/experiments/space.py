@@ -15,12 +15,11 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
+from dept_vl.settings.layers import read_settings
 from dept_vl.settings.load import overlay_config, setting_names
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import STEPS_OR_EPOCHS, LoopConfig, TrainConfig
-from dept_vl.settings.shipped import find_config
-from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import STRICT
 
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "loop.best_metric", "data.dir", "data.rows", "data.protocol")
@@ -137,7 +136,7 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
         ConfigError: The file has no such section, a key of it is unknown, the space names something that is no
             setting, or a value in it makes no valid run.
     """
-    tree = read_yaml(find_config(path))
+    tree = read_settings(path)
     section = tree.pop("sweep", None)
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: has no section 'sweep' with a 'space'; see configs/sweeps/paper.yaml")

@@ -34,29 +34,8 @@ def test_a_row_of_table_3_says_how_the_table_counts():
     ours = ParameterBudget(groups, 222_903_552, 224_561_664, {})
     theirs = ParameterBudget(groups, 222_958_848, 224_616_960, {})
     lines = format_budget(ours, theirs).splitlines()
-    assert lines[-2].split() == (
-        [
-            "as",
-            "Table",
-            "3",
-            "counts",
-            "1,658,112",
-            "0.74",
-            "%",
-            "of",
-            "all",
-            "224,616,960,",
-            "whose",
-            "T5",
-            "has",
-            "the",
-            "vocabulary",
-            "of",
-            "Sung",
-            "et",
-            "al.",
-        ]
-    )
+    expected = "as Table 3 counts 1,658,112 0.74 % of all 224,616,960, whose T5 has the vocabulary of Sung et al."
+    assert " ".join(lines[-2].split()) == expected
 
 
 def test_a_pair_that_misses_the_budget_says_by_how_much():
