@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from dept_vl.evaluators import EVALUATORS
 from dept_vl.settings.help import settings_of
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tuners.recipes import recipe_notes
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -167,11 +168,13 @@ def settings_page() -> str:
     """Returns the page of every setting: a table a group, made of the schema."""
     groups = {name: info.description for name, info in TrainConfig.__pydantic_fields__.items()}
     tables: dict[str, list[str]] = {}
+    notes = recipe_notes()
     for key, setting in settings_of(TrainConfig):
+        recipe = f" ({notes[key]})" if key in notes else ""
         only = f" Only of {', '.join(f'`{name}`' for name in setting.only)}." if setting.only else ""
         kind, default, text = (
             html.escape(words, quote=False).replace("|", "\\|")
-            for words in (setting.kind.replace(",", ", "), setting.default or "empty", f"{setting.text}.{only}")
+            for words in (setting.kind.replace(",", ", "), setting.default or "empty", f"{setting.text}{recipe}.{only}")
         )
         row = f"| `{key}` | {kind} | {default} | {text} |"
         tables.setdefault(key.split(".")[0] if "." in key else "", []).append(row)

@@ -348,10 +348,13 @@ def _add_info(commands: Any) -> None:
 
 def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     config = load_settings(options, overrides)
-    from dept_vl.reports.text import format_budget
-    from dept_vl.runs.info import count_budget
+    from dept_vl.reports.text import format_budget, format_recipe
+    from dept_vl.runs.info import count_as_table_3, count_budget
 
-    print(f"{config.task}, {config.tuner.label} on {config.model.backbone}:\n{format_budget(count_budget(config))}")
+    print(f"{config.task}, {config.tuner.label} on {config.model.backbone}:")
+    print(format_budget(count_budget(config), count_as_table_3(config)))
+    if recipe := format_recipe(config):
+        print(recipe)
 
 
 COMMANDS = (_add_train, _add_eval, _add_predict, _add_info)

@@ -28,6 +28,11 @@ class BatchRequest:
     global_rows: int
 
 
+def whole_batches(num_rows: int, batch_size: int) -> int:
+    """Returns the steps of one pass over rows: whole batches, or one of all rows where there are fewer."""
+    return num_rows // min(batch_size, num_rows)
+
+
 class StepBatches:
     """Deterministic training batches, grouped by length within shuffled pools.
 
@@ -51,7 +56,7 @@ class StepBatches:
             lengths: Row numbers to source lengths in tokens, called for one pool at a time; None for no grouping.
         """
         self.batch_size = min(batch_size, len(rows))
-        self.steps_per_epoch = len(rows) // self.batch_size
+        self.steps_per_epoch = whole_batches(len(rows), batch_size)
         self._rows = rows
         self._seed = seed
         self._lengths = lengths

@@ -15,12 +15,11 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
+from dept_vl.settings.layers import read_settings
 from dept_vl.settings.load import overlay_config, setting_names
 from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import new_key
-from dept_vl.settings.schema import TrainConfig
-from dept_vl.settings.shipped import find_config
-from dept_vl.settings.yaml_files import read_yaml
+from dept_vl.settings.schema import STEPS_OR_EPOCHS, LoopConfig, TrainConfig
 from dept_vl.strict import STRICT
 
 _FIXED = ("task", "output_dir", "seed", "loop.precision", "loop.best_metric", "data.dir", "data.rows", "data.protocol")
@@ -105,9 +104,29 @@ class SweepPlan:
         return [dict(zip(self.sweep.space, values, strict=True)) for values in chosen]
 
     @property
+    def num_evaluations(self) -> int:
+        """How often a run is evaluated on ``val``, for pruner hyperband."""
+        return _num_evaluations(self.config({}).loop)
+
+    @property
     def num_trials(self) -> int:
         """How many runs there are in all."""
         return len(self.points) if self.sweep.sampler == "grid" else self.sweep.trials or 0
+
+
+def _num_evaluations(loop: LoopConfig) -> int:
+    """Returns how often a run is evaluated on ``val``.
+
+    Raises:
+        ConfigError: That depends on the number of rows.
+    """
+    for whole, every in zip(*STEPS_OR_EPOCHS, strict=True):
+        if getattr(loop, whole) is not None and getattr(loop, every) is not None:
+            return math.ceil(getattr(loop, whole) / getattr(loop, every))
+    raise ConfigError(
+        "sweep.pruner: 'hyperband' counts a run's evaluations; give its length and what is between them alike: "
+        "loop.max_steps with loop.eval_every_steps, or loop.epochs with loop.eval_every_epochs"
+    )
 
 
 def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
@@ -117,7 +136,7 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
         ConfigError: The file has no such section, a key of it is unknown, the space names something that is no
             setting, or a value in it makes no valid run.
     """
-    tree = read_yaml(find_config(path))
+    tree = read_settings(path)
     section = tree.pop("sweep", None)
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: has no section 'sweep' with a 'space'; see configs/sweeps/paper.yaml")
@@ -132,6 +151,8 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
             plan.config(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: sweep.space: {error}") from None
+    if sweep.pruner == "hyperband":
+        _num_evaluations(plan.config({}).loop)
     return plan
 
 

@@ -160,8 +160,7 @@ def _pruner(plan: SweepPlan) -> optuna.pruners.BasePruner:
     if plan.sweep.pruner == "median":
         return optuna.pruners.MedianPruner()
     if plan.sweep.pruner == "hyperband":
-        loop = plan.config({}).loop
-        return optuna.pruners.HyperbandPruner(max_resource=math.ceil(loop.max_steps / loop.eval_every_steps))
+        return optuna.pruners.HyperbandPruner(max_resource=plan.num_evaluations)
     return optuna.pruners.NopPruner()
 
 
@@ -208,11 +207,11 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
     study.sampler = _sampler(plan.sweep, trial.number)
     values = {key: _suggest(trial, key, space) for key, space in plan.sweep.space.items()}
     config = plan.config(values, folder / _name(trial.number))
-    metric, every = read_selection(config, data_dir).metric, config.loop.eval_every_steps
+    metric = read_selection(config, data_dir).metric
     logger.info("%s of %d: %s", _name(trial.number), plan.num_trials, values)
 
     try:
-        run = finish(config, data_dir, session, callbacks=[_Reports(trial, metric, every)])
+        run = finish(config, data_dir, session, callbacks=[_Reports(trial, metric)])
     except PrunedError:
         study.tell(trial, state=TrialState.PRUNED)
     except DivergenceError as error:
@@ -225,14 +224,14 @@ def _run_trial(trial: Trial, plan: SweepPlan, folder: Path, data_dir: Path, sess
 class _Reports(Callback):
     """Tells Optuna of every evaluation, and ends a run that it would not go on with."""
 
-    def __init__(self, trial: Trial, metric: str, every: int) -> None:
+    def __init__(self, trial: Trial, metric: str) -> None:
         self._trial = trial
         self._metric = metric
-        self._every = every
         self._known = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def on_evaluation(self, config: TrainConfig, step: int, metrics: Mapping[str, float]) -> None:
-        evaluation = math.ceil(step / self._every)
+        assert config.loop.eval_every_steps is not None  # the trainer's settings are in steps
+        evaluation = math.ceil(step / config.loop.eval_every_steps)
         if evaluation not in self._known:  # a trial gone on with repeats what came after its last checkpoint
             self._trial.report(metrics[self._metric], evaluation)
         if self._trial.should_prune():

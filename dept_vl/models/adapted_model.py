@@ -162,6 +162,8 @@ class AdaptedModel(nn.Module):
         labels: Tensor,
         visual_features: Tensor | None = None,
         task_ids: Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
     ) -> ModelOutput:
         """Computes the loss of every example by teacher forcing, and while training what the method adds to it.
 
@@ -173,6 +175,7 @@ class AdaptedModel(nn.Module):
             labels: (batch, target) target ids, `IGNORE_INDEX` for padding.
             visual_features: As `joint_input`.
             task_ids: (batch,) the examples' tasks (`ForwardInfo`).
+            label_smoothing: As `loss_per_example`; a step of training has it, a validation loss has not.
 
         Raises:
             DataError: As `joint_input`, or longer with its target than the backbone can read.
@@ -182,7 +185,7 @@ class AdaptedModel(nn.Module):
         with self._acting(info, state_hooks(self.backbone) if teacher else {}):
             joint = self.joint_input(input_ids, attention_mask, visual_features, info)
             logits = self.backbone.logits(joint, labels)  # (batch, target, vocabulary)
-            losses = loss_per_example(logits, labels)
+            losses = loss_per_example(logits, labels, label_smoothing)
             if self.training and (added := self.tuner.auxiliary_loss(info)) is not None:
                 losses = losses + added
         if teacher:
@@ -513,7 +516,7 @@ def build_model(
             "teaches text tasks alone; leave the teachers out for a task with images"
         )
     frozen.check_lengths(built.num_virtual_tokens, max_source_length)
-    projection = new_projection(model, frozen, feature_dim)
+    projection = new_projection(model, frozen, feature_dim, tuner)
     if projection is not None:
         projection.reset_parameters(seed)
     return AdaptedModel(frozen, built, projection, model, codec, tasks), codec

@@ -21,16 +21,27 @@ def build_meta_model(
     max_source_length: int,
     feature_dim: int | None,
     tasks: Sequence[str] = (),
+    vocab_size: int | None = None,
 ) -> AdaptedModel:
     """Builds the model on the meta device, without weights, to count its parameters (``dept-vl info``).
+
+    Args:
+        model: Frozen models and how they are joined.
+        tuner: The method.
+        max_source_length: Text length, tokens.
+        feature_dim: Width of the visual features; None for a model that reads text alone.
+        tasks: Names of the tasks that are trained together; empty for one.
+        vocab_size: Rows of the word embeddings, in place of the backbone's.
 
     Raises:
         ConfigError: The backbone's shape is not known here or has too few positions, or the tuner's settings do not fit
             it.
     """
     config = backbone_config(model.backbone, model.revision)
+    if vocab_size is not None:
+        config.vocab_size = vocab_size
     backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
         built: Tuner = tuner.empty(backbone.tuner_context(max_source_length, tasks=tasks))
         backbone.check_lengths(built.num_virtual_tokens, max_source_length)
-        return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim), model, tasks=tasks)
+        return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim, tuner), model, tasks=tasks)

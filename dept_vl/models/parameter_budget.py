@@ -39,13 +39,8 @@ class ParameterBudget:
 
     @property
     def share(self) -> float:
-        """Trainable over all parameters, between 0 and 1."""
+        """Trainable over all parameters, between 0 and 1: what the paper's Table 3 counts, after Sung et al.'s code."""
         return self.trainable / self.total
-
-    @property
-    def share_of_backbone(self) -> float:
-        """Trainable parameters over the backbone's, 1 and more for full fine-tuning."""
-        return self.trainable / self.backbone
 
 
 def count_parameters(

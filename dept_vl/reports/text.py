@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
+from dept_vl.settings.load import flat_settings, nested_settings
+from dept_vl.tuners.recipes import recipe_of
 
 if TYPE_CHECKING:
     from dept_vl.experiments.runs import FinishedRun
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from dept_vl.inference.predict import Prediction
     from dept_vl.inference.results import EvaluationResult
     from dept_vl.models.parameter_budget import ParameterBudget
+    from dept_vl.settings.schema import TrainConfig
     from dept_vl.tasks import RenderedExample, Task
     from dept_vl.training.trainer import TrainResult
     from dept_vl.tuners.base import Fact
@@ -60,11 +63,18 @@ def format_metrics(metrics: Mapping[str, float], *, question_types: bool = False
     return format_table([(name, *format_score(name, value)) for name, value in shown.items()])
 
 
-def format_budget(budget: ParameterBudget) -> str:
-    """Returns trainable parameters by group, their share of the backbone and of the whole, and the tuner's facts."""
+def format_budget(budget: ParameterBudget, as_table_3: ParameterBudget | None = None) -> str:
+    """Returns trainable parameters by group, their share of all, and the tuner's facts.
+
+    Args:
+        budget: The model's.
+        as_table_3: The same counted as in Table 3 of the paper (`dept_vl.runs.info.count_as_table_3`), for a line more.
+    """
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
-    of_backbone = f"{100 * budget.share_of_backbone:.2f} % of the backbone's {budget.backbone:,}"
-    rows.append(("trainable", f"{budget.trainable:,}", f"{of_backbone}, {100 * budget.share:.2f} % of all"))
+    rows.append(("trainable", f"{budget.trainable:,}", _of_all(budget)))
+    if as_table_3 is not None:
+        note = f"{_of_all(as_table_3)}, whose T5 has the vocabulary of Sung et al."
+        rows.append(("as Table 3 counts", f"{as_table_3.trainable:,}", note))
     facts = ", ".join(f"{name} = {_format_fact(fact)}" for name, fact in budget.facts.items())
     aimed = budget.facts.get("l x d", budget.tuner)  # a pair that misses the budget, as MultiRC's of the paper
     over = budget.tuner - int(aimed)
@@ -72,6 +82,24 @@ def format_budget(budget: ParameterBudget) -> str:
     return (
         f"{format_table(rows)}\n  {f'{facts}: ' if facts else ''}the tuner trains {budget.tuner:,} parameters{beside}"
     )
+
+
+def format_recipe(config: TrainConfig) -> str:
+    """Returns the method's own settings of a run, where they come from, and what was given instead; empty for none."""
+    tree = nested_settings(config)
+    method = recipe_of(tree["tuner"])
+    if method is None or not method.recipe:
+        return ""
+    settings = flat_settings(tree)
+    lines = []
+    for key, value in flat_settings(method.recipe).items():
+        now = "null" if settings[key] is None else settings[key]
+        lines.append(f"  {key} {value}" if settings[key] == value else f"  {key} {now} (the recipe: {value})")
+    return "\n".join([f"recipe of {method.name}, its own defaults ({method.recipe_source}):", *lines])
+
+
+def _of_all(budget: ParameterBudget) -> str:
+    return f"{100 * budget.share:.2f} % of all {budget.total:,}"
 
 
 def _format_fact(fact: Fact) -> str:

@@ -315,6 +315,28 @@ def check_same_rows(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
+def check_same_length(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run whose epochs were another number of steps, in which every rate would be another.
+
+    Args:
+        folder: The run's.
+        record: What ``run.json`` of a new run would say of it: ``length``, absent where the settings have steps.
+
+    Raises:
+        ConfigError: They differ.
+        CheckpointError: The record of the run cannot be read.
+    """
+    if not record or not (folder / RUN_CONFIG_FILE).is_file():
+        return
+    earlier, now = _read_record(folder / RECORD_FILE).get("length", {}), record["length"]
+    changed = [f"{key} was {earlier[key]}, is {now[key]}" for key in now if earlier.get(key, now[key]) != now[key]]
+    if changed:
+        raise ConfigError(
+            f"cannot resume {folder}: loop.epochs of its rows are other steps than when it was started "
+            f"({', '.join(changed)}); give the rows it had"
+        )
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = parse_json(read_file(path))

@@ -1,7 +1,7 @@
 """Reading the settings of a run: YAML and dotted overrides in, one immutable ``TrainConfig`` out.
 
-Order of precedence: field defaults < task declaration < YAML file < command line. Loading has no side effects and
-imports no torch.
+Order of precedence: field defaults < recipe of the method < task declaration < YAML file < command line. Loading has no
+side effects and imports no torch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
-from dept_vl.settings.choices import Tree, check_same_kinds, dotted, unknown_kind, with_kinds
+from dept_vl.settings.choices import Tree, dotted, unknown_kind, with_kinds
 from dept_vl.settings.declared import check_declaration, is_task_file, read_declaration
 from dept_vl.settings.help import fields_of, settings_of
+from dept_vl.settings.layers import lay_over, merge, read_settings, with_nulls, without_replaced
 from dept_vl.settings.marked import with_absolute_paths
-from dept_vl.settings.renamed import new_key, refuse_both_names, with_new_groups, with_new_names
+from dept_vl.settings.renamed import is_record, new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.settings.shipped import find_config
-from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
 from dept_vl.tasks import get_task
 from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
-from dept_vl.tuners.stack.config import collapse_name, expand_name
+from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.recipes import recipe_notes, recipe_of
+from dept_vl.tuners.stack.config import expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -38,14 +39,15 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     """Reads a YAML file, lays dotted overrides over it and checks the whole once.
 
     Args:
-        path: A YAML file of nested settings, or the name of a shipped one; None for the defaults alone.
+        path: A YAML file of nested settings (`read_settings`), or the name of a shipped one; None for the defaults
+            alone.
         overrides: Dotted key to value, such as ``{"tuner.lr": 0.3}``; these win.
 
     Raises:
         ConfigError: The file is missing or no YAML mapping, or settings are unknown or invalid. All are reported
             together, each with its dotted key.
     """
-    tree = read_yaml(find_config(path)) if path else {}
+    tree = read_settings(path) if path else {}
     return overlay_config(tree, overrides or {}, where=str(path) if path else "")
 
 
@@ -61,16 +63,9 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
     overlay: Tree = {}
     for key, value in overrides.items():
         _set(overlay, new_key(key), value)
-    below, above = tree.get("tuner"), overlay.get("tuner")
-    if isinstance(below, dict) and isinstance(above, dict):
-        named = {**tree, "tuner": collapse_name(below)}
-        check_same_kinds(named, {**overlay, "tuner": collapse_name(above, below)}, given)
-        below = expand_name(below)
-        tree, overlay = {**tree, "tuner": below}, {**overlay, "tuner": expand_name(above, below)}
-    else:
-        check_same_kinds(tree, overlay, given)
+    laid = lay_over(tree, overlay, given)
     try:
-        return config_from_tree(_merge(tree, overlay), where=where)
+        return config_from_tree(laid, where=where)
     except SettingsError as error:
         raise SettingsError(_attributed(error.problems, tree, given), where) from None
 
@@ -108,12 +103,16 @@ def _problems_of(tree: Tree) -> set[tuple[str, str]]:
 
 
 def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
-    """Checks a nested mapping, the task's own lengths and protocol filled in where it gives none.
+    """Checks a nested mapping, what it leaves out filled in by the method's recipe and the task's lengths and protocol.
+
+    A run's record has every setting of its time, so that no recipe has a say in it: what came later is at the default
+    of its field, which is what was done before.
 
     Raises:
         ConfigError: As `load_config`; or a protocol is given for a task that has none.
     """
     _refuse_nul(tree, where)
+    has_recipe = not is_record(tree)
     tree = with_new_names(tree)
     with _problem_of("task", where):
         tree = _with_declaration(tree)
@@ -122,20 +121,28 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
             make_task(declaration) if declaration is not None else get_task(str(tree.get("task", TrainConfig().task)))
         )
     tree = {**with_kinds(tree), "task": task.name}
-    if isinstance(tree.get("data", {}), dict):
-        lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
-        tree = _merge({"data": lengths}, tree)
-        if task.protocols and tree["data"].get("protocol") is None:
-            tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = expand_name(tree["tuner"])
+    below = _recipe(tree) if has_recipe else {}
+    if isinstance(tree.get("data", {}), dict):
+        lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
+        tree = merge({"data": lengths}, tree)
+        if task.protocols and tree["data"].get("protocol") is None:
+            tree["data"] = {**tree["data"], "protocol": task.protocols[0]}
     try:
-        config = _ADAPTER.validate_python(tree)
+        config = _ADAPTER.validate_python(with_nulls(merge(without_replaced(below, tree), tree)))
     except ValidationError as error:
         raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
     return config
+
+
+def _recipe(tree: Tree) -> Tree:
+    """Returns the recipe of the method that nested settings name, as settings to lay them over."""
+    tuner = tree.get("tuner", {"name": DeptConfig().name})
+    method = recipe_of(tuner) if isinstance(tuner, dict) else None
+    return {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
 
 
 def _with_declaration(tree: Tree) -> Tree:
@@ -210,9 +217,11 @@ def describe_settings(is_shown: Callable[[str], bool] = lambda _: True) -> str:
     """
     groups = {name: str(info.description) for name, info in TrainConfig.__pydantic_fields__.items()}  # type: ignore[attr-defined]
     sections: dict[str, list[str]] = {}
+    notes = recipe_notes()
     for key, setting in settings_of(TrainConfig):
         if is_shown(key):
-            sections.setdefault(key.split(".")[0] if "." in key else "", []).append(setting.line(key))
+            line = f"{setting.line(key)} ({notes[key]})" if key in notes else setting.line(key)
+            sections.setdefault(key.split(".")[0] if "." in key else "", []).append(line)
     titles = {name: f"{name}: {groups[name]}" if name else "the run" for name in sections}
     return "\n\n".join("\n".join([titles[name], *lines]) for name, lines in sections.items())
 
@@ -228,14 +237,6 @@ def _set(tree: Tree, key: str, value: Any) -> None:
     if isinstance(tree.get(last), dict) and not isinstance(value, dict):
         raise ConfigError(f"{key}: is a group of settings; set one of {', '.join(sorted(tree[last]))} in it")
     tree[last] = value
-
-
-def _merge(below: Tree, above: Tree) -> Tree:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _shown(value: Any) -> str:

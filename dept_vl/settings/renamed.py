@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dept_vl.data.feature_format import UNRECORDED
@@ -15,8 +15,13 @@ _RATES = {"prompt_lr": "lr", "lowrank_lr": "lowrank_lr"}
 _RENAMED = {"model.clip": "model.image_encoder", **{f"optim.{old}": f"tuner.{new}" for old, new in _RATES.items()}}
 """Dotted key then -> now, of a setting or a group of them."""
 
-_RECORDED = {"task", "output_dir", "seed", "tuner", "model", "data", "optim", "loop"}
-"""What the settings in a run's folder or results have always had, all of it at once."""
+_RECORDED = {"task", "seed", "tuner", "model", "data", "optim", "loop"}
+"""What the settings in a run's or an experiment's folder, or in results, have always had, all of it at once."""
+
+_RECORDED_OPTIM = {
+    "projection_lr", "weight_decay", "beta1", "beta2", "eps", "schedule", "warmup_proportion", "max_grad_norm",
+}  # fmt: skip
+"""And what their ``optim`` has always had."""
 
 
 def new_key(key: str) -> str:
@@ -25,6 +30,15 @@ def new_key(key: str) -> str:
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)
     return key
+
+
+def is_record(tree: Mapping[str, Any]) -> bool:
+    """Returns whether nested settings are those that a run has recorded: every setting of its time.
+
+    A file that a person writes has not; there the defaults of today, and the method's recipe, fill in the rest.
+    """
+    optim = tree.get("optim")
+    return tree.keys() >= _RECORDED and isinstance(optim, dict) and optim.keys() >= _RECORDED_OPTIM
 
 
 def refuse_both_names(keys: Collection[str]) -> None:
@@ -62,7 +76,7 @@ def _with_former_behaviour(tree: dict[str, Any]) -> dict[str, Any]:
     A record has every setting of its time, a file that a person writes has not: it gets today's defaults.
     """
     model = tree.get("model")
-    if not isinstance(model, dict) or not tree.keys() >= _RECORDED:
+    if not isinstance(model, dict) or not is_record(tree):
         return tree
     encoder = model.get("image_encoder")
     if not isinstance(encoder, dict) or "exif" in encoder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole, split_names
@@ -18,6 +20,9 @@ from dept_vl.tasks.declared import make_task
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
+
+STEPS_OR_EPOCHS = (("max_steps", "epochs"), ("eval_every_steps", "eval_every_epochs"))
+"""Settings of ``loop`` that say one thing in two ways, so that one of them is null."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -113,13 +118,33 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimConfig:
-    """AdamW with one rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
+    """One rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
 
+    name: Annotated[
+        Literal["adamw", "adafactor"],
+        Field(description="'adafactor': transformers', with the rates as given (no relative step) and no momentum"),
+    ] = "adamw"
     projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0, description="decoupled, on every trainable tensor")] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled: a step takes rate x this of a tensor")] = 0.01
+    weight_decay_on: Annotated[
+        Literal["all", "not-biases"],
+        Field(description="what decays: every trainable tensor, or not those with 'bias' in their name (Sung et al.)"),
+    ] = "all"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 1")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW beta 2")] = 0.98
     eps: Annotated[float, Field(gt=0, description="AdamW epsilon")] = 1e-6
+    decay_rate: Annotated[
+        float, Field(gt=0, le=1, description="Adafactor: the second moment's beta 2 at step n (from 1) is 1 - n^-this")
+    ] = 0.8
+    factored: Annotated[
+        bool, Field(description="Adafactor: second moments of matrices as row and column means; false: of each entry")
+    ] = True
+    scale_parameter: Annotated[
+        bool, Field(description="Adafactor: a tensor's rate times its root mean square, at least 1e-3 (T-Few)")
+    ] = False
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="share of a target's weight given to all words alike, while training")
+    ] = 0.0
     schedule: Annotated[
         Literal["linear", "cosine", "constant"], Field(description="decay after warm-up, to 0 at the last step")
     ] = "linear"
@@ -139,8 +164,23 @@ class OptimConfig:
 class LoopConfig:
     """How long to train, when to evaluate and to save."""
 
-    max_steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="optimiser steps")] = 30_000
-    eval_every_steps: Annotated[int, Field(ge=1, description="optimiser steps between evaluations on val")] = 1_000
+    max_steps: Annotated[
+        int | None, Field(ge=1, le=MAX_STEPS, description="optimiser steps; null where loop.epochs says how long")
+    ] = 30_000
+    epochs: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=MAX_STEPS,
+            description="in place of max_steps: passes over the training rows, each of their whole batches",
+        ),
+    ] = None
+    eval_every_steps: Annotated[
+        int | None, Field(ge=1, description="optimiser steps between evaluations on val; null with eval_every_epochs")
+    ] = 1_000
+    eval_every_epochs: Annotated[
+        float | None, Field(gt=0, le=MAX_STEPS, description="in place of eval_every_steps: passes between evaluations")
+    ] = None
     save_every_steps: Annotated[int, MayDiffer(), Field(ge=1, description="optimiser steps between checkpoints")] = (
         1_000
     )
@@ -186,6 +226,31 @@ class LoopConfig:
     exploded_norm: Annotated[
         float, Field(gt=0, description="gradient norm of a parameter group, before clipping, that counts as exploded")
     ] = 1e8
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> LoopConfig:
+        for steps, epochs in STEPS_OR_EPOCHS:
+            if (getattr(self, steps) is None) == (getattr(self, epochs) is None):
+                raise ValueError(f"give loop.{steps} or loop.{epochs}, one of them")
+        return self
+
+    def in_steps(self, steps_per_epoch: int) -> LoopConfig:
+        """Returns these settings with what they give in epochs as whole steps, at least one.
+
+        Raises:
+            ConfigError: There are more steps than a run may have.
+        """
+        changed: dict[str, Any] = {}
+        for steps, epochs in STEPS_OR_EPOCHS:
+            given = getattr(self, epochs)
+            if given is not None:
+                changed |= {steps: max(1, round(given * steps_per_epoch)), epochs: None}
+        if changed.get("max_steps", 0) > MAX_STEPS:
+            raise ConfigError(
+                f"loop.epochs: {self.epochs:g} passes of {steps_per_epoch:,} steps are more than the {MAX_STEPS:,} "
+                "steps a run may have"
+            )
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,8 +10,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.registry import suggest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OF_OTHERS = "accelerate"
-"""Folder of files that are accelerate's settings and not ours."""
+_OTHER = ("accelerate/", "paper/bases/")
+"""Folders of files that are no settings of a run: accelerate's own, and what several files of the paper extend."""
 
 
 def configs_folder() -> Path:
@@ -22,10 +22,10 @@ def configs_folder() -> Path:
 
 @cache
 def shipped_configs() -> Mapping[str, Path]:
-    """Returns every file by its name: ``vqa/dept``, ``paper/table3/vqa``, ``sweeps/paper``, ..."""
+    """Returns every file by its name: ``vqa/dept``, ``paper/table3/dept/vqa``, ``sweeps/paper``, ..."""
     root = configs_folder()
     found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-    return {name: path for name, path in found.items() if not name.startswith(f"{_OF_OTHERS}/")}
+    return {name: path for name, path in found.items() if not name.startswith(_OTHER)}
 
 
 def find_config(path: Path) -> Path:

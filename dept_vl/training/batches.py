@@ -42,7 +42,11 @@ def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_proc
 def read_steps(
     dataset: TaskDataset, data: DataConfig, loop: LoopConfig, accelerator: Accelerator, *, seed: int, first_step: int
 ) -> Iterator[list[tuple[BatchRequest, Batch]]]:
-    """Yields the backward passes of this process in each step from `first_step` (from 0) on."""
+    """Yields the backward passes of this process in each step from `first_step` (from 0) on.
+
+    `loop` is in steps (`LoopConfig.in_steps`).
+    """
+    assert loop.max_steps is not None
     lengths = dataset.source_lengths if data.length_grouping else None
     requests = TrainRequests(
         StepBatches(dataset.indices, data.batch_size, seed, lengths),

@@ -22,6 +22,7 @@ from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import check_finite
 from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
+from dept_vl.training.optim import moment_shapes
 
 _OLDER = "remove the folder to resume from an older one"
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -144,7 +145,8 @@ def load_state(
         raise CheckpointError(
             f"{checkpoint / 'progress.json'}: step: is {progress.step}, the folder says another; {_OLDER}"
         )
-    _check_tensors(checkpoint, trainable, tensors, moments, untouched)
+    shapes = {name: moment_shapes(optimizer, parameter) for name, parameter in trainable.items()}
+    _check_tensors(checkpoint, trainable, tensors, moments, untouched, shapes)
     _give_tuner(checkpoint, tuner, take_tuner)
     with torch.no_grad():
         for name, parameter in trainable.items():
@@ -180,6 +182,7 @@ def _check_tensors(
     tensors: dict[str, Tensor],
     moments: dict[str, Tensor],
     untouched: Collection[str],
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
 ) -> None:
     """Refuses a checkpoint that is not this run's, before anything of it is used.
 
@@ -190,14 +193,15 @@ def _check_tensors(
     given = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
     if wanted != given:
         raise CheckpointError(f"{checkpoint}: holds trainable tensors {given}, this run has {wanted}")
-    for key, moment in moments.items():
-        name = _owner(key)
-        if name not in trainable or moment.shape not in ((), trainable[name].shape):
+    for key, moment in sorted(moments.items()):
+        name, _, kind = key.partition(_OF)
+        if shapes.get(name, {}).get(kind) != tuple(moment.shape):
             raise CheckpointError(
                 f"{checkpoint / 'optimizer.safetensors'}: holds {key} {tuple(moment.shape)}, no moment of this run's "
                 f"tensors {', '.join(wanted)}"
             )
-    without = sorted(trainable.keys() - {_owner(key) for key in moments} - set(untouched))
+    whole = [name for name in trainable if all(f"{name}{_OF}{kind}" in moments for kind in shapes[name])]
+    without = sorted(trainable.keys() - set(whole) - set(untouched))
     if without:
         raise CheckpointError(
             f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"

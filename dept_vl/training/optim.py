@@ -6,30 +6,34 @@ The schedule is a function of the step, so that a resumed run needs no scheduler
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import transformers
 from torch import nn
+from torch.optim import Optimizer
 
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.tuners.base import ParamGroup
 
 
-def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: OptimConfig) -> torch.optim.AdamW:
-    """Returns AdamW over named groups, each with its own peak rate.
+def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: OptimConfig) -> Optimizer:
+    """Returns the optimiser over named groups, each with its own peak rate.
 
     Args:
         model: Every tensor of it that requires a gradient must be in exactly one group.
-        groups: One without a rate of its own, the visual projection, has ``projection_lr``.
-        config: The rest of AdamW.
+        groups: One without a rate of its own, the visual projection, has ``projection_lr``; one without a weight decay
+            of its own has that of the settings, its biases none with ``weight_decay_on: not-biases``.
+        config: Which optimiser, and the rest of it.
 
     Raises:
         ConfigError: A trainable tensor is in no group or in several.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen: dict[int, str] = {}
-    param_groups = []
+    param_groups: list[dict[str, Any]] = []
     for group in groups:
         for parameter in group.parameters:
             if id(parameter) in seen:
@@ -39,18 +43,75 @@ def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: Opti
                 )
             seen[id(parameter)] = group.name
         rate = config.projection_lr if group.lr is None else group.lr
-        decay = config.weight_decay if group.weight_decay is None else group.weight_decay
-        param_groups.append(
-            {"params": list(group.parameters), "name": group.name, "lr": rate, "peak_lr": rate, "weight_decay": decay}
-        )
+        for parameters, decay in _by_decay(group, config, names):
+            param_groups.append(
+                {"params": parameters, "name": group.name, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+            )
     leftover = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in seen
     ]
     if leftover:
         raise ConfigError(f"trainable tensors in no parameter group: {', '.join(leftover)}")
+    if config.name == "adafactor":
+        return Adafactor(param_groups, config)
     return torch.optim.AdamW(
         param_groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay
     )
+
+
+def _by_decay(
+    group: ParamGroup, config: OptimConfig, names: Mapping[int, str]
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Returns a group's tensors with their weight decay, the biases apart where they have none."""
+    parameters = list(group.parameters)
+    if group.weight_decay is not None:
+        return [(parameters, group.weight_decay)]
+    if config.weight_decay_on == "all":
+        return [(parameters, config.weight_decay)]
+    is_bias = {id(p): "bias" in names.get(id(p), "") for p in parameters}
+    parts = [
+        ([p for p in parameters if not is_bias[id(p)]], config.weight_decay),
+        ([p for p in parameters if is_bias[id(p)]], 0.0),
+    ]
+    return [(tensors, decay) for tensors, decay in parts if tensors]
+
+
+class Adafactor(transformers.Adafactor):
+    """Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) at the rates it is given, without momentum.
+
+    That of transformers, updates clipped at a root mean square of 1, and a choice that it has not: second moments of
+    each entry, which T5X keeps for a soft prompt (`prompt_tuning/train/optim.py` of google-research/prompt-tuning) and
+    for any matrix with a side below 128. Beside T5X's, its weight decay is multiplied by the rate (T5X's is not), and
+    ``scale_parameter`` is as T5X's ``multiply_by_parameter_scale``.
+    """
+
+    def __init__(self, param_groups: list[dict[str, Any]], config: OptimConfig) -> None:
+        """Takes groups with their rates and weight decays."""
+        for group in param_groups:
+            group["factored"] = config.factored
+        super().__init__(
+            param_groups,
+            lr=1.0,  # of a group without one; every group has its own
+            decay_rate=-config.decay_rate,
+            scale_parameter=config.scale_parameter,
+            relative_step=False,
+            warmup_init=False,
+        )
+
+    @staticmethod
+    def _get_options(param_group: dict[str, Any], param_shape: Sequence[int]) -> tuple[bool, bool]:
+        """Returns whether a tensor's second moment is factored and whether there is a first; the library asks."""
+        return param_group["factored"] and len(param_shape) >= 2, False
+
+
+def moment_shapes(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
+    """Returns what the optimiser keeps of a tensor once it had a gradient: name -> shape, ``()`` for a number."""
+    shape = tuple(parameter.shape)
+    if not isinstance(optimizer, Adafactor):
+        return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    if optimizer.param_groups[0]["factored"] and len(shape) >= 2:
+        return {"step": (), "RMS": (), "exp_avg_sq_row": shape[:-1], "exp_avg_sq_col": shape[:-2] + shape[-1:]}
+    return {"step": (), "RMS": (), "exp_avg_sq": shape}
 
 
 def schedule_factor(step: int, max_steps: int, config: OptimConfig) -> float:
@@ -73,7 +134,7 @@ def schedule_factor(step: int, max_steps: int, config: OptimConfig) -> float:
     return 1.0 - progress
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+def set_learning_rates(optimizer: Optimizer, factor: float) -> dict[str, float]:
     """Sets every group to `factor` times its peak rate and returns the rates by group name."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dept_vl.data.collator import Batch
-from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.parameter_budget import ParameterBudget
@@ -26,6 +26,7 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
+    check_same_length,
     check_same_rows,
     in_answer_form,
     open_run_folder,
@@ -115,10 +116,11 @@ class Trainer:
     """One run, opened: `fit` runs the steps that are left.
 
     Attributes:
-        config: The run's settings.
+        config: The run's settings, its length in steps whatever they give it in.
+        max_steps: Optimiser steps in all.
+        eval_every_steps: Optimiser steps between evaluations.
         parts: What it works with.
         trainable: The tensors it trains, by name.
-        frozen: Those of the method that it does not train and that other runs gave.
         progress: Its counters.
         checks_each_step: Whether each step is looked at before its update; else those since the last look, together.
     """
@@ -136,7 +138,7 @@ class Trainer:
     ) -> None:
         """Opens everything but the run folder, whose `lock` is taken by `fit`; the rest is as `train` has it."""
         session = session or Session()
-        self.config = config
+        self._asked = config
         self._rows = rows_record(config, data_dir)
         if resume:
             check_same_rows(config.run_dir, self._rows)
@@ -150,7 +152,9 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         self.visual = self.parts.visual.get("train")
         self.train_set = self.parts.datasets["train"]
-        check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
+        num_rows = len(self.train_set.indices)
+        check_batch_size(config.data, config.loop, num_rows, self.accelerator.num_processes)
+        self._take_length(whole_batches(num_rows, config.data.batch_size), resume=resume)
         self.validation = Validation(config, self.parts)
         self.selection = self.validation.selection
         groups = self.model.param_groups()
@@ -174,6 +178,24 @@ class Trainer:
     def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
 
+    def _take_length(self, steps_per_epoch: int, *, resume: bool) -> None:
+        """Sets `config` to the settings with its length in steps, which a run that goes on must have had too."""
+        loop = self._asked.loop.in_steps(steps_per_epoch)
+        assert loop.max_steps is not None
+        assert loop.eval_every_steps is not None
+        self.config = replace(self._asked, loop=loop)
+        self.max_steps, self.eval_every_steps = loop.max_steps, loop.eval_every_steps
+        length = {"max_steps": self.max_steps, "eval_every_steps": self.eval_every_steps}
+        self._length = {"length": {**length, "steps_per_epoch": steps_per_epoch}} if loop != self._asked.loop else {}
+        if resume:
+            check_same_length(self._asked.run_dir, self._length)
+        warmup = self._asked.optim.warmup_steps or 0
+        if warmup >= self.max_steps and self._is_main:
+            logger.warning(
+                "optim.warmup_steps: %d of %d steps: the rates end before they reach their peak",
+                warmup, self.max_steps,
+            )  # fmt: skip
+
     def _warm_start(self) -> dict[str, Any]:
         """Starts from a trained adapter if the settings name one.
 
@@ -195,8 +217,8 @@ class Trainer:
                 lock.acquire()
             if self.model.answer_form is not None:
                 record = {**record, "answer_form": self.model.answer_form}
-            record = {**record, **self._rows}
-            folder = open_run_folder(self.config, resume=resume, overwrite=overwrite, record=record)
+            record = {**record, **self._rows, **self._length}
+            folder = open_run_folder(self._asked, resume=resume, overwrite=overwrite, record=record)
             if self.train_set.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())
         self.accelerator.wait_for_everyone()
@@ -222,7 +244,7 @@ class Trainer:
                 ending.callback(callback.on_end, self.config, self.run_dir)
             self.accelerator.wait_for_everyone()  # every process may refuse before the folder is made
             self._open_folder()
-            step, steps = self.progress.step, self.config.loop.max_steps
+            step, steps = self.progress.step, self.max_steps
             if self._is_main:
                 self.log = RunLog(self.run_dir, step, has_board=TENSORBOARD in self.trackers)
                 ending.callback(self.log.close)
@@ -265,17 +287,18 @@ class Trainer:
             losses += [] if loss is None else [loss]
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
-            done, is_last = self.progress.step, self.progress.step == loop.max_steps
+            done, is_last = self.progress.step, self.progress.step == self.max_steps
             self.meter.add()
             (signal,) = agree_on_largest([signals.requested() or 0])
-            due = {n for n in (loop.log_every_steps, loop.eval_every_steps, loop.save_every_steps) if done % n == 0}
+            every = (loop.log_every_steps, self.eval_every_steps, loop.save_every_steps)
+            due = {n for n in every if done % n == 0}
             if due or is_last or signal:  # checked before every checkpoint: nothing that is not a number gets into one
                 self._judge_steps()
                 self.guard.refuse_bad_weights(self.progress.step)
                 samples_per_s = (done - first_step) * self.config.data.batch_size / seconds
                 self._log_losses(losses, samples_per_s, steps.waited_s / seconds)
                 losses = []
-            is_evaluation_due = loop.eval_every_steps in due or is_last
+            is_evaluation_due = self.eval_every_steps in due or is_last
             if signal:
                 self._stop(signal, is_evaluation_due=is_evaluation_due)
             if is_evaluation_due:
@@ -313,7 +336,7 @@ class Trainer:
             This process's share of the step's mean loss, on the device; None for a step that was skipped.
         """
         self.model.train()
-        factor = schedule_factor(step, self.config.loop.max_steps, self.config.optim)
+        factor = schedule_factor(step, self.max_steps, self.config.optim)
         self.rates = set_learning_rates(self.optimizer, factor)
         total = torch.zeros((), device=self.accelerator.device)
         weights, divisor = loss_terms(parts, self.config.data.loss_mean)
@@ -322,7 +345,10 @@ class Trainer:
             batch = batch.to(self.accelerator.device)
             features = self.visual.features(batch) if self.visual else None
             with self.accelerator.autocast():
-                output = self.model(batch.input_ids, batch.attention_mask, batch.labels, features, batch.task_ids)
+                output = self.model(
+                    batch.input_ids, batch.attention_mask, batch.labels, features, batch.task_ids,
+                    label_smoothing=self.config.optim.label_smoothing,
+                )  # fmt: skip
             loss = (output.loss_per_example * weights[part].to(total.device)).sum() / divisor
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -333,7 +359,7 @@ class Trainer:
             if self.config.optim.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.config.optim.max_grad_norm)
             self.optimizer.step()
-            self.model.tuner.after_step(step + 1, self.config.loop.max_steps)
+            self.model.tuner.after_step(step + 1, self.max_steps)
             self.progress = replace(self.progress, skipped_in_a_row=0)
         self.optimizer.zero_grad(set_to_none=True)
         return None if is_bad else total

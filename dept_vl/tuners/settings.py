@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -11,6 +12,9 @@ from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.system.extras import require_extra
 from dept_vl.tuners.context import TunerContext
+
+Recipe = Mapping[str, Mapping[str, Any]]
+"""Settings of a run, nested as in a file: ``{"optim": {"weight_decay": 0.0}}``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,6 +28,11 @@ class TunerSettings:
         name: What ``--tuner`` takes.
         implementation: ``module:Class`` of the `Tuner`, imported when one is built.
         reference: What a model card cites for it.
+        recipe: Settings of a run that are not the method's and of which it has defaults of its own. They lie over the
+            defaults of the fields and below everything that is given (`dept_vl.tuners.recipes`). Empty: the fields'
+            defaults, which are those of Table 10 of the DePT paper.
+        recipe_source: Where those settings come from; every recipe has one.
+        has_norm_biases: Whether the norms of the visual projection get biases, as those of the backbone do.
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.
         needs_backbone_gradient: Whether its gradients come through the backbone. A method that has a network beside it
@@ -37,6 +46,9 @@ class TunerSettings:
 
     implementation: ClassVar[str]
     reference: ClassVar[str]
+    recipe: ClassVar[Recipe] = {}
+    recipe_source: ClassVar[str] = ""
+    has_norm_biases: ClassVar[bool] = False
     needs_encoder: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     needs_backbone_gradient: ClassVar[bool] = True

@@ -353,7 +353,7 @@ def test_first_values_depend_on_the_seed_alone(t5_folder):
 
 @pytest.mark.parametrize(("m", "r"), [(0, 75), (20, 60), (40, 45), (60, 30), (80, 15), (100, 0)])
 def test_published_budget_on_the_meta_device(m, r):
-    """Table 3 of the paper: 0.74 %, for T5-base, RN101 grid features and 76,800 parameters of DePT."""
+    """T5-base, RN101 grid features through the linear projection, and 76,800 parameters of DePT."""
     tuner = DeptConfig(num_virtual_tokens=m)
     model = build_meta_model(ModelConfig(backbone="t5-base"), tuner, max_source_length=256, feature_dim=2048)
     budget = model.parameter_budget()
@@ -366,5 +366,4 @@ def test_published_budget_on_the_meta_device(m, r):
     assert budget.trainable == 1_650_432
     assert budget.backbone == 222_903_552
     assert budget.total == 224_553_984
-    assert f"{budget.share_of_backbone:.2%}" == "0.74%"
     assert budget.share == pytest.approx(0.00735, abs=1e-6)

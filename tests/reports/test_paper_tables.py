@@ -34,7 +34,7 @@ def write_results(folder, config, metrics, *, rows=None, method="generate", **ot
 
 def paper_run(folder, task, metrics, overrides=None, **others):
     """Writes the scores of a run with the paper's own settings for a task of Table 1."""
-    config = load_config(PAPER / "table1" / f"{task}.yaml", overrides or {})
+    config = load_config(PAPER / "table1" / "dept" / f"{task}.yaml", overrides or {})
     return write_results(folder, config, metrics, **others)
 
 
@@ -246,7 +246,7 @@ def test_a_method_without_a_row_has_no_number_beside_it(tmp_path):
 
 def test_drawn_scenes_are_marked_and_never_averaged_with_photographs(tmp_path):
     drawn = config_from_tree(demo_settings(get_task("vqa"), "dept"))
-    photographs = load_config(PAPER / "table3" / "vqa.yaml")
+    photographs = load_config(PAPER / "table3" / "dept" / "vqa.yaml")
     scores = {"vqa_accuracy": 60.0, "vqa_accuracy_legacy_vlt5": 59.0}
     runs = [
         write_results(tmp_path / "drawn", drawn, {**scores, "vqa_accuracy": 89.6}, rows=2_000),
@@ -271,7 +271,7 @@ def test_drawn_scenes_are_marked_and_never_averaged_with_photographs(tmp_path):
 
 
 def test_a_vqa_run_without_the_legacy_score_says_what_makes_it(tmp_path):
-    run = write_results(tmp_path, load_config(PAPER / "table3" / "vqa.yaml"), {"vqa_accuracy": 60.0})
+    run = write_results(tmp_path, load_config(PAPER / "table3" / "dept" / "vqa.yaml"), {"vqa_accuracy": 60.0})
     text = compare("table3", [run])
     assert [line[1] for line in lines_of(text, "vqa")] == ["60.0", "-"]
     assert f"vqa_accuracy_legacy_vlt5 is made by: dept-vl eval --checkpoint {tmp_path}" in text
@@ -292,7 +292,7 @@ def test_a_subset_is_marked(tmp_path, rows, others, note):
 
 def test_results_of_earlier_versions_are_read_with_their_runs_settings(tmp_path):
     """The first results files held no settings; later ones none that came since."""
-    config = load_config(PAPER / "table1" / "rte.yaml")
+    config = load_config(PAPER / "table1" / "dept" / "rte.yaml")
     (tmp_path / "config.yaml").write_text(dump_config(config).replace("  loss_mean: tokens\n", ""))
     (tmp_path / "results-test.json").write_text(json.dumps({"metrics": {"accuracy": 0.8}}))
     text = compare("table1", [tmp_path])
@@ -301,7 +301,7 @@ def test_results_of_earlier_versions_are_read_with_their_runs_settings(tmp_path)
 
 
 def test_a_folder_of_seeds_is_read_as_its_runs(tmp_path):
-    config = load_config(PAPER / "table1" / "rte.yaml")
+    config = load_config(PAPER / "table1" / "dept" / "rte.yaml")
     content = {
         "config": asdict(config),
         "metrics": {"accuracy": {"mean": 0.8, "std": 0.1, "values": [0.7, 0.9]}},
@@ -335,7 +335,7 @@ def test_two_ways_to_decode_get_a_line_each(tmp_path):
 
 
 def few_shot(folder, metrics, **overrides):
-    config = load_config(PAPER / "table4_5" / "superglue-cb-k16.yaml", overrides)
+    config = load_config(PAPER / "table4_5" / "dept" / "superglue-cb-k16.yaml", overrides)
     config = replace(config, init=replace(config.init, source="runs/mnli-dept"))
     return write_results(folder, config, metrics)
 
@@ -359,7 +359,7 @@ def test_the_earlier_name_of_tables_4_and_5_prints_both(tmp_path):
 
 
 def test_table_6_is_by_backbone(tmp_path):
-    config = load_config(PAPER / "table1" / "sst2.yaml", {"model.backbone": "meta-llama/Llama-2-13b-hf"})
+    config = load_config(PAPER / "table1" / "dept" / "sst2.yaml", {"model.backbone": "meta-llama/Llama-2-13b-hf"})
     text = compare("table6", [write_results(tmp_path, config, {"accuracy": 0.95})])
     line = lines_of(text, "sst2")[-1]
     assert line[1] == "llama-2-13b"

@@ -24,9 +24,18 @@ def test_budget_names_groups_share_and_shape():
         {"m": 60, "r": 30, "s": 256, "d": 768, "l": 100},
     )
     text = format_budget(budget)
-    assert "1,650,432  0.74 % of the backbone's 222,903,552" in text
-    assert "0.73 % of all" in text
+    assert "1,650,432  0.73 % of all 224,553,984\n" in text
+    assert "Table 3" not in text
     assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text
+
+
+def test_a_row_of_table_3_says_how_the_table_counts():
+    groups = {"soft_prompt": 76_800, "visual_projection": 1_581_312}
+    ours = ParameterBudget(groups, 222_903_552, 224_561_664, {})
+    theirs = ParameterBudget(groups, 222_958_848, 224_616_960, {})
+    lines = format_budget(ours, theirs).splitlines()
+    expected = "as Table 3 counts 1,658,112 0.74 % of all 224,616,960, whose T5 has the vocabulary of Sung et al."
+    assert " ".join(lines[-2].split()) == expected
 
 
 def test_a_pair_that_misses_the_budget_says_by_how_much():

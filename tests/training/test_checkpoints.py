@@ -6,13 +6,24 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dept_vl.errors import CheckpointError
+from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state
+from dept_vl.training.optim import build_optimizer
+from dept_vl.tuners.base import ParamGroup
 
 
 def make(seed):
     torch.manual_seed(seed)
     parameters = {"a": nn.Parameter(torch.randn(3, 2)), "b": nn.Parameter(torch.randn(4))}
     return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+
+def make_adafactor(seed, **settings):
+    torch.manual_seed(seed)
+    parameters = {"a": nn.Parameter(torch.randn(3, 2)), "b": nn.Parameter(torch.randn(4))}
+    model = nn.ParameterDict(parameters)
+    group = ParamGroup("soft_prompt", tuple(parameters.values()), 0.1)
+    return parameters, build_optimizer(model, [group], OptimConfig(name="adafactor", **settings))
 
 
 def step(parameters, optimizer, seed):
@@ -33,6 +44,36 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     assert progress == Progress(step=1, best_metric=0.5)
     for name in parameters:
         assert torch.equal(parameters[name], others[name])
+
+
+@pytest.mark.parametrize("settings", [{}, {"factored": False}, {"scale_parameter": True}])
+def test_training_with_adafactor_goes_on_bit_for_bit(tmp_path, settings):
+    parameters, optimizer = make_adafactor(0, **settings)
+    for seed in (1, 2):
+        step(parameters, optimizer, seed)
+    save_state(tmp_path, Progress(step=2), parameters, optimizer, keep=2)
+    others, other_optimizer = make_adafactor(9, **settings)
+    load_state(list_states(tmp_path)[-1], others, other_optimizer)
+    for seed in (3, 4):
+        step(parameters, optimizer, seed)
+        step(others, other_optimizer, seed)
+    for name in parameters:
+        assert torch.equal(parameters[name], others[name])
+
+
+def test_moments_of_another_optimiser_are_refused(tmp_path):
+    parameters, optimizer = make(0)
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    with pytest.raises(CheckpointError, match=r"holds a::exp_avg \(3, 2\), no moment of this run's"):
+        load_state(folder, *make_adafactor(1))
+    parameters, optimizer = make_adafactor(0)
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=2), parameters, optimizer, keep=1)
+    with pytest.raises(CheckpointError, match=r"holds a::RMS \(\), no moment of this run's"):
+        load_state(folder, *make(1))
+    with pytest.raises(CheckpointError, match=r"holds a::exp_avg_sq_col \(2,\), no moment"):
+        load_state(folder, *make_adafactor(1, factored=False))
 
 
 def test_only_the_newest_stay(tmp_path):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -5,7 +6,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
-from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.training.optim import build_optimizer, moment_shapes, schedule_factor, set_learning_rates
 from dept_vl.tuners.base import ParamGroup
 
 
@@ -93,3 +94,82 @@ def test_cosine_is_half_way_down_in_the_middle():
 def test_constant_stays_after_warmup():
     config = OptimConfig(schedule="constant", warmup_steps=2)
     assert [schedule_factor(step, 10, config) for step in (2, 9)] == [1.0, 1.0]
+
+
+def t5x_adafactor(value, gradients, *, lr, factored, scale, decay_rate=0.8, weight_decay=0.0):
+    """The update of T5X's ``adafactor.py`` (apply_param_gradient) as a plain loop, in NumPy's float64.
+
+    Its weight decay takes its share of the value whatever the rate; here it is given times the rate, as ours.
+    """
+    value, rows, columns, each = value.astype(np.float64), 0.0, 0.0, 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        beta = 1 - step**-decay_rate
+        square = gradient.astype(np.float64) ** 2 + 1e-30
+        if factored and value.ndim == 2:
+            rows = beta * rows + (1 - beta) * square.mean(axis=1)
+            columns = beta * columns + (1 - beta) * square.mean(axis=0)
+            update = gradient / np.sqrt(np.outer(rows / rows.mean(), columns))
+        else:
+            each = beta * each + (1 - beta) * square
+            update = gradient / np.sqrt(each)
+        update = update / max(1.0, np.sqrt((update**2).mean()))
+        rate = lr * max(np.sqrt((value**2).mean()), 1e-3) if scale else lr
+        value = (1 - weight_decay * rate) * value - rate * update
+    return value
+
+
+@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("shape", [(5, 7), (6,)])
+def test_adafactor_is_t5x_s(factored, scale, shape):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=shape).astype(np.float32)
+    gradients = [rng.normal(size=shape).astype(np.float32) * 10.0 ** (step % 3 - 1) for step in range(6)]
+    model = nn.ParameterDict({"prompt": nn.Parameter(torch.tensor(start))})
+    config = OptimConfig(name="adafactor", factored=factored, scale_parameter=scale, weight_decay=0.1, decay_rate=0.7)
+    optimizer = build_optimizer(model, [ParamGroup("soft_prompt", (model["prompt"],), 0.3)], config)
+    for gradient in gradients:
+        set_learning_rates(optimizer, 1.0)
+        model["prompt"].grad = torch.tensor(gradient)
+        optimizer.step()
+    expected = t5x_adafactor(start, gradients, lr=0.3, factored=factored, scale=scale, decay_rate=0.7, weight_decay=0.1)
+    np.testing.assert_allclose(model["prompt"].detach().numpy(), expected, rtol=2e-5, atol=2e-6)
+    kept = {key: tuple(torch.as_tensor(value).shape) for key, value in optimizer.state[model["prompt"]].items()}
+    assert kept == moment_shapes(optimizer, model["prompt"])
+
+
+def test_each_group_of_adafactor_has_its_own_rate(model):
+    groups = [ParamGroup("soft_prompt", (model["prompt"],), 0.3), ParamGroup("lowrank", (model["pair"],), 5e-4)]
+    optimizer = build_optimizer(model, groups, OptimConfig(name="adafactor", weight_decay=0.0))
+    assert set_learning_rates(optimizer, 0.5) == {"soft_prompt": 0.15, "lowrank": 2.5e-4}
+    for parameter in model.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # the first update has a root mean square of 1
+    torch.testing.assert_close(model["prompt"].data, torch.full((2,), 0.85))
+    torch.testing.assert_close(model["pair"].data, torch.full((3,), 1 - 2.5e-4))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_biases_decay_or_not_and_a_group_s_own_decay_is_for_all_of_it(name):
+    linear, other = nn.Linear(2, 3), nn.Linear(2, 2)
+    model = nn.ModuleDict({"projection": linear, "other": other})
+    groups = [
+        ParamGroup("visual_projection", tuple(linear.parameters())),
+        ParamGroup("own", tuple(other.parameters()), 0.1, weight_decay=0.3),
+    ]
+    for setting, of_bias in (("all", 0.2), ("not-biases", 0.0)):
+        config = OptimConfig(name=name, weight_decay=0.2, weight_decay_on=setting)
+        optimizer = build_optimizer(model, groups, config)
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert [decays[id(p)] for p in (linear.weight, linear.bias, other.weight, other.bias)] == [
+            0.2,
+            of_bias,
+            0.3,
+            0.3,
+        ]
+        assert list(set_learning_rates(optimizer, 1.0)) == ["visual_projection", "own"]
+
+
+def test_settings_of_before_have_adamw_on_everything():
+    config = OptimConfig()
+    assert (config.name, config.weight_decay_on, config.label_smoothing) == ("adamw", "all", 0.0)

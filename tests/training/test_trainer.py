@@ -51,6 +51,19 @@ def config(t5_folder, tmp_path) -> TrainConfig:
     )
 
 
+class KilledError(Exception):
+    pass
+
+
+class KillAt(Callback):
+    def __init__(self, killed_at: int) -> None:
+        self.killed_at = killed_at
+
+    def on_step(self, config, step):
+        if step == self.killed_at:
+            raise KilledError
+
+
 def adapter(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(run_dir / WEIGHTS_FILE)
 
@@ -75,6 +88,82 @@ def with_settings(config: TrainConfig, run_dir: Path, **sections) -> TrainConfig
     return replace(config, output_dir=str(run_dir), **changed)
 
 
+def val_losses(run_dir: Path) -> list[float]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [record["val/loss"] for record in map(json.loads, lines) if "val/loss" in record]
+
+
+@pytest.mark.parametrize("settings", [{}, {"factored": False}, {"scale_parameter": True}])
+def test_a_run_with_adafactor_is_resumed_to_the_bit(config, tiny_data, tmp_path, settings):
+    config = with_settings(config, tmp_path / "run", optim={"name": "adafactor", **settings})
+    unbroken = with_settings(config, tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    with pytest.raises(KilledError):
+        train(config, tiny_data, callbacks=[KillAt(3)])
+    train(config, tiny_data, resume=True)
+    assert_same(final_weights(config.run_dir), final_weights(unbroken.run_dir))
+    assert losses(config.run_dir) == losses(unbroken.run_dir)
+    train(with_settings(config, tmp_path / "adamw", optim={"name": "adamw"}), tiny_data)
+    other = final_weights(tmp_path / "adamw")
+    assert any(not torch.equal(other[name], value) for name, value in final_weights(config.run_dir).items())
+
+
+def length_of(run_dir: Path) -> dict[str, int]:
+    return json.loads((run_dir / "run.json").read_text())["length"]
+
+
+def test_a_run_of_epochs_is_the_run_of_as_many_steps(config, tiny_data, tmp_path):
+    steps = with_settings(config, tmp_path / "steps", loop={"max_steps": 14, "eval_every_steps": 7})
+    in_epochs = {"max_steps": None, "epochs": 2, "eval_every_steps": None, "eval_every_epochs": 1}
+    epochs = with_settings(config, tmp_path / "epochs", loop=in_epochs)
+    train(steps, tiny_data)
+    with pytest.raises(KilledError):
+        train(epochs, tiny_data, callbacks=[KillAt(9)])
+    train(epochs, tiny_data, resume=True)
+    assert_same(final_weights(epochs.run_dir), final_weights(steps.run_dir))
+    assert losses(epochs.run_dir) == losses(steps.run_dir)
+    assert length_of(epochs.run_dir) == {"max_steps": 14, "eval_every_steps": 7, "steps_per_epoch": 60 // 8}
+    assert (epochs.run_dir / "config.yaml").read_text() == dump_config(epochs)
+    assert "length" not in json.loads((steps.run_dir / "run.json").read_text())
+
+
+def test_half_an_epoch_of_few_rows_is_a_step(config, tiny_data, tmp_path):
+    few = {"batch_size": 16, "few_shot": 5}
+    loop = {"max_steps": None, "epochs": 0.2, "eval_every_steps": None, "eval_every_epochs": 0.1}
+    result = train(with_settings(config, tmp_path / "few", data=few, loop=loop), tiny_data)
+    assert result.progress.step == 1
+    assert length_of(tmp_path / "few") == {"max_steps": 1, "eval_every_steps": 1, "steps_per_epoch": 1}
+
+
+def test_epochs_that_were_other_steps_are_not_gone_on_with(config, tiny_data, tmp_path):
+    config = with_settings(config, tmp_path / "run", loop={"max_steps": None, "epochs": 1})
+    with pytest.raises(KilledError):
+        train(config, tiny_data, callbacks=[KillAt(3)])
+    record = json.loads((config.run_dir / "run.json").read_text())
+    record["length"]["max_steps"] = 8
+    (config.run_dir / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"other steps than when it was started \(max_steps was 8, is 7\)"):
+        train(config, tiny_data, resume=True)
+
+
+def test_a_warm_up_as_long_as_the_run_is_said(config, tiny_data, tmp_path, caplog):
+    train(with_settings(config, tmp_path / "run", optim={"warmup_steps": 6}), tiny_data)
+    assert "optim.warmup_steps: 6 of 6 steps: the rates end before they reach their peak" in caplog.text
+
+
+def test_labels_are_smoothed_in_training_and_not_in_the_validation_loss(config, tiny_data, tmp_path):
+    still = {"schedule": "constant", "warmup_steps": 0, "warmup": "transformers", "projection_lr": 1e-30}
+    config = with_settings(config, config.run_dir, optim=still, model={"dropout_rate": 0.0})
+    config = replace(config, tuner=replace(config.tuner, lr=1e-30, lowrank_lr=1e-30))
+    smoothed = with_settings(config, tmp_path / "smoothed", optim={"label_smoothing": 0.4})
+    train(config, tiny_data)
+    train(smoothed, tiny_data)
+    assert val_losses(smoothed.run_dir) == val_losses(config.run_dir)
+    assert all(
+        abs(one - other) > 1e-3 for one, other in zip(losses(smoothed.run_dir), losses(config.run_dir), strict=True)
+    )
+
+
 def test_a_run_leaves_config_adapter_metrics_and_checkpoints(config, tiny_data):
     result = train(config, tiny_data)
     run_dir = config.run_dir
@@ -95,10 +184,6 @@ def test_same_seed_same_bits_and_another_seed_others(config, tiny_data, tmp_path
     train(replace(config, output_dir=str(tmp_path / "other"), seed=1), tiny_data)
     other = final_weights(tmp_path / "other")
     assert any(not torch.equal(other[k], v) for k, v in final_weights(config.run_dir).items())
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 5])

@@ -44,7 +44,12 @@ def announced_tensors(backbone: Backbone[Any], source: AdapterConfig, tuner: Tun
     announced |= {f"{BACKBONE}{name}": parameters[name] for name in tuner.trained_backbone_parameters(list(parameters))}
     if source.visual is not None:
         with torch.device("meta"):
-            projection = build_projection(source.visual.projection, source.visual.feature_dim, backbone.d_model)
+            projection = build_projection(
+                source.visual.projection,
+                source.visual.feature_dim,
+                backbone.d_model,
+                has_norm_biases=source.tuner.has_norm_biases,
+            )
         announced |= {f"{PROJECTION}{name}": p.detach() for name, p in projection.named_parameters()}
     return announced
 

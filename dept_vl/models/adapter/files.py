@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
+from dept_vl.models.adapter.earlier_projection import as_now, as_stored, is_earlier
 from dept_vl.models.adapter.presence import (
     ADAPTER_CONFIG_FILE,
     CARD_FILE,
@@ -204,7 +205,8 @@ def load_adapter(
     Args:
         folder: The adapter's.
         expect: From its settings to tensors (of any device, meta too) whose names, shapes and types the file's must
-            have, which is checked before any value is read; what it raises is passed on. None takes what is there.
+            have, which is checked before any value is read; what it raises is passed on. None takes what is there. A
+            file with a projection of earlier versions is read as one of today (`earlier_projection`).
 
     Raises:
         CheckpointError: A file is missing, cut short, altered, of another version or with unknown settings; its tensors
@@ -217,14 +219,15 @@ def load_adapter(
         with utf8_name(path) as opened, safe_open(opened, framework="pt", device="cpu") as file:
             _check_same_save(path, file.metadata() or {}, described)
             names = list(file.keys())
-            if expect is not None:
-                targets = expect(config)
-                _refuse([*_name_problems(targets, names), *_shape_problems(targets, file, names)], str(folder))
+            targets = None if expect is None else expect(config)
+            if targets is not None:
+                stored = as_stored(targets) if is_earlier(names) else targets
+                _refuse([*_name_problems(stored, names), *_shape_problems(stored, file, names)], str(folder))
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from None
     check_finite(tensors, str(path))
-    return tensors, config
+    return as_now(tensors, targets) if targets is not None and is_earlier(names) else tensors, config
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:

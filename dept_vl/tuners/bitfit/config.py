@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import GLUE, GLUE_SOURCE
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -17,5 +18,8 @@ class BitFitConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.bitfit.model:BitFit"
     reference: ClassVar[str] = "Ben Zaken et al. 2022, BitFit, arXiv 2106.10199"
+    recipe: ClassVar[Recipe] = GLUE
+    recipe_source: ClassVar[str] = GLUE_SOURCE
+    has_norm_biases: ClassVar[bool] = True
     name: Literal["bitfit"] = "bitfit"
     lr: Annotated[float, Field(gt=0, description="peak rate of the biases")] = 3e-4

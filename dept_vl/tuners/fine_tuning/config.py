@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import GLUE, GLUE_SOURCE
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -17,5 +18,7 @@ class FineTuningConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.fine_tuning.model:FineTuning"
     reference: ClassVar[str] = "every tensor of the backbone"
+    recipe: ClassVar[Recipe] = GLUE
+    recipe_source: ClassVar[str] = GLUE_SOURCE
     name: Literal["fine-tuning"] = "fine-tuning"
     lr: Annotated[float, Field(gt=0, description="peak rate of the backbone (Sung et al. 2022: 3e-4 on GLUE)")] = 3e-4

@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import GLUE, GLUE_SOURCE
 from dept_vl.tuners.sites import LinearChoice
 
 
@@ -23,6 +24,8 @@ class LoraConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.lora.model:Lora"
     reference: ClassVar[str] = "Hu et al. 2022, LoRA, arXiv 2106.09685"
+    recipe: ClassVar[Recipe] = GLUE
+    recipe_source: ClassVar[str] = GLUE_SOURCE
     name: Literal["lora"] = "lora"
     lr: Annotated[float, Field(gt=0, description="peak rate of the updates (and of added biases)")] = 3e-4
     rank: Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")] = 8
@@ -40,3 +43,8 @@ class LoraConfig(TunerSettings):
     biases: Annotated[
         Literal["none", "all"], Field(description="'all': train biases too, as the method 'bitfit' does")
     ] = "none"
+
+    @property
+    def has_norm_biases(self) -> bool:  # type: ignore[override]
+        """Whether it trains biases as BitFit does."""
+        return self.biases == "all"

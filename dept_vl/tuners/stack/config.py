@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -27,6 +28,11 @@ class StackConfig(TunerSettings):
     parts: Annotated[
         dict[str, Method], Field(min_length=1, description="settings of each part by its name, in the order they act")
     ] = Field(default_factory=dict)
+
+    @property
+    def has_norm_biases(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.has_norm_biases for part in self.parts.values())
 
     @property
     def needs_encoder(self) -> bool:  # type: ignore[override]
@@ -130,6 +136,18 @@ def collapse_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) ->
     """Returns settings with a stack called after its parts, as it is on the command line; see `expand_name`."""
     names = _part_names(tuner) or (_part_names(below or {}) if tuner.get("name") == "stack" else [])
     return {**tuner, "name": "+".join(names)} if names else tuner
+
+
+def leading_method(tuner: Mapping[str, Any]) -> str:
+    """Returns the method of a tuner's nested settings, of a stack's (as `expand_name` returns them) its first part's.
+
+    Empty where they name none.
+    """
+    name, parts = tuner.get("name"), tuner.get("parts")
+    if name == "stack" and isinstance(parts, dict) and parts:
+        key, part = next(iter(parts.items()))
+        name = part.get("name", key) if isinstance(part, dict) else key
+    return name if isinstance(name, str) else ""
 
 
 def _part_names(tuner: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dept_vl.errors import DataError
 from dept_vl.models.vision.projection import build_projection, project_features
 
 FEATURE_DIM, D_MODEL = 10, 6
@@ -39,19 +40,48 @@ def test_linear_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in projection.parameters()) == 2048 * 768 + 768
 
 
-def test_vl_t5_is_feature_plus_position_plus_order():
-    projection = built("vl-t5")
+def written_out(projection, feature, image, token):
+    """Sung et al.'s sum of four terms for one token, by the box of a grid feature and its area, which are zero."""
+    parts = {name: p.detach() for name, p in projection.named_parameters()}
+    linear = parts["linear.weight"] @ feature + parts["linear.bias"]
+    box = parts["box.weight"] @ torch.zeros(5) + parts["box.bias"]
+    norms = []
+    for vector, name in ((linear, "feature_norm"), (box, "box_norm")):
+        norms.append(rms_norm(vector, parts[f"{name}.weight"]) + parts.get(f"{name}.bias", 0))
+    return norms[0] + norms[1] + parts["image_ids"][image] + TABLE[len(TABLE) - 1 - token]
+
+
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_vl_t5_is_feature_plus_box_plus_image_plus_order(num_images, biases):
+    projection = built("vl-t5", has_norm_biases=biases)
     with torch.no_grad():
-        projection.feature_norm.weight.normal_()
-        projection.position_norm.weight.normal_()
-    out, given = projection(features(), TABLE).detach(), features()
+        for norm in (projection.feature_norm, projection.box_norm):
+            for parameter in norm.parameters():
+                parameter.normal_()
+    given = features(4 * num_images)
+    out = projection(given, TABLE, num_images).detach()
+    assert out.shape == (2, 4 * num_images, D_MODEL)
     for example in range(2):
-        for token in range(4):
-            linear = (projection.linear.weight @ given[example, token] + projection.linear.bias).detach()
-            feature = rms_norm(linear, projection.feature_norm.weight.detach())
-            position = rms_norm(projection.position.detach(), projection.position_norm.weight.detach())
-            order = TABLE[len(TABLE) - 1 - token]
-            torch.testing.assert_close(out[example, token], feature + position + order)
+        for place in range(4 * num_images):
+            image, token = divmod(place, 4)
+            expected = written_out(projection, given[example, place], image, token)
+            torch.testing.assert_close(out[example, place], expected)
+
+
+def test_the_second_image_s_tokens_differ_by_its_number_alone():
+    projection, one = built("vl-t5"), features()
+    out = projection(torch.cat([one, one], dim=1), TABLE, 2)
+    difference = projection.image_ids[1] - projection.image_ids[0]
+    torch.testing.assert_close(out[:, 4:] - out[:, :4], difference.expand(2, 4, D_MODEL))
+    torch.testing.assert_close(out[:, :4], projection(one, TABLE))
+    assert projection.tells_images_apart
+    assert not built("linear").tells_images_apart
+
+
+def test_more_images_than_there_are_numbers_for_are_refused():
+    with pytest.raises(DataError, match=r"a row has 3 images, and model\.visual_projection=vl-t5 tells 2 apart"):
+        built("vl-t5")(features(6), TABLE, 3)
 
 
 def test_vl_t5_trains_everything_but_the_order_term():
@@ -60,11 +90,24 @@ def test_vl_t5_trains_everything_but_the_order_term():
         "linear.weight": (D_MODEL, FEATURE_DIM),
         "linear.bias": (D_MODEL,),
         "feature_norm.weight": (D_MODEL,),
-        "position": (D_MODEL,),
-        "position_norm.weight": (D_MODEL,),
+        "box.weight": (D_MODEL, 5),
+        "box.bias": (D_MODEL,),
+        "box_norm.weight": (D_MODEL,),
+        "image_ids": (2, D_MODEL),
     }
     projection(features(), TABLE).pow(2).sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in projection.parameters())
+    assert all(p.grad is not None for p in projection.parameters())
+    without = {name for name, p in projection.named_parameters() if not p.grad.any()}
+    assert without == {"box.weight"}, "boxes are zero"
+    assert projection.image_ids.grad[0].any()
+    assert not projection.image_ids.grad[1].any(), "there is one image"
+
+
+def test_vl_t5_has_the_parameters_that_table_3_counts_for_rn101_and_t5_base():
+    projection = build_projection("vl-t5", 2048, 768)
+    assert sum(p.numel() for p in projection.parameters()) == 1_581_312
+    biased = build_projection("vl-t5", 2048, 768, has_norm_biases=True)
+    assert sum(p.numel() for p in biased.parameters()) == 1_581_312 + 2 * 768
 
 
 @pytest.mark.parametrize("kind", ["linear", "vl-t5"])

@@ -1,0 +1,1 @@
+"""The files of ``configs/paper`` that follow from the paper's tables."""
