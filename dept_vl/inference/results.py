@@ -44,6 +44,7 @@ class EvaluationResult:
         protocol: The protocol of a text task.
         decode: How its answers were made, ``"generate"`` or ``"score"``.
         decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
+        by_task: Of a run of several tasks, what each task's evaluation found.
     """
 
     task: str
@@ -56,6 +57,7 @@ class EvaluationResult:
     protocol: str | None = None
     decode: str | None = None
     decode_agreement: float | None = None
+    by_task: Mapping[str, EvaluationResult] = field(default_factory=dict)
 
 
 def check_metrics(task: Task, metrics: Sequence[str] | None, tokenizer: TokenizerName) -> list[str]:
