@@ -24,7 +24,9 @@ def open_data_dir(config: TrainConfig) -> Path:
     each = [one.resolve_task() for one in config.each_task()]
     task = each[0]
     if config.is_mix and config.data.rows is not None:
-        raise ConfigError(f"data.rows: rows are of one task of your own, and {config.task!r} names several; leave it out")
+        raise ConfigError(
+            f"data.rows: rows are of one task of your own, and {config.task!r} names several; leave it out"
+        )
     if config.data.rows is not None and config.data.dir is not None and task.is_own:
         raise ConfigError("data.rows: rows are prepared into the cache, and data.dir names prepared data; give one")
     if config.data.rows is not None:
@@ -36,7 +38,8 @@ def open_data_dir(config: TrainConfig) -> Path:
 
         return demo_data_dir(config.model.image_encoder)
     if config.data.dir is None and all(one.protocols for one in each):
-        return [text_data_dir(one) for one in each][0]
+        folders = [text_data_dir(one) for one in each]  # one for all
+        return folders[0]
     if config.data.dir is None:
         what = "--rows ROWS (in Python train=), or --data-dir DATA" if task.is_own else "--data-dir DATA"
         raise ConfigError(f"data.dir: not set; give {what} (what `dept-vl prepare` wrote), or 'demo'")

@@ -197,7 +197,7 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path, str | None]:
-    """Returns a run's settings with overrides laid over them, its folder, and the one of its several tasks asked for."""
+    """Returns a run's settings with overrides laid over them, its folder, and which of its tasks is asked for."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
     from dept_vl.settings.declared import find_task, find_tasks, is_task_file

@@ -79,9 +79,7 @@ def predict_inputs(
     parts = open_run(config, None, (), session, adapter=run_dir)
     visual = parts.visual.get(OWN_IMAGES)
     ways = choose_ways(parts.decoding, num_beams, as_scored=as_scored)
-    answerers = {
-        name: Answerer(parts.model, parts.codec, visual, way, parts.task_id) for name, way in ways.items()
-    }
+    answerers = {name: Answerer(parts.model, parts.codec, visual, way, parts.task_id) for name, way in ways.items()}
     last = list(answerers.values())[-1]
 
     def answer(batch: Batch) -> list[tuple[tuple[Answer, ...], float | None]]:

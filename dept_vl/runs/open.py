@@ -119,10 +119,11 @@ def open_tasks(
     each = {one.task: (one, one.resolve_task()) for one in config.each_task()}
     decodings = {name: choose_decoding(one, task) for name, (one, task) in each.items()}
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
-    visual: dict[str, Mapping[str, VisualInput]] = dict.fromkeys(each, {})
+    visual: dict[str, Mapping[str, VisualInput]] = {name: {} for name in each}
     for name, (one, task) in each.items():
-        for split in splits if data_dir is not None else ():
-            session.rows(task, data_dir, split)
+        if data_dir is not None:
+            for split in splits:
+                session.rows(task, data_dir, split)
         if task.uses_images:
             visual[name] = _open_visual(one, task, data_dir, splits, session, device)
         for side in visual[name].values():
@@ -131,7 +132,9 @@ def open_tasks(
     model, codec = _open_model(config, [task for _, task in each.values()], session, next(iter(seen), None), adapter)
     datasets: dict[str, dict[str, TaskDataset]] = {name: {} for name in each}
     for name, (one, task) in each.items():
-        for split in splits if data_dir is not None else ():
+        if data_dir is None:
+            continue
+        for split in splits:
             datasets[name][split] = _open_dataset(
                 one, task, codec, visual[name].get(split), session.rows(task, data_dir, split),
                 split=split, labels=_LABELS.get(split, "none") if adapter is None else "none",
@@ -182,7 +185,12 @@ def training_set(config: TrainConfig, tasks: Mapping[str, RunParts]) -> TaskData
 
 
 def _open_visual(
-    config: TrainConfig, task: Task, data_dir: Path | None, splits: Sequence[str], session: Session, device: torch.device
+    config: TrainConfig,
+    task: Task,
+    data_dir: Path | None,
+    splits: Sequence[str],
+    session: Session,
+    device: torch.device,
 ) -> Mapping[str, VisualInput]:
     """Returns the visual input of each split of a task with images, or of the user's own."""
     encoder = config.model.image_encoder

@@ -119,7 +119,7 @@ def check_best_metric(config: TrainConfig) -> None:
             check_best_metric(one)
         return
     try:
-        check_available([config.loop.best_metric])
+        check_available([asked])
     except ConfigError as error:
         raise ConfigError(f"loop.best_metric: {error}") from None
 

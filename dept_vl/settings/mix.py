@@ -66,7 +66,9 @@ class MixConfig:
                 )
             lacking = [name for name in tasks if name not in self.rates]
             if lacking:
-                problems.append(SettingProblem("mix.rates", f"has no rate for {', '.join(lacking)}; give every task one"))
+                problems.append(
+                    SettingProblem("mix.rates", f"has no rate for {', '.join(lacking)}; give every task one")
+                )
             problems += [
                 SettingProblem(f"mix.{name}", "has no effect beside mix.rates; leave one of them out")
                 for name in ("temperature", "max_rows")

@@ -305,7 +305,7 @@ class TrainConfig:
         if not self.is_mix:
             return self
         task, data = get_task(name), self.data
-        protocol = (data.protocol or task.protocols[0]) if task.protocols else None
+        protocol: Any = (data.protocol or task.protocols[0]) if task.protocols else None
         length = min(data.max_target_length, task.max_target_length)
         best = None if self.loop.best_metric == MEAN else self.loop.best_metric
         owner, slash, metric = (best or "").partition("/")

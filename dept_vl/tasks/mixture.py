@@ -81,8 +81,8 @@ def find_mix(name: str) -> TaskMix:
     for part in parts:
         if part.lower().endswith(_FILES):
             raise ConfigError(
-                f"{part!r} in {name!r} declares a task of your own, and only tasks of the package are trained together; "
-                "name those, as in rte+cola, or train it alone"
+                f"{part!r} in {name!r} declares a task of your own, and only tasks of the package are trained "
+                "together; name those, as in rte+cola, or train it alone"
             )
         if not part:
             raise ConfigError(f"{name!r} has no task before or after a '{JOINED}'; name two or more, as in rte+cola")

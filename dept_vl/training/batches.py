@@ -41,7 +41,13 @@ def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_proc
 
 
 def read_steps(
-    dataset: TaskDataset | MixDataset, data: DataConfig, loop: LoopConfig, accelerator: Accelerator, *, seed: int, first_step: int
+    dataset: TaskDataset | MixDataset,
+    data: DataConfig,
+    loop: LoopConfig,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    first_step: int,
 ) -> Iterator[list[tuple[BatchRequest, Batch]]]:
     """Yields the backward passes of this process in each step from `first_step` (from 0) on."""
     requests = TrainRequests(
