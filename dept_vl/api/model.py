@@ -36,10 +36,6 @@ T = TypeVar("T")
 Each = Callable[[Batch], Sequence[T]]
 """From a batch to one result an example."""
 
-TASK = "task"
-"""What says which of a run's tasks is asked, where inputs are given by name."""
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """One adapter, ready to be asked about one task."""
@@ -364,10 +360,9 @@ class Model:
 
         A column of a task of one's own may have that name too.
         """
-        each = self._each
-        if TASK not in columns or any(TASK in one.parts.task.input_columns for one in each.values()):
+        if "task" not in columns or any("task" in one.parts.task.input_columns for one in self._each.values()):
             return self, columns
-        return self.for_task(columns[TASK]), {name: value for name, value in columns.items() if name != TASK}
+        return self.for_task(columns["task"]), {name: value for name, value in columns.items() if name != "task"}
 
     def _answers(self) -> Each[str]:
         answerer = self._now.answerer

@@ -23,7 +23,8 @@ _BLOCK_STEPS = 1024
 class OneTaskBatches:
     """Every step is one task's, drawn anew with the tasks' rates.
 
-    So does HyperFormer (``hyperformer/data/multitask_sampler.py``). A task's rows come in shuffled passes, every row once a pass; the released sampler draws rows with replacement.
+    So does HyperFormer (``hyperformer/data/multitask_sampler.py``). A task's rows come in shuffled passes, every row
+    once a pass; the released sampler draws rows with replacement.
     """
 
     def __init__(self, tasks: Sequence[StepBatches], rates: Sequence[float], seed: int) -> None:
