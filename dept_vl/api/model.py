@@ -36,6 +36,7 @@ T = TypeVar("T")
 Each = Callable[[Batch], Sequence[T]]
 """From a batch to one result an example."""
 
+
 @dataclass(frozen=True)
 class _Loaded:
     """One adapter, ready to be asked about one task."""
