@@ -28,7 +28,10 @@ def _ablate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.ablation import STATES, ablate, check_ablation
 
-    config, run_dir = run_config(options, overrides)
+    config, run_dir, asked = run_config(options, overrides)
+    if config.is_mix and asked is None:
+        raise ConfigError(f"--task: {run_dir} was trained on {', '.join(config.task_names)}; name the one to score")
+    config = config if asked is None else config.for_task(asked)
     only = [name for name in options.parts.split(",") if name] if options.parts is not None else None
     if only == []:
         raise ConfigError("--parts: names no part")

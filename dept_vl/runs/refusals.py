@@ -58,7 +58,7 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
     """
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not config.resolve_task().uses_images:
+    if not config.uses_images:
         return
     if config.data.visual_features == "encode":
         config.model.image_encoder.check_files()
@@ -70,20 +70,20 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
 
 
 def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
-    """Refuses splits that are not prepared.
+    """Refuses splits that are not prepared, of every task of a run.
 
     Raises:
-        ConfigError: The task has none to train on.
+        ConfigError: A task has none to train on.
         DataError: The file of one is missing or not what `dept-vl prepare` writes.
     """
-    task = config.resolve_task()
-    if "train" in splits and task.declaration is not None and not task.declaration.can_train:
-        raise ConfigError(
-            f"task {task.name!r} has no training split; its predictions are scored by `dept-vl eval --task {task.name} "
-            f"--predictions FILE --references {split_path(data_dir, task, 'test')}`"
-        )
-    for split in splits:
-        split_info(data_dir, task, split)
+    for task in (one.resolve_task() for one in config.each_task()):
+        if "train" in splits and task.declaration is not None and not task.declaration.can_train:
+            raise ConfigError(
+                f"task {task.name!r} has no training split; its predictions are scored by `dept-vl eval --task "
+                f"{task.name} --predictions FILE --references {split_path(data_dir, task, 'test')}`"
+            )
+        for split in splits:
+            split_info(data_dir, task, split)
 
 
 def check_import(

@@ -25,9 +25,10 @@ from dept_vl.settings.marked import with_absolute_paths
 from dept_vl.settings.renamed import is_record, new_key, refuse_both_names, with_new_groups, with_new_names
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.strict import expand_home
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
+from dept_vl.tasks.mixture import TaskMix, find_mix, is_mix
 from dept_vl.tuners import DeptConfig
 from dept_vl.tuners.recipes import recipe_notes, recipe_of
 from dept_vl.tuners.stack.config import expand_name
@@ -116,10 +117,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     tree = with_new_names(tree)
     with _problem_of("task", where):
         tree = _with_declaration(tree)
-        declaration = tree.get("declaration")
-        task = (
-            make_task(declaration) if declaration is not None else get_task(str(tree.get("task", TrainConfig().task)))
-        )
+        task = _task_of(tree)
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = expand_name(tree["tuner"])
@@ -135,6 +133,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
+    config.mix.check(config.task_names, where)
     return config
 
 
@@ -143,6 +142,14 @@ def _recipe(tree: Tree) -> Tree:
     tuner = tree.get("tuner", {"name": DeptConfig().name})
     method = recipe_of(tuner) if isinstance(tuner, dict) else None
     return {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
+
+
+def _task_of(tree: Tree) -> Task | TaskMix:
+    """Returns the task of settings, or the tasks."""
+    declaration, name = tree.get("declaration"), str(tree.get("task", TrainConfig().task))
+    if declaration is not None:
+        return make_task(declaration)
+    return find_mix(name) if is_mix(name) else get_task(name)
 
 
 def _with_declaration(tree: Tree) -> Tree:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dept_vl.data.dataset import TaskDataset
+from dept_vl.data.mixture import MixDataset
 from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapted_model import AdaptedModel
@@ -23,7 +24,7 @@ from dept_vl.system.progress import Meter
 logger = logging.getLogger(__name__)
 
 
-def calibrate(model: AdaptedModel, dataset: TaskDataset, *, seed: int, device: torch.device) -> None:
+def calibrate(model: AdaptedModel, dataset: TaskDataset | MixDataset, *, seed: int, device: torch.device) -> None:
     """Lets the model's method set the first values that depend on the training data; see `Tuner.calibrate`.
 
     The rows are drawn by `seed` without replacement, and shared out over the processes; every process gets the same
@@ -45,13 +46,14 @@ def calibrate(model: AdaptedModel, dataset: TaskDataset, *, seed: int, device: t
     context = backbone.tuner_context(tuner.max_source_length, seed=seed, tasks=model.tasks)
     rows = np.random.default_rng([seed, 3]).permutation(dataset.indices)[: tuner.calibration_rows]
     state = process_state()
-    label = f"squared gradients of the frozen {backbone.family} on rows of {dataset.task.name}"
+    label = f"squared gradients of the frozen {backbone.family} on rows of the training split"
     if state.is_main_process:
         logger.info("before the first step: %s, %d of them", label, len(rows))
     meter = Meter(len(rows), label, "rows", is_shown=state.is_main_process)
     with SquaredGradients(backbone, tuner.calibrated_parameters(context)) as found, meter:
         for row in rows[state.process_index :: state.num_processes].tolist():
-            batch = dataset.batch(BatchRequest(0, (row,), is_last_of_step=True, global_rows=1)).to(device)
+            _, batch = dataset[BatchRequest(0, (row,), is_last_of_step=True, global_rows=1)]
+            batch = batch.to(device)
             found.add(batch.input_ids, batch.attention_mask, batch.labels)
             meter.add(state.num_processes)
     sum_tensors_over_processes(found.sums.values())
