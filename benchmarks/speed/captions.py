@@ -14,7 +14,8 @@ from benchmarks.speed.harness import Contestant, Floor, Result, run_rounds
 from benchmarks.speed.settings import BenchSettings
 from benchmarks.speed.workload import shape, write_backbone
 from dept_vl.errors import DataError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.t5 import T5Backbone
 from dept_vl.models.language.t5_input import EncoderInput

@@ -11,7 +11,7 @@ import torch
 from benchmarks.speed.training_jobs import padded, released_model
 from benchmarks.speed.workload import TASK, TextWork, shape, train_config, write_colour_work
 from dept_vl.inference.answer import Answerer, agreement, answer_split
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
 from dept_vl.runs.session import Session

@@ -24,7 +24,8 @@ from benchmarks.speed.workload import (
     write_text_work,
 )
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.build import build_model
 from dept_vl.models.language import cross_attention
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer

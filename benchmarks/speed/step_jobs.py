@@ -7,7 +7,8 @@ import time
 
 import torch
 
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import open_backbone
 from dept_vl.settings.load import config_from_tree

@@ -239,8 +239,8 @@ def _start(parts: RunParts, config: TrainConfig, session: Session) -> Mapping[st
     Raises:
         CheckpointError: That run is not there.
     """
-    from dept_vl.models.adapted_model import build_model
     from dept_vl.models.adapter.warm_start import warm_start
+    from dept_vl.models.build import build_model
 
     fresh, _ = build_model(
         config.model, config.tuner, max_source_length=config.data.max_source_length,

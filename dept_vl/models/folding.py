@@ -13,9 +13,10 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.places import place_bias, place_matrix
 from dept_vl.tuners import PromptTuningConfig, TunerConfig
-from dept_vl.tuners.base import LinearMap, Tuner
+from dept_vl.tuners.base import Tuner
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.folded.config import FoldedConfig
+from dept_vl.tuners.hooks import LinearMap
 from dept_vl.tuners.sites import LINEAR_PARTS, NORM_PARTS, Site
 from dept_vl.tuners.stack.config import StackConfig
 

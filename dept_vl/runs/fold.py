@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, read_adapter_config, save_adapter
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.folding import Folding, fold, write_into
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.language.stored import find_folder, recorded_folder
@@ -82,7 +83,7 @@ def fold_run(run_dir: Path, out: Path, *, config: TrainConfig | None = None) -> 
     check_fold(run_dir, out)
     config = config or read_run_config(run_dir)
     frozen, tokenizer = open_backbone(config.model)
-    model, _ = AdaptedModel.from_pretrained(run_dir, config.model, backbone=(frozen, tokenizer))
+    model, _ = load_model(run_dir, config.model, backbone=(frozen, tokenizer))
     saved = read_adapter_config(run_dir)
     try:
         folding = fold(model)

@@ -19,8 +19,9 @@ from dept_vl.data.mixture import MixDataset
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.evaluators import Reference
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import read_adapter_config
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.sharding import place_model
 from dept_vl.runs.decoding import Decoding, choose_decoding
 from dept_vl.runs.hub import find_run
@@ -229,7 +230,7 @@ def _open_model(
 ) -> tuple[AdaptedModel, TextCodec]:
     backbone = session.backbone(config.model)
     if adapter is not None:
-        return AdaptedModel.from_pretrained(
+        return load_model(
             adapter,
             config.model,
             max_source_length=config.data.max_source_length,

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ForwardInfo, LinearMap, SiteHook
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import LinearMap, SiteHook
 from dept_vl.tuners.sites import Site
 
 

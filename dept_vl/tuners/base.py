@@ -10,17 +10,18 @@ attentions read beside their own (`Tuner.extra_keys`), by training tensors of th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.extra_keys import ExtraKeys
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.side_network import SideNetwork
 from dept_vl.tuners.sites import Site
@@ -28,187 +29,6 @@ from dept_vl.tuners.teacher import Teacher
 
 Fact = int | float | str
 """What is said of a built tuner, in reports, model cards and adapter files."""
-
-
-@dataclass(frozen=True)
-class ForwardInfo:
-    """One forward pass, as every place where a method acts sees it.
-
-    Attributes:
-        text_mask: (batch, text), 1 for text and 0 for padding on the right. In beam search a decoder's hooks see
-            ``beams`` rows for each of these (`for_rows`).
-        num_virtual_tokens: Prompt tokens before the text.
-        task_ids: (batch,) int64, each example's task as its place in `TunerContext.tasks`; None: all of the first.
-        num_visual_tokens: Visual tokens after the text.
-        records: What a method noted at one place for another, by keys of its own; empty at the start of every pass.
-    """
-
-    text_mask: Tensor
-    num_virtual_tokens: int
-    task_ids: Tensor | None = None
-    num_visual_tokens: int = 0
-    records: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    @cached_property
-    def only_task(self) -> int | None:
-        """The task of all rows; None where there are several, or where asking would make the CPU wait for a GPU."""
-        if self.task_ids is None:
-            return 0
-        if self.task_ids.device.type != "cpu":
-            return None
-        first = int(self.task_ids[0])
-        return first if bool((self.task_ids == first).all()) else None
-
-    def for_rows(self, per_example: Tensor, num_rows: int) -> Tensor:
-        """Returns what belongs to each example, (batch, ...), for the rows of a decoder, (num_rows, ...).
-
-        In beam search the beams of one example stand one after the other.
-        """
-        repeats = num_rows // len(per_example)
-        return per_example if repeats == 1 else per_example.repeat_interleave(repeats, dim=0)
-
-
-@dataclass(frozen=True)
-class NarrowMap:
-    """U f(x) beside a linear map, where f has few outputs and need not be linear: LoRA's A dropout(x).
-
-    Attributes:
-        reduce: f, from (..., inputs) to (..., narrow).
-        expand: U, (outputs, narrow).
-    """
-
-    reduce: Callable[[Tensor], Tensor]
-    expand: Tensor
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    """W x + b, and narrow maps of the same input added to it.
-
-    Attributes:
-        weight: W, (outputs, inputs).
-        bias: b, (outputs,), or None.
-        narrow: What is added.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    narrow: tuple[NarrowMap, ...] = ()
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Returns (..., outputs)."""
-        output = nn.functional.linear(inputs, self.weight, self.bias)
-        for narrow in self.narrow:
-            output = output + nn.functional.linear(narrow.reduce(inputs), narrow.expand)
-        return output
-
-
-class SiteHook(ABC):
-    """What a method does at one place of the backbone.
-
-    Attributes:
-        acts_before: Whether `before` changes what goes in.
-    """
-
-    acts_before: bool = False
-
-    def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
-        """Returns what goes into the place instead of `inputs`; see `acts_before`."""
-        return inputs
-
-    @abstractmethod
-    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor | None:
-        """Returns what comes out there instead of `output`, or None to leave it.
-
-        Args:
-            inputs: What went in, (..., inputs of the site), as `before` left it.
-            output: What the backbone made of it, (..., outputs of the site).
-            info: The forward pass.
-        """
-
-    def fold(self, linear: LinearMap) -> LinearMap | None:
-        """Returns what a map becomes by this hook, in every detail; None if it is no such map any more.
-
-        A hook with `acts_before` that folds changes the input alone.
-
-        A backbone may then compute with the map instead of calling module and hook
-        (`dept_vl.models.language.cross_attention`).
-        """
-        return None
-
-
-class HookChain(SiteHook):
-    """Several hooks at one place, one after the other.
-
-    What changes the input does so first, whatever its place in the order: the others see the input as it left it.
-    """
-
-    def __init__(self, hooks: Sequence[SiteHook]) -> None:
-        """Takes the hooks in their order."""
-        flat = (each for hook in hooks for each in (hook._hooks if isinstance(hook, HookChain) else (hook,)))
-        self._hooks: tuple[SiteHook, ...] = tuple(flat)
-        self._early = tuple(hook for hook in self._hooks if hook.acts_before)
-        self.acts_before = bool(self._early)
-
-    def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
-        """Lets each hook change the input as the one before it left it."""
-        for hook in self._early:
-            inputs = hook.before(inputs, info)
-        return inputs
-
-    def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
-        """Lets each hook have what the one before it left."""
-        for hook in self._hooks:
-            changed = hook(inputs, output, info)
-            output = output if changed is None else changed
-        return output
-
-    def fold(self, linear: LinearMap) -> LinearMap | None:
-        """Folds one hook after the other; None as soon as one cannot be."""
-        folded: LinearMap | None = linear
-        late = [hook for hook in self._hooks if not hook.acts_before]
-        for hook in (*late, *reversed(self._early)):
-            folded = None if folded is None else hook.fold(folded)
-        return folded
-
-
-def merge_hooks(*sides: Mapping[Site, SiteHook]) -> dict[Site, SiteHook]:
-    """Returns the hooks of several sides, those at one place in a chain."""
-    merged: dict[Site, list[SiteHook]] = {}
-    for side in sides:
-        for site, hook in side.items():
-            merged.setdefault(site, []).append(hook)
-    return {site: hooks[0] if len(hooks) == 1 else HookChain(hooks) for site, hooks in merged.items()}
-
-
-@dataclass(frozen=True)
-class ExtraKeys:
-    """What an attention reads before its own keys and values; it has no position.
-
-    Attributes:
-        keys: (1 or batch, extra, width of the attention's k).
-        values: (1 or batch, extra, width of its v).
-    """
-
-    keys: Tensor
-    values: Tensor
-
-
-def merge_extra_keys(*sides: Mapping[Site, ExtraKeys]) -> dict[Site, ExtraKeys]:
-    """Returns the extra keys of several sides, those at one attention one after the other."""
-    merged: dict[Site, ExtraKeys] = {}
-    for side in sides:
-        for site, extra in side.items():
-            if (before := merged.get(site)) is not None:
-                extra = ExtraKeys(_join(before.keys, extra.keys), _join(before.values, extra.values))
-            merged[site] = extra
-    return merged
-
-
-def _join(one: Tensor, other: Tensor) -> Tensor:
-    """Joins (1 or batch, extra, width) along `extra`."""
-    batch = max(len(one), len(other))
-    return torch.cat([one.expand(batch, -1, -1), other.expand(batch, -1, -1)], dim=1)
 
 
 @dataclass(frozen=True)

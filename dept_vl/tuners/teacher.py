@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from dept_vl.tuners.base import ForwardInfo
+    from dept_vl.tuners.forward_info import ForwardInfo
 
 
 @dataclass(frozen=True)

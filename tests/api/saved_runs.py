@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.runs.folder import RUN_CONFIG_FILE
 from dept_vl.settings.load import dump_config, load_config
 

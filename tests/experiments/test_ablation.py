@@ -11,7 +11,7 @@ from dept_vl.cli import main
 from dept_vl.errors import ConfigError
 from dept_vl.experiments.ablation import ablate
 from dept_vl.inference.evaluate import evaluate_run
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.reports.studies import describe_ablation
 from dept_vl.runs.session import Session
 from dept_vl.settings.load import load_config

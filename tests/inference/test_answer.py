@@ -12,7 +12,7 @@ from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer, agreement, answer_split
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config

@@ -7,7 +7,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from dept_vl.errors import DataError
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners import DeptConfig, PromptTuningConfig

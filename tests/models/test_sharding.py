@@ -14,7 +14,7 @@ SCRIPT = """
 import sys
 import torch
 from dept_vl.errors import ConfigError
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.system.processes import leave_launch, process_state

@@ -11,7 +11,7 @@ import dept_vl
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.inference.evaluate import evaluate_run
-from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.build import load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
@@ -89,7 +89,7 @@ def run_of(name, folder, backbone, task="cola", **settings):
 
 def opened(folder):
     config = read_run_config(folder)
-    return AdaptedModel.from_pretrained(folder, config.model)[0]
+    return load_model(folder, config.model)[0]
 
 
 def text(model, lengths=(6, 3, 1)):
@@ -221,9 +221,9 @@ def test_an_adapter_of_folded_weights_does_not_fit_the_weights_before(folders, t
     run = run_of("lora", tmp_path / "run", folders["t5"])
     fold_run(run, tmp_path / "out")
     with pytest.raises(CheckpointError, match="weights_sha256"):
-        AdaptedModel.from_pretrained(tmp_path / "out", ModelConfig(backbone=str(folders["t5"])))
+        load_model(tmp_path / "out", ModelConfig(backbone=str(folders["t5"])))
     with pytest.raises(CheckpointError, match="weights_sha256"):
-        AdaptedModel.from_pretrained(run, ModelConfig(backbone=str(tmp_path / "out" / BACKBONE)))
+        load_model(run, ModelConfig(backbone=str(tmp_path / "out" / BACKBONE)))
 
 
 def test_a_method_trained_on_folded_weights_folds_again(folders, tmp_path):

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import CARD_FILE, load_adapter
 from dept_vl.models.adapter.released_format import LOWRANK_A, LOWRANK_B, PROMPT, read_released, write_released
 from dept_vl.models.adapter.released_format import WEIGHTS_FILE as RELEASED_WEIGHTS
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.runs.released import export_released, import_released
 from dept_vl.settings.load import load_config
@@ -117,7 +118,7 @@ def test_an_imported_adapter_computes_what_the_exported_one_did(t5_folder, tmp_p
     assert adapter.backbone == model.adapter_config().backbone
     first, second = load_adapter(tmp_path / "ours")[0], load_adapter(tmp_path / "back")[0]
     assert all(torch.equal(first[name], second[name]) for name in first | second)
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
+    loaded, _ = load_model(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     assert torch.equal(logits(loaded), logits(model))
 
 
@@ -162,7 +163,7 @@ def test_scaling_one_is_folded_into_b(t5_folder, tmp_path):
         8 / 5**0.5 * exported[LOWRANK_A] @ exported[LOWRANK_B], model.tuner.lowrank_a @ model.tuner.lowrank_b
     )
     import_released(tmp_path / "theirs", tmp_path / "back", task="vqa", backbone=str(t5_folder))
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
+    loaded, _ = load_model(tmp_path / "back", ModelConfig(backbone=str(t5_folder)))
     torch.testing.assert_close(logits(loaded), logits(model))
 
 
@@ -217,7 +218,7 @@ def test_weights_that_were_not_recorded_are_reported_on_loading(excerpt, tmp_pat
     import_released(excerpt / "dept_official" / "cola", run_dir, task="vqa")
     other = save_tiny_t5(tmp_path / "t5")
     with pytest.raises(CheckpointError, match=r"backbone\.d_model: saved for 768, this run has 16"):
-        AdaptedModel.from_pretrained(run_dir, ModelConfig(backbone=str(other)))
+        load_model(run_dir, ModelConfig(backbone=str(other)))
     assert "could not be compared" in caplog.text
 
 

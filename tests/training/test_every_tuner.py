@@ -12,8 +12,8 @@ import yaml
 from safetensors.torch import load_file
 
 from dept_vl.inference.evaluate import evaluate_run
-from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import WEIGHTS_FILE
+from dept_vl.models.build import load_model
 from dept_vl.runs.callbacks import Callback
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
@@ -121,7 +121,7 @@ def test_it_trains_and_is_scored_on_text(name, family, t5_folder, label_data, tm
     scores = evaluate_run(config, label_data, config.run_dir, with_agreement=True)
     assert scores.decode == "score"
     assert scores.metrics["invalid"] == 0
-    AdaptedModel.from_pretrained(config.run_dir, config.model)
+    load_model(config.run_dir, config.model)
 
 
 @pytest.mark.parametrize("name", MIX_TUNERS)
@@ -162,7 +162,7 @@ def test_it_trains_and_is_scored_on_several_text_tasks(name, family, t5_folder, 
     train(config, mix_data)
     scores = evaluate_run(config, mix_data, config.run_dir)
     assert [one.decode for one in scores.by_task.values()] == ["score", "score"]
-    model, _ = AdaptedModel.from_pretrained(config.run_dir, config.model)
+    model, _ = load_model(config.run_dir, config.model)
     assert model.tasks == ("cola", "mnli")
 
 

@@ -7,7 +7,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.load import load_config
 from dept_vl.system import extras

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language import load
 from dept_vl.models.language.label_trie import LabelTrie
@@ -205,7 +205,7 @@ def test_beams_find_what_scoring_finds(folders, family, name):
 def test_a_saved_adapter_loads_to_the_same_bits(folders, family, name, tmp_path):
     model = make(folders[family], tuner_of(name), moved=0.1)
     model.save_pretrained(tmp_path, task=get_task("vqa"))
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, _ = load_model(tmp_path, model.config)
     assert loaded.trainable_state().keys() == model.trainable_state().keys()
     assert torch.equal(logits(loaded.eval()), logits(model))
     card = (tmp_path / "README.md").read_text()

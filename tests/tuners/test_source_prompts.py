@@ -8,10 +8,10 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import save_adapter
 from dept_vl.models.adapter.source_prompts import prompt_reader
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from tests.tuners.adapted import make, settings
 

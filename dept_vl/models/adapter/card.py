@@ -190,11 +190,11 @@ def _snippet(model: ModelConfig, name: str) -> str:
     note = "  # the frozen backbone, a local folder\n" if BACKBONE.is_local(model.backbone) else ""
     arguments = ", ".join([f"backbone={_public(model.backbone)!r}", *given])
     return (
-        "from dept_vl.models.adapted_model import AdaptedModel\n"
+        "from dept_vl.models.build import load_model\n"
         "from dept_vl.models.config import ModelConfig\n"
         "from dept_vl.runs.hub import find_run\n\n"
         f"frozen = ModelConfig({arguments}){note or chr(10)}"
-        f"model, codec = AdaptedModel.from_pretrained(find_run({name!r}), frozen)\n"
+        f"model, codec = load_model(find_run({name!r}), frozen)\n"
     )
 
 

@@ -23,8 +23,10 @@ from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place, hook_places, place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
-from dept_vl.tuners.base import ExtraKeys, ForwardInfo, SiteHook
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.extra_keys import ExtraKeys
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
 from dept_vl.tuners.sites import Site
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dept_vl.models.language.extra_keys import reads_extra_keys
 from dept_vl.models.language.places import is_plain
-from dept_vl.tuners.base import LinearMap, SiteHook
+from dept_vl.tuners.hooks import LinearMap, SiteHook
 
 
 def cross_attend(

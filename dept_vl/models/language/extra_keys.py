@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from dept_vl.tuners.base import ExtraKeys
+from dept_vl.tuners.extra_keys import ExtraKeys
 from dept_vl.tuners.sites import AttentionShape
 
 _NAME = "dept_vl_extra_keys"

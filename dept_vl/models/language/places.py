@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from dept_vl.tuners.base import ForwardInfo, SiteHook
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.sites import SiteShape
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from dept_vl.models.language.cross_attention import cross_attend
-from dept_vl.tuners.base import SiteHook
+from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.sites import AttentionPart, Part
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.config import DeptConfig
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
+from dept_vl.tuners.base import ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
 
 
 class Folded(Tuner):

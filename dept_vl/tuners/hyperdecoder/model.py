@@ -9,9 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, SiteHook, Tuner
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.bottleneck import Bottleneck, BottleneckWeights
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
 from dept_vl.tuners.hyperdecoder.generator import AdapterGenerator
 from dept_vl.tuners.sites import Site

@@ -8,8 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook
 from dept_vl.tuners.ia3.config import Ia3Config
 from dept_vl.tuners.sites import Site
 

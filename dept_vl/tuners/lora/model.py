@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.tuners.added_biases import AddedBiases
-from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner, merge_hooks
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook, merge_hooks
 from dept_vl.tuners.lora.config import LoraConfig
 from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import Site, SiteShape

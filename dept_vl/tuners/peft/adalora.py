@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
-from dept_vl.tuners.base import ForwardInfo
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.peft.config import AdaLoraConfig
 from dept_vl.tuners.peft.model import ADAPTER, PeftTuner
 

@@ -13,8 +13,10 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ForwardInfo, LinearMap, NarrowMap, ParamGroup, SiteHook, Tuner
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook
 from dept_vl.tuners.peft.config import PeftSettings
 from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import Site, SiteShape

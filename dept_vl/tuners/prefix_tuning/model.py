@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import ExtraKeys, Fact, ForwardInfo, ParamGroup, Tuner
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.extra_keys import ExtraKeys
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
 from dept_vl.tuners.sites import Site
 

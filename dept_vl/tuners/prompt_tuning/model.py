@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
-from dept_vl.tuners.base import Fact, ForwardInfo, ParamGroup, Tuner, prepend_prompt
+from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.precision import full_precision
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.ulpt.config import UlptConfig

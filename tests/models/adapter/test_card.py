@@ -12,9 +12,9 @@ from PIL import Image
 
 from dept_vl.api.inputs import from_values, taken
 from dept_vl.inference.inputs import PredictionInput, source_texts
-from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.card import FOLDER, model_card
 from dept_vl.models.adapter.files import CARD_FILE
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.demo import demo_settings
 from dept_vl.settings.load import config_from_tree

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, load_adapter
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
@@ -58,7 +58,7 @@ def rewrite(folder, change):
 def test_round_trip_is_bit_equal(t5_folder, tmp_path, tuner, feature_dim, settings):
     model = make(t5_folder, tuner=tuner, feature_dim=feature_dim, **settings)
     model.save_pretrained(tmp_path)
-    loaded, codec = AdaptedModel.from_pretrained(tmp_path, model.config, max_source_length=S)
+    loaded, codec = load_model(tmp_path, model.config, max_source_length=S)
     assert loaded.trainable_state().keys() == model.trainable_state().keys()
     for name, tensor in model.trainable_state().items():
         assert torch.equal(tensor, loaded.trainable_state()[name])
@@ -195,7 +195,7 @@ def test_an_adapter_of_before_other_families_loads_as_t5s(saved, t5_folder):
     expected = load_adapter(saved)
     rewrite(saved, remove)
     assert load_adapter(saved)[1] == expected[1]
-    model, codec = AdaptedModel.from_pretrained(saved, ModelConfig(backbone=str(t5_folder)))
+    model, codec = load_model(saved, ModelConfig(backbone=str(t5_folder)))
     assert torch.equal(model.tuner.soft_prompt, expected[0]["tuner.soft_prompt"])
     assert codec.answer_cue == ""
 
@@ -205,13 +205,13 @@ def test_the_model_card_names_an_answer_cue(t5_folder, tmp_path):
     model.answer_cue = " answer:"
     model.save_pretrained(tmp_path)
     assert "| Answer cue | ` answer:` |" in (tmp_path / CARD_FILE).read_text()
-    assert AdaptedModel.from_pretrained(tmp_path, model.config)[1].answer_cue == " answer:"
+    assert load_model(tmp_path, model.config)[1].answer_cue == " answer:"
 
 
 def test_other_backbone_names_both_sides(saved, save_tiny_t5, tmp_path):
     other = save_tiny_t5(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match=r"backbone\.weights_sha256: saved for '\w{64}', this run has '\w{64}'"):
-        AdaptedModel.from_pretrained(saved, ModelConfig(backbone=str(other)))
+        load_model(saved, ModelConfig(backbone=str(other)))
 
 
 def test_backbone_of_another_width_names_both_sides(saved, save_tiny_t5, tmp_path):
@@ -222,12 +222,12 @@ def test_backbone_of_another_width_names_both_sides(saved, save_tiny_t5, tmp_pat
 
 def test_other_text_length_names_both_sides(saved, t5_folder):
     with pytest.raises(CheckpointError, match=r"data\.max_source_length: saved for 8, this run has 16"):
-        AdaptedModel.from_pretrained(saved, ModelConfig(backbone=str(t5_folder)), max_source_length=16)
+        load_model(saved, ModelConfig(backbone=str(t5_folder)), max_source_length=16)
 
 
 def test_features_of_another_width_names_both_sides(saved, t5_folder):
     with pytest.raises(CheckpointError, match=r"visual\.feature_dim: saved for 10, this run has 768"):
-        AdaptedModel.from_pretrained(saved, ModelConfig(backbone=str(t5_folder)), feature_dim=768)
+        load_model(saved, ModelConfig(backbone=str(t5_folder)), feature_dim=768)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import build_model
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.tasks import get_task
 from dept_vl.tuners import DeptConfig, PromptTuningConfig

@@ -10,8 +10,8 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import save_adapter
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
@@ -229,14 +229,14 @@ def test_an_adapter_records_the_family_and_the_cue_and_comes_back(folder, tmp_pa
     assert described["backbone"]["num_decoder_layers"] is None
     assert described["visual"]["position_bias"] is None
     assert (described["answer_cue"], described["answer_form"]) == (" Label :", "plain")
-    loaded, codec = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, codec = load_model(tmp_path, model.config)
     assert (codec.answer_cue, codec.answer_form, loaded.cue_ids) == (" Label :", "plain", model.cue_ids)
     assert not loaded.training
     assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
     with pytest.raises(CheckpointError, match=r"data\.answer_cue: saved for ' Label :', this run has ' ='"):
-        AdaptedModel.from_pretrained(tmp_path, model.config, answer_cue=" =")
+        load_model(tmp_path, model.config, answer_cue=" =")
     with pytest.raises(CheckpointError, match=r"data\.answer_form: saved for 'plain', this run has 'released'"):
-        AdaptedModel.from_pretrained(tmp_path, model.config, answer_form="released")
+        load_model(tmp_path, model.config, answer_form="released")
 
 
 def test_an_adapter_that_says_no_form_is_of_the_released_one(folder, tmp_path):
@@ -245,7 +245,7 @@ def test_an_adapter_that_says_no_form_is_of_the_released_one(folder, tmp_path):
     model = build_model(config, TUNER, **sizes, answer_form="released")[0].eval()
     saved = replace(model.adapter_config(), answer_form=None)  # as before there was another
     save_adapter(tmp_path, model.trainable_state(), saved, "")
-    loaded, codec = AdaptedModel.from_pretrained(tmp_path, config)
+    loaded, codec = load_model(tmp_path, config)
     assert (codec.answer_form, codec.answer_cue, loaded.cue_ids) == ("released", " Label : ", ())
     assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
 
@@ -253,7 +253,7 @@ def test_an_adapter_that_says_no_form_is_of_the_released_one(folder, tmp_path):
 def test_an_adapter_of_another_family_is_refused(t5_folder, tmp_path):
     make(save_tiny_gpt2(tmp_path / "gpt2"), feature_dim=None).save_pretrained(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"backbone\.family: saved for 'gpt2', this run has 't5'"):
-        AdaptedModel.from_pretrained(tmp_path / "run", ModelConfig(backbone=str(t5_folder)))
+        load_model(tmp_path / "run", ModelConfig(backbone=str(t5_folder)))
 
 
 def test_dropout_of_gpt2_is_set_everywhere(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig
@@ -71,6 +71,6 @@ def test_an_adapter_fits_both_precisions_of_its_backbone(t5_folder, tmp_path):
         model.tuner.lowrank_b.normal_()
     model.save_pretrained(tmp_path)
     for dtype in ("float32", "bfloat16"):
-        loaded, _ = AdaptedModel.from_pretrained(tmp_path, ModelConfig(backbone=str(t5_folder), dtype=dtype))
+        loaded, _ = load_model(tmp_path, ModelConfig(backbone=str(t5_folder), dtype=dtype))
         for name, tensor in model.trainable_state().items():
             assert torch.equal(loaded.trainable_state()[name], tensor), name

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from dept_vl.models.adapted_model import build_model
+from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import load_backbone
 from dept_vl.models.language.stored import check_files, find_folder, other_name, recorded_name, resolve, tensor_names
@@ -45,7 +45,7 @@ def test_a_model_is_found_under_its_other_hub_id(cache, t5_folder, tmp_path, cac
     tuner, sizes = PromptTuningConfig(num_virtual_tokens=2), {"max_source_length": 8, "feature_dim": None, "seed": 0}
     model, _ = build_model(ModelConfig(backbone=cached), tuner, **sizes)
     model.save_pretrained(tmp_path / "run")
-    again, _ = AdaptedModel.from_pretrained(tmp_path / "run", ModelConfig(backbone=asked))
+    again, _ = load_model(tmp_path / "run", ModelConfig(backbone=asked))
     assert again.adapter_config().backbone.name == asked
     assert torch.equal(again.tuner.soft_prompt, model.tuner.soft_prompt)
 

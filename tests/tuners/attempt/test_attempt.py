@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.base import ForwardInfo
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
 from tests.tuners.adapted import TASKS, S, batch, logits, make, settings, trained_sources
 
 SIZES = {"num_virtual_tokens": 4, "attention_width": 5, "temperature": 2.0}
@@ -121,7 +121,7 @@ def test_with_a_boundless_temperature_it_is_the_mean_of_all_prompts_and_the_prom
 
 def test_every_task_starts_at_the_first_source_or_as_asked(folders):
     sources = trained_sources(folders["t5"], 4)
-    first = AdaptedModel.from_pretrained(sources[0], ModelConfig(backbone=str(folders["t5"])))[0].tuner.soft_prompt
+    first = load_model(sources[0], ModelConfig(backbone=str(folders["t5"])))[0].tuner.soft_prompt
     tuner = many(folders["t5"]).tuner
     assert all(torch.equal(prompt, first) for prompt in tuner.soft_prompts)
     asked = many(folders["t5"], target_start="prompt-init", seed=6).tuner
@@ -155,7 +155,7 @@ def test_an_adapter_needs_no_source_and_names_none_of_this_machine(folders, tmp_
     saved = read_adapter_config(tmp_path)
     assert saved.tuner.sources == ("mnli", "qqp")
     assert saved.tasks == TASKS
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, _ = load_model(tmp_path, model.config)
     ids, mask, labels, _ = batch()
     arguments = (ids, mask, labels, None, TASK_IDS)
     assert torch.equal(loaded.tuner.sources, model.tuner.sources)
@@ -177,7 +177,7 @@ def test_a_run_takes_the_attention_of_another_and_not_its_prompts(folders, tmp_p
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert torch.equal(fresh.tuner.soft_prompts, start)
     fresh.save_pretrained(tmp_path / "next")
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path / "next", fresh.config)
+    loaded, _ = load_model(tmp_path / "next", fresh.config)
     assert torch.equal(loaded.tuner.attention_norm.bias, trained.tuner.attention_norm.bias)
 
 

@@ -7,8 +7,8 @@ import torch
 
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
-from dept_vl.tuners.base import ForwardInfo
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.forward_info import ForwardInfo
 
 D_MODEL, S, VOCABULARY = 12, 6, 40
 TABLE = torch.randn(VOCABULARY, D_MODEL, generator=torch.Generator().manual_seed(0)) * 10

@@ -6,7 +6,7 @@ from torch import nn
 
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.base import ForwardInfo
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.hyperdecoder.model import mean_state
 from tests.tuners.adapted import batch, logits, make, settings
 from tests.tuners.plain_t5 import TEXT, plain_logits

@@ -6,12 +6,12 @@ from peft import MultitaskPromptTuningConfig
 from peft.tuners.multitask_prompt_tuning.model import MultitaskPromptEmbedding
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.base import ForwardInfo
+from dept_vl.tuners.forward_info import ForwardInfo
 from tests.tuners.adapted import TASKS, S, batch, logits, make, settings, trained_sources
 
 TASK_IDS = torch.tensor([2, 0, 1])
@@ -132,7 +132,7 @@ def test_an_adapter_of_the_first_stage_needs_no_teacher(folders, tmp_path):
     assert set(model.adapter_state()) == {"tuner.soft_prompt", "tuner.task_tokens", "tuner.task_features"}
     assert set(model.frozen_state(in_training=True)) == {"tuner.teachers"}
     assert read_adapter_config(tmp_path).tuner.teachers == ("mnli", "qqp", "mnli")
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, _ = load_model(tmp_path, model.config)
     ids, mask, labels, _ = batch()
     arguments = (ids, mask, labels, None, TASK_IDS)
     assert torch.equal(logits(loaded, arguments), logits(model, arguments))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import load_model
 from dept_vl.settings.load import dump_config, load_config
 from tests.tuners.adapted import logits, make, settings
 
@@ -51,7 +51,7 @@ def test_a_stack_loads_and_starts_another(folders, tmp_path):
     tuner = settings("dept+lora", **{"parts.dept.budget_tokens": 12})
     model = make(folders["t5"], tuner, moved=0.2)
     model.save_pretrained(tmp_path)
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, _ = load_model(tmp_path, model.config)
     assert torch.equal(logits(loaded.eval()), logits(model))
     fresh = make(folders["t5"], tuner, seed=3)
     warm_start(fresh, tmp_path, "all")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import WEIGHTS_FILE, read_adapter_config
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
 from tests.tuners.adapted import logits, make, settings
@@ -66,7 +66,7 @@ def test_the_adapter_has_the_projection_s_seed_and_not_its_values(folders, tmp_p
     assert set(model.adapter_state()) == {"tuner.codes", "tuner.scale", "tuner.shift"} | {
         f"visual_projection.{name}" for name, _ in model.visual_projection.named_parameters()
     }
-    loaded, _ = AdaptedModel.from_pretrained(tmp_path, model.config)
+    loaded, _ = load_model(tmp_path, model.config)
     assert torch.equal(loaded.tuner.projection, model.tuner.projection)
     assert torch.equal(logits(loaded), logits(model))
 
@@ -77,7 +77,7 @@ def test_an_adapter_of_another_projection_is_refused(folders, tmp_path):
     model.tuner.projection.add_(1e-3)
     model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"tuner's projection: saved for '[0-9a-f]{12}', this run has"):
-        AdaptedModel.from_pretrained(tmp_path, model.config)
+        load_model(tmp_path, model.config)
 
 
 def test_a_run_starts_from_one_with_the_same_projection_alone(folders, tmp_path):
