@@ -306,22 +306,25 @@ class Tuner(nn.Module, ABC):
     def without(self, groups: Collection[str]) -> Tuner:
         """Returns a tuner that acts as this one would if some of its groups were not there; this one stays as it is.
 
-        Leaving all groups out is the frozen model exactly. Here: a tuner that does nothing, where no other trainable
-        tensors are left; else a copy in which those of the groups are zero, which is nothing for what is added to the
-        backbone's own (an update, a bias, an adapter). A method with several groups for one of which that is not true,
-        such as a prompt (zero vectors are read too), overrides this.
+        Here: a tuner that does nothing, where no other trainable tensors are left; else a copy without the soft prompt
+        (`prompt`; vectors of zeros would be read too), and with zeros in all other tensors of the groups, which is
+        nothing for what is added, as an update, a bias or an adapter. Where zeros are not nothing, as of a factor, a
+        method overrides this.
 
         Args:
             groups: Names as `param_groups` gives them. Tensors of the backbone itself are not its to leave out.
         """
         gone = {id(p) for group in self.param_groups({}) if group.name in groups for p in group.parameters}
-        names = [name for name, p in self.named_parameters() if id(p) in gone]
+        names = {name: p for name, p in self.named_parameters() if id(p) in gone}
         if all(id(p) in gone for p in self.parameters() if p.requires_grad):
             return Inactive(self)
-        left = deepcopy(self)
-        with torch.no_grad():
-            for name in names:
-                left.get_parameter(name).zero_()
+        left, prompt = deepcopy(self), self.prompt()
+        for name, parameter in names.items():
+            if parameter is prompt:
+                setattr(left, name, None)
+                left.num_virtual_tokens -= len(parameter)
+            else:
+                left.get_parameter(name).detach().zero_()
         return left
 
     def check_method(self, source: TunerSettings) -> None:
