@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -314,18 +313,9 @@ class Tuner(nn.Module, ABC):
         Args:
             groups: Names as `param_groups` gives them. Tensors of the backbone itself are not its to leave out.
         """
-        gone = {id(p) for group in self.param_groups({}) if group.name in groups for p in group.parameters}
-        names = {name: p for name, p in self.named_parameters() if id(p) in gone}
-        if all(id(p) in gone for p in self.parameters() if p.requires_grad):
-            return Inactive(self)
-        left, prompt = deepcopy(self), self.prompt()
-        for name, parameter in names.items():
-            if parameter is prompt:
-                setattr(left, name, None)
-                left.num_virtual_tokens -= len(parameter)
-            else:
-                left.get_parameter(name).detach().zero_()
-        return left
+        from dept_vl.tuners.left_out import without_groups
+
+        return without_groups(self, groups)
 
     def check_method(self, source: TunerSettings) -> None:
         """Refuses the settings of another method.
@@ -355,23 +345,6 @@ class Tuner(nn.Module, ABC):
                 f"a text of {length} tokens reached a tuner made for max_source_length={self.max_source_length}; "
                 "shorten the text, or train with a larger data.max_source_length"
             )
-
-
-class Inactive(Tuner):
-    """Does nothing: the model is the frozen one."""
-
-    def __init__(self, tuner: Tuner) -> None:
-        """Stands in the place of another tuner."""
-        nn.Module.__init__(self)
-        self.config = tuner.config
-        self.max_source_length = tuner.max_source_length
-
-    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
-        """Returns none."""
-        return []
-
-    def reset_parameters(self, context: TunerContext) -> None:
-        """Has nothing to set."""
 
 
 def prepend_prompt(soft_prompt: Tensor | None, text_embeds: Tensor) -> Tensor:
