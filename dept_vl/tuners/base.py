@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -243,23 +242,17 @@ class Tuner(nn.Module, ABC):
     def without(self, groups: Collection[str]) -> Tuner:
         """Returns a tuner that acts as this one would if some of its groups were not there; this one stays as it is.
 
-        Leaving all groups out is the frozen model exactly. Here: a tuner that does nothing, where no other trainable
-        tensors are left; else a copy in which those of the groups are zero, which is nothing for what is added to the
-        backbone's own (an update, a bias, an adapter). A method with several groups for one of which that is not true,
-        such as a prompt (zero vectors are read too), overrides this.
+        Here: a tuner that does nothing, where no other trainable tensors are left; else a copy without the soft prompt
+        (`prompt`; vectors of zeros would be read too), and with zeros in all other tensors of the groups, which is
+        nothing for what is added, as an update, a bias or an adapter. Where zeros are not nothing, as of a factor, a
+        method overrides this.
 
         Args:
             groups: Names as `param_groups` gives them. Tensors of the backbone itself are not its to leave out.
         """
-        gone = {id(p) for group in self.param_groups({}) if group.name in groups for p in group.parameters}
-        names = [name for name, p in self.named_parameters() if id(p) in gone]
-        if all(id(p) in gone for p in self.parameters() if p.requires_grad):
-            return Inactive(self)
-        left = deepcopy(self)
-        with torch.no_grad():
-            for name in names:
-                left.get_parameter(name).zero_()
-        return left
+        from dept_vl.tuners.left_out import without_groups
+
+        return without_groups(self, groups)
 
     def check_method(self, source: TunerSettings) -> None:
         """Refuses the settings of another method.
@@ -305,23 +298,6 @@ class Tuner(nn.Module, ABC):
                 f"a text of {length} tokens reached a tuner made for max_source_length={self.max_source_length}; "
                 "shorten the text, or train with a larger data.max_source_length"
             )
-
-
-class Inactive(Tuner):
-    """Does nothing: the model is the frozen one."""
-
-    def __init__(self, tuner: Tuner) -> None:
-        """Stands in the place of another tuner."""
-        nn.Module.__init__(self)
-        self.config = tuner.config
-        self.max_source_length = tuner.max_source_length
-
-    def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
-        """Returns none."""
-        return []
-
-    def reset_parameters(self, context: TunerContext) -> None:
-        """Has nothing to set."""
 
 
 def prepend_prompt(soft_prompt: Tensor | None, text_embeds: Tensor) -> Tensor:

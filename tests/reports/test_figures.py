@@ -87,7 +87,7 @@ def test_methods_without_a_task_in_common_are_not_drawn_together(tmp_path):
     lora = json.loads((run(tmp_path / "lora", "cola", 0.5) / "results-test.json").read_text())
     lora["config"]["tuner"] = {"name": "lora"}
     (tmp_path / "lora" / "results-test.json").write_text(json.dumps(lora))
-    with pytest.raises(ConfigError, match=r"no task in common that they could be drawn by .dept: rte; lora: cola"):
+    with pytest.raises(ConfigError, match=r"no task in common that they could be drawn by \(dept: rte; lora: cola\)"):
         figure_data(6, [dept, tmp_path / "lora"])
 
 

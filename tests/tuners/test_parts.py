@@ -5,7 +5,7 @@ import torch
 
 from dept_vl.models.language.load import open_backbone
 from dept_vl.models.parts import ModelPart, left_out, model_parts, set_to_start
-from tests.tuners.adapted import FAMILIES, logits, make, settings
+from tests.tuners.adapted import FAMILIES, batch, logits, make, settings
 from tests.tuners.test_laws import every_method, on_families, tuner_of
 
 LORA_WITH_BIASES = {"rank": 2, "dropout": 0.0, "biases": "all"}
@@ -39,6 +39,21 @@ def test_without_all_its_groups_it_is_the_frozen_model(folders, family, name):
     with left_out(model, whole, own_values(model)):
         assert torch.equal(logits(model), frozen_logits(folders[family]))
     assert torch.equal(logits(model), before)
+
+
+@on_families("t5", "llama")
+def test_each_part_can_be_left_out_alone(folders, family, name):
+    model = moved(folders[family], tuner_of(name))
+    before = logits(model)
+    for one in model_parts(model):
+        if not one.is_projection:
+            with left_out(model, one, own_values(model)):
+                found = logits(model)
+                generated = model.generate(*batch()[:2], max_new_tokens=2)
+            assert found.isfinite().all(), one.name
+            assert not torch.equal(found, before), one.name
+            assert len(generated) == len(found)
+        assert torch.equal(logits(model), before), one.name
 
 
 @pytest.mark.parametrize(

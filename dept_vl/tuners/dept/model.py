@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -155,15 +154,6 @@ class Dept(Tuner):
             ParamGroup("lowrank", pair, self.config.lowrank_lr),
         ]
         return [group for group in groups if group.parameters]
-
-    def without(self, groups: Collection[str]) -> Dept:
-        """Returns DePT at m = 0 without ``soft_prompt``, and at r = 0 without ``lowrank``; see `Tuner.without`."""
-        left = deepcopy(self)
-        if "soft_prompt" in groups:
-            left.soft_prompt, left.num_virtual_tokens = None, 0
-        if "lowrank" in groups:
-            left.lowrank_a, left.lowrank_b, left.rank = None, None, 0
-        return left
 
     def prompt(self) -> nn.Parameter | None:
         """Returns the soft prompt, None at m = 0."""

@@ -43,20 +43,16 @@ class Stack(Tuner):
                 tensors of the backbone.
         """
         super().__init__(config, context)
-        self._own: dict[str, tuple[str, ...]] = {}
-        self._take({name: part.empty(context) for name, part in config.parts.items()})
+        self.parts = nn.ModuleDict({name: part.empty(context) for name, part in config.parts.items()})
         for name, part in self._parts.items():
             if part.teacher() is not None:
                 raise ConfigError(
                     f"tuner.parts.{name}: learns from teachers, who answer without the other parts; leave its teachers "
                     "out, or train it alone"
                 )
-
-    def _take(self, parts: Mapping[str, Tuner]) -> None:
-        """Puts parts together."""
-        self.parts = nn.ModuleDict(dict(parts))
         self.num_virtual_tokens = sum(part.num_virtual_tokens for part in self._parts.values())
         self._hooks = merge_hooks(*(part.site_hooks() for part in self._parts.values()))
+        self._own: dict[str, tuple[str, ...]] = {}
 
     @property
     def _parts(self) -> dict[str, Tuner]:
@@ -147,12 +143,12 @@ class Stack(Tuner):
 
     def without(self, groups: Collection[str]) -> Stack:
         """Returns a stack in which each part is without its own of the groups; see `Tuner.without`."""
-        parts = {}
-        for key, part in self._parts.items():
-            mine = [name.removeprefix(f"{key}.") for name in groups if name.startswith(f"{key}.")]
-            parts[key] = part.without(mine) if mine else part
         left = deepcopy(self)
-        left._take(parts)
+        for key, part in left._parts.items():
+            mine = [name.removeprefix(f"{key}.") for name in groups if name.startswith(f"{key}.")]
+            left.parts[key] = part.without(mine) if mine else part
+        left.num_virtual_tokens = sum(part.num_virtual_tokens for part in left._parts.values())
+        left._hooks = merge_hooks(*(part.site_hooks() for part in left._parts.values()))
         return left
 
     def prompt(self) -> nn.Parameter | None:
