@@ -28,13 +28,13 @@ Method = Annotated[
     | PromptTuningConfig
     | PrefixTuningConfig
     | LoraConfig
-    | BitFitConfig
-    | FineTuningConfig
     | AdeptConfig
     | AttemptConfig
     | MptConfig
     | PTuningConfig
-    | UlptConfig,
+    | UlptConfig
+    | BitFitConfig
+    | FineTuningConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""
