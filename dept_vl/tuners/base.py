@@ -109,7 +109,7 @@ class Tuner(nn.Module, ABC):
             table: The backbone's word embeddings, (vocabulary, d_model).
 
         Returns:
-            (vocabulary, d_model), each row what the method makes of it; None where the method is no such function.
+            (vocabulary, d_model) float32, each row what the method makes of it; None where it is no such function.
         """
         return None
 

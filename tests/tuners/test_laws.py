@@ -235,6 +235,7 @@ def test_word_embeddings_of_its_own_leave_the_table_as_it_is(folders, name):
     assert (folded is not None) == (name in OWN_WORD_EMBEDDINGS)
     assert torch.equal(table, before)
     if folded is not None:
+        assert model.tuner.folded_embeddings(table.bfloat16()).dtype == torch.float32
         ids = torch.tensor([[5, 9, 2]])
         joined = model.tuner.embed(model.backbone.embed_tokens(ids))
         torch.testing.assert_close(joined[:, -3:], folded[ids], rtol=1e-5, atol=1e-6)

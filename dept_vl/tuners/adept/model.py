@@ -76,7 +76,7 @@ class Adept(Tuner):
         was_training = self.training
         self.eval()
         try:
-            return self._shifted(table)
+            return self._shifted(table.float())
         finally:
             self.train(was_training)
 
