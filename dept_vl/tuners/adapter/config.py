@@ -32,6 +32,7 @@ class AdapterSettings(BottleneckSettings):
             "warmup": "transformers",
             "max_grad_norm": 1.0,
         },
+        "loop": {"epochs": 20, "eval_every_epochs": 1},
     }
     recipe_source: ClassVar[str] = "rabeehk/compacter: seq2seq/configs/adapters.json; batch: AkariAsai/ATTEMPT"
     lr: Annotated[float, Field(gt=0, description="peak rate of the adapters (and of the norms)")] = 3e-4

@@ -32,7 +32,9 @@ class HyperDecoderConfig(TunerSettings):
             "warmup_steps": 500,
             "warmup": "transformers",
             "max_grad_norm": 1.0,
+            "label_smoothing": 0.1,
         },
+        "loop": {"max_steps": 65_536},
     }
     recipe_source: ClassVar[str] = "allenai/hyperdecoders: hyperdecoder/configs/experiments/glue_t5_base.json"
     name: Literal["hyperdecoder"] = "hyperdecoder"

@@ -33,7 +33,9 @@ class HyperFormerConfig(BottleneckSettings):
             "warmup_steps": 500,
             "warmup": "transformers",
             "max_grad_norm": 1.0,
+            "label_smoothing": 0.1,
         },
+        "loop": {"max_steps": 65_536},
     }
     recipe_source: ClassVar[str] = "rabeehk/hyperformer: hyperformer/configs/hyperformer++.json"
     name: Literal["hyperformer"] = "hyperformer"

@@ -24,9 +24,10 @@ class Ia3Config(TunerSettings):
     reference: ClassVar[str] = "Liu et al. 2022, (IA)3, arXiv 2205.05638"
     recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "data": {"batch_size": 8},
-        "optim": {"weight_decay": 0.0, "warmup_proportion": 0.06, "max_grad_norm": 1.0},
+        "optim": {"name": "adafactor", "scale_parameter": True, "weight_decay": 0.0, "max_grad_norm": 1.0},
+        "loop": {"max_steps": 1_000},
     }
-    recipe_source: ClassVar[str] = "r-three/t-few: configs/ia3.json, src/utils/Config.py"
+    recipe_source: ClassVar[str] = "r-three/t-few: configs/ia3.json, src/utils/Config.py, src/utils/get_optimizer.py"
     name: Literal["ia3"] = "ia3"
     lr: Annotated[float, Field(gt=0, description="peak rate of the vectors")] = 3e-3
     feed_forward: Annotated[
