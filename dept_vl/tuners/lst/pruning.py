@@ -10,8 +10,10 @@ rows that matter and not a smaller model that computes the same.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -68,11 +70,12 @@ def prune(context: TunerContext, reduction: int, importance: Importance) -> Iter
         if weights[0].value.dim() == 1:  # a norm
             yield sites[0], weights[0].value[kept]
             continue
-        columns, product = kept, torch.ones((), dtype=torch.float64)
-        for weight in weights:
+        columns = kept
+        importances = [importance(weight.name, weight.value)[:, columns] for weight in weights]
+        if len(importances) > 1:
             # In float64: the product of three squared gradients is soon too small for float32.
-            product = importance(weight.name, weight.value)[:, columns].double() * product.to(weight.value.device)
-        kept = _largest(product.sum(dim=1), reduction)
+            importances = [reduce(operator.mul, (one.double() for one in importances))]
+        kept = _largest(importances[0].sum(dim=1, dtype=torch.float64), reduction)
         for site, weight in zip(sites, weights, strict=True):
             yield site, weight.value[kept][:, columns]
 
