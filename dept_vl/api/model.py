@@ -105,9 +105,8 @@ class Model:
             return self._first
         if self._task in each:
             return each[self._task]
-        folder = self._first.folder
         problem = f"name one: task={next(iter(each))!r}" if self._task is None else f"and not on {self._task!r}"
-        raise ConfigError(f"task: {folder} was trained on {', '.join(each)}; {problem}")
+        raise ConfigError(f"task: {self._first.folder} was trained on {', '.join(each)}; {problem}")
 
     def for_task(self, task: str) -> Model:
         """Returns the model as it answers about one task of its run; frozen models and adapter are the same.

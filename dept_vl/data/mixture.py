@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,33 +16,49 @@ from dept_vl.data.collator import Batch, join_batches
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, StepBatches, Steps
 
+MixBatches = Literal["mixed", "one-task", "shuffled"]
+"""How tasks share steps."""
+
 _BLOCK_STEPS = 1024
 """Steps whose tasks are drawn together."""
 
 
 class OneTaskBatches:
-    """Every step is one task's, drawn anew with the tasks' rates.
+    """Every step is one task's.
 
-    So does HyperFormer (``hyperformer/data/multitask_sampler.py``). A task's rows come in shuffled passes, every row
-    once a pass; the released sampler draws rows with replacement.
+    Drawn anew with the tasks' rates, as in HyperFormer (``hyperformer/data/multitask_sampler.py``), or as they come in
+    an epoch of steps in which each task has its share, by its rate, and which is shuffled (``roundrobin`` of the
+    ``MultitaskLoader`` of VL-T5 and Sung et al. 2022). A task's rows come in shuffled passes, every row once a pass;
+    HyperFormer's sampler draws rows with replacement.
     """
 
-    def __init__(self, tasks: Sequence[StepBatches], rates: Sequence[float], seed: int) -> None:
-        """Takes the steps of each task alone, how often each is drawn, summing to 1, and what decides the draws."""
+    def __init__(
+        self, tasks: Sequence[StepBatches], rates: Sequence[float], seed: int, *, epoch_steps: int | None = None
+    ) -> None:
+        """Takes the steps of each task alone.
+
+        Args:
+            tasks: They.
+            rates: How often each task is drawn, summing to 1.
+            seed: Decides the draws.
+            epoch_steps: Steps of an epoch in which each task has its share; None to draw each step's anew.
+        """
         self._tasks = tuple(tasks)
         self._rates = np.asarray(rates, dtype=np.float64)
         self._seed = seed
+        self._quotas = None if epoch_steps is None else _share_out(max(epoch_steps, len(tasks)), rates)
+        self._block_steps = _BLOCK_STEPS if self._quotas is None else sum(self._quotas)
         self._drawn_before = [np.zeros(len(self._tasks), dtype=np.int64)]
         self._block: tuple[int, np.ndarray] | None = None
 
     def task(self, step: int) -> int:
         """Returns the task of optimiser step `step` (from 0), by its place."""
-        block, place = divmod(step, _BLOCK_STEPS)
+        block, place = divmod(step, self._block_steps)
         return int(self._draws(block)[place])
 
     def rows(self, step: int) -> list[int]:
         """Returns the row numbers of optimiser step `step` (from 0)."""
-        block, place = divmod(step, _BLOCK_STEPS)
+        block, place = divmod(step, self._block_steps)
         while len(self._drawn_before) <= block:
             counts = np.bincount(self._draws(len(self._drawn_before) - 1), minlength=len(self._tasks))
             self._drawn_before.append(self._drawn_before[-1] + counts)
@@ -54,8 +70,12 @@ class OneTaskBatches:
     def _draws(self, block: int) -> np.ndarray:
         """Returns the tasks of a block of steps, (steps,)."""
         if self._block is None or self._block[0] != block:
-            rng = np.random.default_rng([self._seed, 3, block])
-            self._block = (block, rng.choice(len(self._tasks), size=_BLOCK_STEPS, p=self._rates / self._rates.sum()))
+            rng, count = np.random.default_rng([self._seed, 3, block]), len(self._tasks)
+            if self._quotas is None:
+                drawn = rng.choice(count, size=self._block_steps, p=self._rates / self._rates.sum())
+            else:
+                drawn = rng.permutation(np.repeat(np.arange(count), self._quotas))
+            self._block = (block, drawn)
         return self._block[1]
 
 
@@ -64,7 +84,7 @@ class MixedBatches(StepBatches):
 
     An epoch is as many rows as all tasks have. Each task has its share of it, by its rate, and at least one; its rows
     follow each other from epoch to epoch in shuffled passes. In proportion to size, an epoch is every row of every task
-    once: the concatenated and shuffled data sets of ATTEMPT, MPT and Sung et al. (2022).
+    once: the concatenated and shuffled data sets of ATTEMPT and MPT.
     """
 
     def __init__(
@@ -126,7 +146,7 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     """
 
     def __init__(
-        self, datasets: Sequence[TaskDataset], rates: Sequence[float], pad_token_id: int, *, has_mixed_batches: bool
+        self, datasets: Sequence[TaskDataset], rates: Sequence[float], pad_token_id: int, *, batches: MixBatches
     ) -> None:
         """Takes the training split of each task.
 
@@ -134,13 +154,14 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             datasets: In the order of their task ids.
             rates: How often each is drawn, summing to 1.
             pad_token_id: Fills ``input_ids``.
-            has_mixed_batches: `MixedBatches` instead of `OneTaskBatches`.
+            batches: ``"mixed"``: `MixedBatches`; else `OneTaskBatches`, each step's task drawn anew (``"one-task"``),
+                or in epochs that are shuffled (``"shuffled"``).
         """
         self.few_shot = datasets[0].few_shot
         self._datasets = tuple(datasets)
         self._rates = tuple(rates)
         self._pad_token_id = pad_token_id
-        self._has_mixed_batches = has_mixed_batches
+        self._batches = batches
         self._first = np.cumsum([0, *(len(one) for one in datasets)])
         self.indices = np.concatenate(self._rows())
 
@@ -154,7 +175,7 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     @property
     def fewest_rows(self) -> int:
         """Rows that a step is made of at least, if a batch is no smaller."""
-        return len(self.indices) if self._has_mixed_batches else min(len(one.indices) for one in self._datasets)
+        return len(self.indices) if self._batches == "mixed" else min(len(one.indices) for one in self._datasets)
 
     def train_batches(self, batch_size: int, seed: int, *, by_length: bool) -> Steps:
         """Returns which rows make up which step.
@@ -162,14 +183,15 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         By length: in steps of one task, texts of like length together; in mixed ones, of each task the texts that are
         as long among its own, so that its share of a step stays.
         """
-        if self._has_mixed_batches:
+        if self._batches == "mixed":
             return MixedBatches(self._rows(), self._rates, batch_size, seed, self.length_ranks if by_length else None)
         lengths = self.source_lengths if by_length else None
         seeds = np.random.SeedSequence([seed, 3]).generate_state(len(self._datasets), dtype=np.uint32)
         alone = [
             StepBatches(rows, batch_size, int(own), lengths) for rows, own in zip(self._rows(), seeds, strict=True)
         ]
-        return OneTaskBatches(alone, self._rates, seed)
+        epoch_steps = len(self.indices) // batch_size if self._batches == "shuffled" else None
+        return OneTaskBatches(alone, self._rates, seed, epoch_steps=epoch_steps)
 
     def describe_few_shot(self) -> dict[str, Any]:
         """Returns `TaskDataset.describe_few_shot` of each task, by its name."""

@@ -191,7 +191,7 @@ def training_set(config: TrainConfig, tasks: Mapping[str, RunParts]) -> TaskData
     )  # fmt: skip
     logger.info("training on %s", ", ".join(shown))
     pad_token_id = next(iter(tasks.values())).codec.pad_token_id
-    return MixDataset(datasets, rates, pad_token_id, has_mixed_batches=mix.has_mixed_batches)
+    return MixDataset(datasets, rates, pad_token_id, batches=mix.batches or "mixed")
 
 
 def _open_visual(

@@ -28,7 +28,8 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
 
     Raises:
         ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; what
-            computes the method, or a tracker, is not installed.
+            computes the method, or a tracker, is not installed; or the method is made for several tasks, and there is
+            one.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
@@ -38,6 +39,7 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
             f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
             "a method"
         )
+    config.tuner.check_tasks(config.task_names)
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)

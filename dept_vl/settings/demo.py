@@ -53,14 +53,13 @@ def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
     """
     parts = {name: _sizes(name) for name in tuner.split("+")}
     own = parts.get(tuner, {"parts": parts})
-    if isinstance(task, TaskMix):
-        files = [read_yaml(demo_file(one)) for one in task.tasks]
-        longest = max(files, key=lambda file: int(file["loop"]["max_steps"]))
-        return {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
-    tree = {**read_yaml(demo_file(task)), "tuner": {"name": tuner, **own}}
-    if task.declaration is not None:
-        del tree["task"]
+    each = task.tasks if isinstance(task, TaskMix) else (task,)
+    longest = max((read_yaml(demo_file(one)) for one in each), key=lambda file: int(file["loop"]["max_steps"]))
+    tree = {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
+    if any(one.declaration is not None for one in each):
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
+    if isinstance(task, Task) and task.declaration is not None:
+        del tree["task"]
     return tree
 
 
@@ -79,8 +78,8 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
     tuner, declaration = str(overrides.get("tuner.name", "dept")), overrides.get("declaration")
     task = find_tasks(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
     is_own_data = is_own_data or overrides.get("data.rows") is not None
-    is_own = isinstance(task, Task) and task.declaration is not None
-    is_of_demo = task.uses_images and not is_own and not is_own_data
+    each = task.tasks if isinstance(task, TaskMix) else (task,)
+    is_of_demo = task.uses_images and all(one.declaration is None for one in each) and not is_own_data
     if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:
         logger.info("no data and no --config given: using the embedded scenes, CLIP and T5")
         base = Path(DEMO)

@@ -19,10 +19,10 @@ class MixConfig:
     """How several tasks share the steps of a run (``--task rte+cola``); null everywhere for a run of one task."""
 
     batches: Annotated[
-        Literal["mixed", "one-task"] | None,
+        Literal["mixed", "one-task", "shuffled"] | None,
         Field(
-            description="'mixed': rows of all tasks in every step (ATTEMPT, MPT, Sung et al.); 'one-task': each step "
-            "is one task's, drawn anew (HyperFormer); null: 'mixed'"
+            description="'mixed': rows of all tasks in every step (ATTEMPT, MPT); 'one-task': each step is one task's, "
+            "drawn anew (HyperFormer); 'shuffled': that in shuffled epochs of steps (Sung et al.); null: 'mixed'"
         ),
     ] = None
     temperature: Annotated[
@@ -36,11 +36,6 @@ class MixConfig:
         dict[str, Annotated[float, Field(gt=0)]] | None,
         Field(description="each task's share, instead of one by its rows; they need not add up to 1"),
     ] = None
-
-    @property
-    def has_mixed_batches(self) -> bool:
-        """Whether every step has rows of all tasks."""
-        return self.batches != "one-task"
 
     def check(self, tasks: Sequence[str], where: str = "") -> None:
         """Refuses what does not fit the tasks of a run.

@@ -326,8 +326,10 @@ class TrainConfig:
         """Returns the task, under the settings' protocol; of several, see `each_task`.
 
         Raises:
-            ConfigError: There is no such task, or it has no such protocol.
+            ConfigError: There is no such task, or it has no such protocol; or there are several.
         """
+        if self.is_mix:
+            raise ConfigError(f"task: {self.task!r} names several tasks, and one is wanted here; name one of them")
         if self.declaration is not None:
             return make_task(self.declaration)
         return get_task(self.task).under(self.data.protocol)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from dept_vl.runs.folder import read_run_config
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import get_task
+from dept_vl.tuners import DeptConfig
 
 TINY = (
     "--data.max_source_length", "16", "--tuner.budget_tokens", "20", "--tuner.num_virtual_tokens", "4",
@@ -207,3 +209,47 @@ def test_the_card_asks_about_a_task(trained):
     assert "model.for_task('cola').score(sentence='TEXT')" in card
     assert "--task cola --column sentence=TEXT" in card
     assert "| Scores on val | mean " in card
+
+
+def test_a_shared_run_of_several_tasks_is_asked_and_scored(hub, trained, t5_folder, mix_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("push", trained, "me/mix", "--model.backbone", "me/tiny-t5", "--licence", "mit") == 0
+    model = dept_vl.load("me/mix", backbone=t5_folder)
+    assert model.answer("the red ball", task="cola") == dept_vl.load(trained).answer("the red ball", task="cola")
+    assert run("eval", "--checkpoint", "me/mix", "--model.backbone", t5_folder, "--data-dir", mix_data) == 0
+    assert results(tmp_path / "runs" / "me--mix")["metrics"] == results(trained)["metrics"]
+
+
+def test_a_run_of_one_task_starts_from_one_of_several(trained, t5_folder, mix_data, tmp_path):
+    words = ["--data-dir", mix_data, "--output-dir", tmp_path / "run", "--model.backbone", t5_folder]
+    assert run("train", "--task", "mnli", *words, *TINY, "--init-from", trained) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["init"]["source_task"] == "cola+mnli+squad"
+
+
+def test_a_sweep_is_won_by_the_best_mean(t5_folder, mix_data, tmp_path):
+    (tmp_path / "plan.yaml").write_text("sweep: {space: {mix.temperature: [1.0, 10.0]}}\n")
+    words = ["--data-dir", mix_data, "--output-dir", tmp_path / "sweep", "--model.backbone", t5_folder]
+    assert run("sweep", "--config", tmp_path / "plan.yaml", "--task", "cola+mnli", *words, *TINY) == 0
+    summary = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    values = [
+        json.loads((tmp_path / "sweep" / f"trial-000{number}" / "training.json").read_text())["best_metric"]
+        for number in range(2)
+    ]
+    assert summary["best"]["val mean"] == max(values)
+    assert (Path(summary["best"]["run"]) / "results-test-mnli.json").is_file()
+
+
+def test_text_tasks_are_found_in_the_cache_where_no_data_are_named(t5_folder, mix_data, tmp_path, monkeypatch):
+    shutil.copytree(mix_data, tmp_path / "cache" / "data")
+    monkeypatch.setenv("DEPT_VL_CACHE", str(tmp_path / "cache"))
+    words = ["--output-dir", tmp_path / "run", "--model.backbone", t5_folder]
+    assert run("train", "--task", "cola+mnli", *words, *TINY) == 0
+
+
+def test_a_method_for_several_tasks_is_refused_for_one(monkeypatch, label_data, capsys):
+    monkeypatch.setattr(DeptConfig, "needs_tasks", True)
+    assert run("train", "--task", "cola", "--data-dir", label_data) == 2
+    assert (
+        "tuner.name: 'dept' shares what several tasks have in common, and the run has one task"
+        in capsys.readouterr().err
+    )

@@ -45,7 +45,7 @@ CASES = [
         "mix.temperature: has no effect beside mix.rates",
     ),
     ("train --task rte --mix.temperature 2", "mix.temperature: has no effect with one task, 'rte'"),
-    ("train --task rte+cola --mix.batches both", "mix.batches: should be 'mixed' or 'one-task'"),
+    ("train --task rte+cola --mix.batches both", "mix.batches: should be 'mixed', 'one-task' or 'shuffled'"),
     ("train --task rte+cola --loop.best_metric accuracy", "'accuracy' does not say of which task; give TASK/SCORE"),
     ("train --task rte+cola --loop.best_metric rte/acuracy", "unknown evaluator 'acuracy'; did you mean 'accuracy'"),
     ("train --task rte+vqa+rte", "names the task 'rte' twice"),

@@ -62,7 +62,26 @@ def test_rows_of_one_task_steps_come_in_whole_passes():
     assert visits == [alone.rows(visit) for visit in range(len(visits))]
 
 
-@pytest.mark.parametrize("make", [one_task, lambda t: MixedBatches(ROWS, rates(t), 8, 0)])
+def shuffled(temperature: float) -> OneTaskBatches:
+    return OneTaskBatches([StepBatches(rows, 8, 0) for rows in ROWS], rates(temperature), 0, epoch_steps=75)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_a_shuffled_epoch_has_of_each_task_its_share_of_steps(temperature):
+    batches = shuffled(temperature)
+    orders = [[batches.task(75 * epoch + step) for step in range(75)] for epoch in range(3)]
+    for order in orders:
+        assert np.abs(np.bincount(order, minlength=3) - 75 * np.asarray(rates(temperature))).max() <= 1
+    assert orders[0] != orders[1]
+    visits = [batches.rows(step) for step in range(600) if batches.task(step) == 1]
+    alone = StepBatches(ROWS[1], 8, 0)
+    assert visits == [alone.rows(visit) for visit in range(len(visits))]
+
+
+MAKERS = [one_task, shuffled, lambda t: MixedBatches(ROWS, rates(t), 8, 0)]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_step_is_the_same_whatever_was_asked_before(make):
     straight = make(2.0)
     expected = [straight.rows(step) for step in range(2_500)]
@@ -106,7 +125,7 @@ def test_the_rarest_task_has_a_row_an_epoch():
     assert batches.quotas == [1, 359, 240]
 
 
-@pytest.mark.parametrize("make", [one_task, lambda t: MixedBatches(ROWS, rates(t), 8, 0)])
+@pytest.mark.parametrize("make", MAKERS)
 def test_processes_and_passes_share_the_rows_of_one_step(make):
     batches = make(2.0)
     for step in range(20):
@@ -137,9 +156,9 @@ def datasets(mix_data, codec, names=("cola", "mnli", "squad")) -> list[TaskDatas
     ]  # fmt: skip
 
 
-def mixed(mix_data, codec, *, has_mixed_batches=True) -> MixDataset:
+def mixed(mix_data, codec, *, batches="mixed") -> MixDataset:
     own = datasets(mix_data, codec)
-    return MixDataset(own, sampling_rates([len(one) for one in own]), 0, has_mixed_batches=has_mixed_batches)
+    return MixDataset(own, sampling_rates([len(one) for one in own]), 0, batches=batches)
 
 
 def test_a_mixed_batch_holds_each_row_as_its_task_makes_it_alone(mix_data, codec):
@@ -159,9 +178,9 @@ def test_a_mixed_batch_holds_each_row_as_its_task_makes_it_alone(mix_data, codec
         assert batch.example_ids[place] == alone.example_ids[0]
 
 
-@pytest.mark.parametrize("has_mixed_batches", [True, False])
-def test_batches_do_not_depend_on_the_loader_processes(mix_data, codec, has_mixed_batches):
-    dataset = mixed(mix_data, codec, has_mixed_batches=has_mixed_batches)
+@pytest.mark.parametrize("batches", ["mixed", "one-task", "shuffled"])
+def test_batches_do_not_depend_on_the_loader_processes(mix_data, codec, batches):
+    dataset = mixed(mix_data, codec, batches=batches)
 
     def read(num_workers):
         requests = TrainRequests(dataset.train_batches(8, 3, by_length=True), 2, 8)
@@ -175,7 +194,7 @@ def test_batches_do_not_depend_on_the_loader_processes(mix_data, codec, has_mixe
 
 
 def test_steps_of_one_task_are_no_larger_than_the_task(mix_data, codec):
-    dataset = mixed(mix_data, codec, has_mixed_batches=False)
+    dataset = mixed(mix_data, codec, batches="one-task")
     assert dataset.fewest_rows == 16
     sizes = {len(dataset.train_batches(32, 0, by_length=False).rows(step)) for step in range(60)}
     assert sizes == {24, 32, 16}

@@ -77,7 +77,7 @@ class Stop(Callback):
             raise StopError
 
 
-@pytest.mark.parametrize("batches", ["mixed", "one-task"])
+@pytest.mark.parametrize("batches", ["mixed", "one-task", "shuffled"])
 def test_a_killed_run_goes_on_to_the_bit(config, mix_data, tmp_path, batches):
     config = replace(config, mix=replace(config.mix, batches=batches, temperature=3.0))
     unbroken = replace(config, output_dir=str(tmp_path / "unbroken"))

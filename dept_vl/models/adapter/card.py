@@ -112,8 +112,8 @@ def model_card(
         f"| | |\n| --- | --- |\n{table}\n\n"
         "With the run's `config.yaml` beside it:\n\n"
         f"```python\n{_asking_snippet(model, publication.name, asked, which)}```\n\n"
-        f"or `dept-vl predict --checkpoint {publication.name}{_asked(asked, which)}`. The adapter alone, as a torch "
-        "module:\n\n"
+        f"or `dept-vl predict --checkpoint {publication.name}{_asked(asked, which)}`. "
+        "The adapter alone, as a torch module:\n\n"
         f"```python\n{_snippet(model, publication.name)}```\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
