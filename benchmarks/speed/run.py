@@ -39,6 +39,7 @@ class Benchmark:
 BENCHMARKS = {
     "training": Benchmark("benchmarks.speed.training:measure_training", needs="peft"),
     "lora": Benchmark("benchmarks.speed.lora:measure_lora", needs="peft"),
+    "folded": Benchmark("benchmarks.speed.folded:measure_folded", needs="peft"),
     "revision": Benchmark("benchmarks.speed.revision:measure_revision"),
     "evaluation": Benchmark("benchmarks.speed.evaluation:measure_evaluation"),
     "captions": Benchmark("benchmarks.speed.captions:measure_captions"),
