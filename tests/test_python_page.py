@@ -11,7 +11,8 @@ from tests.api.saved_runs import save_run
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 TRAINING = PAGE.index("## Train")
 BLOCKS = {match.start(): match[1] for match in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)}
-RUNS = {"runs/shop": "vqa", "runs/captions": "coco", "runs/entailment": "rte"}
+RUNS = {"runs/shop": "vqa", "runs/captions": "coco", "runs/entailment": "rte", "runs/lora": "vqa"}
+METHODS = {"runs/lora": {"tuner.name": "lora", "tuner.alpha": 1.0}}
 IMAGES = ("shelf.jpg", "door.png")
 
 
@@ -19,7 +20,7 @@ IMAGES = ("shelf.jpg", "door.png")
 def folder(hub, tmp_path, monkeypatch) -> Path:
     """A folder with every run and image that the page names, on the packaged models, and a hub."""
     for name, task in RUNS.items():
-        save_run(tmp_path / name, task, "demo")
+        save_run(tmp_path / name, task, "demo", **METHODS.get(name, {}))
     for number, name in enumerate((*IMAGES, *(f"{number}.jpg" for number in range(20)))):
         Image.new("RGB", (120 + number, 90), ("red", "blue")[number % 2]).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -38,6 +39,7 @@ def test_its_blocks_run_in_order(folder, capsys):
     printed = capsys.readouterr().out
     assert "(2, 192) float32" in printed
     assert "/me/shop" in printed
+    assert re.search(r"^lora to plain weights in folded/lora/backbone; logits differ by \d", printed, re.M)
     assert re.search(r"\{'0': 0\.\d+, '1': 0\.\d+\}", printed)
     assert re.search(
         r"^Model\('runs/shop': task 'vqa', prompt-tuning on demo, [\d,]+ trained parameters", printed, re.M

@@ -40,6 +40,7 @@ BENCHMARKS = {
     "training": Benchmark("benchmarks.speed.training:measure_training", needs="peft"),
     "methods": Benchmark("benchmarks.speed.methods:measure_methods", needs="peft"),
     "side-tuning": Benchmark("benchmarks.speed.side_tuning:measure_side_tuning"),
+    "folded": Benchmark("benchmarks.speed.folded:measure_folded", needs="peft"),
     "revision": Benchmark("benchmarks.speed.revision:measure_revision"),
     "evaluation": Benchmark("benchmarks.speed.evaluation:measure_evaluation"),
     "captions": Benchmark("benchmarks.speed.captions:measure_captions"),

@@ -46,11 +46,11 @@ def _fold(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.runs.hub import find_run
     from dept_vl.runs.refusals import check_fold
 
+    settings = config_overrides(options, overrides)
     run = find_run(options.run)
     check_fold(run, options.out)
     from dept_vl.settings.load import load_config
 
-    settings = config_overrides(options, overrides)
     config = load_config(run / "config.yaml", settings)
     check_paths(config, run, settings, options.reading)
     from dept_vl.runs.fold import fold_run

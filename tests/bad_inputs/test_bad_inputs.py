@@ -14,6 +14,7 @@ from tests.bad_inputs import (
     caches,
     checkpoints,
     configs,
+    folding,
     images,
     manifests,
     official,
@@ -33,7 +34,7 @@ SECONDS = 10
 
 _MODULES = (
     configs, raw_json, text_files, manifests, images, caches, checkpoints, adapters, predictions, released, backbones,
-    own_rows, official, other_runs,
+    own_rows, official, other_runs, folding,
 )  # fmt: skip
 CASES: list[Case] = [case for module in _MODULES for case in module.CASES]
 
