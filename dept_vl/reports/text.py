@@ -72,7 +72,7 @@ def format_budget(budget: ParameterBudget, as_table_3: ParameterBudget | None = 
         as_table_3: The same counted as in Table 3 of the paper (`dept_vl.runs.info.count_as_table_3`), for a line more.
     """
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
-    rows.append(("trainable", f"{budget.trainable:,}", _of_all(budget)))
+    rows.append(("trainable", f"{budget.trainable:,}", f"{_of_all(budget)}; the backbone has {budget.backbone:,}"))
     if as_table_3 is not None:
         note = f"{_of_all(as_table_3)}, whose T5 has the vocabulary of Sung et al."
         rows.append(("as Table 3 counts", f"{as_table_3.trainable:,}", note))

@@ -24,7 +24,7 @@ def test_budget_names_groups_share_and_shape():
         {"m": 60, "r": 30, "s": 256, "d": 768, "l": 100},
     )
     text = format_budget(budget)
-    assert "1,650,432  0.73 % of all 224,553,984\n" in text
+    assert "1,650,432  0.73 % of all 224,553,984; the backbone has 222,903,552\n" in text
     assert "Table 3" not in text
     assert "m = 60, r = 30, s = 256, d = 768, l = 100" in text
 
