@@ -109,6 +109,9 @@ def test_paths_are_recorded_from_the_root_on_and_published_as_names(t5_folder, l
     assert read_adapter_config(config.run_dir).tuner.sources == ("mnli", "qqp")
     public = public_config(recorded, {"model.backbone": "google-t5/t5-small", "data.dir": None})
     assert public.tuner == replace(config.tuner, sources=("mnli", "qqp"))
+    stack = {"tuner.name": "attempt+lora", "tuner.parts.attempt.sources": ["/home/me/mnli", "me/qqp"]}
+    public = public_config(load_config(None, stack), {"model.backbone": "google-t5/t5-small", "data.dir": None})
+    assert public.tuner.parts["attempt"].sources == ("mnli", "me/qqp")
     with pytest.raises(ConfigError, match=r"(?s)cannot resume .* tuner.sources: the run has"):
         train(replace(config, tuner=replace(config.tuner, sources=("runs/qqp", "runs/mnli"))), label_data, resume=True)
 
