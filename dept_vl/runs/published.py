@@ -50,10 +50,11 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     tree, defaults = nested_settings(config), dict(fields_of(TrainConfig))
     recorded, needed = flat_settings(tree), []
     replaced: dict[str, Any] = {}
+    for key, value in recorded.items():
+        if isinstance(value, list) and (path := path_setting(key)) is not None:
+            replaced[key] = [Path(one).name if path.is_local(one) else one for one in value]
     for key, mark in path_settings().items():
         value = recorded.get(key)
-        if isinstance(value, list):
-            replaced[key] = [Path(one).name if mark.is_local(one) else one for one in value]
         if not isinstance(value, str) or not mark.is_local(value):
             continue
         if defaults[key].default is None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dept_vl.errors import CheckpointError
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.strict import MAX_SIZE
 from dept_vl.tuners.context import TunerContext
 
 
@@ -41,6 +42,19 @@ def read_prompts(setting: str, names: Sequence[str], context: TunerContext, num_
                 f"{num_virtual_tokens}"
             )
     return torch.stack(prompts)
+
+
+def check_size(num_prompts: int, num_virtual_tokens: int) -> None:
+    """Refuses more prompt vectors than any method needs, before they are made: a slip, or a file of a stranger's.
+
+    Raises:
+        ConfigError: All prompts together have more than `MAX_SIZE` tokens.
+    """
+    if num_prompts * num_virtual_tokens > MAX_SIZE:
+        raise ConfigError(
+            f"tuner.num_virtual_tokens: {num_prompts:,} prompts of {num_virtual_tokens:,} tokens (of tasks, sources "
+            f"and teachers) are more than {MAX_SIZE:,} vectors; take shorter ones"
+        )
 
 
 def last_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -44,6 +44,10 @@ _CASES = {
 _WORDS = {
     "another-length": (("--tuner.num_virtual_tokens", "5"), ("its prompt has 4 tokens, this run's 5",)),
     "an-empty-name": (("--tuner.{}", "other,"), ("tuner.{}",)),
+    "too-long": (
+        ("--tuner.num_virtual_tokens", "900000"),
+        ("tuner.num_virtual_tokens", "2 prompts", "of 900,000 tokens", "more than 1,000,000 vectors"),
+    ),
     "a-number": (("--tuner.{}", "[1]"), ("tuner.{}", "valid string")),
     "too-many": (("--tuner.{}", ",".join(["other"] * 101)), ("tuner.{}", "100 items")),
 }

@@ -1,9 +1,11 @@
 """A run that builds on the prompts of other runs: resumed, scored and published without them."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file
 
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.inference.evaluate import evaluate_run
@@ -109,6 +111,9 @@ def test_paths_are_recorded_from_the_root_on_and_published_as_names(t5_folder, l
     assert read_adapter_config(config.run_dir).tuner.sources == ("mnli", "qqp")
     public = public_config(recorded, {"model.backbone": "google-t5/t5-small", "data.dir": None})
     assert public.tuner == replace(config.tuner, sources=("mnli", "qqp"))
+    stack = {"tuner.name": "attempt+lora", "tuner.parts.attempt.sources": ["/home/me/mnli", "me/qqp"]}
+    public = public_config(load_config(None, stack), {"model.backbone": "google-t5/t5-small", "data.dir": None})
+    assert public.tuner.parts["attempt"].sources == ("mnli", "me/qqp")
     with pytest.raises(ConfigError, match=r"(?s)cannot resume .* tuner.sources: the run has"):
         train(replace(config, tuner=replace(config.tuner, sources=("runs/qqp", "runs/mnli"))), label_data, resume=True)
 
@@ -132,6 +137,25 @@ def test_with_teachers_the_loss_of_training_is_larger_and_that_of_validation_the
         found[weight] = seen
     assert found[0.9]["loss"] > found[0.0]["loss"] + 0.01
     assert found[0.9]["val/loss"] == pytest.approx(found[0.0]["val/loss"], abs=1e-6)
+
+
+def test_the_second_stage_of_mpt_and_an_attention_are_started_from_runs(t5_folder, label_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_sources(t5_folder, tmp_path / "runs")
+    for name, note in (("mpt", None), ("attempt", "the attention is taken")):
+        short = {"loop.max_steps": 1, "loop.eval_every_steps": 1}
+        first = config_of(name, t5_folder, tmp_path / f"{name}-1", **short)
+        train(first, label_data)
+        again = {"init.from": str(first.run_dir), "tuner.lr": 1e-12, "optim.weight_decay": 0.0}
+        rates = {"mpt": {"tuner.task_lr": 1e-12, "tuner.teachers": []}, "attempt": {"tuner.attention_lr": 1e-12}}
+        second = config_of(name, t5_folder, tmp_path / f"{name}-2", **short, **again, **rates[name])
+        train(second, label_data)
+        ours, theirs = (load_file(config.run_dir / WEIGHTS_FILE) for config in (second, first))
+        taken = [key for key in theirs if name == "mpt" or "attention" in key]
+        assert taken
+        assert all((ours[key] - theirs[key]).abs().max() < 1e-6 for key in taken)
+        notes = json.loads((second.run_dir / "run.json").read_text())["init"]["notes"]
+        assert notes == [] if note is None else notes[0].startswith(note)
 
 
 def test_as_many_teachers_as_tasks_are_needed(t5_folder, label_data, tmp_path):

@@ -17,7 +17,7 @@ from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.precision import full_precision
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.source_prompts import last_names, read_prompts
+from dept_vl.tuners.source_prompts import check_size, last_names, read_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Attempt(Tuner):
         """Makes tensors of the right shapes; `reset_parameters` sets their values.
 
         Raises:
-            ConfigError: ``text_maximum: padded`` on a decoder-only backbone.
+            ConfigError: ``text_maximum: padded`` on a decoder-only backbone; or as `check_size`.
         """
         super().__init__(config, context)
         if config.text_maximum == "padded" and not context.has_encoder:
@@ -64,8 +64,10 @@ class Attempt(Tuner):
                 "decoder-only; take 'text'"
             )
         m, d, width = config.num_virtual_tokens, context.d_model, config.attention_width
+        num_tasks = max(1, len(context.tasks))
+        check_size(num_tasks + len(config.sources), m)
         self.num_virtual_tokens = m
-        self.soft_prompts = nn.Parameter(torch.zeros(max(1, len(context.tasks)), m, d))
+        self.soft_prompts = nn.Parameter(torch.zeros(num_tasks, m, d))
         self.register_buffer("sources", torch.zeros(len(config.sources), m, d))
         self.register_buffer("padding", torch.zeros(d), persistent=False)
         self.attention_down = nn.Linear(d, width, bias=False)

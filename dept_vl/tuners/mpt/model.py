@@ -15,7 +15,7 @@ from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.mpt.config import MptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.source_prompts import last_names, read_prompts
+from dept_vl.tuners.source_prompts import check_size, last_names, read_prompts
 from dept_vl.tuners.teacher import Teacher
 
 
@@ -40,7 +40,7 @@ class Mpt(Tuner):
         """Makes tensors of the right shapes; `reset_parameters` sets their values.
 
         Raises:
-            ConfigError: There are teachers, and not one for each task.
+            ConfigError: There are teachers, and not one for each task; or as `check_size`.
         """
         super().__init__(config, context)
         num_tasks = max(1, len(context.tasks))
@@ -51,6 +51,7 @@ class Mpt(Tuner):
                 "each, in that order"
             )
         m, d = config.num_virtual_tokens, context.d_model
+        check_size(num_tasks + len(config.teachers), m)
         self.num_virtual_tokens = m
         self.soft_prompt = nn.Parameter(torch.zeros(m, d))
         self.task_tokens = nn.Parameter(torch.zeros(num_tasks, m))
