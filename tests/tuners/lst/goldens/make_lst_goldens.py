@@ -37,11 +37,14 @@ ROWS = 12
 
 
 def backbone() -> T5ForConditionalGeneration:
-    """A T5 whose positions and word embeddings matter."""
+    """A T5 whose positions and norms matter."""
     torch.manual_seed(0)
     t5 = T5ForConditionalGeneration(T5Config(**SHAPE))
     for stack in (t5.encoder, t5.decoder):
         torch.nn.init.normal_(stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.5)
+    for name, parameter in t5.named_parameters():
+        if "layer_norm" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
     return t5.eval()
 
 
