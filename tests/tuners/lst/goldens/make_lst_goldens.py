@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from transformers import T5Config, T5ForConditionalGeneration  # asks for `datasets` itself, so before there is none
 
 CHECKOUT = Path(sys.argv[1])
 for folder in (CHECKOUT, CHECKOUT / "Torch-Pruning"):
@@ -25,7 +26,6 @@ from seq2seq.pruning.fisher import calculate_the_importance_label  # noqa: E402
 from seq2seq.pruning.pruning_methods import pruning_v2  # noqa: E402
 from seq2seq.third_party.models.t5.configuration_t5 import T5Config as SideConfig  # noqa: E402
 from seq2seq.third_party.models.t5.modeling_side_t5 import T5ForConditionalGeneration as SideT5  # noqa: E402
-from transformers import T5Config, T5ForConditionalGeneration  # noqa: E402
 
 SHAPE = {
     "vocab_size": 32, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 3, "num_heads": 2,
