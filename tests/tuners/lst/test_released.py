@@ -8,21 +8,26 @@ from safetensors.torch import load_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from dept_vl.training.calibration import SquaredGradients
+from dept_vl.tuners.base import ForwardInfo
 from dept_vl.tuners.lst.pruning import by_magnitude, by_squared_gradient, prune
 from tests.tuners.adapted import S, logits, make, settings
 
-GOLDENS = Path(__file__).parent / "goldens" / "lst.safetensors"
+GOLDENS = Path(__file__).parent / "goldens"
 ENCODER_LAYERS, DECODER_LAYERS = (1, 2), (0, 2)
+
+
+def read(file):
+    """Returns tensors by their group, the part of the name before the first dot."""
+    groups = {}
+    for name, value in load_file(GOLDENS / file).items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group, {})[rest] = value
+    return groups
 
 
 @pytest.fixture(scope="module")
 def goldens():
-    """Tensors by their group, the part of the name before the first dot."""
-    groups = {}
-    for name, value in load_file(GOLDENS).items():
-        group, _, rest = name.partition(".")
-        groups.setdefault(group, {})[rest] = value
-    return groups
+    return read("lst.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +92,30 @@ def test_calibration_puts_them_into_the_side_blocks(folder, goldens):
     assert checked == len([name for name in state if "block" in name or "norm" in name])
 
 
+def load_side(model, theirs):
+    """Copies the tensors of their side network into ours."""
+    state = {our_name(name): value for name, value in theirs.items() if "gate" not in name}
+    for stack in ("encoder", "decoder"):
+        state[f"{stack}.gates"] = torch.cat([theirs[f"{stack}.side_gate_params.{i}"] for i in range(3)])
+    model.tuner.network.load_state_dict(state)
+
+
 def test_logits_are_theirs(folder, goldens):
     model = model_of(folder)
-    network = model.tuner.network
-    state = {our_name(name): value for name, value in goldens["side"].items() if "gate" not in name}
-    for stack in ("encoder", "decoder"):
-        state[f"{stack}.gates"] = torch.cat([goldens["side"][f"{stack}.side_gate_params.{i}"] for i in range(3)])
-    network.load_state_dict(state)
+    load_side(model, goldens["side"])
     ids, labels, expected = (goldens[key][""] for key in ("ids", "labels", "logits"))
     ours = logits(model, (ids, (ids != 0).long(), labels))
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_with_visual_tokens_are_those_of_their_clip_t5(folder):
+    goldens = read("clip_t5.safetensors")
+    tuner = settings("lst", reduction=2)
+    model = make(folder, tuner, feature_dim=None)
+    load_side(model, goldens["side"])
+    ids, labels, visual, expected = (goldens[key][""] for key in ("ids", "labels", "visual", "logits"))
+    mask, backbone = (ids != 0).long(), model.backbone
+    info = ForwardInfo(mask, 0, num_visual_tokens=visual.shape[1])
+    with torch.no_grad(), backbone.hooked({}, info, {}, model.tuner.side_network()):
+        ours = backbone.logits(backbone.join(backbone.embed_tokens(ids), visual, mask), labels)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

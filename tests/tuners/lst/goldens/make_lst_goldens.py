@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from transformers import T5Config, T5ForConditionalGeneration  # asks for `datasets` itself, so before there is none
 
 CHECKOUT = Path(sys.argv[1])
 for folder in (CHECKOUT, CHECKOUT / "Torch-Pruning"):
@@ -25,7 +26,6 @@ from seq2seq.pruning.fisher import calculate_the_importance_label  # noqa: E402
 from seq2seq.pruning.pruning_methods import pruning_v2  # noqa: E402
 from seq2seq.third_party.models.t5.configuration_t5 import T5Config as SideConfig  # noqa: E402
 from seq2seq.third_party.models.t5.modeling_side_t5 import T5ForConditionalGeneration as SideT5  # noqa: E402
-from transformers import T5Config, T5ForConditionalGeneration  # noqa: E402
 
 SHAPE = {
     "vocab_size": 32, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 3, "num_heads": 2,
@@ -37,11 +37,14 @@ ROWS = 12
 
 
 def backbone() -> T5ForConditionalGeneration:
-    """A T5 whose positions and word embeddings matter."""
+    """A T5 whose positions and norms matter."""
     torch.manual_seed(0)
     t5 = T5ForConditionalGeneration(T5Config(**SHAPE))
     for stack in (t5.encoder, t5.decoder):
         torch.nn.init.normal_(stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.5)
+    for name, parameter in t5.named_parameters():
+        if "layer_norm" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
     return t5.eval()
 
 
