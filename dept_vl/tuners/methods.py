@@ -25,11 +25,11 @@ Method = Annotated[
     | PrefixTuningConfig
     | LoraConfig
     | BitFitConfig
-    | FineTuningConfig
     | AdaLoraConfig
     | DoraConfig
     | RsLoraConfig
-    | VeraConfig,
+    | VeraConfig
+    | FineTuningConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""
