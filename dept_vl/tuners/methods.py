@@ -41,7 +41,6 @@ Method = Annotated[
     | HyperDecoderConfig
     | LstConfig
     | BitFitConfig
-    | FineTuningConfig
     | AdeptConfig
     | AttemptConfig
     | MptConfig
@@ -50,7 +49,8 @@ Method = Annotated[
     | AdaLoraConfig
     | DoraConfig
     | RsLoraConfig
-    | VeraConfig,
+    | VeraConfig
+    | FineTuningConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """Settings of any one method, told apart by their field `name`."""

@@ -117,7 +117,7 @@ def test_a_command_of_a_header_gives_the_file_s_own_task_and_method(path):
     assert given.get("--tuner", config.tuner.label) == config.tuner.label
 
 
-@pytest.mark.parametrize("path", [path for path in (*FILES, *BY_HAND) if path.name == METHOD_FILE], ids=str)
+@pytest.mark.parametrize("path", [path for path in sorted({*FILES, *BY_HAND}) if path.name == METHOD_FILE], ids=str)
 def test_a_method_s_file_is_of_any_task_and_says_where_its_settings_come_from(path):
     text = (PAPER / path).read_text()
     task = "vqa" if path.parts[0] == "table3" else "rte"
