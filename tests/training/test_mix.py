@@ -284,6 +284,8 @@ def test_a_decoder_only_backbone_reads_one_cue_for_all(mix_data, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.answer_cue: .*vqa '\\nAnswer:', coco '\\nCaption:'"):
         train(config, mix_data)
     train(replace(config, data=replace(config.data, answer_cue=" :")), mix_data)
+    released = replace(config, output_dir=str(tmp_path / "released"))
+    train(replace(released, data=replace(config.data, answer_form="released")), mix_data)
     train(make(folder, tmp_path / "text", "cola+mnli", data__max_target_length=4, loop__max_steps=1), mix_data)
 
 
