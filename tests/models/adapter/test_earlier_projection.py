@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.checkpoints import Progress, load_state, save_state
@@ -70,7 +70,7 @@ def test_it_computes_what_the_projection_of_then_did_to_the_bit(saved, tuner):
     stored = load_file(folder / WEIGHTS_FILE)
     assert f"{P}position" in stored
     assert not set(stored) & set(ADDED)
-    loaded, _ = AdaptedModel.from_pretrained(folder, model.config, max_source_length=S)
+    loaded, _ = load_model(folder, model.config, max_source_length=S)
     features, words = torch.randn(2, 4, FEATURE_DIM), loaded.backbone.word_embeddings
     norms = [T5LayerNorm(words.shape[1]) for _ in range(2)]
     for norm, name in zip(norms, ("feature_norm", "position_norm"), strict=True):
@@ -85,7 +85,7 @@ def test_it_computes_what_the_projection_of_then_did_to_the_bit(saved, tuner):
 
 def test_it_is_saved_again_as_one_of_today(saved, tmp_path):
     model, folder = saved(DeptConfig(budget_tokens=12, num_virtual_tokens=3))
-    loaded, _ = AdaptedModel.from_pretrained(folder, model.config, max_source_length=S)
+    loaded, _ = load_model(folder, model.config, max_source_length=S)
     loaded.save_pretrained(tmp_path / "again")
     names = set(load_file(tmp_path / "again" / WEIGHTS_FILE))
     assert names == set(model.trainable_state())
@@ -116,7 +116,7 @@ def test_one_that_is_neither_is_refused(saved, change, message):
     model, folder = saved(DeptConfig(budget_tokens=12, num_virtual_tokens=3))
     rewrite(folder, change)
     with pytest.raises(CheckpointError, match=message):
-        AdaptedModel.from_pretrained(folder, model.config, max_source_length=S)
+        load_model(folder, model.config, max_source_length=S)
 
 
 def test_a_checkpoint_of_then_is_refused_by_the_names_of_its_tensors(t5_folder, tmp_path):

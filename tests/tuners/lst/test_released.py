@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from dept_vl.training.calibration import SquaredGradients
-from dept_vl.tuners.base import ForwardInfo
+from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.lst.pruning import by_magnitude, by_squared_gradient, prune
 from tests.tuners.adapted import S, logits, make, settings
 
