@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from dept_vl.settings.schema import STEPS_OR_EPOCHS
 from dept_vl.settings.shipped import find_config
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.tuners.stack.config import collapse_name, expand_name
+
+MAX_FILES = 100
+"""Files that one may be laid over: each may extend several, which may be the same."""
 
 EXTENDS = "extends"
 """Key of a file of settings: the file, or files, that it is laid over. It is no setting."""
@@ -32,12 +36,21 @@ def read_settings(path: Path) -> Tree:
         ConfigError: A file is missing or no YAML mapping, what it extends is no path or list of paths, or leads back to
             the file; or a file has another method, or another kind of a group, than the settings it is laid over.
     """
-    return _read(find_config(path), ())
+    return _read(find_config(path), (), [])
 
 
-def _read(path: Path, above: Sequence[Path]) -> Tree:
-    """Reads a file; `above` are those that extend it, the first one first."""
-    own = path.resolve()
+def _read(path: Path, above: Sequence[Path], read: list[Path]) -> Tree:
+    """Reads a file.
+
+    Args:
+        path: The file.
+        above: Those that extend it, the first one first.
+        read: All that were read before it, which grows.
+    """
+    own = Path(os.path.realpath(path))  # which takes links that lead back to themselves, for read_yaml to refuse
+    read.append(own)
+    if len(read) > MAX_FILES:
+        raise ConfigError(f"{read[0]}: {EXTENDS}: leads to more than {MAX_FILES} files")
     if own in above:
         way = " -> ".join(str(one) for one in (*above[above.index(own) :], own))
         raise ConfigError(f"{path}: {EXTENDS}: leads back to itself: {way}")
@@ -48,7 +61,7 @@ def _read(path: Path, above: Sequence[Path]) -> Tree:
         raise ConfigError(f"{path}: {EXTENDS}: expected a file, or a list of files, got {given!r:.80}")
     below: Tree = {}
     for name in names:
-        below = _over(below, _read(_find(path, name), (*above, own)), path)
+        below = _over(below, _read(_find(path, name), (*above, own), read), path)
     return _over(below, tree, path)
 
 

@@ -26,7 +26,6 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
-    check_same_length,
     check_same_rows,
     in_answer_form,
     open_run_folder,
@@ -47,6 +46,7 @@ from dept_vl.system.progress import Meter
 from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
 from dept_vl.training.calibration import calibrate, check_calibration
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
+from dept_vl.training.length import RunLength
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
 from dept_vl.training.validation import MixValidation, Validation
@@ -155,7 +155,10 @@ class Trainer:
         self.visual = self.parts.visual.get("train")
         self.train_set = training_set(config, self.tasks)
         check_batch_size(config.data, config.loop, self.train_set.fewest_rows, self.accelerator.num_processes)
-        self._take_length(whole_batches(len(self.train_set.indices), config.data.batch_size), resume=resume)
+        steps_per_epoch = whole_batches(len(self.train_set.indices), config.data.batch_size)
+        length = RunLength.of(config, steps_per_epoch, resume=resume)
+        self.max_steps, self.eval_every_steps = length.max_steps, length.eval_every_steps
+        self.config, self._length = replace(config, loop=length.loop), length.record
         self.validation = MixValidation(config, self.tasks) if config.is_mix else Validation(config, self.parts)
         self.selection = self.validation.selection
         groups = self.model.param_groups()
@@ -178,24 +181,6 @@ class Trainer:
     @property
     def _is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
-
-    def _take_length(self, steps_per_epoch: int, *, resume: bool) -> None:
-        """Sets `config` to the settings with its length in steps, which a run that goes on must have had too."""
-        loop = self._asked.loop.in_steps(steps_per_epoch)
-        assert loop.max_steps is not None
-        assert loop.eval_every_steps is not None
-        self.config = replace(self._asked, loop=loop)
-        self.max_steps, self.eval_every_steps = loop.max_steps, loop.eval_every_steps
-        length = {"max_steps": self.max_steps, "eval_every_steps": self.eval_every_steps}
-        self._length = {"length": {**length, "steps_per_epoch": steps_per_epoch}} if loop != self._asked.loop else {}
-        if resume:
-            check_same_length(self._asked.run_dir, self._length)
-        warmup = self._asked.optim.warmup_steps or 0
-        if warmup >= self.max_steps and self._is_main:
-            logger.warning(
-                "optim.warmup_steps: %d of %d steps: the rates end before they reach their peak",
-                warmup, self.max_steps,
-            )  # fmt: skip
 
     def _warm_start(self) -> dict[str, Any]:
         """Starts from a trained adapter if the settings name one.

@@ -37,6 +37,42 @@ def _loop(folder, base):
     return ["info", "--config", "c.yaml"]
 
 
+def _extends(files, command=("info",)):
+    """Makes settings files by their names, `c.yaml` the one that is given."""
+
+    def make(folder, base):
+        for name, text in files.items():
+            (folder / f"{name}.yaml").write_text(text)
+        return [*command, "--config", "c.yaml"]
+
+    return make
+
+
+_EXTENDS = {
+    "itself": ({"c": "extends: c.yaml\n"}, ("c.yaml: extends: leads back to itself",)),
+    "in-a-circle": (
+        {"c": "extends: d.yaml\n", "d": "extends: [c.yaml]\n"},
+        ("extends: leads back to itself", "d.yaml ->"),
+    ),
+    "missing": ({"c": "extends: d.yaml\n"}, ("c.yaml: extends: 'd.yaml': no such file beside it",)),
+    "a-number": ({"c": "extends: 3\n"}, ("c.yaml: extends: expected a file, or a list of files, got 3",)),
+    "no-mapping": ({"c": "extends: d.yaml\n", "d": "[1]\n"}, ("d.yaml: expected a mapping",)),
+    "another-method": (
+        {"c": "extends: d.yaml\ntuner: {name: lora}\n", "d": "tuner: {name: dept, rank: 3}\n"},
+        ("c.yaml", "tuner.name: 'lora' was asked for", "tuner.rank"),
+    ),
+    "nine-times-nine-times": (
+        {"c": "extends: f9.yaml\n", "f0": "seed: 1\n"}
+        | {f"f{n}": f"extends: [{', '.join([f'f{n - 1}.yaml'] * 9)}]\n" for n in range(1, 10)},
+        ("c.yaml: extends: leads to more than 100 files",),
+    ),
+    "steps-and-epochs": (
+        {"c": "loop: {epochs: 3, max_steps: 5}\n"},
+        ("give loop.max_steps or loop.epochs, one of them",),
+    ),
+}
+
+
 def _words(*words):
     return lambda folder, base: list(words)
 
@@ -242,6 +278,7 @@ _SWEEPS = {
 CASES = [
     *(Case(f"config/{name}", _yaml(text), says) for name, (text, says) in _TEXTS.items()),
     *(Case(f"config/{name}", _yaml(content), says) for name, (content, says) in _BYTES.items()),
+    *(Case(f"config/extends-{name}", _extends(files), says) for name, (files, says) in _EXTENDS.items()),
     Case("config/folder", _folder, ("c.yaml: cannot read", "is a folder")),
     Case("config/pipe", _pipe, ("c.yaml: cannot read", "is a pipe")),
     Case("config/link-loop", _loop, ("c.yaml: cannot read", "symbolic links")),
