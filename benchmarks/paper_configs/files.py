@@ -17,7 +17,17 @@ from typing import Any
 
 import yaml
 
-from benchmarks.paper_configs.rows import GLUE, LARGE, ROWS, SIZES, SUPERGLUE, Row
+from benchmarks.paper_configs.rows import (
+    GLUE,
+    LARGE,
+    PROMPTS,
+    ROWS,
+    SIZES,
+    SOURCES,
+    SUPERGLUE,
+    Row,
+    has_mixes,
+)
 from dept_vl.reports.paper_numbers import PaperRow
 from dept_vl.tasks import is_task
 
@@ -67,6 +77,8 @@ def paper_files(rows: Sequence[Row] = ROWS) -> dict[Path, str]:
         for task, few_shot in _cells(row):
             path = folder / f"{task}{'' if few_shot is None else f'-k{few_shot}'}.yaml"
             files[path] = _task_file(row, path, task, few_shot)
+        if row.sources is not None and has_mixes():
+            files[folder / "sources.yaml"] = _sources_file(row, folder / "sources.yaml", row.sources)
         if row.table == "table3" and _can_join():
             files[folder / "joint.yaml"] = _joint_file(row, folder / "joint.yaml")
     return files
@@ -78,7 +90,7 @@ def _cells(row: Row) -> Iterator[tuple[str, int | None]]:
 
 
 def _can_join() -> bool:
-    return Row("", "", "", (), {"tuner": {"name": "dept"}}, "", "multi-task").is_known and all(map(is_task, _JOINT))
+    return has_mixes() and all(map(is_task, _JOINT))
 
 
 def _printed(one: PaperRow, task: str) -> str:
@@ -162,6 +174,17 @@ def _mix_file(row: Row, path: Path, tasks: str) -> str:
     ]
     bases = [f"../bases/{name}.yaml" for name in row.bases]
     return _file(head, {"extends": bases[0], "task": tasks, **row.settings})
+
+
+def _sources_file(row: Row, path: Path, settings: Mapping[str, Any]) -> str:
+    """Returns the file of the source tasks in one run, from which the row's runs start."""
+    head = [
+        f"The source tasks of {_title(row)} in one run, T5-base: what the runs of its rows start from.",
+        "Paper: no number of its own.",
+        *_command("train", f"{_with_config(row, path)} --output-dir runs/{row.folder}-sources"),
+        f"{row.text} {PROMPTS}",
+    ]
+    return _file(head, {"extends": "../../bases/attempt-mix.yaml", "task": "+".join(SOURCES), **settings})
 
 
 def _joint_file(row: Row, path: Path) -> str:

@@ -35,6 +35,7 @@ class Row:
         text: Where they come from, and what differs from the released recipe.
         group: Of Table 1.
         epochs: Of large sets, where they are not the base's.
+        sources: Settings of the run of several tasks that its own start from, for ``sources.yaml``; None for none.
     """
 
     table: str
@@ -45,6 +46,7 @@ class Row:
     text: str
     group: str | None = None
     epochs: int | None = None
+    sources: Mapping[str, Any] | None = None
 
     @property
     def tuner(self) -> str:
@@ -101,24 +103,27 @@ _ATTEMPT = {
         "sources": _sources("prompt-tuning"),
     }
 }  # fmt: skip
-_MPT = {
+_MPT: dict[str, Any] = {
     "tuner": {"name": "mpt", "num_virtual_tokens": 100, "lr": 0.3, "task_lr": 0.4},
     "optim": {"weight_decay": 1e-5},
     "init": {"from": "runs/mpt-sources"},
 }
 _FROM_ASAI = "AkariAsai/ATTEMPT, attempt/configs/baselines"
-_PROMPTS = (
+PROMPTS = (
     "The sources' prompts are runs of configs/paper/table1/prompt-tuning: dept-vl train --task mnli --config "
     "configs/paper/table1/prompt-tuning/mnli.yaml; for squad and superglue-record, which are no cell, --task squad "
     "--config configs/paper/table1/prompt-tuning/method.yaml."
 )
 _LARGE_3 = "Large sets have 3 epochs, as Compacter's scripts/adapters.sh says; ATTEMPT's own number is not published."
+_MPT_SOURCES: dict[str, Any] = {
+    "tuner": {**_MPT["tuner"], "teachers": _sources("prompt-tuning"), "teacher_weight": 0.9},
+    "optim": _MPT["optim"],
+    "loop": {"epochs": 5},
+}
 _MPT_TEXT = (
-    "The run that it starts from is stage 1: --tuner mpt on the six source tasks together, each with the "
-    "prompt of a run "
-    "of its own as teacher, in runs/mpt-sources. The rates are from memory of the paper (Wang et al. "
-    "2023), not checked: "
-    "its code is not to be had."
+    "The run that it starts from is stage 1, the six source tasks together, each with the prompt of a run of its own "
+    "as teacher: configs/paper/table1/mpt/sources.yaml, in runs/mpt-sources. The rates are from memory of the paper "
+    "(Wang et al. 2023), not checked: its code is not to be had."
 )
 _ASAI = (
     Row("table1", "fine-tuning", "fine-tuning", ("asai",), _FT, f"From {_FROM_ASAI}/finetuning.json. {_LARGE_3}",
@@ -150,11 +155,11 @@ _SINGLE = (
     Row("table1", "spot", "spot", ("asai",), _SPOT,
         f"From {_FROM_ASAI}/spot.json: a prompt of 100 tokens that starts as the one trained on MNLI, rate "
         f"0.3; its s is "
-        f"128. {_PROMPTS} {_LARGE_3}", "transfer", 3),
+        f"128. {PROMPTS} {_LARGE_3}", "transfer", 3),
     Row("table1", "attempt", "attempt", ("asai",), _ATTEMPT,
-        f"From AkariAsai/ATTEMPT, attempt/configs/attempt/sinlge_task.json (sic): six sources, rate 0.3. {_PROMPTS} "
+        f"From AkariAsai/ATTEMPT, attempt/configs/attempt/sinlge_task.json (sic): six sources, rate 0.3. {PROMPTS} "
         f"{_LARGE_3}", "transfer", 3),
-    Row("table1", "mpt", "mpt", ("asai",), _MPT, f"{_MPT_TEXT} {_LARGE_3}", "transfer", 3),
+    Row("table1", "mpt", "mpt", ("asai",), _MPT, f"{_MPT_TEXT} {_LARGE_3}", "transfer", 3, _MPT_SOURCES),
 )  # fmt: skip
 _HYPER = "From rabeehk/hyperformer, hyperformer/configs"
 _TOGETHER = (
@@ -172,7 +177,7 @@ _TOGETHER = (
         "the MLP, as the paper's 1.8M count; the released default has it.", "multi-task"),
     Row("table1", "attempt-m", "attempt", ("attempt-mix",), _ATTEMPT,
         "From AkariAsai/ATTEMPT, attempt/configs/attempt/multi_task_superglue.json; the pre-trained attention that it "
-        f"loads is not to be had: it starts fresh. {_PROMPTS}", "multi-task-transfer"),
+        f"loads is not to be had: it starts fresh. {PROMPTS}", "multi-task-transfer"),
     Row("table1", "mpt-m", "mpt", ("attempt-mix",), _MPT, _MPT_TEXT, "multi-task-transfer"),
 )  # fmt: skip
 _OTHERS = "Numbers of Asai et al.: as in Table 1, with 10 epochs of at most 100,000 rows (multi_task_others.json)"
@@ -188,8 +193,8 @@ _TABLE_2 = (
         "5e-4 the first of the rates."),
     Row("table2", "prompt-tuning", "prompt-tuning", ("asai",), _PROMPT,
         f"{_OTHERS}; {_FROM_ASAI}/prompt_tuning.json asks for a decay of 1e-5, which we have."),
-    Row("table2", "spot", "spot", ("asai",), _SPOT, f"{_OTHERS}. {_PROMPTS}"),
-    Row("table2", "attempt", "attempt", ("asai",), _ATTEMPT, f"{_OTHERS}. {_PROMPTS}"),
+    Row("table2", "spot", "spot", ("asai",), _SPOT, f"{_OTHERS}. {PROMPTS}"),
+    Row("table2", "attempt", "attempt", ("asai",), _ATTEMPT, f"{_OTHERS}. {PROMPTS}"),
     Row("table2", "mpt", "mpt", ("asai",), _MPT, f"{_MPT_TEXT} Epochs are those of Asai et al."),
 )  # fmt: skip
 _VL = "From ylsung/Ladder-Side-Tuning, VL-T5/scripts/image"
@@ -222,7 +227,7 @@ _TABLE_4_5 = (
     Row("table4_5", "fine-tuning", "fine-tuning", ("few-shot",), _FT, _FEW),
     Row("table4_5", "adapter", "adapter", ("few-shot",), _ADAPTER, _FEW),
     Row("table4_5", "prompt-tuning", "prompt-tuning", ("few-shot",), _PROMPT, _FEW),
-    Row("table4_5", "spot", "spot", ("few-shot",), _SPOT, f"{_FEW} {_PROMPTS}"),
+    Row("table4_5", "spot", "spot", ("few-shot",), _SPOT, f"{_FEW} {PROMPTS}"),
     Row("table4_5", "ia3", "ia3", ("few-shot",),
         {"tuner": {"name": "ia3", "feed_forward": False, "lr": 3e-3},
          "data": {"batch_size": 8},
@@ -231,7 +236,7 @@ _TABLE_4_5 = (
         "From r-three/t-few, configs/ia3.json and src/utils/Config.py: Adafactor, rate 3e-3, batch 8, 1,000 steps; the "
         "vector of the feed-forward, whose pattern finds nothing in T5 v1.0, is left out, as the paper's 55.3k count. "
         "T-Few's unlikelihood and length-normalised losses are not here."),
-    Row("table4_5", "attempt", "attempt", ("few-shot",), _ATTEMPT, f"{_FEW} {_PROMPTS}"),
+    Row("table4_5", "attempt", "attempt", ("few-shot",), _ATTEMPT, f"{_FEW} {PROMPTS}"),
     Row("table4_5", "mpt", "mpt", ("few-shot",), _MPT, f"{_MPT_TEXT} {_FEW}"),
     Row("table4_5", "dept", "dept", ("few-shot",),
         {"tuner": {"name": "dept", "budget_tokens": 100, "num_virtual_tokens": 60, "rank": 30, "prompt_init": "text",
