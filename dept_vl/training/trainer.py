@@ -161,6 +161,7 @@ class Trainer:
         self.run_dir = config.run_dir
         self.log: RunLog | None = None
         start = self._warm_start(resume=resume)
+        # Of a checkpoint or another run; then no first values are left to be measured on the training data.
         self._has_values = bool(start) or (resume and bool(list_states(self.run_dir / CHECKPOINTS)))
         if not self._has_values:
             check_calibration(self.model)
