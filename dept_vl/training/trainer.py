@@ -172,6 +172,7 @@ class Trainer:
         self.progress = Progress()
         self.run_dir = config.run_dir
         self.log: RunLog | None = None
+        # Values of a checkpoint or another run: then no first ones are left to be measured on the training data.
         start = {} if has_state else self._warm_start()
         self._has_values = bool(start) or has_state
         if not self._has_values:
