@@ -13,7 +13,7 @@ from data_prep.prepare import prepare
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.data.sampler import TrainRequests
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError, DataError, DivergenceError
 from dept_vl.evaluators import EVALUATORS, LOSS, EvaluationInput, score
 from dept_vl.inference.answer import Answerer, answer_split
 from dept_vl.inference.evaluate import evaluate_run
@@ -243,6 +243,12 @@ def test_images_are_read_by_all_tasks_from_one_store(t5_folder, mix_data, tmp_pa
     assert not {"val/coco/loss", "val/loss"} & last.keys()  # captions of val have references and no targets
     saved = read_adapter_config(config.run_dir)
     assert (saved.task, saved.tasks) == ("vqa+coco", ("vqa", "coco"))
+
+
+def test_a_bad_step_names_its_examples_by_task(config, mix_data):
+    """A limit that no gradient keeps."""
+    with pytest.raises(DivergenceError, match=r"examples \['(cola|mnli|squad)/\d+', "):
+        train(replace(config, loop=replace(config.loop, exploded_norm=1e-12)), mix_data)
 
 
 def test_few_shot_rows_are_chosen_in_every_task(config, mix_data):
