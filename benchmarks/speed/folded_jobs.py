@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.speed.workload import TextWork, shape, train_config
 from dept_vl.inference.answer import Answerer, answer_split
@@ -12,7 +12,7 @@ from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.folder import read_run_config
 from dept_vl.runs.open import open_run
 
-_METHODS = {"scored": "score", "generated": "generate"}
+_METHODS: dict[str, Literal["score", "generate"]] = {"scored": "score", "generated": "generate"}
 
 
 class Answers:
