@@ -20,8 +20,11 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.system.processes import leave_launch, process_state
 from dept_vl.models.sharding import place_model
 from dept_vl.settings.load import load_config
+from dept_vl.system.extras import is_installed
 
-def build(tuner="dept+lora+prefix-tuning"):
+HAS_PEFT = is_installed("peft")
+
+def build(tuner="dept+lora+prefix-tuning" + "+vera" * HAS_PEFT):
     dept = {"budget_tokens": 9, "num_virtual_tokens": 3, "prompt_init": "random", "allow_nearest": True}
     parts = {"tuner.parts": {"dept": dept, "lora": {"rank": 2}, "prefix-tuning": {}}} if "+" in tuner else {}
     tuner = load_config(None, {"tuner.name": tuner, **parts}).tuner
@@ -64,6 +67,13 @@ except ConfigError as error:
     assert "'fine-tuning' trains tensors of the backbone itself, and FSDP shards frozen ones alone" in str(error)
 else:
     raise AssertionError("full fine-tuning was sharded")
+if HAS_PEFT:
+    try:
+        place_model(build("dora"), torch.device("cpu"))
+    except ConfigError as error:
+        assert "'dora' reads whole matrices of the backbone, and FSDP leaves each process a share" in str(error)
+    else:
+        raise AssertionError("DoRA read shares for matrices")
 leave_launch()
 """
 
