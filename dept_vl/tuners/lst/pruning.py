@@ -65,7 +65,8 @@ def prune(context: TunerContext, reduction: int, importance: Importance) -> Iter
     assert context.embed_tokens is not None
     table = context.embed_tokens(torch.arange(context.vocab_size))  # (vocabulary, d_model)
     kept = _largest(importance(context.word_table, table).sum(dim=0, dtype=torch.float64), reduction)
-    for sites in _grouped([site for site in context.sites if site.part != "lm_head"]):
+    weighted = [site for site, shape in context.sites.items() if shape.weight is not None and site.part != "lm_head"]
+    for sites in _grouped(weighted):
         weights = [_weight(context, site) for site in sites]
         if weights[0].value.dim() == 1:  # a norm
             yield sites[0], weights[0].value[kept]
