@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ def _read(path: Path, above: Sequence[Path], read: list[Path]) -> Tree:
         above: Those that extend it, the first one first.
         read: All that were read before it, which grows.
     """
-    own = path.resolve()
+    own = Path(os.path.realpath(path))
     read.append(own)
     if len(read) > MAX_FILES:
         raise ConfigError(f"{read[0]}: {EXTENDS}: leads to more than {MAX_FILES} files")
