@@ -182,7 +182,7 @@ def _sources_file(row: Row, path: Path, settings: Mapping[str, Any]) -> str:
         f"The source tasks of {_title(row)} in one run, T5-base: what the runs of its rows start from.",
         "Paper: no number of its own.",
         *_command("train", f"{_with_config(row, path)} --output-dir runs/{row.folder}-sources"),
-        f"{row.text} {PROMPTS}",
+        f"The teachers are a run of each task. {PROMPTS} Where rates and epochs come from is said in {METHOD_FILE}.",
     ]
     return _file(head, {"extends": "../../bases/attempt-mix.yaml", "task": "+".join(SOURCES), **settings})
 

@@ -37,7 +37,7 @@ class ModelConfig:
     )
     visual_projection: Annotated[
         Literal["linear", "vl-t5"],
-        Field(description="'linear' (the paper's words) or Sung et al.'s linear + RMS norm + order embedding"),
+        Field(description="'linear' (the paper's words) or Sung et al.'s visual embedding, with norms, box and order"),
     ] = "linear"
     visual_projection_std: Annotated[
         float | None,

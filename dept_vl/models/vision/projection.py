@@ -169,16 +169,18 @@ class VLT5Projection(VisualProjection):
 
     @torch.no_grad()
     def reset_parameters(self, seed: int) -> None:
-        """Sets `linear` as `LinearProjection`, `box` as nn.Linear, the norms to 1, and image numbers to N(0, 1).
+        """Sets `linear` as `LinearProjection`, `box` as nn.Linear, norms to 1, the second image's number to N(0, 1).
 
-        Theirs start so too, by the defaults of nn.Linear and nn.Embedding.
+        Theirs start so too, by the defaults of nn.Linear and nn.Embedding, but for the first image's number, which is
+        zero here: to all tokens of one image it adds the same as the bias of `box` does.
         """
         generator = torch.Generator().manual_seed(seed)
         _reset_linear(self.linear, generator, self.init_std)
         bound = 1 / math.sqrt(_BOX)
         self.box.bias.copy_((torch.rand(self.box.bias.shape, generator=generator) * 2 - 1) * bound)
         self.box.weight.copy_((torch.rand(self.box.weight.shape, generator=generator) * 2 - 1) * bound)
-        self.image_ids.copy_(torch.randn(self.image_ids.shape, generator=generator))
+        self.image_ids[0].zero_()
+        self.image_ids[1:].copy_(torch.randn(self.image_ids[1:].shape, generator=generator))
         self.feature_norm.reset_parameters()
         self.box_norm.reset_parameters()
 

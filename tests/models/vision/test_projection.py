@@ -56,6 +56,7 @@ def written_out(projection, feature, image, token):
 def test_vl_t5_is_feature_plus_box_plus_image_plus_order(num_images, biases):
     projection = built("vl-t5", has_norm_biases=biases)
     with torch.no_grad():
+        projection.image_ids.normal_()
         for norm in (projection.feature_norm, projection.box_norm):
             for parameter in norm.parameters():
                 parameter.normal_()
@@ -101,6 +102,14 @@ def test_vl_t5_trains_everything_but_the_order_term():
     assert without == {"box.weight"}, "boxes are zero"
     assert projection.image_ids.grad[0].any()
     assert not projection.image_ids.grad[1].any(), "there is one image"
+
+
+def test_image_numbers_start_so_that_one_image_has_none_and_a_second_is_told_apart():
+    projection = build_projection("vl-t5", 400, 500)
+    projection.reset_parameters(3)
+    first, second = projection.image_ids.detach()
+    assert not first.any()
+    assert second.std().item() == pytest.approx(1.0, rel=0.1)
 
 
 def test_vl_t5_has_the_parameters_that_table_3_counts_for_rn101_and_t5_base():
