@@ -64,9 +64,8 @@ def folder(t5_folder, label_data, tmp_path_factory) -> Path:
 
 def test_every_file_of_a_run_is_in_the_docs(folder):
     found = [path for path in folder.rglob("*") if path.parent.name != "tensorboard"]
-    assert {"run.json", "training.json", "few_shot.json", "results-val.json", "ablation-val.json"} <= {
-        path.name for path in found
-    }
+    names = {path.name for path in found}
+    assert {"run.json", "training.json", "few_shot.json", "results-val.json", "ablation-val.json"} <= names
     assert unknown(path.name for path in found if not path.name.startswith(".")) == []
 
 
