@@ -209,6 +209,40 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mix_data(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, label_data: Path) -> Path:
+    """VQA and captions of the same ten images; CoLA, MNLI and SQuAD with made-up rows: 60 + 30, and 24 + 40 + 16."""
+    import shutil
+
+    from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write_split
+
+    data_dir = tmp_path_factory.mktemp("mix") / "data"
+    shutil.copytree(tiny_data, data_dir)
+    shutil.copytree(label_data, data_dir, dirs_exist_ok=True)
+    texts = {"mnli": ("premise", "hypothesis"), "squad": ("question", "context"), "coco": ()}
+    sizes = {"mnli": (40, 10, 10), "squad": (16, 6, 6), "coco": (30, 10, 10)}
+    for name, columns in texts.items():
+        task = get_task(name) if name == "coco" else get_task(name).under("fixed")
+        folder = task_folder(data_dir, task)
+        folder.mkdir()
+        schema = manifest_schema(images=name == "coco", text_columns=columns)
+        for seed, (split, size) in enumerate(zip(("train", "val", "test"), sizes[name], strict=True)):
+            rng = np.random.default_rng(seed + 10)
+            rows = []
+            for row in range(size):
+                words = [" ".join(rng.choice(WORDS[:15], size=int(rng.integers(2, 6)))) for _ in columns]
+                gold = {"mnli": "012"[row % 3], "squad": ["red", "big blue"][row % 2], "coco": f"a {WORDS[row % 8]}"}[
+                    name
+                ]
+                image = {"image_id": row % 10 + 1, "image": f"val2014/COCO_val2014_{row % 10 + 1:012d}.jpg"}
+                targets = [] if name == "coco" and split != "train" else [gold]
+                answers = {"targets": targets, "target_weights": [1.0] * len(targets), "references": [gold]}
+                own = dict(zip(columns, words, strict=True)) if columns else image
+                rows.append({"example_id": row, **own, **answers})
+            write_split(folder, SplitInfo(name, split, str(data_dir), task.protocol), schema, rows)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
 def label_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CoLA with made-up rows, prepared: 24 / 8 / 8 texts, labelled by whether they hold "red"."""
     from dept_vl.data.manifest import SplitInfo, manifest_schema, task_folder, write_split

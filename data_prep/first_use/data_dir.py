@@ -21,7 +21,12 @@ def open_data_dir(config: TrainConfig) -> Path:
         ConfigError: The settings name no data, or name them twice.
         DataError: The data cannot be made.
     """
-    task = config.resolve_task()
+    each = [one.resolve_task() for one in config.each_task()]
+    task = each[0]
+    if config.is_mix and config.data.rows is not None:
+        raise ConfigError(
+            f"data.rows: rows are of one task of your own, and {config.task!r} names several; leave it out"
+        )
     if config.data.rows is not None and config.data.dir is not None and task.is_own:
         raise ConfigError("data.rows: rows are prepared into the cache, and data.dir names prepared data; give one")
     if config.data.rows is not None:
@@ -32,8 +37,9 @@ def open_data_dir(config: TrainConfig) -> Path:
         from data_prep.first_use.demo import demo_data_dir
 
         return demo_data_dir(config.model.image_encoder)
-    if config.data.dir is None and task.protocols:
-        return text_data_dir(task)
+    if config.data.dir is None and all(one.protocols for one in each):
+        folders = [text_data_dir(one) for one in each]  # one for all
+        return folders[0]
     if config.data.dir is None:
         what = "--rows ROWS (in Python train=), or --data-dir DATA" if task.is_own else "--data-dir DATA"
         raise ConfigError(f"data.dir: not set; give {what} (what `dept-vl prepare` wrote), or 'demo'")

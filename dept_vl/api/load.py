@@ -48,7 +48,7 @@ def load(
     }
     folder, config = read_run(run, revision, {key: value for key, value in settings.items() if value is not None})
     check_files(config.model.backbone, config.model.revision)
-    if config.resolve_task().uses_images:
+    if config.uses_images:
         config.model.image_encoder.check_files()
     from dept_vl.api.model import Model
 

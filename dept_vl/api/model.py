@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,30 +16,30 @@ import numpy as np
 import torch
 
 from dept_vl.api.inputs import from_values, make_asked, read_many, taken
+from dept_vl.api.labels import check_labels
 from dept_vl.api.recorded_run import read_run
 from dept_vl.data.collator import Batch
-from dept_vl.errors import ConfigError, first_line
+from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.asked import ask
 from dept_vl.models.adapter.files import check_equal, read_adapter_config
+from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.hub import push_run
-from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
+from dept_vl.runs.open import OWN_IMAGES, RunParts, open_tasks
 from dept_vl.runs.session import Session
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.processes import process_state
+from dept_vl.system.processes import choose_device
+from dept_vl.tasks.mixture import JOINED
 
 T = TypeVar("T")
 
 Each = Callable[[Batch], Sequence[T]]
 """From a batch to one result an example."""
 
-MAX_LABEL_TOKENS = 512
-"""Longest label that is scored; what is read of all labels together grows with the square of their tokens."""
-
 
 @dataclass(frozen=True)
 class _Loaded:
-    """One adapter, ready to be asked."""
+    """One adapter, ready to be asked about one task."""
 
     folder: Path
     config: TrainConfig
@@ -48,6 +49,9 @@ class _Loaded:
 
 class Model:
     """A trained run that is asked in Python; `dept_vl.load` makes it.
+
+    A run of several tasks is asked about one: ``model.answer("It rained.", "It was wet.", task="rte")``, or
+    ``model.for_task("rte")`` once, which is asked as a run of that task alone.
 
     An input is an image, where the task has one, and the columns that its template reads, in the order of `takes`:
     ``("image", "question")`` for VQA, ``("image",)`` for captions, ``("sentence1", "sentence2")`` for a text task. They
@@ -71,39 +75,80 @@ class Model:
         session: Session | None = None,
     ) -> None:
         """Loads the frozen models and the adapter of a run; `dept_vl.load` says what `device` and `session` are."""
-        self._device = _choose_device(device)
+        self._device = choose_device(device)
         self._session = session or Session()
+        self._task: str | None = None
         self._own = self._open(folder, config)
-        self._loaded: dict[tuple[str, str | None], _Loaded] = {}
-        self._chosen: ContextVar[_Loaded | None] = ContextVar("chosen", default=None)
+        self._loaded: dict[tuple[str, str | None], dict[str, _Loaded]] = {}
+        self._chosen: ContextVar[dict[str, _Loaded] | None] = ContextVar("chosen", default=None)
 
     @property
-    def _now(self) -> _Loaded:
+    def _each(self) -> dict[str, _Loaded]:
+        """The tasks of the run that answers now."""
         return self._chosen.get() or self._own
 
     @property
+    def _first(self) -> _Loaded:
+        """Its first task: the run's folder and model are the same for all."""
+        return next(iter(self._each.values()))
+
+    @property
+    def _now(self) -> _Loaded:
+        """The one that is asked.
+
+        Raises:
+            ConfigError: There are several and none is chosen, or the one chosen is not among them.
+        """
+        each = self._each
+        if self._task is None and len(each) == 1:
+            return self._first
+        if self._task in each:
+            return each[self._task]
+        problem = f"name one: task={next(iter(each))!r}" if self._task is None else f"and not on {self._task!r}"
+        raise ConfigError(f"task: {self._first.folder} was trained on {', '.join(each)}; {problem}")
+
+    def for_task(self, task: str) -> Model:
+        """Returns the model as it answers about one task of its run; frozen models and adapter are the same.
+
+        Raises:
+            ConfigError: The run was not trained on it.
+        """
+        model = copy(self)
+        model._task = task
+        model._now  # noqa: B018  # refuses a task that is none of the run's
+        return model
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks it was trained on."""
+        return tuple(self._each)
+
+    @property
     def task(self) -> str:
-        """The name of the task it was trained on."""
-        return self.parts.task.name
+        """The name of the task it was trained on; of several, all: ``rte+cola``."""
+        return JOINED.join(self.tasks) if self._task is None else self._task
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What an input holds, in order."""
+        """What an input holds, in order; of a run of several tasks see `for_task`."""
         return taken(self.parts.task)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The task's labels; None where it answers with free text."""
+        """The task's labels; None where it answers with free text. Of a run of several tasks see `for_task`."""
         return self.parts.task.labels
 
     @property
     def config(self) -> TrainConfig:
-        """The run's settings."""
+        """The run's settings; from `for_task` as they are for that task."""
         return self._now.config
 
     @property
     def parts(self) -> RunParts:
-        """Everything it works with, for who goes deeper: the torch module, the text codec, the image encoder."""
+        """Everything it works with, for who goes deeper: the torch module, the text codec, the image encoder.
+
+        Of a run of several tasks see `for_task`.
+        """
         return self._now.parts
 
     @property
@@ -114,10 +159,10 @@ class Model:
     @property
     def num_trainable(self) -> int:
         """Parameters that were trained, those of the visual projection among them."""
-        return self.parts.model.parameter_budget().trainable
+        return self._first.parts.model.parameter_budget().trainable
 
     def __repr__(self) -> str:
-        now = self._now
+        now = self._first
         return (
             f"Model({str(now.folder)!r}: task {self.task!r}, {now.config.tuner.label} on {now.config.model.backbone}, "
             f"{self.num_trainable:,} trained parameters, on {self._device})"
@@ -128,15 +173,19 @@ class Model:
 
         Args:
             *values: In the order of `takes`.
-            **columns: By name.
+            **columns: By name; of a run of several tasks also ``task``.
 
         Raises:
-            ConfigError: Something is missing or not taken, or the image is of a kind that is not read.
+            ConfigError: Something is missing or not taken, or the image is of a kind that is not read; or the run was
+                not trained on the task, or on several and none is named.
             DataError: The image cannot be read; or the text is too long, and the run refuses that (``data.on_long``).
         """
-        return self._ask_one(values, columns, self._answers())
+        model, columns = self._chosen_by(columns)
+        return model._ask_one(values, columns, model._answers())
 
-    def answer_many(self, inputs: Iterable[Any], *, batch_size: int | None = None) -> list[str]:
+    def answer_many(
+        self, inputs: Iterable[Any], *, batch_size: int | None = None, task: str | None = None
+    ) -> list[str]:
         """Returns the answers to many inputs, in their order.
 
         An image that several ask about is encoded once, if it is given as the same object, path or bytes.
@@ -144,34 +193,38 @@ class Model:
         Args:
             inputs: Mappings by name; tuples in the order of `takes`; or, where it takes one thing, that.
             batch_size: Inputs that are answered at once; None: the run's ``data.eval_batch_size``.
+            task: Which, of a run of several tasks.
 
         Raises:
             ConfigError, DataError: As `answer`; the message says which input.
         """
-        return self._ask_many(inputs, self._answers(), batch_size)
+        model = self if task is None else self.for_task(task)
+        return model._ask_many(inputs, model._answers(), batch_size)
 
     def caption(self, image: Any, **columns: Any) -> str:
         """Returns a caption of an image; for many, `answer_many` takes a list of them.
 
         Args:
             image: The image.
-            **columns: What else the task's template reads, where it is one of your own.
+            **columns: What else the task's template reads, where it is one of your own; of a run of several tasks also
+                ``task``.
 
         Raises:
             ConfigError: The run was not trained to caption; or as `answer`.
             DataError: As `answer`.
         """
-        task = self.parts.task
+        model, columns = self._chosen_by(columns)
+        task = model.parts.task
         captions = task.uses_images and not task.input_columns
         if task.declaration is not None:
             captions = task.declaration.kind == "caption"
         if not captions:
             raise ConfigError(
-                f"{self._now.folder}: was trained on task {task.name!r} and not to caption: it takes "
-                f"{', '.join(self.takes)}"
+                f"{model._now.folder}: was trained on task {task.name!r} and not to caption: it takes "
+                f"{', '.join(model.takes)}"
                 f"{' and gives one of its labels' if task.labels is not None else ''}; use answer()"
             )
-        return self.answer(image, **columns)
+        return model.answer(image, **columns)
 
     def score(self, *values: Any, labels: Sequence[str] | None = None, **columns: Any) -> dict[str, float]:
         """Returns the log-likelihood of every label as the answer to one input.
@@ -182,16 +235,22 @@ class Model:
         Args:
             *values: In the order of `takes`.
             labels: Any texts; None: the task's own labels.
-            **columns: By name.
+            **columns: As `answer`.
 
         Raises:
             ConfigError: As `answer`; or there are no labels, or two that cannot be told apart, or one is too long.
             DataError: As `answer`.
         """
-        return self._ask_one(values, columns, self._scores(labels))
+        model, columns = self._chosen_by(columns)
+        return model._ask_one(values, columns, model._scores(labels))
 
     def score_many(
-        self, inputs: Iterable[Any], *, labels: Sequence[str] | None = None, batch_size: int | None = None
+        self,
+        inputs: Iterable[Any],
+        *,
+        labels: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        task: str | None = None,
     ) -> list[dict[str, float]]:
         """Returns what `score` does for many inputs, in their order.
 
@@ -199,11 +258,13 @@ class Model:
             inputs: As `answer_many`.
             labels: As `score`; the same for all inputs.
             batch_size: As `answer_many`.
+            task: As `answer_many`.
 
         Raises:
             ConfigError, DataError: As `score`; the message says which input.
         """
-        return self._ask_many(inputs, self._scores(labels), batch_size)
+        model = self if task is None else self.for_task(task)
+        return model._ask_many(inputs, model._scores(labels), batch_size)
 
     def probabilities(self, *values: Any, labels: Sequence[str] | None = None, **columns: Any) -> dict[str, float]:
         """Returns how probable each label is if the answer is one of them: the softmax of `score`, summing to 1.
@@ -218,7 +279,9 @@ class Model:
         shares = {label: math.exp(score - most) for label, score in scores.items()}
         return {label: share / sum(shares.values()) for label, share in shares.items()}
 
-    def embeddings(self, inputs: Iterable[Any], *, batch_size: int | None = None) -> np.ndarray:
+    def embeddings(
+        self, inputs: Iterable[Any], *, batch_size: int | None = None, task: str | None = None
+    ) -> np.ndarray:
         """Returns what the frozen model with the adapter makes of each input, as one vector.
 
         T5: the mean of the encoder's last hidden states, after its final norm, over soft prompt, text and visual
@@ -232,8 +295,9 @@ class Model:
         Raises:
             ConfigError, DataError: As `answer_many`.
         """
-        answerer = self._now.answerer
-        rows = self._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
+        model = self if task is None else self.for_task(task)
+        answerer = model._now.answerer
+        rows = model._ask_many(inputs, lambda batch: list(answerer.embed(batch).cpu().numpy()), batch_size)
         return np.stack(rows) if rows else np.zeros((0, answerer.model.backbone.d_model), np.float32)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -241,7 +305,7 @@ class Model:
 
         Options (``private``, ``licence``, ``revision``, ...) and errors are those of `dept_vl.runs.hub.push_run`.
         """
-        return push_run(self._now.folder, repo_id, **options)
+        return push_run(self._first.folder, repo_id, **options)
 
     @contextmanager
     def adapter(self, run: str | os.PathLike[str], *, revision: str | None = None) -> Iterator[Model]:
@@ -266,27 +330,39 @@ class Model:
         finally:
             self._chosen.reset(before)
 
-    def _open_other(self, run: str, revision: str | None) -> _Loaded:
+    def _open_other(self, run: str, revision: str | None) -> dict[str, _Loaded]:
         """Returns another run's adapter on these frozen models."""
-        own = self._own.config
+        loaded = next(iter(self._own.values()))
+        own = loaded.config
         shared = ("backbone", "revision", "dtype", "dropout_rate", "gradient_checkpointing", "visual_position_bias")
         settings = {f"model.{name}": getattr(own.model, name) for name in shared}
         folder, config = read_run(run, revision, {**settings, "loop.precision": own.loop.precision})
         ours, theirs = (
             {key: value for key, value in asdict(found.backbone).items() if key not in ("name", "revision")}
-            for found in (self._own.parts.model.adapter_config(), read_adapter_config(folder))
+            for found in (loaded.parts.model.adapter_config(), read_adapter_config(folder))
         )
         recorded = {key: value for key, value in theirs.items() if value is not None}
         check_equal(folder, {f"backbone.{key}": (value, ours[key]) for key, value in recorded.items()})
-        if self._own.parts.task.uses_images:
+        if loaded.parts.task.uses_images:
             config = replace(config, model=replace(config.model, image_encoder=own.model.image_encoder))
         return self._open(folder, config)
 
-    def _open(self, folder: Path, config: TrainConfig) -> _Loaded:
+    def _open(self, folder: Path, config: TrainConfig) -> dict[str, _Loaded]:
         with self._session.lock:
-            parts = open_run(config, None, (), self._session, adapter=folder, device=self._device)
-            answerer = Answerer(parts.model, parts.codec, parts.visual.get(OWN_IMAGES), parts.decoding)
-        return _Loaded(folder, config, parts, answerer)
+            tasks = open_tasks(config, None, (), self._session, adapter=folder, device=self._device)
+            return {
+                name: _Loaded(folder, config.for_task(name), parts, _answerer(parts, parts.decoding))
+                for name, parts in tasks.items()
+            }
+
+    def _chosen_by(self, columns: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+        """Returns the model of the task that is named among values by name, and the others.
+
+        A column of a task of one's own may have that name too.
+        """
+        if "task" not in columns or any("task" in one.parts.task.input_columns for one in self._each.values()):
+            return self, columns
+        return self.for_task(columns["task"]), {name: value for name, value in columns.items() if name != "task"}
 
     def _answers(self) -> Each[str]:
         answerer = self._now.answerer
@@ -297,16 +373,9 @@ class Model:
         parts = self.parts
         if labels is None and parts.task.labels is None:
             raise ConfigError(f"labels: task {parts.task.name!r} has none of its own; give labels=[...]")
-        asked = _check_labels(parts.task.labels if labels is None else labels)
-        ids = [tuple(row) for row in parts.codec.target_ids(asked)]
-        longest = max(len(row) for row in ids)
-        if longest > MAX_LABEL_TOKENS:
-            raise ConfigError(f"labels: one has {longest:,} tokens; at most {MAX_LABEL_TOKENS} are scored")
-        if len(set(ids)) < len(ids):
-            same = [label for label, row in zip(asked, ids, strict=True) if ids.count(row) > 1]
-            raise ConfigError(f"labels: {same[0]!r} has the same tokens as another of them; they cannot be told apart")
+        asked, longest = check_labels(parts.task.labels if labels is None else labels, parts.codec)
         decoding = replace(parts.decoding, method="score", labels=asked, max_new_tokens=longest)
-        answerer = Answerer(parts.model, parts.codec, parts.visual.get(OWN_IMAGES), decoding)
+        answerer = _answerer(parts, decoding)
         return lambda batch: [one.log_likelihoods or {} for one in answerer.answer(batch)]
 
     def _ask_one(self, values: Sequence[Any], columns: Mapping[str, Any], each: Each[T]) -> T:
@@ -327,25 +396,5 @@ class Model:
             return ask(now.parts, now.config.data, asked, each, batch_size=batch_size)
 
 
-def _check_labels(labels: Any) -> tuple[str, ...]:
-    """Returns labels that are texts, each given once."""
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise ConfigError(f"labels: expected a list of texts, got {labels!r}")
-    given = tuple(labels)
-    bad = [label for label in given if not isinstance(label, str) or not label.strip()]
-    if bad or not given:
-        raise ConfigError(f"labels: expected at least one text, and none that is empty, got {(bad or [given])[0]!r}")
-    twice = [label for label in given if given.count(label) > 1]
-    if twice:
-        raise ConfigError(f"labels: {twice[0]!r} is given twice")
-    return given
-
-
-def _choose_device(device: str | torch.device | None) -> torch.device:
-    """Returns a device that is there."""
-    if device is None:
-        return process_state().device
-    try:
-        return torch.empty(0, device=device).device
-    except Exception as error:  # each kind of device has errors of its own
-        raise ConfigError(f"device: {device!r} cannot be used here: {first_line(error)}") from error
+def _answerer(parts: RunParts, decoding: Decoding) -> Answerer:
+    return Answerer(parts.model, parts.codec, parts.visual.get(OWN_IMAGES), decoding, parts.task_id)

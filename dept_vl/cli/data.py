@@ -96,23 +96,23 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.runs.refusals import check_splits
 
     config = load_settings(options, overrides)
-    task = config.resolve_task()
-    if not task.uses_images:
+    if not config.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
     config.model.image_encoder.check_files()
     from data_prep.cache_features import cache_features
 
-    folder = cache_features(
-        config.model.image_encoder,
-        data_dir,
-        task,
-        batch_size=options.batch_size,
-        num_workers=options.workers,
-        on_error=options.on_error or config.data.on_image_error,
-        image_dir=Path(config.data.image_dir) if config.data.image_dir else None,
-    )
+    for one in config.each_task():
+        folder = cache_features(
+            config.model.image_encoder,
+            data_dir,
+            one.resolve_task(),
+            batch_size=options.batch_size,
+            num_workers=options.workers,
+            on_error=options.on_error or config.data.on_image_error,
+            image_dir=Path(config.data.image_dir) if config.data.image_dir else None,
+        )
     print(f"features: {folder}")
     print(next_command("train", *_same_settings(options, overrides, config)))
 

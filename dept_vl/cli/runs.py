@@ -47,7 +47,8 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     config = load_settings(options, overrides)
     check_best_metric(config)
-    choose_decoding(config, config.resolve_task())
+    for one in config.each_task():
+        choose_decoding(one, one.resolve_task())
     check_start(config, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
     check_data(config, data_dir, ["train", "val"])
@@ -147,10 +148,11 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     else:
         from dept_vl.inference.evaluate import check_evaluation, evaluate_run
 
-        config, run_dir = run_config(options, overrides)
+        config, run_dir, task = run_config(options, overrides)
         check_evaluation(
-            config, run_dir, metrics=metrics, tokenizer=options.tokenizer, with_agreement=options.decode_agreement
-        )
+            config, run_dir, metrics=metrics, tokenizer=options.tokenizer, with_agreement=options.decode_agreement,
+            task=task,
+        )  # fmt: skip
         result = evaluate_run(
             config,
             open_data_dir(config),
@@ -160,6 +162,7 @@ def _eval(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
             tokenizer=options.tokenizer,
             output=options.output,
             with_agreement=options.decode_agreement,
+            task=task,
         )
     print_on_main_process(describe_evaluation(result, question_types=options.question_types))
 
@@ -193,11 +196,11 @@ def _verify(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print_on_main_process(f"verified: {options.verify}: made again, equal")
 
 
-def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
-    """Returns a run's settings with overrides laid over them, and its folder."""
+def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path, str | None]:
+    """Returns a run's settings with overrides laid over them, its folder, and which of its tasks is asked for."""
     from dept_vl.runs.folder import read_run_config
     from dept_vl.runs.hub import find_run
-    from dept_vl.settings.declared import find_task, is_task_file
+    from dept_vl.settings.declared import find_task, find_tasks, is_task_file
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
@@ -206,9 +209,9 @@ def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[
     name = file.name if file else asked
     run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{name or 'vqa'}-{tuner}")
     if name is not None and not file and not run_dir.exists():
-        find_task(name)  # a task that nobody knows is said before a folder that is not there
+        find_tasks(name)  # a task that nobody knows is said before a folder that is not there
     recorded = read_run_config(run_dir)
-    if name not in (None, recorded.task):
+    if name not in (None, recorded.task, *recorded.task_names):
         raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {name!r}")
     if file and file.declaration != recorded.declaration:
         raise ConfigError(
@@ -226,7 +229,19 @@ def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[
             settings.setdefault(other, None)
     config = load_config(run_dir / "config.yaml", settings)
     check_paths(config, run_dir, settings, options.reading)
-    return config, run_dir
+    return config, run_dir, None if name == config.task else name
+
+
+def one_task_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
+    """Returns a run's settings as one task has them, the one that is asked for of several, and its folder.
+
+    Raises:
+        ConfigError: The run was trained on several, and none is asked for.
+    """
+    config, run_dir, asked = run_config(options, overrides)
+    if config.is_mix and asked is None:
+        raise ConfigError(f"--task: {run_dir} was trained on {', '.join(config.task_names)}; name the one to ask")
+    return (config if asked is None else config.for_task(asked)), run_dir
 
 
 def _add_predict(commands: Any) -> None:
@@ -269,7 +284,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.prediction_files import check_output, is_official, write_predictions
     from dept_vl.models.adapter.presence import require_adapter
 
-    config, run_dir = run_config(options, overrides)
+    config, run_dir = one_task_config(options, overrides)
     task = config.resolve_task()
     columns = _columns(options.column)
     if options.question is not None:

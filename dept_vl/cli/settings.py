@@ -159,7 +159,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
         ConfigError: One is given twice, is not read by the command, or names no task or home folder; or a command that
             takes a run's settings is given a file.
     """
-    from dept_vl.settings.declared import find_task
+    from dept_vl.settings.declared import find_tasks
     from dept_vl.settings.load import setting_names
     from dept_vl.settings.marked import path_setting
     from dept_vl.settings.renamed import new_key
@@ -184,7 +184,7 @@ def config_overrides(options: argparse.Namespace, overrides: dict[str, Any]) -> 
             if path is not None and isinstance(value, str):
                 settings[key] = path.expanded(value)
             if key == "task":
-                settings[key] = str(value) if _may_be_own(options, str(value)) else find_task(str(value)).name
+                settings[key] = str(value) if _may_be_own(options, str(value)) else find_tasks(str(value)).name
         except ValueError as error:
             raise SettingsError([SettingProblem(key, str(error), key)]) from None
     return settings
@@ -194,8 +194,9 @@ def _may_be_own(options: argparse.Namespace, task: str) -> bool:
     """Returns whether a task is a file that declares it, or may be the name of a run's own."""
     from dept_vl.settings.declared import is_task_file
     from dept_vl.tasks import is_task
+    from dept_vl.tasks.mixture import is_mix
 
-    return is_task_file(task) or (options.reading in _OF_A_RUN and not is_task(task))
+    return is_task_file(task) or (options.reading in _OF_A_RUN and not is_task(task) and not is_mix(task))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -219,12 +220,12 @@ def load_settings(
         resume_from: With ``--resume`` and no ``--config``: the file of settings in the output folder.
     """
     from dept_vl.runs.folder import RUN_CONFIG_FILE, describe_other
-    from dept_vl.settings.declared import find_task
+    from dept_vl.settings.declared import find_tasks
     from dept_vl.settings.demo import choose_settings
     from dept_vl.settings.load import load_config
 
     settings = config_overrides(options, overrides)
-    task, tuner = find_task(str(settings.get("task", "vqa"))), str(settings.get("tuner.name", "dept"))
+    task, tuner = find_tasks(str(settings.get("task", "vqa"))), str(settings.get("tuner.name", "dept"))
     path = options.config
     if path is None and getattr(options, "resume", False):
         folder = Path(str(settings.get("output_dir", f"runs/{task.name}-{tuner}")))

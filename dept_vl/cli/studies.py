@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.runs import run_config
+from dept_vl.cli.runs import one_task_config
 from dept_vl.cli.settings import add_command, print_on_main_process, read_name, refuse_settings
 from dept_vl.errors import ConfigError
 
@@ -28,7 +28,7 @@ def _ablate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.ablation import STATES, ablate, check_ablation
 
-    config, run_dir = run_config(options, overrides)
+    config, run_dir = one_task_config(options, overrides)
     only = [name for name in options.parts.split(",") if name] if options.parts is not None else None
     if only == []:
         raise ConfigError("--parts: names no part")

@@ -8,6 +8,9 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from dept_vl.errors import DataError
 
 IGNORE_INDEX = -100
 """The label of positions that carry no loss."""
@@ -112,6 +115,41 @@ def collate(
         visual_features=visual_features,
         pixel_values=pixel_values,
     )
+
+
+def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
+    """Returns several batches as one, in their order, each padded to the longest of all.
+
+    Args:
+        batches: At least one; with visual input all or none, and of one shape.
+        pad_token_id: Fills ``input_ids``.
+
+    Raises:
+        DataError: Their images have different numbers of visual tokens.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    shapes = {tuple(one.visual_features.shape[1:]) for one in batches if one.visual_features is not None}
+    if len(shapes) > 1:
+        raise DataError(
+            f"rows of one batch have visual tokens of different shapes ({', '.join(map(str, sorted(shapes)))}): tasks "
+            "with another number of images a row cannot share a step; set mix.batches=one-task"
+        )
+
+    def joined(name: str, fill: int | None = None) -> Tensor | None:
+        tensors = [tensor for one in batches if (tensor := getattr(one, name)) is not None]
+        if fill is not None:
+            longest = max(tensor.shape[1] for tensor in tensors)
+            tensors = [pad(tensor, (0, longest - tensor.shape[1]), value=fill) for tensor in tensors]
+        return torch.cat(tensors) if tensors else None
+
+    fills = {"input_ids": pad_token_id, "attention_mask": 0, "labels": IGNORE_INDEX}
+    names = ("loss_weights", "visual_features", "pixel_values", "task_ids")
+    tensors: dict[str, Any] = {
+        **{name: joined(name, fill) for name, fill in fills.items()},
+        **{name: joined(name) for name in names},
+    }
+    return Batch(example_ids=tuple(number for one in batches for number in one.example_ids), **tensors)
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, length: int) -> Tensor:

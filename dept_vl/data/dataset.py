@@ -13,7 +13,7 @@ from datasets import Dataset
 from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS
-from dept_vl.data.sampler import BatchRequest
+from dept_vl.data.sampler import BatchRequest, StepBatches
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
 from dept_vl.errors import DataError
@@ -108,6 +108,15 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
                 "every image of the split was skipped: none could be read (skipped.jsonl of its features says why)"
             )
         return kept
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows that a step is made of at least, if a batch is no smaller."""
+        return len(self.indices)
+
+    def train_batches(self, batch_size: int, seed: int, *, by_length: bool) -> StepBatches:
+        """Returns which rows make up which step; by length: texts of like length together."""
+        return StepBatches(self.indices, batch_size, seed, self.source_lengths if by_length else None)
 
     def keep_few(self, few_shot: FewShot, class_names: Sequence[str]) -> None:
         """Leaves the rows of a few-shot choice in `indices` and no others.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,14 @@ class BatchRequest:
     global_rows: int
 
 
+class Steps(Protocol):
+    """Says which rows make up a step."""
+
+    def rows(self, step: int) -> list[int]:
+        """Returns the row numbers of optimiser step `step` (from 0)."""
+        ...
+
+
 class StepBatches:
     """Deterministic training batches, grouped by length within shuffled pools.
 
@@ -40,7 +49,7 @@ class StepBatches:
         rows: np.ndarray,
         batch_size: int,
         seed: int,
-        lengths: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        lengths: Callable[[Sequence[int]], Sequence[float]] | None = None,
     ) -> None:
         """Takes the rows to train on.
 
@@ -92,7 +101,7 @@ class TrainRequests:
 
     def __init__(
         self,
-        batches: StepBatches,
+        batches: Steps,
         first_step: int,
         max_steps: int,
         *,

@@ -35,6 +35,7 @@ from dept_vl.evaluators.inputs import Predictions, References, read_texts
 from dept_vl.evaluators.spans import SQUAD
 from dept_vl.evaluators.vqa import VIZWIZ_ACCURACY, VQA_ACCURACY, VQA_ACCURACY_LEGACY_VLT5
 from dept_vl.registry import suggest
+from dept_vl.tasks.mixture import MEAN
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ _INVALID = "invalid"
 _NO_SCORES = {
     _INVALID: Scale(100.0, "% of the predictions are not labels"),
     LOSS: Scale(1.0, "nats a token", digits=3),
+    MEAN: Scale(1.0, "mean of the tasks' scores as they are printed"),
 }
 """What stands beside scores and is none, so that no evaluator declares it -> how it is printed."""
 
@@ -75,14 +77,17 @@ def display_scale(name: str) -> Scale:
     """Returns how a score is printed: as its evaluator declares it.
 
     Args:
-        name: A score's key; what follows a slash is a detail. One that no evaluator declares, as a results file of
-            another version may hold, is printed as it is.
+        name: A score's key, of several tasks with the task's name and a slash before it; what follows it after a slash
+            is a detail. One that no evaluator declares, as a results file of another version may hold, is printed as
+            it is.
     """
-    key = name.split("/", 1)[0]
-    if key in _NO_SCORES:
-        return _NO_SCORES[key]
-    declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
-    return next(declared, Scale(1.0, ""))
+    for key in name.split("/")[:2]:
+        if key in _NO_SCORES:
+            return _NO_SCORES[key]
+        declared = (evaluator.scores[key] for evaluator in EVALUATORS.values() if key in evaluator.scores)
+        if (scale := next(declared, None)) is not None:
+            return scale
+    return Scale(1.0, "")
 
 
 def evaluator_name(name: str) -> str:

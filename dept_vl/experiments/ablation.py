@@ -270,7 +270,7 @@ def _answer(
     from dept_vl.inference.answer import Answerer, answer_split
 
     answers = answer_split(
-        Answerer(parts.model, parts.codec, visual, parts.decoding),
+        Answerer(parts.model, parts.codec, visual, parts.decoding, parts.task_id),
         parts.datasets[split],
         batch_size=config.data.eval_batch_size,
         num_workers=config.data.num_workers,

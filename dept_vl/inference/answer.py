@@ -67,14 +67,29 @@ class Answerer:
         decoding: The way.
     """
 
-    def __init__(self, model: AdaptedModel, codec: TextCodec, visual: VisualInput | None, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        model: AdaptedModel,
+        codec: TextCodec,
+        visual: VisualInput | None,
+        decoding: Decoding,
+        task_id: int | None = None,
+    ) -> None:
         """Packs the labels, on the model's device.
+
+        Args:
+            model: The model.
+            codec: Makes texts of its token ids.
+            visual: Of the batches; None where they have no images.
+            decoding: The way.
+            task_id: The task of every example, of a model of several tasks.
 
         Raises:
             ConfigError: The labels cannot be scored (``TextCodec.label_ids``).
         """
         self.model = model
         self.decoding = decoding
+        self._task_id = task_id
         self._codec = codec
         self._visual = visual
         self._trie: LabelTrie | None = None
@@ -127,7 +142,10 @@ class Answerer:
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         features = self._visual.features(batch) if self._visual else None
-        return batch.input_ids, batch.attention_mask, features, batch.task_ids
+        task_ids = None
+        if self._task_id is not None:
+            task_ids = torch.full((len(batch.input_ids),), self._task_id, device=batch.input_ids.device)
+        return batch.input_ids, batch.attention_mask, features, task_ids
 
     def _autocast(self, batch: Batch) -> torch.autocast:
         is_bf16 = self.decoding.precision == "bf16"

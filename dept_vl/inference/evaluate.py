@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.data.manifest import hash_rows, is_complete, read_references, split_path
+from dept_vl.data.manifest import is_complete, read_references, split_path
+from dept_vl.errors import ConfigError
 from dept_vl.evaluators import (
     EvaluationInput,
     Reference,
@@ -24,6 +25,8 @@ from dept_vl.inference.result_files import (
     files_beside,
     files_of,
     folder_of_results,
+    results_name,
+    rows_sha256_of,
     settings_sha256,
 )
 from dept_vl.inference.results import (
@@ -37,7 +40,7 @@ from dept_vl.inference.results import (
 from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_prepared
-from dept_vl.runs.selection import check_best_metric
+from dept_vl.runs.selection import check_best_metric, choose_selection, join_scores
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import hash_file
@@ -59,8 +62,12 @@ def evaluate_run(
     with_agreement: bool = False,
     session: Session | None = None,
     folder: Path | None = None,
+    task: str | None = None,
 ) -> EvaluationResult:
     """Makes predictions with a run's adapter, writes them in the official results format, and scores them.
+
+    A run of several tasks is scored on each, into files of their own, and the mean of their scores is written beside
+    them (`dept_vl.runs.selection.join_scores`).
 
     Without `output`, nothing of other settings or data is replaced (`choose_destination`).
 
@@ -76,17 +83,28 @@ def evaluate_run(
         with_agreement: Answer by the other method too, and report the share of rows with equal answers.
         session: Frozen models and data shared with other runs of this process.
         folder: Where predictions and scores go; None for `run_dir`.
+        task: One task of a run of several; None for all of them.
 
     Raises:
         ConfigError, DataError, CheckpointError: Settings, data and adapter do not fit together.
     """
-    asked = check_evaluation(config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement)
+    asked = check_evaluation(
+        config, run_dir, metrics=metrics, tokenizer=tokenizer, with_agreement=with_agreement, task=task
+    )
+    whole, config = config, config if task is None else config.for_task(task)
     check_prepared(config, data_dir, [split])
-    names = _with_fitting(config, data_dir, split, asked, is_asked=metrics is not None)
-    rows_sha256 = hash_rows(data_dir, config.resolve_task(), split)
-    destination = Destination(files_beside(output) if output else files_of(folder or run_dir, split))
+    rows_sha256 = rows_sha256_of(config, data_dir, split)
+    one = task if whole.is_mix else None
+    destination = Destination(files_beside(output) if output else files_of(folder or run_dir, results_name(split, one)))
     if output is None and folder is None:
-        destination = choose_destination(config, folder_of_results(run_dir), split, rows_sha256)
+        destination = choose_destination(whole, folder_of_results(run_dir), split, rows_sha256, one)
+    if config.is_mix:
+        destination = Destination({"scores": destination.files["scores"]}, destination.moves)
+        return _evaluate_each(
+            config, data_dir, run_dir, destination, rows_sha256, split=split, tokenizer=tokenizer, output=output,
+            with_agreement=with_agreement, session=session, folder=folder,
+        )  # fmt: skip
+    names = _with_fitting(config, data_dir, split, asked, is_asked=metrics is not None)
     from dept_vl.runs.open import open_run
     from dept_vl.system.processes import process_state
 
@@ -105,8 +123,61 @@ def evaluate_run(
         each = score_each(names, inputs)
         destination.clear()
         write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
-        write_scores(result, names, tokenizer, **_describe(config, parts, result, data_dir, run_dir, rows_sha256))
+        write_scores(result, names, tokenizer, **_describe(whole, parts, result, data_dir, run_dir, rows_sha256))
     return result
+
+
+def _evaluate_each(
+    config: TrainConfig,
+    data_dir: Path,
+    run_dir: Path,
+    destination: Destination,
+    rows_sha256: str,
+    *,
+    split: str,
+    tokenizer: TokenizerName,
+    output: Path | None,
+    session: Session | None,
+    **options: Any,
+) -> EvaluationResult:
+    """Scores a run of several tasks on each, and writes the mean of what counts; arguments are `evaluate_run`'s."""
+    from dept_vl.runs.session import Session
+    from dept_vl.system.processes import process_state
+
+    session = session or Session()
+    if process_state().is_main_process:
+        destination.clear()
+    each = {
+        name: evaluate_run(
+            config, data_dir, run_dir, task=name, split=split, tokenizer=tokenizer, session=session,
+            output=output and output.with_name(f"{output.name.removesuffix('.json')}-{name}.json"), **options,
+        )
+        for name in config.task_names
+    }  # fmt: skip
+    primary = {one.task: _primary(one, data_dir, split) for one in config.each_task()}
+    result = EvaluationResult(
+        config.task, join_scores({name: found.metrics for name, found in each.items()}, primary),
+        sum(found.num_scored for found in each.values()), destination.files,
+        sum(found.seconds for found in each.values()), next(iter(each.values())).budget, split,
+        decode=" and ".join(sorted({found.decode or "" for found in each.values()})), by_task=each,
+    )  # fmt: skip
+    if process_state().is_main_process:
+        files = {f"predictions-{name}": found.files["predictions"] for name, found in each.items()}
+        complete = all(is_complete(data_dir, one.resolve_task(), split) for one in config.each_task())
+        rows = {"complete": complete, "rows": result.num_scored, "complete_rows": None, "rows_sha256": rows_sha256}
+        write_scores(
+            result, [], tokenizer, **_describe_run(config, data_dir, run_dir), data=rows, primary_metrics=primary,
+            results={name: found.files["scores"].name for name, found in each.items()},
+            sha256={name: hash_file(path) for name, path in {**files, "adapter": run_dir / WEIGHTS_FILE}.items()},
+        )  # fmt: skip
+    return result
+
+
+def _primary(config: TrainConfig, data_dir: Path, split: str) -> str:
+    """Returns the score of one task that counts in the mean."""
+    task = config.resolve_task()
+    rows = read_references(data_dir, task, split)
+    return choose_selection(config, task, [Reference(**row) for row in rows]).primary
 
 
 def _with_fitting(config: TrainConfig, data_dir: Path, split: str, names: list[str], *, is_asked: bool) -> list[str]:
@@ -123,26 +194,33 @@ def _describe(
     config: TrainConfig, parts: RunParts, result: EvaluationResult, data_dir: Path, run_dir: Path, rows_sha256: str
 ) -> dict[str, Any]:
     """Returns what the results file of a run says of it, beside its scores."""
-    from dept_vl.models.adapter.files import read_adapter_config
-
     assert result.split is not None
     expected, budget = parts.task.split_sizes.get(result.split), parts.model.parameter_budget()
     return {
-        "run": str(run_dir.absolute()),
-        "data_dir": str(data_dir.absolute()),
+        **_describe_run(config, data_dir, run_dir),
         "decoding": parts.decoding.record(),
-        "config": asdict(absolute_config(config)),
         "sha256": _hashes(result, split_path(data_dir, parts.task, result.split), run_dir),
-        "tuner": config.tuner.label,
-        "backbone": asdict(read_adapter_config(run_dir).backbone),
         "parameters": {"groups": dict(budget.groups), "trained": budget.trainable, "all": budget.total},
-        "settings_sha256": settings_sha256(config),
         "data": {
             "complete": is_complete(data_dir, parts.task, result.split),
             "rows": result.num_scored,
             "complete_rows": expected.rows if expected else None,
             "rows_sha256": rows_sha256,
         },
+    }
+
+
+def _describe_run(config: TrainConfig, data_dir: Path, run_dir: Path) -> dict[str, Any]:
+    """Returns what a results file says of the run, whatever of it was scored."""
+    from dept_vl.models.adapter.files import read_adapter_config
+
+    return {
+        "run": str(run_dir.absolute()),
+        "data_dir": str(data_dir.absolute()),
+        "config": asdict(absolute_config(config)),
+        "tuner": config.tuner.label,
+        "backbone": asdict(read_adapter_config(run_dir).backbone),
+        "settings_sha256": settings_sha256(config),
     }
 
 
@@ -153,20 +231,30 @@ def check_evaluation(
     metrics: Sequence[str] | None = None,
     tokenizer: TokenizerName = "ptb",
     with_agreement: bool = False,
+    task: str | None = None,
 ) -> list[str]:
     """Refuses what `evaluate_run` cannot do, whatever the data, without torch.
 
     Returns:
-        The evaluators to run.
+        The evaluators to run; of several tasks all of theirs.
 
     Raises:
-        ConfigError: A metric is unknown or cannot run here, or answers cannot be made in that way.
+        ConfigError: A metric is unknown or cannot run here, or is asked for of several tasks; or answers cannot be made
+            in that way.
         CheckpointError: There is no adapter in `run_dir`.
     """
-    task = config.resolve_task()
-    names = check_metrics(task, metrics or (*task.evaluators, *task.also_scored), tokenizer)
     check_best_metric(config)
-    choose_decoding(config, task, "score" if with_agreement else None)
+    each = config.each_task() if task is None else (config.for_task(task),)
+    if metrics and len(each) > 1:
+        raise ConfigError(
+            f"--metric: the tasks {', '.join(config.task_names)} have scores of their own, whose mean is taken; name "
+            "one task with --task to choose its scores"
+        )
+    names: list[str] = []
+    for one in each:
+        own = one.resolve_task()
+        names += check_metrics(own, metrics or (*own.evaluators, *own.also_scored), tokenizer)
+        choose_decoding(one, own, "score" if with_agreement else None)
     require_adapter(run_dir)
     return names
 
@@ -189,7 +277,7 @@ def _answer(
     def answers(method: Literal["generate", "score"]) -> list[str]:
         decoding = choose_decoding(config, parts.task, method)
         return answer_split(
-            Answerer(parts.model, parts.codec, parts.visual.get(split), decoding),
+            Answerer(parts.model, parts.codec, parts.visual.get(split), decoding, parts.task_id),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,

@@ -63,7 +63,7 @@ def predict_inputs(
     Where labels are scored, that is the most likely one; else the greedy answer and that of beam search.
 
     Args:
-        config: The run's settings.
+        config: The run's settings; of a run of several tasks those of the one that is asked (`TrainConfig.for_task`).
         run_dir: Holds the adapter.
         inputs: Images and columns, which `check_inputs` found right.
         num_beams: Beams of the second answer, 0 or 1: the greedy one alone; None: `DEFAULT_BEAMS`.
@@ -79,7 +79,7 @@ def predict_inputs(
     parts = open_run(config, None, (), session, adapter=run_dir)
     visual = parts.visual.get(OWN_IMAGES)
     ways = choose_ways(parts.decoding, num_beams, as_scored=as_scored)
-    answerers = {name: Answerer(parts.model, parts.codec, visual, way) for name, way in ways.items()}
+    answerers = {name: Answerer(parts.model, parts.codec, visual, way, parts.task_id) for name, way in ways.items()}
     last = list(answerers.values())[-1]
 
     def answer(batch: Batch) -> list[tuple[tuple[Answer, ...], float | None]]:

@@ -78,7 +78,24 @@ class Destination:
         self.files["scores"].unlink(missing_ok=True)
 
 
-def choose_destination(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> Destination:
+def results_name(split: str, task: str | None) -> str:
+    """Returns what the results of a split are called; of one task of a run of several with that task's name."""
+    return split if task is None else f"{split}-{task}"
+
+
+def rows_sha256_of(config: TrainConfig, data_dir: Path, split: str) -> str:
+    """Returns the sha256 of a split's rows, in hexadecimal; of several tasks one of all theirs.
+
+    Raises:
+        DataError: As `hash_rows`.
+    """
+    each = [hash_rows(data_dir, one.resolve_task(), split) for one in config.each_task()]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+
+def choose_destination(
+    config: TrainConfig, run_dir: Path, split: str, rows_sha256: str, task: str | None = None
+) -> Destination:
     """Returns where an evaluation in its run's folder goes, so that none of other settings or data is replaced.
 
     ``results-<split>.json`` is that of the run's own settings and data, or of others while there is none of its own.
@@ -90,16 +107,18 @@ def choose_destination(config: TrainConfig, run_dir: Path, split: str, rows_sha2
         run_dir: The run's folder, or an adapter's, which has no settings of its own.
         split: The split.
         rows_sha256: Of its rows.
+        task: Which one, of a run of several; None for the task of a run of one, or for all.
     """
-    there, key = _recorded_key(run_dir, split, rows_sha256), _key(settings_sha256(config), rows_sha256)
-    files = files_of(run_dir, split)
+    name = results_name(split, task)
+    there, key = _recorded_key(run_dir, name, rows_sha256), _key(settings_sha256(config), rows_sha256)
+    files = files_of(run_dir, name)
     if there in (None, key):
         return Destination(files)
-    if _is_of_run(config, run_dir, split, rows_sha256):
-        earlier = files_of(run_dir, f"{split}-{there}")
+    if _is_of_run(config, run_dir, split, rows_sha256, task):
+        earlier = files_of(run_dir, f"{name}-{there}")
         logger.warning("%s is of other settings or data; it is moved to %s", files["scores"], earlier["scores"].name)
         return Destination(files, {files[name]: path for name, path in earlier.items()})
-    others = files_of(run_dir, f"{split}-{key}")
+    others = files_of(run_dir, f"{name}-{key}")
     logger.warning(
         "other settings or data than those of %s, which stays as it is; see %s", files["scores"], others["scores"].name
     )
@@ -110,20 +129,20 @@ def _key(settings: str, rows_sha256: str) -> str:
     return hashlib.sha256(f"{settings} {rows_sha256}".encode()).hexdigest()[:8]
 
 
-def _recorded_key(run_dir: Path, split: str, rows_sha256: str) -> str | None:
+def _recorded_key(run_dir: Path, name: str, rows_sha256: str) -> str | None:
     """Returns the key of the scores that lie in a run's folder; None where there are none that can be read.
 
     Scores of format 1 do not say of which rows they are: of `rows_sha256`, as far as is known.
     """
     try:
-        content = read_scores(files_of(run_dir, split)["scores"])
+        content = read_scores(files_of(run_dir, name)["scores"])
         settings = content.get("settings_sha256") or settings_sha256(config_from_tree(content["config"]))
         return _key(settings, content.get("data", {}).get("rows_sha256", rows_sha256))
     except (DataError, ConfigError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _is_of_run(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str) -> bool:
+def _is_of_run(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str, task: str | None) -> bool:
     """Returns whether settings and data are the run's own, as far as that can be told: its data may have moved."""
     if not (run_dir / RUN_CONFIG_FILE).is_file():
         return False
@@ -133,7 +152,8 @@ def _is_of_run(config: TrainConfig, run_dir: Path, split: str, rows_sha256: str)
     if own.data.dir == config.data.dir or own.is_demo_data:
         return own.data.dir == config.data.dir
     try:
-        return rows_sha256 == hash_rows(Path(own.data.dir or ""), own.resolve_task(), split)
+        own_task = own if task is None else own.for_task(task)
+        return rows_sha256 == rows_sha256_of(own_task, Path(own.data.dir or ""), split)
     except DataError:
         return True
 

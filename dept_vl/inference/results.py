@@ -45,6 +45,7 @@ class EvaluationResult:
         decode: How its answers were made, ``"generate"`` or ``"score"``.
         decode_agreement: Share of rows, 0 to 1, that both ways answer alike, when that was asked for.
         answer_seconds: Time that the answers alone took, models and data being open, when a model was evaluated.
+        by_task: Of a run of several tasks, what each task's evaluation found.
     """
 
     task: str
@@ -58,6 +59,7 @@ class EvaluationResult:
     decode: str | None = None
     decode_agreement: float | None = None
     answer_seconds: float | None = None
+    by_task: Mapping[str, EvaluationResult] = field(default_factory=dict)
 
 
 _WHERE_KNOWN = ("decode", "decode_agreement", "answer_seconds")

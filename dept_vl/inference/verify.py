@@ -95,7 +95,8 @@ def verify_run(record: Record, config: TrainConfig, data_dir: Path) -> list[str]
         raise DataError(f"{data_dir}: the data of {record.path} are not there; say where they lie now with --data-dir")
     with tempfile.TemporaryDirectory(prefix="dept-vl-verify-") as folder:
         result = evaluate_run(
-            config, data_dir, run_dir, split=content["split"], metrics=content["evaluators"],
+            config, data_dir, run_dir, split=content["split"], metrics=content["evaluators"] or None,
+            task=content["task"] if config.is_mix and content["task"] != config.task else None,
             tokenizer=content.get("caption_tokenizer", "ptb"), with_agreement="decode_agreement" in content,
             folder=Path(folder),
         )  # fmt: skip

@@ -34,6 +34,7 @@ from dept_vl.models.vision.projection import VisualProjection, new_projection, p
 from dept_vl.system.version import __version__
 from dept_vl.tasks import Task
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
+from dept_vl.tasks.mixture import JOINED
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ForwardInfo, ParamGroup, Tuner
 
@@ -260,7 +261,8 @@ class AdaptedModel(nn.Module):
 
     def parameter_budget(self) -> ParameterBudget:
         """Counts trainable parameters by group, and the backbone's."""
-        return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts())
+        num_tasks = len(self.tasks) or 1
+        return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts(), num_tasks)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Returns the trainable tensors by name: all that a checkpoint holds."""
@@ -282,7 +284,7 @@ class AdaptedModel(nn.Module):
             visual=visual,
             answer_cue=self.answer_cue,
             answer_form=self.answer_form,
-            task=task.name if task else None,
+            task=task.name if task else JOINED.join(self.tasks) or None,
             declaration=task.declaration if task else None,
             tasks=self.tasks,
             features=features,

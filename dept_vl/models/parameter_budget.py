@@ -20,12 +20,19 @@ class ParameterBudget:
             not counted, as in the paper's Table 3.
         total: Every parameter of the model.
         facts: What there is to say of the tuner: m, r, s, d and l of DePT, ...
+        num_tasks: Tasks that are trained together.
     """
 
     groups: Mapping[str, int]
     backbone: int
     total: int
     facts: Mapping[str, Fact]
+    num_tasks: int = 1
+
+    @property
+    def per_task(self) -> float:
+        """Trainable parameters over tasks: what the paper's tables count for methods with a dagger or (m)."""
+        return self.trainable / self.num_tasks
 
     @property
     def trainable(self) -> int:
@@ -49,9 +56,13 @@ class ParameterBudget:
 
 
 def count_parameters(
-    model: nn.Module, backbone: nn.Module, groups: Sequence[ParamGroup], facts: Mapping[str, Fact]
+    model: nn.Module,
+    backbone: nn.Module,
+    groups: Sequence[ParamGroup],
+    facts: Mapping[str, Fact],
+    num_tasks: int = 1,
 ) -> ParameterBudget:
     """Counts the parameters of a model; works on the meta device."""
     counted = {group.name: sum(p.numel() for p in group.parameters) for group in groups}
     whole, own = (sum(p.numel() for p in module.parameters()) for module in (model, backbone))
-    return ParameterBudget(counted, own, whole, dict(facts))
+    return ParameterBudget(counted, own, whole, dict(facts), num_tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dept_vl.evaluators import display_scale
@@ -65,6 +66,9 @@ def format_budget(budget: ParameterBudget) -> str:
     rows = [(name, f"{count:,}", "") for name, count in budget.groups.items()]
     of_backbone = f"{100 * budget.share_of_backbone:.2f} % of the backbone's {budget.backbone:,}"
     rows.append(("trainable", f"{budget.trainable:,}", f"{of_backbone}, {100 * budget.share:.2f} % of all"))
+    if budget.num_tasks > 1:
+        of_all = f"{100 * budget.per_task / budget.total:.2f} % of all; trained for {budget.num_tasks} tasks together"
+        rows.append(("per task", f"{budget.per_task:,.0f}", of_all))
     facts = ", ".join(f"{name} = {_format_fact(fact)}" for name, fact in budget.facts.items())
     aimed = budget.facts.get("l x d", budget.tuner)  # a pair that misses the budget, as MultiRC's of the paper
     over = budget.tuner - int(aimed)
@@ -99,7 +103,9 @@ def describe_training(result: TrainResult) -> str:
 
 
 def describe_evaluation(result: EvaluationResult, *, question_types: bool = False) -> str:
-    """Returns the scores of an evaluation and where they were written."""
+    """Returns the scores of an evaluation and where they were written; of several tasks each one's and their mean."""
+    if result.by_task:
+        return _describe_each(result, question_types=question_types)
     protocol = f" (protocol {result.protocol})" if result.protocol else ""
     split = f" {result.split}" if result.split else ""
     decode = f", decode: {result.decode}" if result.decode else ""
@@ -113,6 +119,16 @@ def describe_evaluation(result: EvaluationResult, *, question_types: bool = Fals
         lines += ["trainable parameters:", format_budget(result.budget)]
     lines += [f"{name}: {path}" for name, path in result.files.items()]
     return "\n".join(lines)
+
+
+def _describe_each(result: EvaluationResult, *, question_types: bool) -> str:
+    each = [replace(one, budget=None) for one in result.by_task.values()]
+    joined = {name: value for name, value in result.metrics.items() if "/" not in name}
+    lines = [describe_evaluation(one, question_types=question_types) for one in each]
+    lines += [f"{result.task} {result.split}:", format_metrics(joined)]
+    if result.budget is not None:
+        lines += ["trainable parameters:", format_budget(result.budget)]
+    return "\n".join([*lines, *(f"{name}: {path}" for name, path in result.files.items())])
 
 
 def describe_seeds(result: SeedsResult) -> str:

@@ -282,7 +282,7 @@ def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
     if form is None and resume and (folder / RUN_CONFIG_FILE).is_file():
         form = _read_record(folder / RECORD_FILE).get("answer_form", "released")
     elif form is None:
-        form = config.resolve_task().answer_form
+        form = config.each_task()[0].resolve_task().answer_form  # under one protocol, all have the same
     return replace(config, data=replace(config.data, answer_form=form))
 
 
@@ -292,7 +292,7 @@ def rows_record(config: TrainConfig, data_dir: Path) -> dict[str, Any]:
     Raises:
         DataError: A split is not prepared, or damaged.
     """
-    task = config.resolve_task()
+    task = config.each_task()[0].resolve_task()  # several are none of one's own
     return {ROWS: {split: hash_rows(data_dir, task, split) for split in ("train", "val")}} if task.is_own else {}
 
 

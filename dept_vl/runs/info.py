@@ -13,8 +13,12 @@ def count_budget(config: TrainConfig) -> ParameterBudget:
     Raises:
         ConfigError: The budget cannot be met, or the backbone's or the image encoder's shape is not known here.
     """
-    feature_dim = config.model.image_encoder.feature_dim() if config.resolve_task().uses_images else None
+    feature_dim = config.model.image_encoder.feature_dim() if config.uses_images else None
     model = build_meta_model(
-        config.model, config.tuner, max_source_length=config.data.max_source_length, feature_dim=feature_dim
+        config.model,
+        config.tuner,
+        max_source_length=config.data.max_source_length,
+        feature_dim=feature_dim,
+        tasks=config.task_names if config.is_mix else (),
     )
     return model.parameter_budget()

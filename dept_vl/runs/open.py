@@ -1,4 +1,7 @@
-"""A run's settings to everything it works with, for whoever trains, scores or answers."""
+"""A run's settings to everything it works with, for whoever trains, scores or answers.
+
+A run of several tasks is one of these for each task, all with one model.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import torch
 
 from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.few_shot import FewShot
+from dept_vl.data.mixture import MixDataset
 from dept_vl.data.text_codec import TextCodec
-from dept_vl.errors import DataError
+from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.evaluators import Reference
 from dept_vl.models.adapted_model import AdaptedModel, build_model
 from dept_vl.models.adapter.files import read_adapter_config
@@ -24,6 +28,7 @@ from dept_vl.runs.visual_input import VisualInput
 from dept_vl.settings.schema import DataConfig, TrainConfig
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import Task
+from dept_vl.tasks.mixture import sampling_rates
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,6 +48,7 @@ class RunParts:
 
     Attributes:
         task: The task, under the run's protocol.
+        task_id: Its place among those the model was trained on together; None where it was trained on one.
         model: On this process's device, the backbone in shards where the launch asks for it.
         codec: Makes token ids from text, the backbone's way.
         visual: Each split's visual input; empty for a task without images.
@@ -58,6 +64,7 @@ class RunParts:
     datasets: Mapping[str, TaskDataset]
     decoding: Decoding
     device: torch.device
+    task_id: int | None = None
 
     def references(self, split: str, limit: int | None = None) -> list[Reference]:
         """Returns what people wrote for the rows of a split, the first `limit` of them."""
@@ -73,7 +80,25 @@ def open_run(
     adapter: Path | None = None,
     device: torch.device | None = None,
 ) -> RunParts:
-    """Opens everything a run works with; what is cheap to refuse comes first.
+    """Opens everything a run of one task works with, or one task of a run of several; see `open_tasks`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: As `open_tasks`.
+    """
+    (parts,) = open_tasks(config, data_dir, splits, session, adapter=adapter, device=device).values()
+    return parts
+
+
+def open_tasks(
+    config: TrainConfig,
+    data_dir: Path | None,
+    splits: Sequence[str],
+    session: Session | None = None,
+    *,
+    adapter: Path | None = None,
+    device: torch.device | None = None,
+) -> dict[str, RunParts]:
+    """Opens everything a run works with, by task; what is cheap to refuse comes first.
 
     Args:
         config: The run's settings.
@@ -89,36 +114,93 @@ def open_run(
     """
     session = session or Session()
     session.check_precision(config.loop.precision)
-    task, device = config.resolve_task(), device or process_state().device
+    device = device or process_state().device
     session.check_device(device)
-    decoding = choose_decoding(config, task)
+    each = {one.task: (one, one.resolve_task()) for one in config.each_task()}
+    decodings = {name: choose_decoding(one, task) for name, (one, task) in each.items()}
     recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
-    visual: Mapping[str, VisualInput] = {}
-    if data_dir is not None:
-        for split in splits:
-            session.rows(task, data_dir, split)
+    visual: dict[str, Mapping[str, VisualInput]] = {name: {} for name in each}
+    for name, (one, task) in each.items():
+        if data_dir is not None:
+            for split in splits:
+                session.rows(task, data_dir, split)
         if task.uses_images:
-            visual = session.visual(task, config.data, config.model.image_encoder, data_dir, splits, device)
-    elif task.uses_images:
-        visual = {OWN_IMAGES: session.own_images(config.model.image_encoder, device)}
-    for side in visual.values():
-        side.check_trained_on(recorded, adapter or Path())
-    model, codec = _open_model(config, task, session, next(iter(visual.values()), None), adapter)
-    datasets = {}
-    if data_dir is not None:
-        datasets = {
-            split: _open_dataset(
-                config, task, codec, visual.get(split), session.rows(task, data_dir, split),
+            visual[name] = _open_visual(one, task, data_dir, splits, session, device)
+        for side in visual[name].values():
+            side.check_trained_on(recorded, adapter or Path())
+    seen = [side for sides in visual.values() for side in sides.values()]
+    model, codec = _open_model(config, [task for _, task in each.values()], session, next(iter(seen), None), adapter)
+    datasets: dict[str, dict[str, TaskDataset]] = {name: {} for name in each}
+    for name, (one, task) in each.items():
+        if data_dir is None:
+            continue
+        for split in splits:
+            datasets[name][split] = _open_dataset(
+                one, task, codec, visual[name].get(split), session.rows(task, data_dir, split),
                 split=split, labels=_LABELS.get(split, "none") if adapter is None else "none",
-            )
-            for split in splits
-        }  # fmt: skip
+            )  # fmt: skip
     place_model(model, device)
-    return RunParts(task, model, codec, visual, datasets, decoding, device)
+    return {
+        name: RunParts(
+            task, model, codec, visual[name], datasets[name], decodings[name], device, _task_id(model, name, adapter)
+        )
+        for name, (_, task) in each.items()
+    }
+
+
+def _task_id(model: AdaptedModel, task: str, adapter: Path | None) -> int | None:
+    """Returns a task's place among those a model was trained on together; None where it was trained on one.
+
+    Raises:
+        CheckpointError: The task is not among them.
+    """
+    if not model.tasks:
+        return None
+    if task not in model.tasks:
+        raise CheckpointError(f"{adapter}: was trained on {', '.join(model.tasks)} together, and not on {task!r}")
+    return model.tasks.index(task)
+
+
+def training_set(config: TrainConfig, tasks: Mapping[str, RunParts]) -> TaskDataset | MixDataset:
+    """Returns what a run trains on: the task's own rows, or those of several tasks, as its settings mix them.
+
+    Args:
+        config: The run's settings.
+        tasks: From `open_tasks`, with their training splits.
+    """
+    datasets = [parts.datasets["train"] for parts in tasks.values()]
+    if not config.is_mix:
+        return datasets[0]
+    mix, counts = config.mix, [len(dataset.indices) for dataset in datasets]
+    rates = sampling_rates(counts, mix.temperature or 1.0, mix.max_rows)
+    if mix.rates is not None:
+        rates = [mix.rates[name] / sum(mix.rates.values()) for name in tasks]
+    shown = (
+        f"{name} {100 * rate:.1f} % ({count:,} rows)"
+        for name, rate, count in zip(tasks, rates, counts, strict=True)
+    )  # fmt: skip
+    logger.info("training on %s", ", ".join(shown))
+    pad_token_id = next(iter(tasks.values())).codec.pad_token_id
+    return MixDataset(datasets, rates, pad_token_id, batches=mix.batches or "mixed")
+
+
+def _open_visual(
+    config: TrainConfig,
+    task: Task,
+    data_dir: Path | None,
+    splits: Sequence[str],
+    session: Session,
+    device: torch.device,
+) -> Mapping[str, VisualInput]:
+    """Returns the visual input of each split of a task with images, or of the user's own."""
+    encoder = config.model.image_encoder
+    if data_dir is None:
+        return {OWN_IMAGES: session.own_images(encoder, device)}
+    return session.visual(task, config.data, encoder, data_dir, splits, device)
 
 
 def _open_model(
-    config: TrainConfig, task: Task, session: Session, visual: VisualInput | None, adapter: Path | None
+    config: TrainConfig, tasks: Sequence[Task], session: Session, visual: VisualInput | None, adapter: Path | None
 ) -> tuple[AdaptedModel, TextCodec]:
     backbone = session.backbone(config.model)
     if adapter is not None:
@@ -130,6 +212,13 @@ def _open_model(
             answer_form=config.data.answer_form,
             backbone=backbone,
         )
+    task, cues = tasks[0], {task.answer_cue for task in tasks}
+    if len(cues) > 1 and backbone[0].codec_class.has_forms and config.data.answer_cue is None:
+        each = ", ".join(f"{one.name} {one.answer_cue!r}" for one in tasks)
+        raise ConfigError(
+            f"data.answer_cue: a decoder-only backbone reads one cue before every answer, and these tasks have others "
+            f"({each}); give one for all"
+        )
     return build_model(
         config.model,
         config.tuner,
@@ -139,6 +228,7 @@ def _open_model(
         answer_cue=config.data.answer_cue,
         answer_form=config.data.answer_form or task.answer_form,
         task_cue=task.answer_cue,
+        tasks=[one.name for one in tasks] if len(tasks) > 1 else (),
         backbone=backbone,
     )
 

@@ -60,11 +60,11 @@ def _is_needed(config: TrainConfig, key: str) -> bool:
     if key in ("output_dir", "init.from"):
         return False
     if key == "data.image_dir":
-        is_prepared = config.data.rows is not None and config.resolve_task().uses_images
+        is_prepared = config.data.rows is not None and config.uses_images
         return is_prepared or config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
-    return config.resolve_task().uses_images or not key.startswith("model.image_encoder.")
+    return config.uses_images or not key.startswith("model.image_encoder.")
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

@@ -27,10 +27,11 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
 
     Raises:
         ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
-            tracker is not installed.
+            tracker is not installed; or the method is made for several tasks, and there is one.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
+    config.tuner.check_tasks(config.task_names)
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
@@ -51,7 +52,7 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
     """
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not config.resolve_task().uses_images:
+    if not config.uses_images:
         return
     if config.data.visual_features == "encode":
         config.model.image_encoder.check_files()
@@ -63,20 +64,20 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
 
 
 def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
-    """Refuses splits that are not prepared.
+    """Refuses splits that are not prepared, of every task of a run.
 
     Raises:
-        ConfigError: The task has none to train on.
+        ConfigError: A task has none to train on.
         DataError: The file of one is missing or not what `dept-vl prepare` writes.
     """
-    task = config.resolve_task()
-    if "train" in splits and task.declaration is not None and not task.declaration.can_train:
-        raise ConfigError(
-            f"task {task.name!r} has no training split; its predictions are scored by `dept-vl eval --task {task.name} "
-            f"--predictions FILE --references {split_path(data_dir, task, 'test')}`"
-        )
-    for split in splits:
-        split_info(data_dir, task, split)
+    for task in (one.resolve_task() for one in config.each_task()):
+        if "train" in splits and task.declaration is not None and not task.declaration.can_train:
+            raise ConfigError(
+                f"task {task.name!r} has no training split; its predictions are scored by `dept-vl eval --task "
+                f"{task.name} --predictions FILE --references {split_path(data_dir, task, 'test')}`"
+            )
+        for split in splits:
+            split_info(data_dir, task, split)
 
 
 def check_import(

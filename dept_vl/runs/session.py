@@ -16,6 +16,7 @@ from dept_vl.data.manifest import SplitInfo, open_split
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import LoadedBackbone, backbone_settings, open_backbone
+from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.visual_input import VisualInput, open_own_images, open_visual
@@ -41,6 +42,7 @@ class Session:
         self.callbacks = tuple(callbacks)
         self.lock = RLock()
         self._backbone: tuple[dict[str, Any], LoadedBackbone] | None = None
+        self._encoders: dict[tuple[ImageEncoderSettings, str], ImageEncoder] = {}
         self._visual: dict[tuple[Any, ...], Mapping[str, VisualInput]] = {}
         self._own_images: dict[tuple[ImageEncoderSettings, str], VisualInput] = {}
         self._rows: dict[tuple[Any, ...], Dataset] = {}
@@ -78,8 +80,16 @@ class Session:
         settings = (data.visual_features, data.feature_dir, data.image_dir, data.on_image_error, encoder)
         key = (data_dir, *(SplitInfo.of(task, split) for split in splits), *settings, str(device))
         if key not in self._visual:
-            self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device)
+            running = self._encoder(encoder, device) if data.visual_features == "encode" else None
+            self._visual[key] = open_visual(task, data, encoder, data_dir, splits, device, running)
         return self._visual[key]
+
+    def _encoder(self, settings: ImageEncoderSettings, device: torch.device) -> ImageEncoder:
+        """Returns a frozen image encoder, which several tasks share."""
+        key = (settings, str(device))
+        if key not in self._encoders:
+            self._encoders[key] = settings.load(device)
+        return self._encoders[key]
 
     def own_images(self, encoder: ImageEncoderSettings, device: torch.device) -> VisualInput:
         """Returns visual input for images of the user's own.

@@ -120,14 +120,17 @@ def open_visual(
     data_dir: Path,
     splits: Sequence[str],
     device: torch.device,
+    running: ImageEncoder | None = None,
 ) -> dict[str, VisualInput]:
     """Returns the visual input of each split of a task with images; encoder or store are opened once.
+
+    `running` is the encoder where it is loaded already.
 
     Raises:
         DataError: No matching feature store, or one of another encoder.
     """
     if data.visual_features == "encode":
-        encoder: ImageEncoder = settings.load(device)
+        encoder: ImageEncoder = running or settings.load(device)
         return {
             split: _encoded(settings, encoder, _split_pixels(task, data, data_dir, split, encoder)) for split in splits
         }

@@ -16,21 +16,33 @@ from dept_vl.strict import expand_home
 from dept_vl.tasks import Task, get_task, task_names
 from dept_vl.tasks.declaration import SplitDeclaration, TaskDeclaration
 from dept_vl.tasks.declared import make_task
+from dept_vl.tasks.mixture import TaskMix, find_mix, is_mix
 
 _ADAPTER = TypeAdapter(TaskDeclaration)
 
 
 def is_task_file(name: str) -> bool:
     """Returns whether a task is given as a file that declares it, and not by name."""
-    return name.lower().endswith((".yaml", ".yml"))
+    return name.lower().endswith((".yaml", ".yml")) and not is_mix(name)
+
+
+def find_tasks(name: str) -> Task | TaskMix:
+    """Returns a task as `find_task` does, or the several that a name such as ``rte+cola`` joins.
+
+    Raises:
+        ConfigError: As `find_task` and `find_mix`.
+    """
+    return find_mix(name) if is_mix(name) else find_task(name)
 
 
 def find_task(name: str) -> Task:
     """Returns a task by its name, or by the YAML file that declares it; not under any protocol.
 
     Raises:
-        ConfigError: There is no such task or file, or the file declares none.
+        ConfigError: There is no such task or file, or the file declares none; or the name joins several tasks.
     """
+    if is_mix(name):
+        raise ConfigError(f"{find_mix(name).name!r} names several tasks, and one is wanted here; name one of them")
     if is_task_file(name):
         return make_task(read_declaration(Path(expand_home(name))))
     try:

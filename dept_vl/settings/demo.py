@@ -10,12 +10,13 @@ from typing import Any
 from dept_vl.errors import ConfigError
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.settings.choices import Tree
-from dept_vl.settings.declared import find_task
+from dept_vl.settings.declared import find_tasks
 from dept_vl.settings.load import load_config, overlay_config
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.tasks import Task
 from dept_vl.tasks.declared import make_task
+from dept_vl.tasks.mixture import TaskMix
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +42,24 @@ def demo_file(task: Task) -> Path:
     return path
 
 
-def demo_settings(task: Task, tuner: str) -> Tree:
+def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
     """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
 
-    For a task that a file declares they are the demo's models and steps, without its scenes.
+    For a task that a file declares they are the demo's models and steps, without its scenes; for several tasks those of
+    the one with most steps.
 
     Raises:
         ConfigError: As `demo_file`.
     """
     parts = {name: _sizes(name) for name in tuner.split("+")}
     own = parts.get(tuner, {"parts": parts})
-    tree = {**read_yaml(demo_file(task)), "tuner": {"name": tuner, **own}}
-    if task.declaration is not None:
-        del tree["task"]
+    each = task.tasks if isinstance(task, TaskMix) else (task,)
+    longest = max((read_yaml(demo_file(one)) for one in each), key=lambda file: int(file["loop"]["max_steps"]))
+    tree = {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
+    if any(one.declaration is not None for one in each):
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
+    if isinstance(task, Task) and task.declaration is not None:
+        del tree["task"]
     return tree
 
 
@@ -71,9 +76,10 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
         ConfigError: As `load_config` and `demo_settings`.
     """
     tuner, declaration = str(overrides.get("tuner.name", "dept")), overrides.get("declaration")
-    task = find_task(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
+    task = find_tasks(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
     is_own_data = is_own_data or overrides.get("data.rows") is not None
-    is_of_demo = task.uses_images and task.declaration is None and not is_own_data
+    each = task.tasks if isinstance(task, TaskMix) else (task,)
+    is_of_demo = task.uses_images and all(one.declaration is None for one in each) and not is_own_data
     if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:
         logger.info("no data and no --config given: using the embedded scenes, CLIP and T5")
         base = Path(DEMO)

@@ -26,9 +26,10 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.settings.shipped import find_config
 from dept_vl.settings.yaml_files import read_yaml
 from dept_vl.strict import expand_home
-from dept_vl.tasks import get_task
+from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
+from dept_vl.tasks.mixture import TaskMix, find_mix, is_mix
 from dept_vl.tuners.stack.config import collapse_name, expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -117,10 +118,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     tree = with_new_names(tree)
     with _problem_of("task", where):
         tree = _with_declaration(tree)
-        declaration = tree.get("declaration")
-        task = (
-            make_task(declaration) if declaration is not None else get_task(str(tree.get("task", TrainConfig().task)))
-        )
+        task = _task_of(tree)
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
@@ -135,7 +133,16 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
         raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
+    config.mix.check(config.task_names, where)
     return config
+
+
+def _task_of(tree: Tree) -> Task | TaskMix:
+    """Returns the task of settings, or the tasks."""
+    declaration, name = tree.get("declaration"), str(tree.get("task", TrainConfig().task))
+    if declaration is not None:
+        return make_task(declaration)
+    return find_mix(name) if is_mix(name) else get_task(name)
 
 
 def _with_declaration(tree: Tree) -> Tree:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
+from dept_vl.settings.mix import MixConfig
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole
 from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
 from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
+from dept_vl.tasks.mixture import JOINED, MEAN
 from dept_vl.tuners import DeptConfig, TunerConfig
 
 MAX_STEPS = 10**9
@@ -174,7 +178,8 @@ class LoopConfig:
         str | None,
         Field(
             description="what picks the best checkpoint: a score such as exact_match, or loss, the validation loss "
-            "(lower is better); null: the task's score, where it fits"
+            "(lower is better); of several tasks their mean, or one task's as rte/accuracy; null: the task's score, "
+            "where it fits"
         ),
     ] = None
     accumulation_steps: Annotated[int, Field(ge=1, description="backward passes a batch is cut into")] = 1
@@ -236,7 +241,9 @@ class InitConfig:
 class TrainConfig:
     """Everything that defines a run."""
 
-    task: Annotated[str, Field(description="what to train on: a name, or a YAML file that declares it")] = "vqa"
+    task: Annotated[
+        str, Field(description="what to train on: a name, several as rte+cola, or a YAML file that declares it")
+    ] = "vqa"
     declaration: Annotated[
         TaskDeclaration | None, Whole(), Field(description="what that file says; null for a task of the package")
     ] = None
@@ -248,6 +255,7 @@ class TrainConfig:
     init: Annotated[InitConfig, Field(description="where training starts")] = Field(default_factory=InitConfig)
     model: Annotated[ModelConfig, Field(description="frozen models")] = Field(default_factory=ModelConfig)
     data: Annotated[DataConfig, Field(description="batches")] = Field(default_factory=DataConfig)
+    mix: Annotated[MixConfig, Field(description="several tasks in one run")] = Field(default_factory=MixConfig)
     optim: Annotated[OptimConfig, Field(description="optimiser")] = Field(default_factory=OptimConfig)
     loop: Annotated[LoopConfig, Field(description="training loop")] = Field(default_factory=LoopConfig)
     decode: Annotated[DecodeConfig, Field(description="answers")] = Field(default_factory=DecodeConfig)
@@ -258,14 +266,60 @@ class TrainConfig:
         return Path(self.output_dir or f"runs/{self.task}-{self.tuner.label}")
 
     def resolve_task(self) -> Task:
-        """Returns the task, under the settings' protocol.
+        """Returns the task, under the settings' protocol; of several, see `each_task`.
 
         Raises:
-            ConfigError: There is no such task, or it has no such protocol.
+            ConfigError: There is no such task, or it has no such protocol; or there are several.
         """
+        if self.is_mix:
+            raise ConfigError(f"task: {self.task!r} names several tasks, and one is wanted here; name one of them")
         if self.declaration is not None:
             return make_task(self.declaration)
         return get_task(self.task).under(self.data.protocol)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of its tasks, in the order of their task ids."""
+        return tuple(self.task.split(JOINED))
+
+    @property
+    def is_mix(self) -> bool:
+        """Whether several tasks are trained together."""
+        return len(self.task_names) > 1
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether its rows have images."""
+        return self.each_task()[0].resolve_task().uses_images
+
+    def each_task(self) -> tuple[TrainConfig, ...]:
+        """Returns the settings as each of its tasks has them, in their order: of one task, these."""
+        return tuple(self.for_task(name) for name in self.task_names)
+
+    def for_task(self, name: str) -> TrainConfig:
+        """Returns the settings as one of its tasks has them: they are of that task alone.
+
+        Where the settings name no protocol, a task has its own default; it keeps and generates as many target tokens as
+        it has by default, where the settings have more; and ``loop.best_metric`` is what of it is this task's.
+
+        Args:
+            name: One of `task_names`.
+        """
+        if not self.is_mix:
+            return self
+        task, data = get_task(name), self.data
+        protocol: Any = (data.protocol or task.protocols[0]) if task.protocols else None
+        length = min(data.max_target_length, task.max_target_length)
+        best = None if self.loop.best_metric == MEAN else self.loop.best_metric
+        owner, slash, metric = (best or "").partition("/")
+        if slash:
+            best = metric if owner == name else None
+        return replace(
+            self,
+            task=name,
+            data=replace(data, protocol=protocol, max_target_length=length),
+            loop=replace(self.loop, best_metric=best),
+        )
 
     @property
     def is_demo_data(self) -> bool:

@@ -10,6 +10,8 @@ import torch
 from accelerate import PartialState
 from torch import distributed, nn
 
+from dept_vl.errors import ConfigError, first_line
+
 
 def process_state() -> PartialState:
     """Returns rank, world size and device.
@@ -18,6 +20,20 @@ def process_state() -> PartialState:
     each process would then believe it was alone, and all would write the same files.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Returns a device that is there; None for this process's own.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if device is None:
+        return process_state().device
+    try:
+        return torch.empty(0, device=device).device
+    except Exception as error:  # each kind of device has errors of its own
+        raise ConfigError(f"device: {device!r} cannot be used here: {first_line(error)}") from error
 
 
 def agree_on_largest(values: Sequence[int]) -> list[int]:

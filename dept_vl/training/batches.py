@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from dept_vl.data.collator import IGNORE_INDEX, Batch
 from dept_vl.data.dataset import TaskDataset
-from dept_vl.data.sampler import BatchRequest, StepBatches, TrainRequests
+from dept_vl.data.mixture import MixDataset
+from dept_vl.data.sampler import BatchRequest, TrainRequests
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import DataConfig, LoopConfig
 from dept_vl.system import signals
@@ -40,12 +41,17 @@ def check_batch_size(data: DataConfig, loop: LoopConfig, num_rows: int, num_proc
 
 
 def read_steps(
-    dataset: TaskDataset, data: DataConfig, loop: LoopConfig, accelerator: Accelerator, *, seed: int, first_step: int
+    dataset: TaskDataset | MixDataset,
+    data: DataConfig,
+    loop: LoopConfig,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    first_step: int,
 ) -> Iterator[list[tuple[BatchRequest, Batch]]]:
     """Yields the backward passes of this process in each step from `first_step` (from 0) on."""
-    lengths = dataset.source_lengths if data.length_grouping else None
     requests = TrainRequests(
-        StepBatches(dataset.indices, data.batch_size, seed, lengths),
+        dataset.train_batches(data.batch_size, seed, by_length=data.length_grouping),
         first_step,
         loop.max_steps,
         process_index=accelerator.process_index,

@@ -34,7 +34,7 @@ from dept_vl.runs.folder import (
 )
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.log import RunLog
-from dept_vl.runs.open import open_run
+from dept_vl.runs.open import open_tasks, training_set
 from dept_vl.runs.session import Session
 from dept_vl.runs.trackers import TENSORBOARD, Tracker, chosen_trackers
 from dept_vl.settings.schema import TrainConfig
@@ -47,7 +47,7 @@ from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_s
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
-from dept_vl.training.validation import Validation
+from dept_vl.training.validation import MixValidation, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ class TrainResult:
     """What a finished run is.
 
     Attributes:
-        task: Task name.
+        task: Name of the task, or of the tasks: ``rte+cola``.
         run_dir: The run folder.
         metric_name: The metric that picked the best checkpoint.
         progress: Final counters, the best value in the scorer's own scale among them.
         budget: Trainable parameters by group.
-        decode: How answers were made at evaluations, ``"generate"`` or ``"score"``.
+        decode: How answers were made at evaluations, ``"generate"`` or ``"score"``; of several tasks perhaps both.
     """
 
     task: str
@@ -115,7 +115,8 @@ class Trainer:
 
     Attributes:
         config: The run's settings.
-        parts: What it works with.
+        tasks: What it works with, by task.
+        parts: That of the first task: model, codec and device are the same for all.
         trainable: The tensors it trains, by name.
         progress: Its counters.
         checks_each_step: Whether each step is looked at before its update; else those since the last look, together.
@@ -138,15 +139,16 @@ class Trainer:
         self._rows = rows_record(config, data_dir)
         if resume:
             check_same_rows(config.run_dir, self._rows)
-        self.parts = open_run(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
-        self.task, self.model = self.parts.task, self.parts.model
+        self.tasks = open_tasks(in_answer_form(config, resume=resume), data_dir, ("train", "val"), session)
+        self.parts = next(iter(self.tasks.values()))
+        self.model = self.parts.model
         is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
         self.visual = self.parts.visual.get("train")
-        self.train_set = self.parts.datasets["train"]
-        check_batch_size(config.data, config.loop, len(self.train_set.indices), self.accelerator.num_processes)
-        self.validation = Validation(config, self.parts)
+        self.train_set = training_set(config, self.tasks)
+        check_batch_size(config.data, config.loop, self.train_set.fewest_rows, self.accelerator.num_processes)
+        self.validation = MixValidation(config, self.tasks) if config.is_mix else Validation(config, self.parts)
         self.selection = self.validation.selection
         groups = self.model.param_groups()
         self.optimizer = build_optimizer(self.model, groups, config.optim)
@@ -216,13 +218,13 @@ class Trainer:
                 self.log = RunLog(self.run_dir, step, has_board=TENSORBOARD in self.trackers)
                 ending.callback(self.log.close)
             self.meter = Meter(
-                steps, f"train {self.task.name}", "steps", initial=step, is_shown=self._is_main, has_notes=True
+                steps, f"train {self.config.task}", "steps", initial=step, is_shown=self._is_main, has_notes=True
             )
             with signals.deferring(), self.meter:
                 self._run()
             result = TrainResult(
-                self.task.name, self.run_dir, self.selection.metric, self.progress,
-                self.model.parameter_budget(), self.parts.decoding.method,
+                self.config.task, self.run_dir, self.selection.metric, self.progress, self.model.parameter_budget(),
+                " and ".join(sorted({parts.decoding.method for parts in self.tasks.values()})),
             )  # fmt: skip
             if self._is_main:
                 write_json(self.run_dir / SUMMARY_FILE, {"metric": result.metric_name, **asdict(self.progress)})
@@ -365,7 +367,8 @@ class Trainer:
             self.progress = replace(self.progress, best_metric=value, best_step=step, evals_since_best=0)
             if self._is_main:
                 features = self.visual.fingerprint if self.visual else None
-                self.model.save_pretrained(self.run_dir, task=self.task, features=features, scores=metrics)
+                task = None if self.config.is_mix else self.parts.task
+                self.model.save_pretrained(self.run_dir, task=task, features=features, scores=metrics)
         else:
             self.progress = replace(self.progress, evals_since_best=self.progress.evals_since_best + 1)
         self._record({f"val/{name}": number for name, number in metrics.items()})

@@ -1,14 +1,15 @@
-"""One evaluation on ``val``: its scores, and the validation loss."""
+"""One evaluation on ``val``: its scores, and the validation loss; of several tasks, theirs and their means."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from dept_vl.errors import DivergenceError
 from dept_vl.evaluators import LOSS, EvaluationInput, score
 from dept_vl.inference.answer import Answerer, answer_split
 from dept_vl.runs.open import RunParts
-from dept_vl.runs.selection import choose_selection
+from dept_vl.runs.selection import choose_selection, join_scores, join_selections
 from dept_vl.settings.schema import TrainConfig
 
 
@@ -31,7 +32,7 @@ class Validation:
         self._references = parts.references("val", config.loop.eval_rows)
         self.selection = choose_selection(config, parts.task, self._references)
         self.selection.check_targets(lambda: self._dataset.has_targets(config.loop.eval_rows))
-        self._answerer = Answerer(parts.model, parts.codec, parts.visual.get("val"), parts.decoding)
+        self._answerer = Answerer(parts.model, parts.codec, parts.visual.get("val"), parts.decoding, parts.task_id)
 
     def measure(self, step: int) -> dict[str, float]:
         """Returns the scores of the model as it is, and its loss where a row has a target (`SplitAnswers`).
@@ -61,3 +62,30 @@ class Validation:
                 "lower the learning rate of a group"
             )
         return {**metrics, LOSS: answers.loss}
+
+
+class MixValidation:
+    """Measures a run of several tasks on each task's ``val``; used as `Validation`.
+
+    Attributes:
+        selection: How its checkpoints are compared.
+    """
+
+    def __init__(self, config: TrainConfig, tasks: Mapping[str, RunParts]) -> None:
+        """Chooses what is measured of each task.
+
+        Raises:
+            ConfigError: As `Validation`.
+            DataError: As `Validation`.
+        """
+        self._each = {name: Validation(config.for_task(name), parts) for name, parts in tasks.items()}
+        self._primary = {name: one.selection.primary for name, one in self._each.items()}
+        self.selection = join_selections(config, {name: one.selection for name, one in self._each.items()})
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Returns the scores of every task under its name, their mean and that of the losses; see `join_scores`.
+
+        Raises:
+            StoppedError, DivergenceError: As `Validation.measure`.
+        """
+        return join_scores({name: one.measure(step) for name, one in self._each.items()}, self._primary)

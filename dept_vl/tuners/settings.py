@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -58,6 +59,18 @@ class TunerSettings:
         """
         return self
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuses a run of one task where the method is made for several.
+
+        Raises:
+            ConfigError: As said.
+        """
+        if self.needs_tasks and len(tasks) < 2:
+            raise ConfigError(
+                f"tuner.name: {self.label!r} shares what several tasks have in common, and the run has one task; name "
+                "several (--task rte+cola), or take another method"
+            )
+
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 
@@ -69,11 +82,7 @@ class TunerSettings:
                 f"tuner.name: {self.name!r} acts in an encoder, and the backbone is decoder-only; take a T5 for it, or "
                 "another method"
             )
-        if self.needs_tasks and len(context.tasks) < 2:
-            raise ConfigError(
-                f"tuner.name: {self.name!r} shares what several tasks have in common, and the run has one task; name "
-                "several (--task rte+cola), or take another method"
-            )
+        self.check_tasks(context.tasks)
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

@@ -25,6 +25,8 @@ from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
 
 METHODS = [member() for member in get_args(get_args(Method)[0])]
 TUNERS = [*(method.name for method in METHODS if not method.needs_tasks), "dept+lora"]
+MIX_TUNERS = [*(method.name for method in METHODS if method.needs_tasks), "dept", "lora", "fine-tuning"]
+"""Methods that are trained on several tasks: those made for it, and some that do not look at the task."""
 SIZES = {
     "dept": {"tuner.budget_tokens": 20, "tuner.num_virtual_tokens": 4},
     "prompt-tuning": {"tuner.num_virtual_tokens": 4},
@@ -109,6 +111,48 @@ def test_it_trains_and_is_scored_on_text(name, family, t5_folder, label_data, tm
     AdaptedModel.from_pretrained(config.run_dir, config.model)
 
 
+@pytest.mark.parametrize("name", MIX_TUNERS)
+@pytest.mark.parametrize("batches", ["mixed", "one-task"])
+def test_it_trains_resumes_and_is_scored_on_several_tasks(name, batches, t5_folder, mix_data, tmp_path):
+    options = {"task": "vqa+coco", "mix__batches": batches}
+    unbroken = config_of(name, t5_folder, tmp_path / "unbroken", **options)
+    result = train(unbroken, mix_data)
+    config = config_of(name, t5_folder, tmp_path / "run", **options)
+    with pytest.raises(KilledError):
+        train(config, mix_data, callbacks=[Kill()])
+    train(config, mix_data, resume=True)
+    ours, theirs = final(config.run_dir), final(unbroken.run_dir)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    trained = sum(tensor.numel() for tensor in ours.values())
+    assert (result.budget.trainable, result.budget.per_task) == (trained, trained / 2)
+    scores = evaluate_run(config, mix_data, config.run_dir)
+    each = scores.by_task
+    assert scores.metrics["mean"] == pytest.approx(
+        (each["vqa"].metrics["vqa_accuracy"] + 100 * each["coco"].metrics["CIDEr"]) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        (name, family)
+        for name in MIX_TUNERS
+        for family in ("t5", "gpt2", "llama")
+        if family == "t5" or name not in ENCODER_ALONE
+    ],
+)
+def test_it_trains_and_is_scored_on_several_text_tasks(name, family, t5_folder, mix_data, tmp_path):
+    save = {"gpt2": save_tiny_gpt2, "llama": save_tiny_llama}
+    folder = t5_folder if family == "t5" else save[family](tmp_path / family)
+    config = config_of(name, folder, tmp_path / "run", task="cola+mnli", loop__max_steps=2)
+    train(config, mix_data)
+    scores = evaluate_run(config, mix_data, config.run_dir)
+    assert [one.decode for one in scores.by_task.values()] == ["score", "score"]
+    model, _ = AdaptedModel.from_pretrained(config.run_dir, config.model)
+    assert model.tasks == ("cola", "mnli")
+
+
 SCRIPT = """
 import json, sys
 from dept_vl.settings.load import config_from_tree
@@ -123,15 +167,17 @@ leave_launch()
 
 
 @pytest.mark.distributed
-def test_two_processes_train_every_tuner_as_one(t5_folder, tiny_data, tmp_path):
+def test_two_processes_train_every_tuner_as_one(t5_folder, mix_data, tmp_path):
     """One launch for all; each equals one process that adds two passes over the same rows."""
     trees = []
-    for name in TUNERS:
+    names = TUNERS + [method.name for method in METHODS if method.needs_tasks]
+    for name in names:
         options = {"model__dropout_rate": 0.0, "loop__eval_every_steps": 4}
+        options |= {} if name in TUNERS else {"task": "vqa+coco"}
         if "lora" in name:
             options[f"tuner__{'parts__lora__' if '+' in name else ''}dropout"] = 0.0
         one = config_of(name, t5_folder, tmp_path / f"one-{name}", loop__accumulation_steps=2, **options)
-        train(one, tiny_data)
+        train(one, mix_data)
         two = config_of(name, t5_folder, tmp_path / f"two-{name}", **options)
         trees.append(yaml.safe_load(dump_config(two)))
     (tmp_path / "trees.json").write_text(json.dumps(trees))
@@ -139,11 +185,11 @@ def test_two_processes_train_every_tuner_as_one(t5_folder, tiny_data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [*command, str(tmp_path / "script.py"), str(tmp_path / "trees.json"), str(tiny_data)],
+        [*command, str(tmp_path / "script.py"), str(tmp_path / "trees.json"), str(mix_data)],
         capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in TUNERS:
+    for name in names:
         one, two = final(tmp_path / f"one-{name}"), final(tmp_path / f"two-{name}")
         for key, tensor in one.items():
             message = f"{name}: {key}"

@@ -62,7 +62,7 @@ def loop_loss(trainer: Trainer, rows) -> float:
     source = trainer.parts.visual["val"].source
     assert isinstance(source, CachedFeatures)
     for row in rows:
-        ids = torch.tensor(codec.source_ids([trainer.task.source_text(row)], 16))
+        ids = torch.tensor(codec.source_ids([trainer.parts.task.source_text(row)], 16))
         target = row["targets"][row["target_weights"].index(max(row["target_weights"]))]
         (labels,) = codec.target_ids([target], 32)
         features = source.read([row["image_id"]], [row["image"]])["visual_features"]

@@ -15,7 +15,7 @@ from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, AdapterConfig
 from dept_vl.models.config import BACKBONE, ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.models.language.published_shapes import published_config
-from dept_vl.tasks import Task
+from dept_vl.tasks import Task, get_task, is_task
 
 FOLDER = "path/to/this/folder"
 """What the code in the card calls the adapter's folder."""
@@ -90,13 +90,15 @@ def model_card(
         model, backbone=config.backbone.name, revision=model.revision or config.backbone.revision
     )
     method, task = config.tuner.label, config.resolve_task()
+    asked = task or (get_task(config.tasks[0]) if config.tasks and is_task(config.tasks[0]) else None)
+    which = config.tasks[0] if config.tasks else None
     title = f"{method} for {config.task or 'a task'} on {_public(model.backbone)}"
     front = ModelCardData(
         library_name="dept-vl",
         license=publication.licence or _licence(model.backbone),
         base_model=model.backbone if _is_hub_id(model.backbone) else None,
         datasets=[task.source.path] if task is not None and task.source is not None else None,
-        tags=[*method.split("+"), "parameter-efficient-fine-tuning", *([task.name] if task else [])],
+        tags=[*method.split("+"), "parameter-efficient-fine-tuning", *([task.name] if task else config.tasks)],
         model_name=title,
         pipeline_tag=_kind(task) if task is not None else None,
         eval_results=_results(task, scores, publication) or None,
@@ -109,8 +111,9 @@ def model_card(
         "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         "With the run's `config.yaml` beside it:\n\n"
-        f"```python\n{_asking_snippet(model, publication.name, task)}```\n\n"
-        f"or `dept-vl predict --checkpoint {publication.name}{_asked(task)}`. The adapter alone, as a torch module:\n\n"
+        f"```python\n{_asking_snippet(model, publication.name, asked, which)}```\n\n"
+        f"or `dept-vl predict --checkpoint {publication.name}{_asked(asked, which)}`. "
+        "The adapter alone, as a torch module:\n\n"
         f"```python\n{_snippet(model, publication.name)}```\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
@@ -154,12 +157,13 @@ def _rows(
     return rows
 
 
-def _asking_snippet(model: ModelConfig, name: str, task: Task | None) -> str:
-    """Returns code that loads the run and asks it something."""
+def _asking_snippet(model: ModelConfig, name: str, task: Task | None, which: str | None) -> str:
+    """Returns code that loads the run and asks it something, of several tasks about `which`."""
     where = repr(name)
     if BACKBONE.is_local(model.backbone):
         where += f", backbone={_public(model.backbone)!r}"
-    asking = "" if task is None else f"print(model.{_call(task)})\n"
+    chosen = "" if which is None else f"for_task({which!r})."
+    asking = "" if task is None else f"print(model.{chosen}{_call(task)})\n"
     return f"import dept_vl\n\nmodel = dept_vl.load({where})\n{asking}"
 
 
@@ -192,12 +196,13 @@ def _snippet(model: ModelConfig, name: str) -> str:
     )
 
 
-def _asked(task: Task | None) -> str:
-    """Returns the flags with which a question is put to ``dept-vl predict``."""
+def _asked(task: Task | None, which: str | None) -> str:
+    """Returns the flags with which a question is put to ``dept-vl predict``, of several tasks about `which`."""
     if task is None:
         return ""
     columns = "".join(f" --column {name}=TEXT" for name in task.input_columns)
-    return f"{' --image IMAGE' if task.uses_images else ''}{columns}"
+    chosen = "" if which is None else f" --task {which}"
+    return f"{chosen}{' --image IMAGE' if task.uses_images else ''}{columns}"
 
 
 def _public(name: str) -> str:
