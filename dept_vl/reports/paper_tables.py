@@ -50,14 +50,16 @@ def compare(table: str, folders: Sequence[Path], *, mixed: bool = False, form: T
         known = ", ".join(name for name, content in PAPER_TABLES.items() if content.tasks)
         raise ConfigError(f"{table}: has means over tasks and speeds, which no run stands beside (others: {known})")
     runs = [run for folder in folders for run in read_scored_runs(folder)]
+    placed = [run for run in runs if any(_has_place(content, run) for content in tables)]
     for run in runs:
         config = run.config
-        if not any(_has_place(content, run) for content in tables):
+        others = [one for one in placed if run.together and one.path.parent == run.path.parent]  # its other tasks
+        if run not in placed and not others:
             shots = "" if config.data.few_shot is None else f" with {config.data.few_shot} examples"
             raise ConfigError(
                 f"{run.path}: a run of {run.task!r}{shots} on {config.model.backbone} has no cell in {table}"
             )
-    _check_protocols(runs, mixed=mixed)
+    _check_protocols(placed, mixed=mixed)
     return "\n\n".join(_format(content, [run for run in runs if _has_place(content, run)], form) for content in tables)
 
 
