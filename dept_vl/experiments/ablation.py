@@ -14,7 +14,7 @@ from dept_vl.data.manifest import hash_rows, read_references
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import EvaluationInput, Reference, check_available, evaluator_name, is_loss, score
 from dept_vl.evaluators.paired import Answered, Comparison, compare_answers, row_scores
-from dept_vl.inference.result_files import folder_of_results, settings_sha256
+from dept_vl.inference.result_files import folder_of_results, results_name, settings_sha256
 from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.registry import suggest
 from dept_vl.runs.decoding import choose_decoding
@@ -176,7 +176,8 @@ def ablate(
         same = sum(a == b for a, b in zip(answers, own, strict=True)) / len(references)
         beside = compare_answers(metric, answered, trained)
         found.append(AblatedScore(name, state, number, metrics, answers, same, beside))
-    path = output or folder_of_results(run_dir) / f"ablation-{split}.json"
+    name = results_name(split, None if parts.task_id is None else parts.task.name)
+    path = output or folder_of_results(run_dir) / f"ablation-{name}.json"
     result = AblationResult(
         run_dir, parts.task.name, split, metric, len(references), parts.decoding.method, config.tuner.label,
         trained_metrics, tuple(found), path, time.perf_counter() - started,
