@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.prepared import PreparedStats
+from dept_vl.experiments.ablation import ablate
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.settings.load import load_config
@@ -57,12 +58,14 @@ def folder(t5_folder, label_data, tmp_path_factory) -> Path:
     }  # fmt: skip
     runs = train_seeds(load_config(None, settings), label_data, [0]).runs
     evaluate_run(runs[0].config, label_data, runs[0].run_dir, split="val", with_agreement=True)
+    ablate(runs[0].config, label_data, runs[0].run_dir, states=["nothing"])
     return runs[0].run_dir.parent
 
 
 def test_every_file_of_a_run_is_in_the_docs(folder):
     found = [path for path in folder.rglob("*") if path.parent.name != "tensorboard"]
-    assert {"run.json", "training.json", "few_shot.json", "results-val.json"} <= {path.name for path in found}
+    names = {path.name for path in found}
+    assert {"run.json", "training.json", "few_shot.json", "results-val.json", "ablation-val.json"} <= names
     assert unknown(path.name for path in found if not path.name.startswith(".")) == []
 
 

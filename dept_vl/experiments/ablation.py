@@ -166,16 +166,14 @@ def ablate(
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     references = parts.references(split)
     _check_names(parts, only)
-    trained, trained_metrics = _answer(parts, config, split, metric, references, parts.visual.get(split))
+    visual = parts.visual.get(split)
+    trained, trained_metrics = _answer(parts, config, split, metric, references, visual)
     found = []
-    for name, state, number, change, visual in _changes(parts, config, split, states, only, session):
-        logger.info("%s: %s set to %s", run_dir, name, state)
-        with change:
-            answered, metrics = _answer(parts, config, split, metric, references, visual)
-        answers, own = (tuple(side.inputs[0].predictions) for side in (answered, trained))
-        same = sum(a == b for a, b in zip(answers, own, strict=True)) / len(references)
-        beside = compare_answers(metric, answered, trained)
-        found.append(AblatedScore(name, state, number, metrics, answers, same, beside))
+    for change in _changes(parts, config, split, states, only, session):
+        logger.info("%s: %s set to %s", run_dir, change.part, change.state)
+        with change.made:
+            answered, metrics = _answer(parts, config, split, metric, references, change.visual)
+        found.append(_beside_trained(metric, change, answered, metrics, trained))
     name = results_name(split, None if parts.task_id is None else parts.task.name)
     path = output or folder_of_results(run_dir) / f"ablation-{name}.json"
     result = AblationResult(
@@ -187,7 +185,24 @@ def ablate(
     return result
 
 
-_Change = tuple[str, State, int, AbstractContextManager[None], "VisualInput | None"]
+@dataclass(frozen=True)
+class _Change:
+    """One part set to one state: what brings it about, and the visual input that is answered with."""
+
+    part: str
+    state: State
+    parameters: int
+    made: AbstractContextManager[None]
+    visual: VisualInput | None
+
+
+def _beside_trained(
+    metric: str, change: _Change, answered: Answered, metrics: dict[str, float], trained: Answered
+) -> AblatedScore:
+    answers, own = (tuple(side.inputs[0].predictions) for side in (answered, trained))
+    same = sum(a == b for a, b in zip(answers, own, strict=True)) / len(own)
+    beside = compare_answers(metric, answered, trained)
+    return AblatedScore(change.part, change.state, change.parameters, metrics, answers, same, beside)
 
 
 def _changes(
@@ -198,7 +213,7 @@ def _changes(
     only: Sequence[str] | None,
     session: Session,
 ) -> Iterator[_Change]:
-    """Yields each part and state with what brings it about, and the visual input it is answered with."""
+    """Yields each part in each state."""
     from dept_vl.models.parts import left_out, model_parts, set_to_start
     from dept_vl.runs.visual_input import ZeroedInput
 
@@ -209,13 +224,13 @@ def _changes(
         if only is not None and part.name not in only:
             continue
         if "start" in states:
-            yield part.name, "start", part.parameters, set_to_start(parts.model, part, start), visual
+            yield _Change(part.name, "start", part.parameters, set_to_start(parts.model, part, start), visual)
         if "nothing" in states and part.is_projection:
-            yield part.name, "nothing", part.parameters, nullcontext(), None
+            yield _Change(part.name, "nothing", part.parameters, nullcontext(), None)
         elif "nothing" in states:
-            yield part.name, "nothing", part.parameters, left_out(parts.model, part, frozen), visual
+            yield _Change(part.name, "nothing", part.parameters, left_out(parts.model, part, frozen), visual)
     if _has_features(parts, config, split) and (only is None or FEATURES in only) and visual is not None:
-        yield FEATURES, "zero", 0, nullcontext(), ZeroedInput.of(visual)
+        yield _Change(FEATURES, "zero", 0, nullcontext(), ZeroedInput.of(visual))
 
 
 def _has_features(parts: RunParts, config: TrainConfig, split: str) -> bool:
