@@ -213,7 +213,9 @@ def _open_model(
             backbone=backbone,
         )
     task, cues = tasks[0], {task.answer_cue for task in tasks}
-    if len(cues) > 1 and backbone[0].codec_class.has_forms and config.data.answer_cue is None:
+    form = config.data.answer_form or task.answer_form
+    has_cue = backbone[0].codec_class.has_forms and form == "plain"
+    if len(cues) > 1 and has_cue and config.data.answer_cue is None:
         each = ", ".join(f"{one.name} {one.answer_cue!r}" for one in tasks)
         raise ConfigError(
             f"data.answer_cue: a decoder-only backbone reads one cue before every answer, and these tasks have others "
@@ -226,7 +228,7 @@ def _open_model(
         feature_dim=None if visual is None else visual.feature_dim,
         seed=config.seed,
         answer_cue=config.data.answer_cue,
-        answer_form=config.data.answer_form or task.answer_form,
+        answer_form=form,
         task_cue=task.answer_cue,
         tasks=[one.name for one in tasks] if len(tasks) > 1 else (),
         backbone=backbone,

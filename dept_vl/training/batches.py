@@ -97,6 +97,18 @@ def loss_terms(
     return [weight * counts for weight, counts in zip(weights, tokens, strict=True)], step_tokens
 
 
+def example_names(parts: Sequence[tuple[BatchRequest, Batch]], tasks: Sequence[str]) -> list[int | str]:
+    """Returns what messages call the examples of a step: their ids, of several tasks ``task/id``."""
+    names: list[int | str] = []
+    for _, batch in parts:
+        if batch.task_ids is None:
+            names += batch.example_ids
+        else:
+            pairs = zip(batch.task_ids.tolist(), batch.example_ids, strict=True)
+            names += [f"{tasks[task]}/{number}" for task, number in pairs]
+    return names
+
+
 class Timed:
     """An iterator that adds up how long it was waited for, `waited_s` seconds."""
 

@@ -32,14 +32,14 @@ class BadStep:
 
     Attributes:
         step: From 1, as progress is counted.
-        example_ids: Of this process's part of the batch.
+        example_ids: Of this process's part of the batch; of several tasks with the task's name before each.
         loss: This process's share of the mean loss.
         norms: Gradient norm by parameter group.
         groups: The groups whose gradient is not finite or exploded.
     """
 
     step: int
-    example_ids: tuple[int, ...]
+    example_ids: tuple[int | str, ...]
     loss: float
     norms: dict[str, float]
     groups: tuple[str, ...]
@@ -57,9 +57,9 @@ class StepGuard:
         """Takes the groups, and the settings that say which steps are bad and whether to skip them."""
         self._groups = {group.name: group.parameters for group in groups}
         self._loop = loop
-        self._watched: list[tuple[int, tuple[int, ...], Tensor]] = []
+        self._watched: list[tuple[int, tuple[int | str, ...], Tensor]] = []
 
-    def watch(self, step: int, example_ids: Sequence[int], loss: Tensor) -> None:
+    def watch(self, step: int, example_ids: Sequence[int | str], loss: Tensor) -> None:
         """Notes a step after its backward passes, on the device and without waiting for it.
 
         Args:

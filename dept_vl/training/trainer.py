@@ -43,7 +43,7 @@ from dept_vl.system.atomic import write_json
 from dept_vl.system.locks import OwnedLock, folder_lock
 from dept_vl.system.processes import agree_on_largest, all_reduce_gradients, process_state
 from dept_vl.system.progress import Meter
-from dept_vl.training.batches import Timed, check_batch_size, loss_terms, read_steps
+from dept_vl.training.batches import Timed, check_batch_size, example_names, loss_terms, read_steps
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.step_guard import StepGuard
@@ -318,7 +318,7 @@ class Trainer:
             self.accelerator.backward(loss)
             total += loss.detach()
         all_reduce_gradients(self.trainable.values())
-        self.guard.watch(step + 1, [number for _, batch in parts for number in batch.example_ids], total)
+        self.guard.watch(step + 1, example_names(parts, self.config.task_names), total)
         is_bad = self.checks_each_step and self._judge_steps()
         if not is_bad:
             if self.config.optim.max_grad_norm:

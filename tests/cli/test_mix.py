@@ -14,6 +14,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.evaluators import display_scale
 from dept_vl.inference.result_files import settings_sha256
 from dept_vl.runs.folder import read_run_config
+from dept_vl.runs.info import count_budget
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
 from dept_vl.tasks import get_task
@@ -201,6 +202,14 @@ def test_the_budget_is_printed_per_task(t5_folder, capsys):
     (whole,) = [line.split()[1] for line in lines if line.split()[0] == "trainable"]
     (each,) = [line.split()[2] for line in lines if line.split()[:2] == ["per", "task"]]
     assert int(each.replace(",", "")) == int(whole.replace(",", "")) // 2
+
+
+def test_fine_tuning_of_t5_base_counts_an_eighth_for_each_task_of_glue():
+    """FT(m) of the paper's Table 1, 28M."""
+    glue = "rte+sst2+mrpc+stsb+qqp+mnli+qnli+cola"
+    budget = count_budget(load_config(None, {"task": glue, "tuner.name": "fine-tuning", "model.backbone": "t5-base"}))
+    assert budget.trainable == 222_903_552
+    assert budget.per_task == 27_862_944
 
 
 def test_the_card_asks_about_a_task(trained):

@@ -22,7 +22,8 @@ def cola_rows(count: int) -> list[dict]:
 def made_up_rows(task: str, count: int) -> list[dict]:
     """Rows of a text task: the made-up ones again and again, their first text numbered so that each is another."""
     rows = itertools.islice(itertools.cycle(example_rows(task)), count)
-    text = next(name for name, kind in get_task(task).columns.items() if kind == "text")
+    columns = get_task(task).columns.items()
+    text = next(name for wanted in ("text", "text or empty") for name, kind in columns if kind == wanted)
     return [{**row, text: f"{row[text]} ({number})"} for number, row in enumerate(rows)]
 
 

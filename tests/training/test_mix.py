@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_prep.prepare import prepare
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
 from dept_vl.data.sampler import TrainRequests
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError, DataError, DivergenceError
 from dept_vl.evaluators import EVALUATORS, LOSS, EvaluationInput, score
 from dept_vl.inference.answer import Answerer, answer_split
+from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import FEW_SHOT_FILE
@@ -22,9 +24,11 @@ from dept_vl.runs.open import open_run, open_tasks, training_set
 from dept_vl.runs.selection import check_best_metric, read_selection
 from dept_vl.settings.load import dump_config, load_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.tasks import get_task
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import Trainer, train
 from dept_vl.training.validation import Validation
+from tests.data_prep.text_rows import made_up_rows, write_rows
 from tests.models.language.causal_folders import save_tiny_gpt2
 
 
@@ -241,6 +245,12 @@ def test_images_are_read_by_all_tasks_from_one_store(t5_folder, mix_data, tmp_pa
     assert (saved.task, saved.tasks) == ("vqa+coco", ("vqa", "coco"))
 
 
+def test_a_bad_step_names_its_examples_by_task(config, mix_data):
+    """A limit that no gradient keeps."""
+    with pytest.raises(DivergenceError, match=r"examples \['(cola|mnli|squad)/\d+', "):
+        train(replace(config, loop=replace(config.loop, exploded_norm=1e-12)), mix_data)
+
+
 def test_few_shot_rows_are_chosen_in_every_task(config, mix_data):
     config = replace(config, data=replace(config.data, few_shot=6), loop=replace(config.loop, max_steps=2))
     train(config, mix_data)
@@ -280,6 +290,8 @@ def test_a_decoder_only_backbone_reads_one_cue_for_all(mix_data, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.answer_cue: .*vqa '\\nAnswer:', coco '\\nCaption:'"):
         train(config, mix_data)
     train(replace(config, data=replace(config.data, answer_cue=" :")), mix_data)
+    released = replace(config, output_dir=str(tmp_path / "released"))
+    train(replace(released, data=replace(config.data, answer_form="released")), mix_data)
     train(make(folder, tmp_path / "text", "cola+mnli", data__max_target_length=4, loop__max_steps=1), mix_data)
 
 
@@ -289,3 +301,35 @@ def test_a_task_of_a_mix_validates_as_alone(config, mix_data):
     found = Validation(config.for_task("squad"), tasks["squad"]).measure(0)
     assert LOSS in found
     assert "squad_f1" in found
+
+
+GLUE = "rte+sst2+mrpc+stsb+qqp+mnli+qnli+cola"
+
+
+@pytest.mark.parametrize("batches", ["mixed", "one-task", "shuffled"])
+def test_the_eight_tasks_of_glue_are_trained_and_scored_together(tmp_path, batches):
+    """Labels of two, three and twenty-six classes, a correlation among the scores, real templates."""
+    for name in GLUE.split("+"):
+        own = 1_000 if name in ("sst2", "qqp", "qnli") else 0  # rows of the training split that validate
+        splits = {"train": own + 20, "validation": 12, "validation_matched": 12, "validation_mismatched": 12}
+        for split, count in splits.items():
+            write_rows(tmp_path / "raw" / name / f"{split}.jsonl", made_up_rows(name, count))
+        prepare(get_task(name), tmp_path / "raw" / name, tmp_path / "data", subset=True)
+    options = {"mix__batches": batches, "mix__temperature": 10.0, "data__max_source_length": 24, "loop__eval_rows": 6}
+    config = make(Path("demo"), tmp_path / "run", GLUE, **options, tuner__allow_nearest=True)
+    result = train(config, tmp_path / "data")
+    assert result.decode == "score"
+    scores = evaluate_run(config, tmp_path / "data", config.run_dir)
+    metrics = [
+        "accuracy",
+        "accuracy",
+        "accuracy",
+        "pearson",
+        "accuracy",
+        "accuracy",
+        "accuracy",
+        "matthews_correlation",
+    ]
+    shown = [100 * one.metrics[metric] for one, metric in zip(scores.by_task.values(), metrics, strict=True)]
+    assert scores.metrics["mean"] == pytest.approx(sum(shown) / 8)
+    assert all(one.metrics["invalid"] == 0 for one in scores.by_task.values())
