@@ -232,6 +232,18 @@ def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[
     return config, run_dir, None if name == config.task else name
 
 
+def one_task_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[TrainConfig, Path]:
+    """Returns a run's settings as one task has them, the one that is asked for of several, and its folder.
+
+    Raises:
+        ConfigError: The run was trained on several, and none is asked for.
+    """
+    config, run_dir, asked = run_config(options, overrides)
+    if config.is_mix and asked is None:
+        raise ConfigError(f"--task: {run_dir} was trained on {', '.join(config.task_names)}; name the one to ask")
+    return (config if asked is None else config.for_task(asked)), run_dir
+
+
 def _add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", _predict, "Answer about images or texts with a trained run.")
     parser.add_argument(
@@ -272,10 +284,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.inference.prediction_files import check_output, is_official, write_predictions
     from dept_vl.models.adapter.presence import require_adapter
 
-    config, run_dir, asked = run_config(options, overrides)
-    if config.is_mix and asked is None:
-        raise ConfigError(f"--task: {run_dir} was trained on {', '.join(config.task_names)}; name the one to ask")
-    config = config if asked is None else config.for_task(asked)
+    config, run_dir = one_task_config(options, overrides)
     task = config.resolve_task()
     columns = _columns(options.column)
     if options.question is not None:

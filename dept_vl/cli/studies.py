@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.runs import run_config
+from dept_vl.cli.runs import one_task_config
 from dept_vl.cli.settings import add_command, print_on_main_process, read_name, refuse_settings
 from dept_vl.errors import ConfigError
 
@@ -28,10 +28,7 @@ def _ablate(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.ablation import STATES, ablate, check_ablation
 
-    config, run_dir, asked = run_config(options, overrides)
-    if config.is_mix and asked is None:
-        raise ConfigError(f"--task: {run_dir} was trained on {', '.join(config.task_names)}; name the one to score")
-    config = config if asked is None else config.for_task(asked)
+    config, run_dir = one_task_config(options, overrides)
     only = [name for name in options.parts.split(",") if name] if options.parts is not None else None
     if only == []:
         raise ConfigError("--parts: names no part")

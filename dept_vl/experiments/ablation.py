@@ -14,7 +14,7 @@ from dept_vl.data.manifest import hash_rows, read_references
 from dept_vl.errors import ConfigError
 from dept_vl.evaluators import EvaluationInput, Reference, check_available, evaluator_name, is_loss, score
 from dept_vl.evaluators.paired import Answered, Comparison, compare_answers, row_scores
-from dept_vl.inference.result_files import folder_of_results, settings_sha256
+from dept_vl.inference.result_files import folder_of_results, results_name, settings_sha256
 from dept_vl.models.adapter.presence import WEIGHTS_FILE, require_adapter
 from dept_vl.registry import suggest
 from dept_vl.runs.decoding import choose_decoding
@@ -174,7 +174,8 @@ def ablate(
         with change.made:
             answered, metrics = _answer(parts, config, split, metric, references, change.visual)
         found.append(_beside_trained(metric, change, answered, metrics, trained))
-    path = output or folder_of_results(run_dir) / f"ablation-{split}.json"
+    name = results_name(split, None if parts.task_id is None else parts.task.name)
+    path = output or folder_of_results(run_dir) / f"ablation-{name}.json"
     result = AblationResult(
         run_dir, parts.task.name, split, metric, len(references), parts.decoding.method, config.tuner.label,
         trained_metrics, tuple(found), path, time.perf_counter() - started,
@@ -285,7 +286,7 @@ def _answer(
     from dept_vl.inference.answer import Answerer, answer_split
 
     answers = answer_split(
-        Answerer(parts.model, parts.codec, visual, parts.decoding),
+        Answerer(parts.model, parts.codec, visual, parts.decoding, parts.task_id),
         parts.datasets[split],
         batch_size=config.data.eval_batch_size,
         num_workers=config.data.num_workers,

@@ -200,9 +200,7 @@ def _describe(
         **_describe_run(config, data_dir, run_dir),
         "decoding": parts.decoding.record(),
         "sha256": _hashes(result, split_path(data_dir, parts.task, result.split), run_dir),
-        "tuner": config.tuner.label,
         "parameters": {"groups": dict(budget.groups), "trained": budget.trainable, "all": budget.total},
-        "settings_sha256": settings_sha256(config),
         "data": {
             "complete": is_complete(data_dir, parts.task, result.split),
             "rows": result.num_scored,

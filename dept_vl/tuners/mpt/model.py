@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.left_out import Inactive
 from dept_vl.tuners.mpt.config import MptConfig
 from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
@@ -84,6 +86,16 @@ class Mpt(Tuner):
     def training_state(self) -> dict[str, Tensor]:
         """Returns the teachers' prompts, so that a run goes on without their runs."""
         return {"teachers": self.teachers} if len(self.teachers) else {}
+
+    def without(self, groups: Collection[str]) -> Tuner:
+        """Returns MPT without its prompt, which is nothing, or without the tasks' factors: u = v = 1 is P itself."""
+        if "soft_prompt" in groups:
+            return Inactive(self)
+        left = deepcopy(self)
+        if "task_factors" in groups:
+            for factor in (left.task_tokens, left.task_features):
+                factor.detach().fill_(1.0)
+        return left
 
     def embed(self, text_embeds: Tensor, info: ForwardInfo | None = None) -> Tensor:
         """Returns [the task's prompt; text]; see `Tuner.embed`."""
