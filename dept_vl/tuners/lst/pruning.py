@@ -21,8 +21,12 @@ from torch import Tensor
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.sites import Site
 
-Importance = Callable[[str, Tensor], Tensor]
-"""A parameter's name and value to how much each of its numbers matters, of the same shape."""
+Importance = Callable[[str, slice, Tensor], Tensor]
+"""A parameter's name, some of its rows and their values to how much each of those numbers matters."""
+
+_ALL = slice(None)
+_CHUNK = 4096
+"""Rows of the word embeddings that are looked at together, so that no copy of the whole table is made."""
 
 _SHARED = (("self_attn.q", "self_attn.k", "self_attn.v"), ("cross_attn.q", "cross_attn.k", "cross_attn.v"),
            ("ff.gate", "ff.in"))  # fmt: skip
@@ -35,14 +39,14 @@ class _Weight:
     value: Tensor
 
 
-def by_magnitude(name: str, weight: Tensor) -> Tensor:
+def by_magnitude(name: str, rows: slice, weight: Tensor) -> Tensor:
     """Returns absolute values: the start that the released code calls ``t5-base-v2``."""
     return weight.abs()
 
 
 def by_squared_gradient(squared_gradients: Mapping[str, Tensor]) -> Importance:
     """Returns the importances of the start that the released code calls ``fisher-v2``."""
-    return lambda name, weight: squared_gradients[name]
+    return lambda name, rows, weight: squared_gradients[name][rows]
 
 
 def importance_names(context: TunerContext) -> list[str]:
@@ -61,10 +65,7 @@ def prune(context: TunerContext, reduction: int, importance: Importance) -> Iter
         reduction: r.
         importance: How much each number of the backbone's matrices matters.
     """
-    assert context.word_table is not None
-    assert context.embed_tokens is not None
-    table = context.embed_tokens(torch.arange(context.vocab_size))  # (vocabulary, d_model)
-    kept = _largest(importance(context.word_table, table).sum(dim=0, dtype=torch.float64), reduction)
+    kept = _largest(_word_columns(context, importance), reduction)
     weighted = [site for site, shape in context.sites.items() if shape.weight is not None and site.part != "lm_head"]
     for sites in _grouped(weighted):
         weights = [_weight(context, site) for site in sites]
@@ -72,13 +73,24 @@ def prune(context: TunerContext, reduction: int, importance: Importance) -> Iter
             yield sites[0], weights[0].value[kept]
             continue
         columns = kept
-        importances = [importance(weight.name, weight.value)[:, columns] for weight in weights]
+        importances = [importance(weight.name, _ALL, weight.value)[:, columns] for weight in weights]
         if len(importances) > 1:
             # In float64: the product of three squared gradients is soon too small for float32.
             importances = [reduce(operator.mul, (one.double() for one in importances))]
         kept = _largest(importances[0].sum(dim=1, dtype=torch.float64), reduction)
         for site, weight in zip(sites, weights, strict=True):
             yield site, weight.value[kept][:, columns]
+
+
+def _word_columns(context: TunerContext, importance: Importance) -> Tensor:
+    """Returns the sum of importances in each column of the word embeddings, (d_model,) float64."""
+    name, embed = context.word_table, context.embed_tokens
+    assert name is not None
+    assert embed is not None
+    chunks = (slice(start, start + _CHUNK) for start in range(0, context.vocab_size, _CHUNK))
+    every = torch.arange(context.vocab_size)
+    parts = [importance(name, rows, embed(every[rows])).sum(dim=0, dtype=torch.float64) for rows in chunks]
+    return torch.stack(parts).sum(dim=0)
 
 
 def _weight(context: TunerContext, site: Site) -> _Weight:
