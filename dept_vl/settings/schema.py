@@ -361,7 +361,12 @@ class TrainConfig:
 
         Args:
             name: One of `task_names`.
+
+        Raises:
+            ConfigError: It is none of them.
         """
+        if name not in self.task_names:
+            raise ConfigError(f"task: {name!r} is none of the run's ({', '.join(self.task_names)})")
         if not self.is_mix:
             return self
         task, data = get_task(name), self.data

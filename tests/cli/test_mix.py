@@ -187,6 +187,11 @@ def test_a_task_that_the_adapter_was_not_trained_on_is_refused(trained):
         open_run(other.for_task("stsb"), None, (), adapter=trained)
 
 
+def test_settings_are_those_of_the_runs_own_tasks(trained):
+    with pytest.raises(ConfigError, match=r"'rte' is none of the run's \(cola, mnli, squad\)"):
+        read_run_config(trained).for_task("rte")
+
+
 def test_several_seeds_are_scored_on_every_task(t5_folder, mix_data, tmp_path, capsys):
     words = ["--data-dir", mix_data, "--output-dir", tmp_path / "seeds", "--model.backbone", t5_folder]
     assert run("train", "--task", "cola+mnli", "--seeds", "0,1", *words, *TINY) == 0
