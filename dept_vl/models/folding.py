@@ -119,8 +119,9 @@ def fold(model: AdaptedModel) -> Folding:
 def write_into(backbone: Backbone[Any], folding: Folding) -> Backbone[Any]:
     """Returns a backbone with the plain weights, all but the text's own word embeddings; the given one stays as it is.
 
-    Raises:
-        CheckpointError: A norm would be no norm any more, or the matrix of the output is that of the words.
+    Args:
+        backbone: The run's, in float32.
+        folding: What `fold` made of the run.
     """
     shapes = backbone.tuner_context(1).sites
     names = {shapes[site].weight for site in folding.maps} | {shapes[site].bias for site in folding.maps}
