@@ -26,10 +26,8 @@ from benchmarks.paper_configs.rows import (
     SOURCES,
     SUPERGLUE,
     Row,
-    has_mixes,
 )
 from dept_vl.reports.paper_numbers import PaperRow
-from dept_vl.tasks import is_task
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 METHOD_FILE = "method.yaml"
@@ -62,11 +60,9 @@ _TASKS = {
 
 
 def paper_files(rows: Sequence[Row] = ROWS) -> dict[Path, str]:
-    """Returns the files of every row whose method is registered, by their paths in `PAPER`."""
+    """Returns the files of every row, by their paths in `PAPER`."""
     files: dict[Path, str] = {}
     for row in rows:
-        if not row.is_known:
-            continue
         folder = Path(row.table, row.folder)
         if row.is_mix:
             for name, tasks in ((folder.name, GLUE), (f"{folder.name}-superglue", SUPERGLUE)):
@@ -77,9 +73,9 @@ def paper_files(rows: Sequence[Row] = ROWS) -> dict[Path, str]:
         for task, few_shot in _cells(row):
             path = folder / f"{task}{'' if few_shot is None else f'-k{few_shot}'}.yaml"
             files[path] = _task_file(row, path, task, few_shot)
-        if row.sources is not None and has_mixes():
+        if row.sources is not None:
             files[folder / "sources.yaml"] = _sources_file(row, folder / "sources.yaml", row.sources)
-        if row.table == "table3" and _can_join():
+        if row.table == "table3":
             files[folder / "joint.yaml"] = _joint_file(row, folder / "joint.yaml")
     return files
 
@@ -87,10 +83,6 @@ def paper_files(rows: Sequence[Row] = ROWS) -> dict[Path, str]:
 def _cells(row: Row) -> Iterator[tuple[str, int | None]]:
     """Yields the task and k of every number of a row, once where two tables have it."""
     yield from dict.fromkeys((task, one.few_shot) for _, one in row.paper_rows for task in one.values)
-
-
-def _can_join() -> bool:
-    return has_mixes() and all(map(is_task, _JOINT))
 
 
 def _printed(one: PaperRow, task: str) -> str:

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dept_vl.errors import ConfigError
 from dept_vl.reports.paper_numbers import PAPER_TABLES, PaperRow
-from dept_vl.settings.load import config_from_tree
-from dept_vl.tuners.recipes import METHODS
 
 LARGE = ("mnli", "qqp", "qnli", "sst2", "superglue-multirc")
 """Sets that the released codes train for fewer epochs."""
@@ -59,11 +56,6 @@ class Row:
         return self.group in ("multi-task", "multi-task-transfer")
 
     @property
-    def is_known(self) -> bool:
-        """Whether its method, and runs of several tasks where it is one, are there."""
-        return self.tuner in METHODS and (not self.is_mix or has_mixes())
-
-    @property
     def paper_rows(self) -> list[tuple[str, PaperRow]]:
         """The rows of the paper's tables that it is, with their table."""
         tables = ("table4", "table5") if self.table == "table4_5" else (self.table,)
@@ -73,15 +65,6 @@ class Row:
             for row in PAPER_TABLES[table].rows
             if row.method == self.method and row.group == self.group
         ]
-
-
-def has_mixes() -> bool:
-    """Returns whether a run may have several tasks."""
-    try:
-        config_from_tree({"task": "rte+cola"})
-    except ConfigError:
-        return False
-    return True
 
 
 def _lora(rank: int, **more: Any) -> dict[str, Any]:

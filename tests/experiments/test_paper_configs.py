@@ -44,6 +44,11 @@ SMALL = {
     "dept": {"budget_tokens": 20, "num_virtual_tokens": 4, "rank": None, "allow_nearest": True},
     "prompt-tuning": {"num_virtual_tokens": 4},
     "lora": {"rank": 2},
+    "adapter": {"bottleneck": 4, "reduction": None},
+    "adapterdrop": {"bottleneck": 4, "reduction": None, "layers": [1]},
+    "attempt": {"num_virtual_tokens": 4, "attention_width": 5, "sources": []},
+    "mpt": {"num_virtual_tokens": 4, "teachers": []},
+    "lst": {"reduction": 2, "encoder_layers": None, "decoder_layers": None, "fisher_rows": 4},
 }
 """Method -> sizes for the tiny T5."""
 

@@ -150,7 +150,7 @@ def test_runs_of_several_tasks_and_from_sources_have_rows_of_their_own(tuner, so
 
 
 def test_baselines_of_table_3_say_that_theirs_were_trained_on_four_tasks(tmp_path):
-    config = load_config(PAPER / "table3" / "vqa.yaml")
+    config = load_config(PAPER / "table3" / "dept" / "vqa.yaml")
     lora = replace(config, tuner=load_config(None, {"tuner.name": "lora"}).tuner)
     text = compare("table3", [write_results(tmp_path, lora, {"vqa_accuracy": 60.0})])
     assert "trained on one task (the paper's: vqa, gqa, nlvr2 and coco together)" in text
