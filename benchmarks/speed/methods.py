@@ -18,6 +18,7 @@ _JOBS = "benchmarks.speed.training_jobs"
 _SOURCES = 6
 """As many trained prompts as ATTEMPT's code starts from."""
 
+_ENCODER_ALONE = {"num_transformer_submodules": 1}
 _LORA = {"rank": 32, "alpha": 32.0, "sites": ["attn.q", "attn.v"]}
 _PEFT_LORA = {"kind": "LoraConfig", "r": 32, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": ["q", "v"]}
 
@@ -40,16 +41,41 @@ class Method:
     note: str = ""
 
 
+_SIDE_LAYERS = [1, 2, 3, 5, 6, 7, 9, 10, 11]
+_QV = {"target_modules": ["q", "v"]}
+
 METHODS: dict[str, Method] = {
     "dept": Method({"name": "dept", "num_virtual_tokens": 40}),
     "prompt-tuning": Method({"name": "prompt-tuning", "num_virtual_tokens": 100}, PEFT_PROMPT_TUNING),
-    "lora": Method({"name": "lora", **_LORA, "dropout": 0.1}, _PEFT_LORA),
-    "bitfit": Method({"name": "bitfit"}),
-    "fine-tuning": Method({"name": "fine-tuning"}, "trainer"),
+    "p-tuning": Method(
+        {"name": "p-tuning", "num_virtual_tokens": 40},
+        {"kind": "PromptEncoderConfig", "num_virtual_tokens": 40, "encoder_hidden_size": 800, **_ENCODER_ALONE},
+        note="PEFT's network has three layers, Sung et al.'s and ours two",
+    ),
     "prefix-tuning": Method(
         {"name": "prefix-tuning", "prefix_length": 20}, {"kind": "PrefixTuningConfig", "num_virtual_tokens": 20},
         note="PEFT's prefixes are in the decoder's self-attentions alone: 12 of 36",
     ),
+    "adept": Method({"name": "adept"}),
+    "ulpt": Method({"name": "ulpt"}),
+    "attempt": Method({"name": "attempt", "sources": []}),
+    "mpt": Method({"name": "mpt"}),  # PEFT's wants a task id in every batch, which the Trainer's loader does not give
+    "lora": Method({"name": "lora", **_LORA, "dropout": 0.1}, _PEFT_LORA),
+    "rslora": Method({"name": "rslora", "rank": 8}, {"kind": "LoraConfig", "r": 8, "use_rslora": True, **_QV}),
+    "dora": Method({"name": "dora", "rank": 8}, {"kind": "LoraConfig", "r": 8, "use_dora": True, **_QV}),
+    "vera": Method({"name": "vera"}, {"kind": "VeraConfig", "r": 256, **_QV}),
+    "ia3": Method(
+        {"name": "ia3"},
+        {"kind": "IA3Config", "target_modules": ["k", "v", "wo"], "feedforward_modules": ["wo"]},
+    ),
+    "adapter": Method({"name": "adapter", "reduction": 32}),
+    "adapterdrop": Method({"name": "adapterdrop", "reduction": 32}),
+    "hyperdecoder": Method({"name": "hyperdecoder"}),
+    "lst": Method(
+        {"name": "lst", "encoder_layers": _SIDE_LAYERS, "decoder_layers": _SIDE_LAYERS, "init": "magnitude"}
+    ),
+    "bitfit": Method({"name": "bitfit"}),
+    "fine-tuning": Method({"name": "fine-tuning"}, "trainer"),
 }  # fmt: skip
 """Row of the table to method."""
 
@@ -91,7 +117,7 @@ def _entries(
         "steps": settings.steps,
     }
     tuner = dict(method.tuner)
-    if "sources" in tuner:
+    if tuner.get("sources") == []:
         tuner["sources"] = _sources(settings, backbone, next(iter(works.values())))
     ours = {"shape_name": settings.shape, "run_dir": str(settings.work_dir / f"run-{name}"), "answers": True}
     entries = [Entry(_ours(name), f"{_JOBS}:Ours", {**shared, **ours, "settings": {"tuner": tuner}})]
