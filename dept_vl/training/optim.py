@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.optim import Optimizer
 
@@ -53,6 +52,8 @@ def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: Opti
     if leftover:
         raise ConfigError(f"trainable tensors in no parameter group: {', '.join(leftover)}")
     if config.name == "adafactor":
+        from dept_vl.training.adafactor import Adafactor  # transformers imports peft for it, where that is installed
+
         return Adafactor(param_groups, config)
     return torch.optim.AdamW(
         param_groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay
@@ -76,40 +77,13 @@ def _by_decay(
     return [(tensors, decay) for tensors, decay in parts if tensors]
 
 
-class Adafactor(transformers.Adafactor):
-    """Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) at the rates it is given, without momentum.
-
-    That of transformers, updates clipped at a root mean square of 1, and a choice that it has not: second moments of
-    each entry, which T5X keeps for a soft prompt (`prompt_tuning/train/optim.py` of google-research/prompt-tuning) and
-    for any matrix with a side below 128. Beside T5X's, its weight decay is multiplied by the rate (T5X's is not), and
-    ``scale_parameter`` is as T5X's ``multiply_by_parameter_scale``.
-    """
-
-    def __init__(self, param_groups: list[dict[str, Any]], config: OptimConfig) -> None:
-        """Takes groups with their rates and weight decays."""
-        for group in param_groups:
-            group["factored"] = config.factored
-        super().__init__(
-            param_groups,
-            lr=1.0,  # of a group without one; every group has its own
-            decay_rate=-config.decay_rate,
-            scale_parameter=config.scale_parameter,
-            relative_step=False,
-            warmup_init=False,
-        )
-
-    @staticmethod
-    def _get_options(param_group: dict[str, Any], param_shape: Sequence[int]) -> tuple[bool, bool]:
-        """Returns whether a tensor's second moment is factored and whether there is a first; the library asks."""
-        return param_group["factored"] and len(param_shape) >= 2, False
-
-
 def moment_shapes(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
     """Returns what the optimiser keeps of a tensor once it had a gradient: name -> shape, ``()`` for a number."""
     shape = tuple(parameter.shape)
-    if not isinstance(optimizer, Adafactor):
+    is_factored = optimizer.param_groups[0].get("factored")
+    if is_factored is None:  # AdamW
         return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
-    if optimizer.param_groups[0]["factored"] and len(shape) >= 2:
+    if is_factored and len(shape) >= 2:
         return {"step": (), "RMS": (), "exp_avg_sq_row": shape[:-1], "exp_avg_sq_col": shape[:-2] + shape[-1:]}
     return {"step": (), "RMS": (), "exp_avg_sq": shape}
 

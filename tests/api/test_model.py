@@ -221,7 +221,7 @@ def test_an_adapter_is_loaded_once(runs, tmp_path):
 def test_every_method_answers_in_a_block_as_alone(runs, backbones, tmp_path):
     methods = {
         "lora": {}, "prefix-tuning": {}, "bitfit": {}, "fine-tuning": {},
-        "dept": {"tuner.num_virtual_tokens": 2, "tuner.budget_tokens": 8},
+        "dept": {"tuner.num_virtual_tokens": 2, "tuner.budget_tokens": 8, "tuner.allow_nearest": True},
     }  # fmt: skip
     model = dept_vl.load(runs / "vqa")
     for method, settings in methods.items():

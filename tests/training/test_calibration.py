@@ -124,7 +124,7 @@ def test_a_resumed_run_has_its_values_already(t5_folder, tiny_data, tmp_path, ca
     config = config_of(t5_folder, tmp_path / "run")
     with pytest.raises(KilledError):
         train(config, tiny_data, callbacks=[Kill()])
-    assert caplog.text.count("squared gradients of the frozen t5 on rows of vqa, 8 of them") == 1
+    assert caplog.text.count("squared gradients of the frozen t5 on rows of the training split, 8 of them") == 1
     caplog.clear()
     train(config, tiny_data, resume=True)
     assert "squared gradients" not in caplog.text

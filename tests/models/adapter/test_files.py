@@ -88,7 +88,7 @@ def test_files_hold_the_trainable_tensors_and_nothing_else(saved, t5_folder):
 def test_model_card_says_what_it_is(saved):
     card = (saved / CARD_FILE).read_text()
     assert card.startswith("---\n")
-    for fact in ("vqa", "m = 3, r = 6, s = 8", "RN101", "2309.05173", "from_pretrained"):
+    for fact in ("vqa", "m = 3, r = 6, s = 8", "RN101", "2309.05173", "load_model"):
         assert fact in card
 
 

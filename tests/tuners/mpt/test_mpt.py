@@ -130,7 +130,7 @@ def test_an_adapter_of_the_first_stage_needs_no_teacher(folders, tmp_path):
     model = several(folders["t5"], moved=0.2, teachers=3)
     model.save_pretrained(tmp_path)
     assert set(model.adapter_state()) == {"tuner.soft_prompt", "tuner.task_tokens", "tuner.task_features"}
-    assert set(model.frozen_state(in_training=True)) == {"tuner.teachers"}
+    assert set(model.tuner.training_state()) == {"teachers"}
     assert read_adapter_config(tmp_path).tuner.teachers == ("mnli", "qqp", "mnli")
     loaded, _ = load_model(tmp_path, model.config)
     ids, mask, labels, _ = batch()
