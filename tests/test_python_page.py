@@ -11,7 +11,9 @@ from tests.api.saved_runs import save_run
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 TRAINING = PAGE.index("## Train")
 BLOCKS = {match.start(): match[1] for match in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)}
-RUNS = {"runs/shop": "vqa", "runs/captions": "coco", "runs/entailment": "rte", "runs/lora": "vqa"}
+RUNS = {
+    "runs/shop": "vqa", "runs/captions": "coco", "runs/entailment": "rte", "runs/lora": "vqa", "runs/both": "vqa+coco",
+}  # fmt: skip
 METHODS = {"runs/lora": {"tuner.name": "lora", "tuner.alpha": 1.0}}
 IMAGES = ("shelf.jpg", "door.png")
 

@@ -18,25 +18,30 @@ SMALL = {
 
 
 def save_run(folder: Path, task: str, backbone: str | Path, *, seed: int = 0, **settings: Any) -> Path:
-    """Writes a run of a task, by its name or its file; its adapter's values are drawn, so that every tensor matters."""
+    """Writes a run of a task, by name or file, or of several (``vqa+coco``); its adapter's values are drawn."""
     given = {**SMALL, "task": task, "model.backbone": str(backbone), "output_dir": str(folder), **settings}
     if given["tuner.name"] != "prompt-tuning" and "tuner.num_virtual_tokens" not in settings:
         del given["tuner.num_virtual_tokens"]
     config = load_config(None, given)
-    kind, resolved = config.model.image_encoder, config.resolve_task()
+    kind, tasks = config.model.image_encoder, [one.resolve_task() for one in config.each_task()]
     model, _ = build_model(
         config.model,
         config.tuner,
         max_source_length=config.data.max_source_length,
-        feature_dim=kind.feature_dim() if resolved.uses_images else None,
+        feature_dim=kind.feature_dim() if tasks[0].uses_images else None,
         seed=seed,
         answer_cue=config.data.answer_cue,
         answer_form=config.data.answer_form or "plain",
+        tasks=[one.name for one in tasks] if config.is_mix else (),
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.trainable_state().values():
             tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    model.save_pretrained(folder, task=resolved, features=kind.load().fingerprint if resolved.uses_images else None)
+    model.save_pretrained(
+        folder,
+        task=None if config.is_mix else tasks[0],
+        features=kind.load().fingerprint if tasks[0].uses_images else None,
+    )
     (folder / RUN_CONFIG_FILE).write_text(dump_config(config))
     return folder
