@@ -121,7 +121,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = expand_name(tree["tuner"])
-    below = _recipe(tree) if has_recipe else {}
+    below = _recipe(tree, is_mix=isinstance(task, TaskMix)) if has_recipe else {}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
         tree = merge({"data": lengths}, tree)
@@ -137,11 +137,20 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     return config
 
 
-def _recipe(tree: Tree) -> Tree:
-    """Returns the recipe of the method that nested settings name, as settings to lay them over."""
+def _recipe(tree: Tree, *, is_mix: bool) -> Tree:
+    """Returns the recipe of the method that nested settings name, as settings to lay them over.
+
+    How tasks share the steps is left out where there is one task, and where the settings say each one's share.
+    """
     tuner = tree.get("tuner", {"name": DeptConfig().name})
     method = recipe_of(tuner) if isinstance(tuner, dict) else None
-    return {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
+    below = {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
+    given = tree.get("mix")
+    if not is_mix:
+        below.pop("mix", None)
+    elif "mix" in below and isinstance(given, dict) and given.get("rates") is not None:
+        below["mix"] = {key: value for key, value in below["mix"].items() if key == "batches"}
+    return below
 
 
 def _task_of(tree: Tree) -> Task | TaskMix:
