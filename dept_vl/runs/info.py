@@ -45,6 +45,6 @@ def count_as_table_3(config: TrainConfig) -> ParameterBudget | None:
     """
     model = config.model
     is_theirs = PurePath(model.backbone).name == "t5-base" and model.visual_projection == "vl-t5"
-    if not (is_theirs and config.resolve_task().uses_images):
+    if not (is_theirs and config.uses_images):
         return None
     return count_budget(config, vocab_size=TABLE_3_VOCABULARY)

@@ -143,7 +143,7 @@ def test_a_setting_that_came_after_a_record_is_at_its_field_s_default_and_not_th
 def test_the_demo_s_steps_warm_up_and_loss_are_its_own_whatever_the_method(task, name):
     dept = overlay_config(demo_settings(get_task(task), "dept"), {})
     config = overlay_config(demo_settings(get_task(task), name), {})
-    for key in ("warmup_steps", "warmup_proportion", "warmup", "max_grad_norm", "projection_lr"):
+    for key in ("warmup_steps", "warmup_proportion", "warmup", "max_grad_norm", "projection_lr", "scale_parameter"):
         assert getattr(config.optim, key) == getattr(dept.optim, key), key
     assert config.data == dept.data
     assert config.loop == dept.loop
