@@ -9,8 +9,8 @@ import yaml
 
 from benchmarks.paper_configs.files import METHOD_FILE, PAPER, paper_files
 from benchmarks.paper_configs.rows import ROWS, WITHOUT
-from dept_vl.reports.paper_numbers import PAPER_TABLES
 from dept_vl.cli import main
+from dept_vl.reports.paper_numbers import PAPER_TABLES
 from dept_vl.runs.info import count_as_table_3, count_budget
 from dept_vl.settings.load import load_config
 from dept_vl.settings.shipped import shipped_configs
