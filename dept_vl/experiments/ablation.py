@@ -30,6 +30,7 @@ from dept_vl.system.bounded_reading import hash_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dept_vl.models.adapted_model import AdaptedModel
     from dept_vl.runs.open import RunParts
     from dept_vl.runs.session import Session
     from dept_vl.runs.visual_input import VisualInput
@@ -157,15 +158,17 @@ def ablate(
         ConfigError, DataError, CheckpointError: As `check_ablation` and `open_run`; no part has such a name.
     """
     metric = check_ablation(config, data_dir, run_dir, split=split, output=output)
+    from dept_vl.runs.info import meta_model
     from dept_vl.runs.open import open_run
     from dept_vl.runs.session import Session
     from dept_vl.system.processes import process_state
 
+    if only is not None:
+        _check_names(meta_model(config), only)
     started = time.perf_counter()
     session = session or Session()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
     references = parts.references(split)
-    _check_names(parts, only)
     visual = parts.visual.get(split)
     trained, trained_metrics = _answer(parts, config, split, metric, references, visual)
     found = []
@@ -238,11 +241,13 @@ def _has_features(parts: RunParts, config: TrainConfig, split: str) -> bool:
     return parts.visual.get(split) is not None and config.data.visual_features != "zero"
 
 
-def _check_names(parts: RunParts, only: Sequence[str] | None) -> None:
-    from dept_vl.models.parts import model_parts
+def _check_names(model: AdaptedModel, only: Sequence[str]) -> None:
+    """Refuses names of parts that a model, of any device, has not."""
+    from dept_vl.models.parts import PROJECTION, model_parts
 
-    known = [*(part.name for part in model_parts(parts.model)), *([FEATURES] if parts.visual else [])]
-    for name in only or ():
+    known = [part.name for part in model_parts(model)]
+    known += [FEATURES] if PROJECTION in known else []
+    for name in only:
         if name not in known:
             raise ConfigError(
                 f"--parts: the run has no part {name!r}{suggest(name, known)} (it has: {', '.join(known)})"

@@ -11,6 +11,9 @@ from dept_vl.models.demo import DEMO
 from dept_vl.models.vision.encoders import DefaultImageEncoder, ImageEncoderConfig
 from dept_vl.strict import STRICT, LocalPath
 
+MAX_IMAGES = 2
+"""Images of a row that the `vl-t5` projection tells apart: NLVR2 has two."""
+
 BACKBONE = LocalPath(or_name=True, words=(DEMO,))
 """What names a backbone: a folder, a hub id or the packaged one."""
 

@@ -87,6 +87,8 @@ def describe_comparison(result: MethodComparison) -> str:
         values = [getattr(row, name) for name in shown]
         rows.append((row.label, *cells, *("" if v is None else format(v, ",.0f") for v in values)))
     lines = [format_table(rows), *_explain(result)]
+    if any(name.endswith("_per_s") for name in shown):
+        lines.append("  speeds are each run's own, on the machine that it was trained or scored on")
     tested = [(task, row, row.cells[task]) for task in tasks for row in result.methods if task in row.cells]
     tests = [(task, row, cell.beside) for task, row, cell in tested if cell.beside is not None]
     if tests:

@@ -1,9 +1,10 @@
-"""The trainable-parameter budget of a configuration, counted without any weights."""
+"""The model of a configuration without any weights, and its trainable-parameter budget."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.settings.schema import TrainConfig
@@ -12,8 +13,8 @@ TABLE_3_VOCABULARY = 32_200
 """Rows of T5-base's word embeddings in Sung et al.'s code (VL-T5's tokenizer: 32,100 words, 100 image tokens)."""
 
 
-def count_budget(config: TrainConfig, *, vocab_size: int | None = None) -> ParameterBudget:
-    """Counts trainable and all parameters on a model built on the meta device.
+def meta_model(config: TrainConfig, *, vocab_size: int | None = None) -> AdaptedModel:
+    """Builds a run's model on the meta device, without any weights.
 
     Args:
         config: The run's settings.
@@ -23,7 +24,7 @@ def count_budget(config: TrainConfig, *, vocab_size: int | None = None) -> Param
         ConfigError: The budget cannot be met, or the backbone's or the image encoder's shape is not known here.
     """
     feature_dim = config.model.image_encoder.feature_dim() if config.uses_images else None
-    model = build_meta_model(
+    return build_meta_model(
         config.model,
         config.tuner,
         max_source_length=config.data.max_source_length,
@@ -31,7 +32,15 @@ def count_budget(config: TrainConfig, *, vocab_size: int | None = None) -> Param
         vocab_size=vocab_size,
         tasks=config.task_names if config.is_mix else (),
     )
-    return model.parameter_budget()
+
+
+def count_budget(config: TrainConfig, *, vocab_size: int | None = None) -> ParameterBudget:
+    """Counts trainable and all parameters on `meta_model`.
+
+    Raises:
+        ConfigError: As `meta_model`.
+    """
+    return meta_model(config, vocab_size=vocab_size).parameter_budget()
 
 
 def count_as_table_3(config: TrainConfig) -> ParameterBudget | None:
@@ -45,6 +54,6 @@ def count_as_table_3(config: TrainConfig) -> ParameterBudget | None:
     """
     model = config.model
     is_theirs = PurePath(model.backbone).name == "t5-base" and model.visual_projection == "vl-t5"
-    if not (is_theirs and config.resolve_task().uses_images):
+    if not (is_theirs and config.uses_images):
         return None
     return count_budget(config, vocab_size=TABLE_3_VOCABULARY)

@@ -12,6 +12,7 @@ from dept_vl.data.feature_format import finished_stores, no_store_fits, read_ind
 from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
+from dept_vl.models.config import MAX_IMAGES
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
@@ -55,9 +56,12 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
     """Refuses what is not there: files of some splits, of the backbone, and cached features where a run reads them.
 
     Raises:
-        ConfigError: Files of the backbone, or of an encoder that is to run, are incomplete or do not fit together.
+        ConfigError: Files of the backbone, or of an encoder that is to run, are incomplete or do not fit together; or
+            rows have more images than the settings have room for.
         DataError: A split is not prepared, or no feature store is finished.
     """
+    if config.uses_images:
+        check_images(config, splits)
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
     if not config.uses_images:
@@ -69,6 +73,27 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
         read_index(Path(config.data.feature_dir))
     elif not finished_stores(data_dir):
         raise no_store_fits(data_dir)
+
+
+def check_images(config: TrainConfig, splits: Sequence[str]) -> None:
+    """Refuses tasks whose rows have more images than the projection tells apart, or than fit into the same steps.
+
+    Raises:
+        ConfigError: As said; the tasks are named.
+    """
+    counts = {task.name: task.num_images for task in (one.resolve_task() for one in config.each_task())}
+    for name, count in counts.items():
+        if config.model.visual_projection == "vl-t5" and count > MAX_IMAGES:
+            raise ConfigError(
+                f"model.visual_projection: 'vl-t5' tells {MAX_IMAGES} images of a row apart, as Sung et al.'s does, "
+                f"and rows of {name!r} have {count}; use model.visual_projection=linear"
+            )
+    if "train" in splits and len({*counts.values()}) > 1 and config.mix.batches in (None, "mixed"):
+        each = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ConfigError(
+            f"mix.batches: rows of these tasks have different numbers of images ({each}) and cannot share a step; set "
+            "mix.batches=one-task"
+        )
 
 
 def check_splits(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,8 @@ from dept_vl.tasks.declaration import TaskDeclaration
 from dept_vl.tasks.declared import make_task
 from dept_vl.tasks.mixture import TaskMix, find_mix, is_mix
 from dept_vl.tuners import DeptConfig
-from dept_vl.tuners.recipes import recipe_notes, recipe_of
+from dept_vl.tuners.recipes import METHODS, recipe_notes, recipe_of
+from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.stack.config import expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -121,7 +122,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     tree = {**with_kinds(tree), "task": task.name}
     if isinstance(tree.get("tuner"), dict):
         tree["tuner"] = expand_name(tree["tuner"])
-    below = _recipe(tree) if has_recipe else {}
+    below = _recipe(tree, is_mix=isinstance(task, TaskMix)) if has_recipe else {}
     if isinstance(tree.get("data", {}), dict):
         lengths = {"max_source_length": task.max_source_length, "max_target_length": task.max_target_length}
         tree = merge({"data": lengths}, tree)
@@ -137,11 +138,20 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     return config
 
 
-def _recipe(tree: Tree) -> Tree:
-    """Returns the recipe of the method that nested settings name, as settings to lay them over."""
+def _recipe(tree: Tree, *, is_mix: bool) -> Tree:
+    """Returns the recipe of the method that nested settings name, as settings to lay them over.
+
+    How tasks share the steps is left out where there is one task, and where the settings say each one's share.
+    """
     tuner = tree.get("tuner", {"name": DeptConfig().name})
     method = recipe_of(tuner) if isinstance(tuner, dict) else None
-    return {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
+    below = {group: dict(settings) for group, settings in method.recipe.items()} if method else {}
+    given = tree.get("mix")
+    if not is_mix:
+        below.pop("mix", None)
+    elif "mix" in below and isinstance(given, dict) and given.get("rates") is not None:
+        below["mix"] = {key: value for key, value in below["mix"].items() if key == "batches"}
+    return below
 
 
 def _task_of(tree: Tree) -> Task | TaskMix:
@@ -259,14 +269,22 @@ def _describe(detail: Mapping[str, Any]) -> SettingProblem:
         return SettingProblem(location, _describe_unknown(location, given))
     if detail["type"] == "union_tag_invalid":
         return unknown_kind(detail)
+    if detail["type"] == "tuple_type":
+        return SettingProblem(location, f"should be a list, as [A, B], got {given}")
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return SettingProblem(location, f"{message[0].lower()}{message[1:]}" + (f", got {given}" if location else ""))
+
+
+def _names_of(method: type[TunerSettings]) -> set[str]:
+    return {field.name for field in fields(method)}
 
 
 def _describe_unknown(location: str, given: str) -> str:
     known = setting_names()
     if location in known:
-        return f"unknown setting of the kind chosen (another has it), given {given}"
+        owners = [name for name, method in METHODS.items() if location.removeprefix("tuner.") in _names_of(method)]
+        whose = f"; it is one of {', '.join(owners)}" if location.startswith("tuner.") and owners else ""
+        return f"unknown setting of the kind chosen (another has it), given {given}{whose}"
     if location.startswith("tuner.parts."):  # a part has the settings of its method
         part = ".".join(location.split(".")[:3])
         known = [f"{part}.{key.removeprefix('tuner.')}" for key in known if key.startswith("tuner.")]

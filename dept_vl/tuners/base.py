@@ -234,7 +234,13 @@ class Tuner(nn.Module, ABC):
         state = {**self.trainable_state(), **self.frozen_state()}
         ours = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if theirs != ours:
-            raise CheckpointError(f"the source has {theirs}, this run has {ours}")
+            names = sorted({**theirs, **ours})
+            one = next(name for name in names if theirs.get(name) != ours.get(name))
+            count = sum(theirs.get(name) != ours.get(name) for name in names)
+            raise CheckpointError(
+                f"the source has {theirs.get(one, 'nothing')} for {one}, this run has {ours.get(one, 'nothing')} "
+                f"({count} of {len(names)} tensors differ); give the settings that the source was trained with"
+            )
         for name, tensor in state.items():
             tensor.copy_(tensors[name])
         return []

@@ -31,7 +31,7 @@ class TunerSettings:
         recipe: Settings of a run that are not the method's and of which it has defaults of its own. They lie over the
             defaults of the fields and below everything that is given (`dept_vl.tuners.recipes`). Empty: the fields'
             defaults, which are those of Table 10 of the DePT paper.
-        recipe_source: Where those settings come from; every recipe has one.
+        recipe_source: Where those settings come from, or why the fields' defaults are the method's own.
         has_norm_biases: Whether the norms of the visual projection get biases, as those of the backbone do.
         needs_encoder: Whether the method has no place in a decoder-only model.
         needs_tasks: Whether it is made for several tasks trained together, and has no meaning for one.

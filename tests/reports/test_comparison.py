@@ -183,6 +183,7 @@ def test_trained_runs_are_compared_from_their_folders(t5_folder, label_data, tmp
     assert lines[2][0] == "lora"
     assert lines[2][2] == f"{budget.trainable:,}"
     assert "against dept:" in said
+    assert "speeds are each run's own, on the machine that it was trained or scored on" in said
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["methods"]["lora"]["parameters"] == budget.trainable
     assert written["methods"]["lora"]["tasks"]["cola"]["beside"]["test"] in ("mcnemar", "bootstrap")

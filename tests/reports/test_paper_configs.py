@@ -9,6 +9,7 @@ import yaml
 
 from benchmarks.paper_configs.files import METHOD_FILE, PAPER, paper_files
 from benchmarks.paper_configs.rows import ROWS, WITHOUT
+from dept_vl.cli import main
 from dept_vl.reports.paper_numbers import PAPER_TABLES
 from dept_vl.runs.info import count_as_table_3, count_budget
 from dept_vl.settings.load import load_config
@@ -159,3 +160,9 @@ def test_a_run_that_is_none_of_table_3_is_not_counted_so():
     config = load_config(PAPER / "table3" / "dept" / "vqa.yaml")
     assert count_as_table_3(replace(config, model=replace(config.model, visual_projection="linear"))) is None
     assert count_as_table_3(load_config(PAPER / "table1" / "dept" / "rte.yaml")) is None
+
+
+@pytest.mark.parametrize("path", sorted(PAPER.glob("table3/*/joint.yaml")), ids=lambda path: path.parent.name)
+def test_info_counts_a_run_of_all_four_tasks_of_table_3(path, capsys):
+    assert main(["info", "--config", str(path)]) == 0
+    assert "as Table 3 counts" in capsys.readouterr().out

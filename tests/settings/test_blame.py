@@ -29,6 +29,12 @@ def refusal(capsys, *words):
         ("--lr=abc", "--lr (tuner.lr): should be a valid number, unable to parse string as a number, got 'abc'"),
         ("--optim.lr 1", "--optim.lr: unknown setting, given 1; did you mean 'tuner.lr'?"),
         ("--tuner.rnk 1", "--tuner.rnk: unknown setting, given 1; did you mean 'tuner.rank'"),
+        ("--tuner adapter --tuner.layers 0,1", "--tuner.layers: should be a list, as [A, B], got '0,1'"),
+        (
+            "--tuner lora --tuner.num_virtual_tokens 3",
+            "--tuner.num_virtual_tokens: unknown setting of the kind chosen (another has it), given 3; it is one "
+            "of dept, prompt-tuning, ",
+        ),
         ("--optim.prompt_lr -1", "--optim.prompt_lr: should be greater than 0, got -1"),
         ("--tuner.prompt_init text", "--tuner.prompt_init: prompt_init=text needs prompt_init_text, the text to start"),
         ("--tuner dept+lora --lr 0", "--lr (tuner.lr): should be greater than 0, got 0"),

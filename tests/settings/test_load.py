@@ -77,7 +77,9 @@ def test_unknown_task_names_the_near_one():
 
 
 def test_a_setting_of_another_tuner_is_told_from_one_that_nobody_has():
-    message = r"^tuner\.sites: unknown setting of the kind chosen \(another has it\), given 1$"
+    message = (
+        r"^tuner\.sites: unknown setting of the kind chosen \(another has it\), given 1; it is one of lora, adapter, "
+    )
     with pytest.raises(ConfigError, match=message):
         load_config(None, {"tuner.sites": 1})
 

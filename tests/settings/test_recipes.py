@@ -39,8 +39,11 @@ def test_a_recipe_has_known_settings_of_a_run_and_says_where_they_come_from(name
     method = METHODS[name]
     recipe = flat_settings(method.recipe)
     assert set(recipe) <= set(FIELDS)
-    assert not [key for key in recipe if key.split(".")[0] not in ("optim", "data", "loop", "decode", "model")]
-    assert bool(recipe) == bool(method.recipe_source)
+    assert not [key for key in recipe if key.split(".")[0] not in ("optim", "data", "loop", "mix", "decode", "model")]
+    if method.can_train:
+        assert method.recipe_source
+    if not recipe:
+        assert not method.recipe_source or "the fields' defaults" in method.recipe_source
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -50,9 +53,39 @@ def test_without_a_file_a_run_has_its_method_s_recipe_and_else_the_fields_defaul
     nulls = {f"loop.{steps}": None for steps, epochs in STEPS_OR_EPOCHS if f"loop.{epochs}" in recipe}
     recipe |= nulls
     for key in FIELDS:
-        if not key.startswith(("tuner.", "model.image_encoder.", "data.max_", "init.")):
+        if not key.startswith(("tuner.", "model.image_encoder.", "data.max_", "init.", "mix.")):
             expected = recipe.get(key, "vqa" if key == "task" else default_of(key))
             assert config[key] == expected, key
+
+
+HOW_LONG = {"loop.max_steps", "loop.epochs"}
+OPTIMISER = {"optim.weight_decay", "optim.beta2", "optim.eps"}
+WARM_UP = {"optim.warmup_steps", "optim.warmup_proportion"}
+
+
+@pytest.mark.parametrize("name", WITH_RECIPE)
+def test_a_recipe_says_batch_loss_optimiser_warm_up_and_how_long(name):
+    recipe = set(flat_settings(METHODS[name].recipe))
+    assert "data.batch_size" in recipe
+    assert recipe & HOW_LONG
+    assert recipe & WARM_UP
+    assert {"optim.name", "optim.scale_parameter"} <= recipe or recipe & OPTIMISER
+    assert "data.loss_mean" in recipe or name == "p-tuning"  # whose source has one loss for VQA, another for captions
+
+
+def test_hyperformer_draws_one_task_a_step_at_its_temperature_unless_shares_are_given():
+    def mix(**given):
+        return load_config(None, {"tuner.name": "hyperformer", "task": "rte+cola", **given}).mix
+
+    assert (mix().batches, mix().temperature) == ("one-task", 10.0)
+    assert mix(**{"mix.temperature": 2.0}).temperature == 2.0
+    rated = mix(**{"mix.rates": {"rte": 1.0, "cola": 2.0}})
+    assert (rated.batches, rated.temperature) == ("one-task", None)
+    assert load_config(None, {"tuner.name": "lora", "task": "rte+cola"}).mix.batches is None
+
+
+def test_hyperdecoder_alone_has_no_share_of_tasks():
+    assert load_config(None, {"tuner.name": "hyperdecoder", "task": "rte"}).mix.temperature is None
 
 
 def test_a_file_wins_over_the_recipe_and_the_command_line_over_both(tmp_path):
@@ -110,7 +143,7 @@ def test_a_setting_that_came_after_a_record_is_at_its_field_s_default_and_not_th
 def test_the_demo_s_steps_warm_up_and_loss_are_its_own_whatever_the_method(task, name):
     dept = overlay_config(demo_settings(get_task(task), "dept"), {})
     config = overlay_config(demo_settings(get_task(task), name), {})
-    for key in ("warmup_steps", "warmup_proportion", "warmup", "max_grad_norm", "projection_lr"):
+    for key in ("warmup_steps", "warmup_proportion", "warmup", "max_grad_norm", "projection_lr", "scale_parameter"):
         assert getattr(config.optim, key) == getattr(dept.optim, key), key
     assert config.data == dept.data
     assert config.loop == dept.loop

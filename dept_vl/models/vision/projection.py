@@ -11,15 +11,12 @@ from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from dept_vl.errors import DataError
-from dept_vl.models.config import ModelConfig
+from dept_vl.models.config import MAX_IMAGES, ModelConfig
 from dept_vl.models.language.base import Backbone
 from dept_vl.tuners.settings import TunerSettings
 
 _BOX = 5
 """Four coordinates of a box and its area."""
-
-MAX_IMAGES = 2
-"""Images of a row that the `vl-t5` projection tells apart: NLVR2 has two."""
 
 
 class VisualProjection(nn.Module, ABC):

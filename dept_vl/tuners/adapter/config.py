@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +11,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.tuners.bottleneck_config import BottleneckSettings
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.settings import Recipe
+from dept_vl.tuners.shared_recipes import GLUE
 
 AdapterPart = Literal["self_attn.o", "cross_attn.o", "ff.out"]
 """Where a sublayer ends: what comes out there goes through dropout and is added to the residual stream."""
@@ -22,18 +23,7 @@ class AdapterSettings(BottleneckSettings):
     """What `AdapterConfig` and `AdapterDropConfig` have in common."""
 
     implementation: ClassVar[str] = "dept_vl.tuners.adapter.model:Adapter"
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 32, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 0.0,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-        "loop": {"epochs": 20, "eval_every_epochs": 1},
-    }
+    recipe: ClassVar[Recipe] = GLUE
     recipe_source: ClassVar[str] = "rabeehk/compacter: seq2seq/configs/adapters.json; batch: AkariAsai/ATTEMPT"
     lr: Annotated[float, Field(gt=0, description="peak rate of the adapters (and of the norms)")] = 3e-4
     sites: Annotated[

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.tuners.settings import Recipe
+from dept_vl.tuners.shared_recipes import TRAINER
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -23,17 +24,10 @@ class AdeptConfig(PromptInit):
     implementation: ClassVar[str] = "dept_vl.tuners.adept.model:Adept"
     reference: ClassVar[str] = "Tang et al. 2025, ADePT, arXiv 2501.03291"
     # The command asks for a decay of 0.01, and train.py builds AdamW without one; ours is the command's.
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    recipe: ClassVar[Recipe] = {
         "data": {"batch_size": 32, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 0.01,
-            "beta2": 0.999,
-            "eps": 1e-6,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-        "loop": {"max_steps": 30_000},
+        "optim": {**TRAINER, "weight_decay": 0.01, "eps": 1e-6},
+        "loop": {"max_steps": 30_000, "eval_every_steps": 1_000},
     }
     recipe_source: ClassVar[str] = "HungerPWAY/ADePT: README.md, train.py"
     name: Literal["adept"] = "adept"

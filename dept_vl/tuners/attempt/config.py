@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
 from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
+from dept_vl.tuners.settings import Recipe
+from dept_vl.tuners.shared_recipes import GLUE
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,19 +25,8 @@ class AttemptConfig(PromptInit):
 
     implementation: ClassVar[str] = "dept_vl.tuners.attempt.model:Attempt"
     reference: ClassVar[str] = "Asai et al. 2022, ATTEMPT, arXiv 2205.11961"
-    # As transformers' Trainer trained then: AdamW without decay, linear, clipped, the mean over the batch's tokens.
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 32, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 0.0,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-    }
-    recipe_source: ClassVar[str] = "AkariAsai/ATTEMPT: attempt/configs/attempt"
+    recipe: ClassVar[Recipe] = GLUE
+    recipe_source: ClassVar[str] = "AkariAsai/ATTEMPT: attempt/configs/attempt/sinlge_task.json (sic)"
     name: Literal["attempt"] = "attempt"
     attention_lr: Annotated[
         float,

@@ -28,6 +28,7 @@ class DeptConfig(PromptInit):
 
     implementation: ClassVar[str] = "dept_vl.tuners.dept.model:Dept"
     reference: ClassVar[str] = "Shi & Lipani 2024, DePT, arXiv 2309.05173"
+    recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024"
     name: Literal["dept"] = "dept"
     lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
     budget_tokens: Annotated[

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import SEVERAL_TASKS
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -23,19 +23,7 @@ class HyperDecoderConfig(TunerSettings):
     implementation: ClassVar[str] = "dept_vl.tuners.hyperdecoder.model:HyperDecoder"
     reference: ClassVar[str] = "Ivison & Peters 2022, Hyperdecoders, arXiv 2203.08304"
     needs_encoder: ClassVar[bool] = True
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 128, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 0.0,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-            "label_smoothing": 0.1,
-        },
-        "loop": {"max_steps": 65_536},
-    }
+    recipe: ClassVar[Recipe] = SEVERAL_TASKS
     recipe_source: ClassVar[str] = "allenai/hyperdecoders: hyperdecoder/configs/experiments/glue_t5_base.json"
     name: Literal["hyperdecoder"] = "hyperdecoder"
     lr: Annotated[float, Field(gt=0, description="peak rate of adapters and network")] = 3e-4

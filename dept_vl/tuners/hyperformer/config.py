@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.bottleneck_config import BottleneckSettings
+from dept_vl.tuners.settings import Recipe
+from dept_vl.tuners.shared_recipes import SEVERAL_TASKS
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,19 +25,7 @@ class HyperFormerConfig(BottleneckSettings):
     reference: ClassVar[str] = "Karimi Mahabadi et al. 2021, HyperFormer++, arXiv 2106.04489"
     needs_encoder: ClassVar[bool] = True
     needs_tasks: ClassVar[bool] = True
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 128, "loss_mean": "tokens"},  # 32 on each of 4 GPUs
-        "optim": {
-            "weight_decay": 0.0,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-            "label_smoothing": 0.1,
-        },
-        "loop": {"max_steps": 65_536},
-    }
+    recipe: ClassVar[Recipe] = SEVERAL_TASKS
     recipe_source: ClassVar[str] = "rabeehk/hyperformer: hyperformer/configs/hyperformer++.json"
     name: Literal["hyperformer"] = "hyperformer"
     lr: Annotated[float, Field(gt=0, description="peak rate of the networks (and of the norms)")] = 3e-4

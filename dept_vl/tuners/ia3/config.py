@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,12 +21,21 @@ class Ia3Config(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.ia3.model:Ia3"
     reference: ClassVar[str] = "Liu et al. 2022, (IA)3, arXiv 2205.05638"
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 8},
-        "optim": {"name": "adafactor", "scale_parameter": True, "weight_decay": 0.0, "max_grad_norm": 1.0},
+    recipe: ClassVar[Recipe] = {
+        "data": {"batch_size": 8, "loss_mean": "tokens"},
+        "optim": {
+            "name": "adafactor",
+            "scale_parameter": True,
+            "weight_decay": 0.0,
+            "warmup_proportion": 0.06,
+            "warmup": "transformers",
+            "max_grad_norm": 1.0,
+        },
         "loop": {"max_steps": 1_000},
     }
-    recipe_source: ClassVar[str] = "r-three/t-few: configs/ia3.json, src/utils/Config.py, src/utils/get_optimizer.py"
+    recipe_source: ClassVar[str] = (
+        "r-three/t-few: configs/ia3.json, src/utils/Config.py, get_optimizer.py, get_scheduler.py"
+    )
     name: Literal["ia3"] = "ia3"
     lr: Annotated[float, Field(gt=0, description="peak rate of the vectors")] = 3e-3
     feed_forward: Annotated[

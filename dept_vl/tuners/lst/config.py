@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import GLUE
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...]
 
@@ -25,17 +25,7 @@ class LstConfig(TunerSettings):
 
     implementation: ClassVar[str] = "dept_vl.tuners.lst.model:LadderSideTuning"
     reference: ClassVar[str] = "Sung et al. 2022, LST: Ladder Side-Tuning, arXiv 2206.06522"
-    recipe: ClassVar[Mapping[str, Any]] = {
-        "data": {"batch_size": 100, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 0.0,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-    }
+    recipe: ClassVar[Recipe] = {**GLUE, "data": {"batch_size": 100, "loss_mean": "tokens"}}
     recipe_source: ClassVar[str] = "ylsung/Ladder-Side-Tuning: seq2seq/configs/side_transformers.json"
     needs_encoder: ClassVar[bool] = True
     needs_backbone_gradient: ClassVar[bool] = False

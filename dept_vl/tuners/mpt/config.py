@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
 from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
+from dept_vl.tuners.settings import Recipe
+from dept_vl.tuners.shared_recipes import GLUE, TRAINER
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,17 +26,7 @@ class MptConfig(PromptInit):
 
     implementation: ClassVar[str] = "dept_vl.tuners.mpt.model:Mpt"
     reference: ClassVar[str] = "Wang et al. 2023, MPT, arXiv 2303.02861"
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "data": {"batch_size": 32, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 1e-5,
-            "beta2": 0.999,
-            "eps": 1e-8,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-    }
+    recipe: ClassVar[Recipe] = {**GLUE, "optim": {**TRAINER, "weight_decay": 1e-5}}
     recipe_source: ClassVar[str] = (
         "Wang et al. 2023, from memory; what it leaves open: AkariAsai/ATTEMPT, whose runs it follows"
     )

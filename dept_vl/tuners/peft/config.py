@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
 from dept_vl.tuners.sites import LinearChoice
 
 Rank = Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")]
@@ -27,6 +27,7 @@ class PeftSettings(TunerSettings):
     """
 
     implementation: ClassVar[str] = "dept_vl.tuners.peft.model:PeftTuner"
+    recipe_source: ClassVar[str] = "the fields' defaults, as for DePT: its authors' runs are of other models than T5"
     extra: ClassVar[str | None] = "peft"
     library: ClassVar[str]
     lr: Annotated[float, Field(gt=0, description="peak rate of the updates")] = 3e-4
@@ -106,6 +107,20 @@ class AdaLoraConfig(PeftSettings):
     implementation: ClassVar[str] = "dept_vl.tuners.peft.adalora:AdaLora"
     library: ClassVar[str] = "AdaLoraConfig"
     reference: ClassVar[str] = "Zhang et al. 2023, AdaLoRA, arXiv 2303.10512"
+    recipe: ClassVar[Recipe] = {
+        "data": {"batch_size": 64, "loss_mean": "tokens"},  # 8 rows on each of 8 GPUs
+        "optim": {
+            "weight_decay": 0.0,
+            "beta2": 0.999,
+            "eps": 1e-8,
+            "warmup_proportion": 0.0375,  # 3,000 of some 80,000 steps
+            "warmup": "transformers",
+        },
+        "loop": {"epochs": 25, "eval_every_epochs": 1},
+    }
+    recipe_source: ClassVar[str] = (
+        "QingruZhang/AdaLoRA: NLG_QA/scripts/run_bart_xsum.sh, run_summarization_no_trainer.py"
+    )
     name: Literal["adalora"] = "adalora"
     lr: Annotated[float, Field(gt=0, description="peak rate of the updates")] = 5e-4
     rank: Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank of an update at the end, on average")] = 8

@@ -17,6 +17,7 @@ class PromptTuningConfig(PromptInit):
 
     implementation: ClassVar[str] = "dept_vl.tuners.prompt_tuning.model:PromptTuning"
     reference: ClassVar[str] = "Lester et al. 2021, arXiv 2104.08691"
+    recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024"
     name: Literal["prompt-tuning"] = "prompt-tuning"
     num_virtual_tokens: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="soft prompt length, tokens (DePT's budget_tokens)")

@@ -113,11 +113,16 @@ def expand_name(tuner: dict[str, Any], below: dict[str, Any] | None = None) -> d
         below: Those that they will be laid over, expanded; None where there are none.
 
     Raises:
-        ConfigError: They have settings of a part that the stack has not.
+        ConfigError: They have settings of a part that the stack has not, or name a method twice.
     """
     names = _part_names(tuner) or _part_names(below or {})
     if not names:
         return tuner
+    if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise ConfigError(
+            f"tuner.name: {'+'.join(names)!r} names {twice[0]!r} twice; name it once, or give two parts of it names of "
+            "their own in a file (tuner.name: stack, tuner.parts)"
+        )
     given = tuner.get("parts") or {}
     rest = {key: value for key, value in tuner.items() if key not in ("name", "parts", "lr")}
     if not isinstance(given, dict):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.shared_recipes import TRAINER
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -23,17 +23,10 @@ class UlptConfig(TunerSettings):
     implementation: ClassVar[str] = "dept_vl.tuners.ulpt.model:Ulpt"
     reference: ClassVar[str] = "Wu et al. 2025, ULPT, arXiv 2502.04501"
     # The command asks for a decay of 1e-5, and train.py builds AdamW without one; ours is the command's.
-    recipe: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    recipe: ClassVar[Recipe] = {
         "data": {"batch_size": 16, "loss_mean": "tokens"},
-        "optim": {
-            "weight_decay": 1e-5,
-            "beta2": 0.999,
-            "eps": 1e-6,
-            "warmup_steps": 500,
-            "warmup": "transformers",
-            "max_grad_norm": 1.0,
-        },
-        "loop": {"max_steps": 30_000},
+        "optim": {**TRAINER, "weight_decay": 1e-5, "eps": 1e-6},
+        "loop": {"max_steps": 30_000, "eval_every_steps": 1_000},
     }
     recipe_source: ClassVar[str] = "MANGA-UOFA/ULPT: README.md, train.py"
     name: Literal["ulpt"] = "ulpt"

@@ -78,6 +78,7 @@ def test_parts_that_train_the_same_tensors_are_refused(folders):
         ({"tuner.name": "stack"}, r"tuner\.parts: .*at least 1 item"),
         ({"tuner.name": "dept+lora", "tuner.parts": 3}, r"tuner\.parts: .*valid dictionary"),
         ({"tuner.name": "dept+stack"}, r"tuner\.parts\.stack\.name: unknown tuner 'stack'"),
+        ({"tuner.name": "lora+dept+lora"}, r"tuner\.name: 'lora\+dept\+lora' names 'lora' twice; name it once"),
         ({"tuner.name": "dept+"}, r"tuner\.parts\.\.name: unknown tuner ''"),
     ],
 )
