@@ -131,7 +131,7 @@ def config_from_tree(tree: Tree, where: str = "") -> TrainConfig:
     try:
         config = _ADAPTER.validate_python(with_nulls(merge(without_replaced(below, tree), tree)))
     except ValidationError as error:
-        raise SettingsError([_describe(detail) for detail in error.errors(include_url=False)], where) from None
+        raise SettingsError([_describe(detail) for detail in _own_errors(error)], where) from None
     with _problem_of("data.protocol", where):
         task.check_protocol(config.data.protocol)
     config.mix.check(config.task_names, where)
@@ -273,6 +273,16 @@ def _describe(detail: Mapping[str, Any]) -> SettingProblem:
         return SettingProblem(location, f"should be a list, as [A, B], got {given}")
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return SettingProblem(location, f"{message[0].lower()}{message[1:]}" + (f", got {given}" if location else ""))
+
+
+def _own_errors(error: ValidationError) -> list[Mapping[str, Any]]:
+    """Returns pydantic's errors without a list's that is too short only because an entry of it is wrong."""
+    details: list[Mapping[str, Any]] = [dict(detail) for detail in error.errors(include_url=False)]
+
+    def has_inner(place: tuple[int | str, ...]) -> bool:
+        return any(other["loc"][: len(place)] == place != other["loc"] for other in details)
+
+    return [one for one in details if one["type"] != "too_short" or not has_inner(one["loc"])]
 
 
 def _names_of(method: type[TunerSettings]) -> set[str]:

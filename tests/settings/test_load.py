@@ -76,6 +76,13 @@ def test_unknown_task_names_the_near_one():
         load_config(None, {"task": "vqaa"})
 
 
+def test_a_wrong_entry_of_a_list_is_one_error():
+    with pytest.raises(ConfigError, match=r"got 'foo'$"):
+        load_config(None, {"tuner.name": "lora", "tuner.sites": ["foo"]})
+    with pytest.raises(ConfigError, match=r"at least 1 item.*got \[\]$"):
+        load_config(None, {"tuner.name": "lora", "tuner.sites": []})
+
+
 def test_a_setting_of_another_tuner_is_told_from_one_that_nobody_has():
     message = (
         r"^tuner\.sites: unknown setting of the kind chosen \(another has it\), given 1; it is one of lora, adapter, "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -18,17 +16,13 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.extra_keys import Attention, reading
+from dept_vl.models.language.hooked import HookedModel
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
-from dept_vl.models.language.places import Place, hook_places, place_bias, place_matrix, site_shape
+from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.extra_keys import ExtraKeys
-from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.side_network import NarrowBlocks
 
 Joint = TypeVar("Joint", bound=JointInput)
 
@@ -36,24 +30,13 @@ CHANGED_WEIGHTS = "dept_vl_weights_sha256"
 """Key of the ``config.json`` of a backbone that `dept_vl.models.language.write` wrote: sha256 of all its weights."""
 
 
-@dataclass(frozen=True)
-class _Hooked:
-    """What acts inside the model now."""
-
-    hooks: Mapping[Site, SiteHook]
-    extra_keys: Mapping[Site, ExtraKeys]
-    side_network: SideNetwork | None
-    info: ForwardInfo
-
-
-class Backbone(nn.Module, ABC, Generic[Joint]):
+class Backbone(HookedModel, Generic[Joint]):
     """A frozen language model. The assembly calls `join` once and hands its result to one of the three uses.
 
     The wrapped model is called as it is and none of its methods is replaced. A method that acts inside it does so
     through `hooked`, for as long as a ``with`` block lasts; one that trains its tensors does so in a `private_copy`.
 
     Attributes:
-        model: The transformers model.
         model_class: Its class in transformers.
         dropout_fields: The fields of its configuration that are rates of dropout.
         codec_class: How the family reads and writes text.
@@ -61,17 +44,14 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         visual_position_bias: T5's rule for pairs with a visual token; None for a family without such a choice.
         is_sharded: Whether each process has a share of the weights only (`dept_vl.models.sharding`); every process must
             then run the model as often as the others.
-        recomputes_activations: Whether gradient checkpointing is on.
     """
 
     model_class: ClassVar[Any]
     dropout_fields: ClassVar[tuple[str, ...]]
     codec_class: ClassVar[type[TextCodec]]
     word_tables: ClassVar[tuple[str, ...]]
-    model: Any
     visual_position_bias: VisualPositionBias | None = None
     is_sharded = False
-    recomputes_activations = False
 
     def __init__(
         self,
@@ -92,7 +72,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         super().__init__()
         self.model = model
         self._special_tokens = dict(special_tokens)
-        self._hooked: _Hooked | None = None
         if visual_position_bias is not None:
             self.set_position_bias(visual_position_bias)
 
@@ -187,17 +166,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
         What is not in them is used in other ways too and must be whole in every process.
         """
 
-    @abstractmethod
-    def find_places(self) -> Iterator[tuple[Site, Place]]:
-        """Yields every place where a method can act, from the first layer to the last.
-
-        Each is a module that every use of the model calls, `dept_vl.models.language.cross_attention` excepted.
-        """
-
-    @abstractmethod
-    def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
-        """Yields every attention, from the first layer to the last."""
-
     def narrow_blocks(self) -> NarrowBlocks | None:
         """Returns what makes blocks of this kind for a network beside the model; None for a family without."""
         return None
@@ -264,16 +232,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             return torch.get_autocast_dtype(weights.device.type)
         return weights.dtype
 
-    @cached_property
-    def places(self) -> dict[Site, Place]:
-        """Every place where a method can act, in order."""
-        return dict(self.find_places())
-
-    @cached_property
-    def attentions(self) -> dict[Site, Attention]:
-        """Every attention, in order."""
-        return dict(self.find_attentions())
-
     def tuner_context(
         self,
         max_source_length: int,
@@ -309,68 +267,6 @@ class Backbone(nn.Module, ABC, Generic[Joint]):
             tokenize=tokenize,
             seed=seed,
         )
-
-    @contextmanager
-    def hooked(
-        self,
-        hooks: Mapping[Site, SiteHook],
-        info: ForwardInfo,
-        extra_keys: Mapping[Site, ExtraKeys] | None = None,
-        side_network: SideNetwork | None = None,
-    ) -> Iterator[None]:
-        """Lets hooks, extra keys and a side network act on the model for the block, and leaves it as it was.
-
-        Args:
-            hooks: By their place; all of them in `places`.
-            info: What every hook is told of the forward pass.
-            extra_keys: By their attention; all of them in `attentions`.
-            side_network: What stands beside the model, for a family that has `narrow_blocks`.
-        """
-        extra_keys = extra_keys or {}
-        if not hooks and not extra_keys and side_network is None:
-            yield
-            return
-        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, side_network, info)
-        with ExitStack() as stack:
-            for handle in hook_places({self.places[site]: hook for site, hook in hooks.items()}, info):
-                stack.callback(handle.remove)
-            stack.enter_context(reading({self.attentions[site].module: own for site, own in extra_keys.items()}))
-            try:
-                yield
-            finally:
-                self._hooked = before
-
-    def hook_at(self, site: Site) -> SiteHook | None:
-        """Returns what acts at a place now."""
-        return None if self._hooked is None else self._hooked.hooks.get(site)
-
-    @property
-    def side_network(self) -> SideNetwork | None:
-        """What stands beside the model now."""
-        return None if self._hooked is None else self._hooked.side_network
-
-    def recompute_activations(self) -> None:
-        """Switches gradient checkpointing on: activations of the (first) stack are made again in the backward pass.
-
-        Backward comes after the block of `hooked`, so the hooks of the forward pass are put on again for it.
-        """
-        # transformers renamed the method after 5.17; the old name warns where the new one exists.
-        old: Callable[..., None] = self.model.gradient_checkpointing_enable
-        enable = getattr(self.model, "activation_checkpointing_enable", old)
-        enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
-        self.recomputes_activations = True
-
-    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Returns what surrounds a block's forward pass, and its recomputation."""
-        return nullcontext(), self._hooked_again(self._hooked)
-
-    @contextmanager
-    def _hooked_again(self, hooked: _Hooked | None) -> Iterator[None]:
-        if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
-            yield
-            return
-        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys, hooked.side_network):
-            yield
 
     def private_copy(self, names: Collection[str]) -> Self:
         """Returns a backbone with some parameters of its own, which take gradients; the others are shared.

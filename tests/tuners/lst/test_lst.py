@@ -270,10 +270,18 @@ def test_a_list_of_layers_that_makes_no_sense_is_refused(layers):
         lst(encoder_layers=layers)
 
 
-@pytest.mark.parametrize("name", ["lst+lora", "dept+lst", "lst+lst"])
+@pytest.mark.parametrize("name", ["lst+lora", "dept+lst"])
 def test_nothing_is_stacked_on_a_backbone_without_gradients(name):
     with pytest.raises(ConfigError, match=r"'lst' runs the backbone without gradients.*name 'lst' alone"):
         load_config(None, {"tuner.name": name})
+
+
+def test_two_side_networks_are_refused():
+    with pytest.raises(ConfigError, match=r"'lst\+lst' names 'lst' twice"):
+        load_config(None, {"tuner.name": "lst+lst"})
+    parts = {"one": {"name": "lst"}, "other": {"name": "lst"}}
+    with pytest.raises(ConfigError, match=r"'one' runs the backbone without gradients.*name 'lst' alone"):
+        load_config(None, {"tuner.name": "stack", "tuner.parts": parts})
 
 
 @pytest.mark.parametrize("family", ["t5", "t5-v1.1"])

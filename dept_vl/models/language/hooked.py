@@ -1,0 +1,126 @@
+"""A model inside which methods act, for as long as a block lasts: where, and what acts now."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from dept_vl.models.language.extra_keys import Attention, reading
+from dept_vl.models.language.places import Place, hook_places
+from dept_vl.tuners.extra_keys import ExtraKeys
+from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.hooks import SiteHook
+from dept_vl.tuners.side_network import SideNetwork
+from dept_vl.tuners.sites import Site
+
+
+@dataclass(frozen=True)
+class _Hooked:
+    """What acts inside the model now."""
+
+    hooks: Mapping[Site, SiteHook]
+    extra_keys: Mapping[Site, ExtraKeys]
+    side_network: SideNetwork | None
+    info: ForwardInfo
+
+
+class HookedModel(nn.Module, ABC):
+    """A model with places for hooks, attentions for extra keys, and room for a side network.
+
+    Attributes:
+        model: The transformers model.
+        recomputes_activations: Whether gradient checkpointing is on.
+    """
+
+    model: Any
+    recomputes_activations = False
+    _hooked: _Hooked | None = None
+
+    @abstractmethod
+    def find_places(self) -> Iterator[tuple[Site, Place]]:
+        """Yields every place where a method can act, from the first layer to the last.
+
+        Each is a module that every use of the model calls, `dept_vl.models.language.cross_attention` excepted.
+        """
+
+    @abstractmethod
+    def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
+        """Yields every attention, from the first layer to the last."""
+
+    @cached_property
+    def places(self) -> dict[Site, Place]:
+        """Every place where a method can act, in order."""
+        return dict(self.find_places())
+
+    @cached_property
+    def attentions(self) -> dict[Site, Attention]:
+        """Every attention, in order."""
+        return dict(self.find_attentions())
+
+    @contextmanager
+    def hooked(
+        self,
+        hooks: Mapping[Site, SiteHook],
+        info: ForwardInfo,
+        extra_keys: Mapping[Site, ExtraKeys] | None = None,
+        side_network: SideNetwork | None = None,
+    ) -> Iterator[None]:
+        """Lets hooks, extra keys and a side network act on the model for the block, and leaves it as it was.
+
+        Args:
+            hooks: By their place; all of them in `places`.
+            info: What every hook is told of the forward pass.
+            extra_keys: By their attention; all of them in `attentions`.
+            side_network: What stands beside the model, for a family that has `narrow_blocks`.
+        """
+        extra_keys = extra_keys or {}
+        if not hooks and not extra_keys and side_network is None:
+            yield
+            return
+        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, side_network, info)
+        with ExitStack() as stack:
+            for handle in hook_places({self.places[site]: hook for site, hook in hooks.items()}, info):
+                stack.callback(handle.remove)
+            stack.enter_context(reading({self.attentions[site].module: own for site, own in extra_keys.items()}))
+            try:
+                yield
+            finally:
+                self._hooked = before
+
+    def hook_at(self, site: Site) -> SiteHook | None:
+        """Returns what acts at a place now."""
+        return None if self._hooked is None else self._hooked.hooks.get(site)
+
+    @property
+    def side_network(self) -> SideNetwork | None:
+        """What stands beside the model now."""
+        return None if self._hooked is None else self._hooked.side_network
+
+    def recompute_activations(self) -> None:
+        """Switches gradient checkpointing on: activations of the (first) stack are made again in the backward pass.
+
+        Backward comes after the block of `hooked`, so the hooks of the forward pass are put on again for it.
+        """
+        # transformers renamed the method after 5.17; the old name warns where the new one exists.
+        old: Callable[..., None] = self.model.gradient_checkpointing_enable
+        enable = getattr(self.model, "activation_checkpointing_enable", old)
+        enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+        self.recomputes_activations = True
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Returns what surrounds a block's forward pass, and its recomputation."""
+        return nullcontext(), self._hooked_again(self._hooked)
+
+    @contextmanager
+    def _hooked_again(self, hooked: _Hooked | None) -> Iterator[None]:
+        if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
+            yield
+            return
+        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys, hooked.side_network):
+            yield
