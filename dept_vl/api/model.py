@@ -32,7 +32,6 @@ from dept_vl.system.processes import choose_device
 from dept_vl.tasks.mixture import JOINED
 
 T = TypeVar("T")
-
 Each = Callable[[Batch], Sequence[T]]
 """From a batch to one result an example."""
 

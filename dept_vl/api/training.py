@@ -19,7 +19,7 @@ from dept_vl.settings.load import flat_settings
 from dept_vl.settings.schema import TrainConfig
 
 if TYPE_CHECKING:
-    from dept_vl.training.trainer import TrainResult
+    from dept_vl.training.result import TrainResult
 
 Rows = Any
 """Rows in memory: a list of mappings, a `datasets.Dataset` or a DataFrame."""

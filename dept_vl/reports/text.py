@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dept_vl.models.parameter_budget import ParameterBudget
     from dept_vl.settings.schema import TrainConfig
     from dept_vl.tasks import RenderedExample, Task
-    from dept_vl.training.trainer import TrainResult
+    from dept_vl.training.result import TrainResult
     from dept_vl.tuners.base import Fact
 
 _DETAIL = "/question_type/"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,6 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
-from dept_vl.models.parameter_budget import ParameterBudget
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
     CHECKPOINTS,
@@ -48,31 +47,11 @@ from dept_vl.training.calibration import calibrate, check_calibration
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.length import RunLength
 from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.training.result import TrainResult
 from dept_vl.training.step_guard import StepGuard
 from dept_vl.training.validation import MixValidation, Validation
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run is.
-
-    Attributes:
-        task: Name of the task, or of the tasks: ``rte+cola``.
-        run_dir: The run folder.
-        metric_name: The metric that picked the best checkpoint.
-        progress: Final counters, the best value in the scorer's own scale among them.
-        budget: Trainable parameters by group.
-        decode: How answers were made at evaluations, ``"generate"`` or ``"score"``; of several tasks perhaps both.
-    """
-
-    task: str
-    run_dir: Path
-    metric_name: str
-    progress: Progress
-    budget: ParameterBudget
-    decode: str
 
 
 def train(
