@@ -15,42 +15,35 @@ from dept_vl.tasks import get_task
 from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, logits, make, registered, settings
 
 METHODS = [method.name for method in registered()]
-STACKS = ["dept+lora", "prompt-tuning+bitfit", "dept+fine-tuning"]
+STACKS = ["dept+lora", "dept+adapter", "dept+prefix-tuning", "prompt-tuning+bitfit", "dept+fine-tuning"]
 PLAIN_PROMPTS = ["prompt-tuning", "p-tuning", "ulpt", "mpt"]
 OWN_WORD_EMBEDDINGS = ["adept"]
 STARTS_AS_THE_FROZEN_MODEL = ["lora", "ia3", "bitfit", "fine-tuning", "adalora", "dora", "rslora", "vera"]
 
 SIZES = {
+    "dept": {"budget_tokens": 12},
+    "prompt-tuning": {"num_virtual_tokens": 4},
     "p-tuning": {"num_virtual_tokens": 4, "hidden_size": 10},
     "adept": {"num_virtual_tokens": 4, "rank": 3, "dropout": 0.0},
     "ulpt": {"num_virtual_tokens": 4},
     "attempt": {"num_virtual_tokens": 4, "attention_width": 5, "temperature": 4.0},
     "mpt": {"num_virtual_tokens": 4},
+    "lora": {"rank": 3, "dropout": 0.0},
+    "adapter": {"bottleneck": 3},
+    "adapterdrop": {"layers": [1], "bottleneck": 3},
+    "hyperformer": {"bottleneck": 3},
 }
-"""Where the defaults are larger than the tiny backbones; dropout off."""
+"""Where the defaults are larger than the tiny backbones; dropout off, so that uses can be compared."""
 
 
 def tuner_of(name: str):
-    """Settings of a method in a size for the tiny backbones; dropout off, so that uses can be compared."""
-    if name == "lora":
-        return settings(name, rank=3, dropout=0.0)
-    if name == "adapterdrop":
-        return settings(name, layers=[1], bottleneck=3)
-    if name in ("adapter", "hyperformer"):
-        return settings(name, bottleneck=3)
-    if name == "dept+lora":
-        return settings(name, **{"parts.dept.budget_tokens": 12, "parts.lora.rank": 2, "parts.lora.dropout": 0.0})
-    if name in SIZES:
-        return settings(name, **SIZES[name])
-    if name.startswith("dept+"):
-        return settings(name, **{"parts.dept.budget_tokens": 12})
-    if name == "dept":
-        return settings(name, budget_tokens=12)
-    if name == "prompt-tuning":
-        return settings(name, num_virtual_tokens=4)
-    if name.startswith("prompt-tuning+"):
-        return settings(name, **{"parts.prompt-tuning.num_virtual_tokens": 4})
-    return settings(name)
+    """Settings of a method, or of several as ``dept+lora``, in a size for the tiny backbones."""
+    parts = name.split("+")
+    if len(parts) == 1:
+        return settings(name, **SIZES.get(name, {}))
+    return settings(
+        name, **{f"parts.{part}.{key}": value for part in parts for key, value in SIZES.get(part, {}).items()}
+    )
 
 
 every_method = pytest.mark.parametrize("name", [*METHODS, *STACKS])
