@@ -155,8 +155,9 @@ _TOGETHER = (
         f"{_HYPER}/hyperformer++.json. The paper's 638k does not come out: ours are 651,382 a task (docs/method.md).",
         "multi-task"),
     Row("table1", "hyperdecoder-m", "hyperdecoder", ("hyperformer-mix",),
-        {"tuner": {"name": "hyperdecoder", "mlp": False, "lr": 3e-4}},
-        "From allenai/hyperdecoders, hyperdecoder/configs/experiments/glue_t5_base.json: batch 128, rate 3e-4. Without "
+        {"tuner": {"name": "hyperdecoder", "mlp": False, "lr": 3e-4}, "mix": {"batches": "mixed", "temperature": 1}},
+        "From allenai/hyperdecoders, hyperdecoder/configs/experiments/glue_t5_base.json: batch 128, rate 3e-4; "
+        "rows of all tasks in a batch, as its temperature sampler is commented out. Without "
         "the MLP, as the paper's 1.8M count; the released default has it.", "multi-task"),
     Row("table1", "attempt-m", "attempt", ("attempt-mix",), _ATTEMPT,
         "From AkariAsai/ATTEMPT, attempt/configs/attempt/multi_task_superglue.json; the pre-trained attention that it "

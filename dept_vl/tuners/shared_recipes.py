@@ -43,6 +43,6 @@ SEVERAL_TASKS: Recipe = {
 }
 """As HyperFormer's code trains on the eight tasks of GLUE together, and Hyperdecoders' after it.
 
-A batch is 32 rows on each of 4 GPUs in the one and 128 in the other, all of one task, which is drawn in proportion to
-its rows to the power of 1/10.
+A batch is 32 rows on each of 4 GPUs in the one and 128 in the other; in HyperFormer's all are of one task, which is
+drawn in proportion to its rows to the power of 1/10.
 """

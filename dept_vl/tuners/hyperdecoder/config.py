@@ -23,7 +23,8 @@ class HyperDecoderConfig(TunerSettings):
     implementation: ClassVar[str] = "dept_vl.tuners.hyperdecoder.model:HyperDecoder"
     reference: ClassVar[str] = "Ivison & Peters 2022, Hyperdecoders, arXiv 2203.08304"
     needs_encoder: ClassVar[bool] = True
-    recipe: ClassVar[Recipe] = SEVERAL_TASKS
+    # Its temperature sampler is commented out in the code: batches hold rows of all tasks, as many as each has.
+    recipe: ClassVar[Recipe] = {key: value for key, value in SEVERAL_TASKS.items() if key != "mix"}
     recipe_source: ClassVar[str] = "allenai/hyperdecoders: hyperdecoder/configs/experiments/glue_t5_base.json"
     name: Literal["hyperdecoder"] = "hyperdecoder"
     lr: Annotated[float, Field(gt=0, description="peak rate of adapters and network")] = 3e-4
