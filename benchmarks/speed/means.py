@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.speed.harness import Contestant, Result, run_rounds
 from benchmarks.speed.settings import BenchSettings
@@ -29,6 +29,7 @@ from dept_vl.models.build import build_model
 from dept_vl.models.language import cross_attention
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
+from dept_vl.tuners import dropout
 
 SHIPPED = "as shipped"
 
@@ -49,6 +50,19 @@ def _keys_and_values(model: AdaptedModel) -> AbstractContextManager[Any]:
     return patch.object(cross_attention, "is_absorbed_cheaper", lambda *_: False)
 
 
+@contextmanager
+def _torch_dropout(model: AdaptedModel) -> Iterator[None]:
+    def rectified(module: nn.Dropout, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(nn.functional.relu(inputs), module.p, module.training)
+
+    with (
+        patch.object(dropout.Dropout, "forward", nn.Dropout.forward),
+        patch.object(dropout.RectifiedDropout, "forward", rectified),
+        patch.object(cross_attention, "dropout", nn.functional.dropout),
+    ):
+        yield
+
+
 def _autocast(model: AdaptedModel) -> AbstractContextManager[Any]:
     return torch.autocast(model.backbone.word_embeddings.device.type, torch.bfloat16)
 
@@ -61,6 +75,7 @@ MEANS: dict[str, tuple[dict[str, Any], Around]] = {
     SHIPPED: ({}, _plain),
     "eager attention": ({}, _eager),
     "cross-attention with keys and values of the source": ({}, _keys_and_values),
+    "dropout of torch": ({}, _torch_dropout),
     "loop.precision: bf16 (autocast)": ({}, _autocast),
     "model.dtype: bfloat16": ({"dtype": "bfloat16"}, _plain),
     "model.gradient_checkpointing": ({"gradient_checkpointing": True}, _plain),

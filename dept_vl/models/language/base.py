@@ -22,6 +22,7 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.dropout import replace_dropout
 from dept_vl.tuners.side_network import NarrowBlocks
 
 Joint = TypeVar("Joint", bound=JointInput)
@@ -33,7 +34,8 @@ CHANGED_WEIGHTS = "dept_vl_weights_sha256"
 class Backbone(HookedModel, Generic[Joint]):
     """A frozen language model. The assembly calls `join` once and hands its result to one of the three uses.
 
-    The wrapped model is called as it is and none of its methods is replaced. A method that acts inside it does so
+    The wrapped model is called as it is and none of its methods is replaced; its dropout is `dept_vl.tuners.dropout`'s,
+    the same function in less memory and time. A method that acts inside it does so
     through `hooked`, for as long as a ``with`` block lasts; one that trains its tensors does so in a `private_copy`.
 
     Attributes:
@@ -71,9 +73,14 @@ class Backbone(HookedModel, Generic[Joint]):
         """
         super().__init__()
         self.model = model
+        self.replace_dropout()
         self._special_tokens = dict(special_tokens)
         if visual_position_bias is not None:
             self.set_position_bias(visual_position_bias)
+
+    def replace_dropout(self) -> None:
+        """Puts dropout that keeps less for its backward in the place of the model's own; a family may do more."""
+        replace_dropout(self.model)
 
     def set_position_bias(self, rule: VisualPositionBias) -> None:
         """Takes T5's rule for pairs with a visual token.

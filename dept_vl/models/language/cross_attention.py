@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dept_vl.models.language.extra_keys import reads_extra_keys
 from dept_vl.models.language.places import is_plain
+from dept_vl.tuners.dropout import dropout
 from dept_vl.tuners.hooks import LinearMap, SiteHook
 
 
@@ -95,7 +96,7 @@ def absorbed_attention(
     if mask is not None:
         scores = scores + mask[:, 0]
     weights = nn.functional.softmax(scores.float(), dim=-1).type_as(scores)
-    weights = nn.functional.dropout(weights, attention.dropout, attention.training)
+    weights = dropout(weights, attention.dropout, attention.training)
     read = reduce(operator.add, (_read(weights, *part, heads) for part in _parts(values, states)))
     if values.bias is not None:
         totals = weights.sum(dim=-1).unflatten(1, (-1, attention.n_heads))  # (batch, target, heads); 1 without dropout

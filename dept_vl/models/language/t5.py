@@ -28,7 +28,7 @@ from dept_vl.models.language.joint import concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
 from dept_vl.models.language.relative_bias import fold_mask, position_bias
-from dept_vl.models.language.t5_block import block_attentions, block_parts, run_decoder_block
+from dept_vl.models.language.t5_block import block_attentions, block_parts, replace_block_dropout, run_decoder_block
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput, beam_cache, new_cache
 from dept_vl.models.language.t5_side import T5NarrowBlocks, T5Side
 from dept_vl.tuners.sites import AttentionShape, Site, StackName
@@ -108,6 +108,13 @@ class T5Backbone(Backbone[EncoderInput]):
         if getattr(config, OWN_ENCODER_TABLE, False):
             model.encoder.embed_tokens.weight = nn.Parameter(torch.empty_like(model.shared.weight))
         return model
+
+    def replace_dropout(self) -> None:
+        """See `Backbone.replace_dropout`; a feed-forward's rectifier keeps no values of its own either."""
+        super().replace_dropout()
+        for _, stack in self._stacks:
+            for block in stack.block:
+                replace_block_dropout(block)
 
     def set_position_bias(self, rule: VisualPositionBias) -> None:
         """Takes the rule for pairs with a visual token."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from dept_vl.models.language.cross_attention import cross_attend
+from dept_vl.tuners.dropout import RectifiedDropout, replace_dropout
 from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.sites import AttentionPart, Part
 
@@ -33,6 +34,14 @@ def block_attentions(block: Any) -> list[tuple[AttentionPart, Any, str]]:
     """Returns the attentions of one T5 block: part, layer, and the module's name in it."""
     found: list[tuple[AttentionPart, Any, str]] = [("self_attn", block.layer[0], "SelfAttention")]
     return [*found, ("cross_attn", block.layer[1], "EncDecAttention")] if block.is_decoder else found
+
+
+def replace_block_dropout(block: Any) -> None:
+    """Lets one T5 block keep less for its backward: the same function, with dropout of `dept_vl.tuners.dropout`."""
+    replace_dropout(block)
+    dense = block.layer[-1].DenseReluDense
+    if isinstance(dense.act, nn.ReLU):  # not gated
+        dense.act, dense.dropout = nn.Identity(), RectifiedDropout(dense.dropout.p).train(block.training)
 
 
 def run_decoder_block(

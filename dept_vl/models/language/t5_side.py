@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.t5.modeling_t5 import T5Attention, T5Block, T5LayerNorm
 
-from dept_vl.models.language.t5_block import block_parts, run_decoder_block
+from dept_vl.models.language.t5_block import block_parts, replace_block_dropout, run_decoder_block
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput
 from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
 from dept_vl.tuners.sites import Part, StackName
@@ -40,7 +40,9 @@ class T5NarrowBlocks(NarrowBlocks):
         for name, width in self.widths.items():
             setattr(config, name, width // reduction)
         place = self.num_layers[stack] + index
-        return _without_values(lambda: T5Block(config, has_relative_attention_bias=has_positions, layer_idx=place))
+        block = _without_values(lambda: T5Block(config, has_relative_attention_bias=has_positions, layer_idx=place))
+        replace_block_dropout(block)
+        return block
 
     def norm(self, stack: StackName, reduction: int) -> nn.Module:
         """See `NarrowBlocks.norm`."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dept_vl.tuners.adept.config import AdeptConfig
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.dropout import dropout
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.precision import full_precision
 from dept_vl.tuners.prompt_init import initial_prompt
@@ -66,7 +67,7 @@ class Adept(Tuner):
         """Returns (..., d_model) embeddings with their offsets."""
         with full_precision(embeds):
             hidden = embeds.float() @ self.offset_down + self.offset_down_bias  # (..., rank)
-            hidden = nn.functional.dropout(hidden, self.config.dropout, self.training)
+            hidden = dropout(hidden, self.config.dropout, self.training)
             offset = torch.relu(hidden) @ self.offset_up + self.offset_up_bias  # (..., d_model)
             return (embeds + offset).to(embeds.dtype)
 

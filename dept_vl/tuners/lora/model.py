@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dept_vl.tuners.added_biases import AddedBiases
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.dropout import dropped_linear
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook, merge_hooks
 from dept_vl.tuners.lora.config import LoraConfig
@@ -54,8 +55,7 @@ class LowRankUpdate(nn.Module):
 
     def reduce(self, inputs: Tensor) -> Tensor:
         """Returns A dropout(inputs), (..., rank)."""
-        dropped = nn.functional.dropout(inputs.to(self.lora_a.dtype), self.dropout, self.training)
-        return nn.functional.linear(dropped, self.lora_a)
+        return dropped_linear(inputs, self.lora_a, self.dropout, self.training)
 
 
 class _UpdateHook(SiteHook):
