@@ -158,6 +158,8 @@ class CausalBackbone(Backbone[CausalInput]):
     def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
         """Runs the model on the source and more tokens.
 
+        The output matrix is given a tensor of its own: of a slice, torch multiplies a copy of the matrix for each row.
+
         Args:
             joint: The source.
             tokens: (batch, more) ids.
@@ -169,13 +171,13 @@ class CausalBackbone(Backbone[CausalInput]):
         """
         embeds = self.embed_tokens(tokens)
         after = joint.position_ids[:, -1:] + offsets  # (batch, more)
-        logits: Tensor = self.model(
+        states: Tensor = self.model.base_model(
             inputs_embeds=torch.cat([joint.inputs_embeds, embeds], dim=1),
             attention_mask=mask,
             position_ids=torch.cat([joint.position_ids, after], dim=1),
             use_cache=False,
-            logits_to_keep=tokens.shape[1] + 1,
-        ).logits
+        ).last_hidden_state
+        logits: Tensor = self.model.lm_head(states[:, -1 - tokens.shape[1] :].contiguous())
         return logits
 
     def _additive_mask(self, joint: CausalInput, is_visible: Tensor) -> Tensor:
