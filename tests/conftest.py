@@ -98,16 +98,13 @@ def photographs(request: pytest.FixtureRequest, excerpt: Path, tmp_path_factory:
     return real_photographs(request.getfixturevalue("shared_data"))
 
 
-def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, d_model: int = 16) -> Path:
-    """Writes a random T5 with a word-level tokenizer: 2 + 2 layers, 2 heads, vocabulary of 32."""
+def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, **shape: int) -> Path:
+    """Writes a random T5 with a word-level tokenizer: 2 + 2 layers, vocabulary of 32; small widths, or those in `shape`."""
     config = T5Config(
         vocab_size=32,
-        d_model=d_model,
-        d_kv=8,
-        d_ff=24,
+        **{"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2} | shape,
         num_layers=2,
         num_decoder_layers=2,
-        num_heads=2,
         relative_attention_num_buckets=8,
         relative_attention_max_distance=20,
         dropout_rate=0.1,

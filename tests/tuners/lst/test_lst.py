@@ -108,7 +108,7 @@ def kept_for_backward(model):
 
 
 def test_it_keeps_less_than_half_of_what_lora_keeps_for_the_backward_pass(save_tiny_t5, tmp_path):
-    folder = save_tiny_t5(tmp_path, d_model=128)
+    folder = save_tiny_t5(tmp_path, d_model=512, d_ff=2048, d_kv=64, num_heads=8)  # T5-small's widths
     ours = kept_for_backward(make(folder, settings("lst", init="magnitude", reduction=8)).train())
     theirs = kept_for_backward(make(folder, settings("lora", rank=8)).train())
     assert ours < 0.5 * theirs
