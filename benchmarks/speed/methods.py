@@ -157,6 +157,7 @@ def _floors(name: str, method: Method) -> list[Floor]:
     return [
         Floor(f"samples/s over {theirs} (dynamic padding)", ours, theirs, method.floor),
         Floor(f"peak memory against {theirs}", ours, theirs, 0.8, "peak_gib", "at most"),
+        Floor(f"of it what training adds, against {theirs}", ours, theirs, 0.8, "over_loaded_gib", "at most"),
     ]
 
 
