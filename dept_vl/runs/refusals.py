@@ -13,6 +13,7 @@ from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
+from dept_vl.models.language.families import stored_shape
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
@@ -28,19 +29,12 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuses a training that cannot start in its folder, or from its source.
 
     Raises:
-        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; what
-            computes the method, or a tracker, is not installed; or the method is made for several tasks, and there is
-            one.
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
+            tracker is not installed; or as `check_method`.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
-    config.tuner.check_packages()
-    if not config.tuner.can_train:
-        raise ConfigError(
-            f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
-            "a method"
-        )
-    config.tuner.check_tasks(config.task_names)
+    check_method(config)
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
@@ -50,6 +44,34 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         source = find_run(config.init.source)
         refuse_several(source, "--init-from")
         require_adapter(source)
+
+
+def check_method(config: TrainConfig) -> None:
+    """Refuses a method that cannot be trained as the settings have it.
+
+    Raises:
+        ConfigError: What computes it is not installed; it is made for several tasks, and there is one; or as
+            `check_backbone`.
+    """
+    config.tuner.check_packages()
+    if not config.tuner.can_train:
+        raise ConfigError(
+            f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
+            "a method"
+        )
+    config.tuner.check_tasks(config.task_names)
+    check_backbone(config)
+
+
+def check_backbone(config: TrainConfig) -> None:
+    """Refuses a backbone that has no place for the method, as far as the files here say what it has.
+
+    Raises:
+        ConfigError: As `TunerSettings.check_backbone` and `stored_shape`.
+    """
+    shape = stored_shape(config.model.backbone, config.model.revision)
+    if shape is not None:
+        config.tuner.check_backbone(shape)
 
 
 def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:
