@@ -90,9 +90,10 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds is not None:
         check_seeds(options.seeds)
     check_transfer(target, sources)
-    for config in (target, *sources.values()):
-        if not isinstance(config, Path):
-            check_method(config)
+    check_method(target)
+    for source in sources.values():
+        if not isinstance(source, Path):
+            check_method(source, target)
     record = transfer_record(target, sources)
     check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)

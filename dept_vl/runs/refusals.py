@@ -13,7 +13,8 @@ from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
-from dept_vl.models.language.families import stored_shape
+from dept_vl.models.language.families import stored_family
+from dept_vl.models.language.family import check_positions
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
@@ -23,6 +24,8 @@ from dept_vl.system.atomic import refuse_existing
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
+from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.settings import TunerSettings
 
 
 def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
@@ -46,8 +49,12 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         require_adapter(source)
 
 
-def check_method(config: TrainConfig) -> None:
+def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None:
     """Refuses a method that cannot be trained as the settings have it.
+
+    Args:
+        config: Of a run.
+        target: Of the run that will start from it (`TunerSettings.as_source_of`); None for none.
 
     Raises:
         ConfigError: What computes it is not installed; it is made for several tasks, and there is one; or as
@@ -60,18 +67,32 @@ def check_method(config: TrainConfig) -> None:
             "a method"
         )
     config.tuner.check_tasks(config.task_names)
-    check_backbone(config)
+    check_backbone(config, target)
 
 
-def check_backbone(config: TrainConfig) -> None:
-    """Refuses a backbone that has no place for the method, as far as the files here say what it has.
+def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> None:
+    """Refuses a backbone that has no place for the method, or too few positions, as far as files here say what it has.
+
+    Args:
+        config: As `check_method`.
+        target: As `check_method`.
 
     Raises:
-        ConfigError: As `TunerSettings.check_backbone` and `stored_shape`.
+        ConfigError: As `TunerSettings.check_backbone`, `TunerSettings.prompt_length`, `check_positions` and
+            `stored_family`.
     """
-    shape = stored_shape(config.model.backbone, config.model.revision)
-    if shape is not None:
-        config.tuner.check_backbone(shape)
+    found = stored_family(config.model.backbone, config.model.revision)
+    shape = None if found is None else found[0].shape(found[1])
+    if found is None or shape is None:
+        return
+    family, stored = found
+    tuner: TunerSettings = config.tuner
+    length = config.data.max_source_length
+    if target is not None:
+        tuner = tuner.as_source_of(target.tuner, TunerContext(shape.d_model, target.data.max_source_length), length)
+    tuner.check_backbone(shape)
+    num_virtual_tokens = tuner.prompt_length(shape.d_model, length)
+    check_positions(family.max_positions(stored), stored["model_type"], num_virtual_tokens, length)
 
 
 def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:

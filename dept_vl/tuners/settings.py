@@ -23,7 +23,8 @@ class TunerSettings:
     """The settings of a method: a field `name` of its own and what its numbers depend on.
 
     A setting whose name ends in ``lr`` is a peak learning rate: it decides how tensors are trained and not what they
-    mean, so an adapter fits whatever it was. `lr` is that of the method's first group.
+    mean, so an adapter fits whatever it was. `lr` is that of the method's first group. The length of its soft prompt, where
+    it has one, is `num_virtual_tokens`.
 
     Attributes:
         name: What ``--tuner`` takes.
@@ -118,6 +119,18 @@ class TunerSettings:
                 f"tuner.name: {self.name!r} acts in an encoder, and the backbone is decoder-only; take a T5 for it, or "
                 "another method"
             )
+
+    def prompt_length(self, d_model: int, max_source_length: int) -> int:
+        """Returns how many vectors stand before the text: `num_virtual_tokens` where there is such a setting, or 0.
+
+        Args:
+            d_model: Width of the backbone.
+            max_source_length: Longest text, tokens.
+
+        Raises:
+            ConfigError: A method whose prompt follows from those finds none.
+        """
+        return int(getattr(self, "num_virtual_tokens", 0))
 
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).

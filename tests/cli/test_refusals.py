@@ -279,6 +279,15 @@ CASES = [
         "train --task cola --tuner attempt --tuner.text_maximum padded --data-dir x --model.backbone llama",
         "tuner.text_maximum: 'padded' is how the released code pads T5's text, and the backbone is decoder-only",
     ),
+    ("train --task cola --data-dir x --tuner.num_virtual_tokens 33", "is not met exactly by num_virtual_tokens=33"),
+    (
+        "train --task cola --data-dir x --tuner dept+lora --tuner.parts.dept.rank 76",
+        "tuner: a budget of 100 tokens x d_model 768 = 76,800 parameters is smaller than rank=76 alone",
+    ),
+    (
+        "train --task cola --data-dir x --tuner prompt-tuning --model.backbone gpt2 --data.max_source_length 32",
+        "a prompt of 100 and a text of 32 tokens leave no room for a target in the 64 positions of this gpt2 backbone",
+    ),
     ("train --task cola --data-dir x --model.backbone opt", "'opt' is of type 'opt', expected one of t5, gpt2, llama"),
     ("train --seeds 0,1 --task cola --tuner lst --data-dir x --model.backbone llama", "'lst' acts in an encoder"),
     ("train --seeds 0,1 --task cola --tuner hyperformer --data-dir x", "the run has one task; name several"),
@@ -289,6 +298,11 @@ CASES = [
     (
         "transfer --target cola --sources mnli --source-config source.yaml --data-dir x",
         "tuner.sites: this backbone has no 'ff.gate'",
+    ),
+    # a source that the budget does not fit at 40 tokens takes the target's sizes, and is not refused for them
+    (
+        "transfer --target cola --sources mnli --source-config short.yaml --data-dir data",
+        "mnli.fixed/train.parquet: no su",
     ),
     # folders that are taken
     ("train --data-dir x --output-dir taken", "taken is not empty and holds no run; choose another --output-dir"),
@@ -337,6 +351,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     backbones = "tuner: {name: lora, sites: [cross_attn.q]}\nsweep: {space: {model.backbone: [demo, llama]}}\n"
     (folder / "sweep-backbones.yaml").write_text(backbones)
     (folder / "source.yaml").write_text("tuner: {name: lora, sites: [ff.gate]}\n")
+    (folder / "short.yaml").write_text("data: {max_source_length: 40}\n")
     write_configs(folder)
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
     (folder / "two-metrics.yaml").write_text("sweep: {space: {loop.best_metric: [loss, vqa_accuracy]}}\n")
@@ -345,7 +360,7 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
 def write_configs(folder: Path) -> None:
     """Writes the settings of models without anything beside them."""
     configs = {
-        "gpt2": {"n_embd": 16, "n_layer": 2},
+        "gpt2": {"n_embd": 16, "n_layer": 2, "n_positions": 64},
         "llama": {"hidden_size": 16, "num_hidden_layers": 2},
         "opt": {"hidden_size": 16},
     }

@@ -297,19 +297,6 @@ class Backbone(HookedModel, Generic[Joint]):
             twin.recompute_activations()
         return twin
 
-    def check_lengths(self, num_virtual_tokens: int, max_source_length: int) -> None:
-        """Refuses a prompt and text length that leave no position for a target, before any training.
-
-        Raises:
-            ConfigError: They are longer than `max_positions`.
-        """
-        if self.max_positions is not None and num_virtual_tokens + max_source_length >= self.max_positions:
-            raise ConfigError(
-                f"data.max_source_length: a prompt of {num_virtual_tokens} and a text of {max_source_length} tokens "
-                f"leave no room for a target in the {self.max_positions} positions of this {self.family} backbone; "
-                "shorten one of them"
-            )
-
     @cached_property
     def weights_sha256(self) -> str:
         """The sha256 of the word embeddings and `final_norm` as they were loaded.

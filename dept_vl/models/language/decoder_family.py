@@ -30,6 +30,7 @@ class DecoderFamily(Family):
         dropout_fields: Its fields that are rates of dropout.
         width_field: The setting of a ``config.json`` that is the width.
         depth_field: The one that is the number of blocks.
+        positions_field: The one that is how many positions there are.
         word_tables: The parameters that are its word embeddings, all of them one tensor; weights may hold any of them.
     """
 
@@ -42,6 +43,7 @@ class DecoderFamily(Family):
     dropout_fields: tuple[str, ...]
     width_field: str = "hidden_size"
     depth_field: str = "num_hidden_layers"
+    positions_field: str = "max_position_embeddings"
     word_tables: tuple[str, ...] = ("model.embed_tokens.weight",)
 
     @cached_property
@@ -59,3 +61,8 @@ class DecoderFamily(Family):
         width, depth = sizes
         blocks = (Site("decoder", number, part) for number in range(depth) for part in self.parts)
         return BackboneShape(width, (*blocks, Site("decoder", None, "norm"), Site("decoder", None, "lm_head")))
+
+    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
+        """See `Family.max_positions`."""
+        sizes = read_sizes(stored, self.positions_field)
+        return None if sizes is None else sizes[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.family import Family
 from dept_vl.models.language.gpt2 import GPT2
@@ -41,8 +43,22 @@ def stored_shape(name: str, revision: str | None = None) -> BackboneShape | None
     """Returns the shape a backbone's ``config.json`` says it has; None where that is not here, or does not say it.
 
     Args:
+        name: As `stored_family`.
+        revision: As `stored_family`.
+
+    Raises:
+        ConfigError: As `stored_family`.
+    """
+    found = stored_family(name, revision)
+    return None if found is None else found[0].shape(found[1])
+
+
+def stored_family(name: str, revision: str | None = None) -> tuple[Family, dict[str, Any]] | None:
+    """Returns a backbone's family and the content of its ``config.json``; None where that is not on this machine.
+
+    Args:
         name: Hub id, local folder, or ``"demo"`` for the T5 that ships with the package. A published name that was
-            never downloaded has its published shape.
+            never downloaded has its published settings.
         revision: Hub revision; None for the newest.
 
     Raises:
@@ -53,4 +69,4 @@ def stored_shape(name: str, revision: str | None = None) -> BackboneShape | None
     model_type = None if stored is None else stored.get("model_type")
     if stored is None or not isinstance(model_type, str):
         return None
-    return find_family(model_type, name).shape(stored)
+    return find_family(model_type, name), stored

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dept_vl.errors import ConfigError
 from dept_vl.tuners.backbone_shape import BackboneShape
 
 if TYPE_CHECKING:
@@ -27,6 +28,33 @@ class Family(ABC):
         Args:
             stored: The content of its ``config.json``.
         """
+
+    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
+        """Returns how many tokens a model was made for, source and target together; None for no limit, or not said.
+
+        Args:
+            stored: As `shape`.
+        """
+        return None
+
+
+def check_positions(positions: int | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:
+    """Refuses a prompt and text length that leave no position for a target, before any training.
+
+    Args:
+        positions: That a backbone was made for; None for no limit.
+        family: Its ``model_type``.
+        num_virtual_tokens: Of the prompt.
+        max_source_length: Of the text, tokens.
+
+    Raises:
+        ConfigError: They are longer.
+    """
+    if positions is not None and num_virtual_tokens + max_source_length >= positions:
+        raise ConfigError(
+            f"data.max_source_length: a prompt of {num_virtual_tokens} and a text of {max_source_length} tokens leave "
+            f"no room for a target in the {positions} positions of this {family} backbone; shorten one of them"
+        )
 
 
 def read_sizes(stored: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:

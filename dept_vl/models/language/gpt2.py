@@ -23,6 +23,7 @@ GPT2 = DecoderFamily(
     dropout_fields=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     width_field="n_embd",
     depth_field="n_layer",
+    positions_field="n_positions",
     word_tables=("transformer.wte.weight",),
 )
 """GPT-2; one module makes q, k and v."""

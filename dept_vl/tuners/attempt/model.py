@@ -61,7 +61,6 @@ class Attempt(Tuner):
         m, d, width = config.num_virtual_tokens, context.d_model, config.attention_width
         num_tasks = max(1, len(context.tasks))
         check_size(num_tasks + len(config.sources), m)
-        self.num_virtual_tokens = m
         self.soft_prompts = nn.Parameter(torch.zeros(num_tasks, m, d))
         self.register_buffer("sources", torch.zeros(len(config.sources), m, d))
         self.register_buffer("padding", torch.zeros(d), persistent=False)

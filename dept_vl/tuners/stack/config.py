@@ -67,6 +67,10 @@ class StackConfig(TunerSettings):
         for part in self.parts.values():
             part.check_backbone(shape)
 
+    def prompt_length(self, d_model: int, max_source_length: int) -> int:
+        """Returns the sum of its parts' prompts; see `TunerSettings.prompt_length`."""
+        return sum(part.prompt_length(d_model, max_source_length) for part in self.parts.values())
+
     @property
     def label(self) -> str:
         """The names of its parts: ``dept+lora``."""
