@@ -82,10 +82,12 @@ def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> No
             `stored_family`.
     """
     found = stored_family(config.model.backbone, config.model.revision)
-    shape = None if found is None else found[0].shape(found[1])
-    if found is None or shape is None:
+    if found is None:
         return
     family, stored = found
+    shape = family.shape(stored)
+    if shape is None:
+        return
     tuner: TunerSettings = config.tuner
     length = config.data.max_source_length
     if target is not None:

@@ -23,8 +23,8 @@ class TunerSettings:
     """The settings of a method: a field `name` of its own and what its numbers depend on.
 
     A setting whose name ends in ``lr`` is a peak learning rate: it decides how tensors are trained and not what they
-    mean, so an adapter fits whatever it was. `lr` is that of the method's first group. The length of its soft prompt, where
-    it has one, is `num_virtual_tokens`.
+    mean, so an adapter fits whatever it was. `lr` is that of the method's first group. The length of a soft prompt
+    is called `num_virtual_tokens`.
 
     Attributes:
         name: What ``--tuner`` takes.

@@ -11,7 +11,6 @@ from dept_vl.models.language.llama import LLAMA
 from dept_vl.models.language.published_shapes import published_settings
 from dept_vl.models.language.stored import find_folder, read_config
 from dept_vl.models.language.t5_family import T5
-from dept_vl.tuners.backbone_shape import BackboneShape
 
 FAMILIES: dict[str, Family] = {
     "t5": T5,
@@ -37,20 +36,6 @@ def find_family(model_type: str, name: str) -> Family:
             "Flan-T5 are of type t5)"
         )
     return FAMILIES[model_type]
-
-
-def stored_shape(name: str, revision: str | None = None) -> BackboneShape | None:
-    """Returns the shape a backbone's ``config.json`` says it has; None where that is not here, or does not say it.
-
-    Args:
-        name: As `stored_family`.
-        revision: As `stored_family`.
-
-    Raises:
-        ConfigError: As `stored_family`.
-    """
-    found = stored_family(name, revision)
-    return None if found is None else found[0].shape(found[1])
 
 
 def stored_family(name: str, revision: str | None = None) -> tuple[Family, dict[str, Any]] | None:

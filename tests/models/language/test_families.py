@@ -6,7 +6,7 @@ import pytest
 from transformers import T5Config
 
 from dept_vl.errors import ConfigError
-from dept_vl.models.language.families import FAMILIES, stored_shape
+from dept_vl.models.language.families import FAMILIES, stored_family
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.models.language.t5_family import T5
 from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
@@ -20,7 +20,8 @@ def loaded_shape(config):
 
 @pytest.mark.parametrize("name", ["demo", "t5-base", "google/t5-v1_1-small", "google/flan-t5-large", "gpt2-medium"])
 def test_the_packaged_and_the_published_have_the_shape_that_is_known_of_them(name):
-    assert stored_shape(name) == loaded_shape(backbone_config(name))
+    family, stored = stored_family(name)
+    assert family.shape(stored) == loaded_shape(backbone_config(name))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_nothing_is_known_of_sizes_that_are_none(tmp_path, family, value):
 
 @pytest.mark.parametrize("revision", [None, "0" * 40])
 def test_nothing_is_known_of_what_is_not_on_this_machine(revision):
-    assert stored_shape("nobody/nothing", revision) is None
+    assert stored_family("nobody/nothing", revision) is None
 
 
 def test_another_type_is_refused_in_the_words_of_what_loads_it(tmp_path):
@@ -60,7 +61,7 @@ def test_another_type_is_refused_in_the_words_of_what_loads_it(tmp_path):
     (folder / "config.json").write_text(json.dumps({**stored, "model_type": "opt"}))
     expected = "is of type 'opt', expected one of t5, gpt2, llama"
     with pytest.raises(ConfigError, match=expected) as early:
-        stored_shape(str(folder))
+        stored_family(str(folder))
     with pytest.raises(ConfigError, match=expected) as late:
         load_backbone(str(folder))
     assert str(early.value) == str(late.value)
