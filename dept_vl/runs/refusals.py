@@ -14,7 +14,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
 from dept_vl.models.language.families import stored_family
-from dept_vl.models.language.family import check_positions
+from dept_vl.models.language.family import check_positions, no_position_bias
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
@@ -78,13 +78,16 @@ def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> No
         target: As `check_method`.
 
     Raises:
-        ConfigError: As `TunerSettings.check_backbone`, `TunerSettings.prompt_length`, `check_positions` and
-            `stored_family`.
+        ConfigError: As `TunerSettings.check_backbone`, `TunerSettings.prompt_length`, `check_positions`,
+            `stored_family` and `no_position_bias`.
     """
     found = stored_family(config.model.backbone, config.model.revision)
     if found is None:
         return
     family, stored = found
+    rule = config.model.visual_position_bias
+    if rule is not None and not family.has_position_bias:
+        raise no_position_bias(rule)
     shape = family.shape(stored)
     if shape is None:
         return

@@ -288,6 +288,10 @@ CASES = [
         "train --task cola --data-dir x --tuner prompt-tuning --model.backbone gpt2 --data.max_source_length 32",
         "a prompt of 100 and a text of 32 tokens leave no room for a target in the 64 positions of this gpt2 backbone",
     ),
+    (
+        "train --task cola --data-dir x --model.backbone gpt2 --model.visual_position_bias zero",
+        "model.visual_position_bias: 'zero' is a rule for T5's relative position bias, and the backbone is decoder",
+    ),
     ("train --task cola --data-dir x --model.backbone opt", "'opt' is of type 'opt', expected one of t5, gpt2, llama"),
     ("train --seeds 0,1 --task cola --tuner lst --data-dir x --model.backbone llama", "'lst' acts in an encoder"),
     ("train --seeds 0,1 --task cola --tuner hyperformer --data-dir x", "the run has one task; name several"),

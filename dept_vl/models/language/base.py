@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.language.family import no_position_bias
 from dept_vl.models.language.hooked import HookedModel
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
@@ -81,10 +82,7 @@ class Backbone(HookedModel, Generic[Joint]):
         Raises:
             ConfigError: The family has no relative position bias.
         """
-        raise ConfigError(
-            f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone "
-            "is decoder-only; leave it out (null)"
-        )
+        raise no_position_bias(rule)
 
     @staticmethod
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dept_vl.errors import ConfigError
 from dept_vl.tuners.backbone_shape import BackboneShape
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class Family(ABC):
-    """T5, GPT-2, Llama: what has one architecture, ``model_type`` of its ``config.json``."""
+    """T5, GPT-2, Llama: what has one architecture, ``model_type`` of its ``config.json``.
+
+    Attributes:
+        has_position_bias: Whether it has T5's relative position bias, for which there is a choice of rules.
+    """
+
+    has_position_bias: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -36,6 +42,14 @@ class Family(ABC):
             stored: As `shape`.
         """
         return None
+
+
+def no_position_bias(rule: str) -> ConfigError:
+    """Returns the error that says that a family has no use for ``model.visual_position_bias``."""
+    return ConfigError(
+        f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone is "
+        "decoder-only; leave it out (null)"
+    )
 
 
 def check_positions(positions: int | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:

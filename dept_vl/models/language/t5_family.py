@@ -43,6 +43,8 @@ def block_places(stack: StackName, *, is_gated: bool) -> dict[Part, str]:
 class T5Family(Family):
     """T5, T5 v1.1 and Flan-T5."""
 
+    has_position_bias = True
+
     @property
     def backbone_class(self) -> type[T5Backbone]:
         """See `Family.backbone_class`."""
