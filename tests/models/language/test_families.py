@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import pytest
 from transformers import T5Config
 
@@ -10,6 +11,7 @@ from dept_vl.models.language.families import FAMILIES, stored_family
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.models.language.t5_family import T5
 from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
+from tests.models.language.hub_cache import put_into_cache
 
 SAVED = {"gpt2": save_tiny_gpt2, "llama": save_tiny_llama}
 
@@ -48,6 +50,13 @@ def test_nothing_is_known_of_sizes_that_are_none(tmp_path, family, value):
     assert found.shape(stored) is not None
     assert found.shape({**stored, found.depth_field: value}) is None
     assert found.shape({key: size for key, size in stored.items() if key != found.width_field}) is None
+
+
+def test_a_hub_id_has_the_settings_that_are_in_the_cache_and_not_the_published_ones(t5_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    put_into_cache(tmp_path, "google-t5/t5-base", t5_folder)
+    family, stored = stored_family("t5-base")
+    assert family.shape(stored).d_model == 16
 
 
 @pytest.mark.parametrize("revision", [None, "0" * 40])
