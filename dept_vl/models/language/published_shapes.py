@@ -61,7 +61,7 @@ def _published_gpt2(name: str) -> dict[str, Any] | None:
     if shape is None:
         return None
     width, layers, heads = shape
-    return {"model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": heads}
+    return {"model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 1024}
 
 
 def _published_t5(name: str) -> dict[str, Any] | None:
