@@ -34,6 +34,7 @@ def _sweep(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     require_extra("sweep", "`dept-vl sweep`")
     plan = load_plan(options.config, config_overrides(options, overrides))
+    plan.check_methods()
     check_experiment(plan.folder, "sweep", plan.record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(plan.config({}))
     check_data(plan.config({}), data_dir, ["train", "val", "test"])
@@ -75,6 +76,7 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, check_transfer, plan_transfer, transfer_record
+    from dept_vl.runs.refusals import check_method
     from dept_vl.runs.selection import check_data
 
     target, sources = plan_transfer(
@@ -88,6 +90,10 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.seeds is not None:
         check_seeds(options.seeds)
     check_transfer(target, sources)
+    check_method(target)
+    for source in sources.values():
+        if not isinstance(source, Path):
+            check_method(source, target)
     record = transfer_record(target, sources)
     check_experiment(target.run_dir, "transfer", record, resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(target)

@@ -65,11 +65,13 @@ def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.experiments.folder import check_experiment
     from dept_vl.experiments.plan import check_seeds, seeds_record
+    from dept_vl.runs.refusals import check_method
     from dept_vl.runs.selection import check_best_metric, check_data
 
     check_seeds(options.seeds)
     config = load_settings(options, overrides, resume_from="seeds.yaml")
     check_best_metric(config)
+    check_method(config)
     check_experiment(config.run_dir, "seeds", seeds_record(config), resume=options.resume, overwrite=options.overwrite)
     data_dir = open_data_dir(config)
     check_data(config, data_dir, ["train", "val", "test"])
@@ -362,7 +364,10 @@ def _add_info(commands: Any) -> None:
 
 
 def _info(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.runs.refusals import check_backbone
+
     config = load_settings(options, overrides)
+    check_backbone(config)
     from dept_vl.reports.text import format_budget, format_recipe
     from dept_vl.runs.info import count_as_table_3, count_budget
 

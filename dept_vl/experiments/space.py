@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError, SettingProblem, SettingsError
 from dept_vl.registry import suggest
+from dept_vl.runs.refusals import check_method
 from dept_vl.settings.layers import read_settings
 from dept_vl.settings.load import overlay_config, setting_names
 from dept_vl.settings.marked import with_absolute_paths
@@ -104,6 +105,23 @@ class SweepPlan:
         return [dict(zip(self.sweep.space, values, strict=True)) for values in chosen]
 
     @property
+    def samples(self) -> list[dict[str, Value]]:
+        """Combinations in which every value, and both ends of every range, occurs."""
+        space = self.sweep.space
+        ends = {key: values if isinstance(values, list) else [values.low, values.high] for key, values in space.items()}
+        longest = max(len(values) for values in ends.values())
+        return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]
+
+    def check_methods(self) -> None:
+        """Refuses a sweep with runs whose method cannot be trained on their backbone.
+
+        Raises:
+            ConfigError: As `check_method`, of `samples`.
+        """
+        for values in self.samples:
+            check_method(self.config(values))
+
+    @property
     def num_evaluations(self) -> int:
         """How often a run is evaluated on ``val``, for pruner hyperband."""
         return _num_evaluations(self.config({}).loop)
@@ -146,7 +164,7 @@ def load_plan(path: Path, overrides: Mapping[str, Any]) -> SweepPlan:
     _check_space(sweep, shared, path)
     overlay_config(tree, shared, where=str(path))
     plan = SweepPlan(sweep, tree, shared)
-    for values in _samples(sweep):
+    for values in plan.samples:
         try:
             plan.config(values)
         except ConfigError as error:
@@ -220,10 +238,3 @@ def _check_space(sweep: SweepConfig, overrides: Mapping[str, Any], path: Path) -
         )
     if sweep.sampler != "grid" and sweep.trials is None:
         raise ConfigError(f"{path}: sweep.trials: sampler {sweep.sampler!r} needs the number of runs")
-
-
-def _samples(sweep: SweepConfig) -> list[dict[str, Value]]:
-    """Returns combinations in which every value, and both ends of every range, occurs."""
-    ends = {k: v if isinstance(v, list) else [v.low, v.high] for k, v in sweep.space.items()}
-    longest = max(len(values) for values in ends.values())
-    return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(longest)]

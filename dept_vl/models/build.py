@@ -14,6 +14,7 @@ from dept_vl.models.adapter.files import (
 )
 from dept_vl.models.adapter.source_prompts import prompt_reader
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.language.family import check_positions
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.vision.projection import new_projection
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
@@ -78,7 +79,7 @@ def build_model(
             "tuner.teachers: a teacher's prompt is taken without the visual projection that it was trained with, so it "
             "teaches text tasks alone; leave the teachers out for a task with images"
         )
-    frozen.check_lengths(built.num_virtual_tokens, max_source_length)
+    check_positions(frozen.max_positions, frozen.family, built.num_virtual_tokens, max_source_length)
     projection = new_projection(model, frozen, feature_dim, tuner)
     if projection is not None:
         projection.reset_parameters(seed)

@@ -8,6 +8,7 @@ import torch
 
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.language.family import check_positions
 from dept_vl.models.language.load import backbone_config, meta_backbone
 from dept_vl.models.vision.projection import new_projection
 from dept_vl.tuners import TunerConfig
@@ -43,5 +44,5 @@ def build_meta_model(
     backbone = meta_backbone(config, visual_position_bias=model.visual_position_bias)
     with torch.device("meta"):
         built: Tuner = tuner.empty(backbone.tuner_context(max_source_length, tasks=tasks))
-        backbone.check_lengths(built.num_virtual_tokens, max_source_length)
+        check_positions(backbone.max_positions, backbone.family, built.num_virtual_tokens, max_source_length)
         return AdaptedModel(backbone, built, new_projection(model, backbone, feature_dim, tuner), model, tasks=tasks)

@@ -13,6 +13,8 @@ from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
+from dept_vl.models.language.families import stored_family
+from dept_vl.models.language.family import check_positions, no_position_bias
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
@@ -22,25 +24,20 @@ from dept_vl.system.atomic import refuse_existing
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
+from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.settings import TunerSettings
 
 
 def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuses a training that cannot start in its folder, or from its source.
 
     Raises:
-        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; what
-            computes the method, or a tracker, is not installed; or the method is made for several tasks, and there is
-            one.
+        ConfigError: Another process is at work in the run folder, or it is taken, or its run has other settings; a
+            tracker is not installed; or as `check_method`.
         CheckpointError: There is no adapter to start from.
     """
     folder = config.run_dir
-    config.tuner.check_packages()
-    if not config.tuner.can_train:
-        raise ConfigError(
-            f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
-            "a method"
-        )
-    config.tuner.check_tasks(config.task_names)
+    check_method(config)
     chosen_trackers(config.loop.trackers)
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
@@ -50,6 +47,57 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         source = find_run(config.init.source)
         refuse_several(source, "--init-from")
         require_adapter(source)
+
+
+def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None:
+    """Refuses a method that cannot be trained as the settings have it.
+
+    Args:
+        config: Of a run.
+        target: Of the run that will start from it (`TunerSettings.as_source_of`); None for none.
+
+    Raises:
+        ConfigError: What computes it is not installed; it is made for several tasks, and there is one; or as
+            `check_backbone`.
+    """
+    config.tuner.check_packages()
+    if not config.tuner.can_train:
+        raise ConfigError(
+            f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
+            "a method"
+        )
+    config.tuner.check_tasks(config.task_names)
+    check_backbone(config, target)
+
+
+def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> None:
+    """Refuses a backbone that has no place for the method, or too few positions, as far as files here say what it has.
+
+    Args:
+        config: As `check_method`.
+        target: As `check_method`.
+
+    Raises:
+        ConfigError: As `TunerSettings.check_backbone`, `TunerSettings.prompt_length`, `check_positions`,
+            `stored_family` and `no_position_bias`.
+    """
+    found = stored_family(config.model.backbone, config.model.revision)
+    if found is None:
+        return
+    family, stored = found
+    rule = config.model.visual_position_bias
+    if rule is not None and not family.has_position_bias:
+        raise no_position_bias(rule)
+    shape = family.shape(stored)
+    if shape is None:
+        return
+    tuner: TunerSettings = config.tuner
+    length = config.data.max_source_length
+    if target is not None:
+        tuner = tuner.as_source_of(target.tuner, TunerContext(shape.d_model, target.data.max_source_length), length)
+    tuner.check_backbone(shape)
+    num_virtual_tokens = tuner.prompt_length(shape.d_model, length)
+    check_positions(family.max_positions(stored), stored["model_type"], num_virtual_tokens, length)
 
 
 def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -> None:

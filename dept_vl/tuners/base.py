@@ -70,6 +70,7 @@ class Tuner(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.max_source_length = context.max_source_length
+        self.num_virtual_tokens = config.prompt_length(context.d_model, context.max_source_length)
 
     @abstractmethod
     def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import TunerSettings
 
 NonLinearity = Literal["gelu_new", "gelu", "relu", "swish", "tanh"]
@@ -44,6 +45,11 @@ class BottleneckSettings(TunerSettings):
                 "them out"
             )
         return self
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses a backbone that leaves no width too; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        self.width_of(shape.d_model)
 
     def width_of(self, d_model: int) -> int:
         """Returns the width of the bottleneck on a backbone.

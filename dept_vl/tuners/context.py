@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.sites import NORM_PARTS, AttentionShape, Site, SiteShape
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class TunerContext:
     seed: int = 0
 
     @property
-    def has_encoder(self) -> bool:
-        """Whether the backbone reads the source in a stack of its own (T5)."""
-        return any(site.stack == "encoder" for site in self.sites)
+    def shape(self) -> BackboneShape:
+        """What of it follows from the backbone's ``config.json``."""
+        return BackboneShape(self.d_model, tuple(self.sites), {} if self.narrow is None else self.narrow.widths)
 
     @property
     def norm_parameters(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.system.extras import require_extra
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.context import TunerContext
 
 Recipe = Mapping[str, Mapping[str, Any]]
@@ -22,7 +23,8 @@ class TunerSettings:
     """The settings of a method: a field `name` of its own and what its numbers depend on.
 
     A setting whose name ends in ``lr`` is a peak learning rate: it decides how tensors are trained and not what they
-    mean, so an adapter fits whatever it was. `lr` is that of the method's first group.
+    mean, so an adapter fits whatever it was. `lr` is that of the method's first group. The length of a soft prompt
+    is called `num_virtual_tokens`.
 
     Attributes:
         name: What ``--tuner`` takes.
@@ -104,19 +106,41 @@ class TunerSettings:
                 "several (--task rte+cola), or take another method"
             )
 
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses a backbone that has no place for the method, before and after it is loaded.
+
+        A method whose settings name places, or whose sizes follow from the backbone's, overrides this.
+
+        Raises:
+            ConfigError: As said.
+        """
+        if self.needs_encoder and not shape.has_encoder:
+            raise ConfigError(
+                f"tuner.name: {self.name!r} acts in an encoder, and the backbone is decoder-only; take a T5 for it, or "
+                "another method"
+            )
+
+    def prompt_length(self, d_model: int, max_source_length: int) -> int:
+        """Returns how many vectors stand before the text: `num_virtual_tokens` where there is such a setting, or 0.
+
+        Args:
+            d_model: Width of the backbone.
+            max_source_length: Longest text, tokens.
+
+        Raises:
+            ConfigError: A method whose prompt follows from those finds none.
+        """
+        return int(getattr(self, "num_virtual_tokens", 0))
+
     def empty(self, context: TunerContext) -> Any:
         """Builds the `Tuner` with tensors of the right shapes and no set values, on the default device (or meta).
 
         Raises:
             ConfigError: The settings do not fit the backbone.
         """
-        if self.needs_encoder and not context.has_encoder:
-            raise ConfigError(
-                f"tuner.name: {self.name!r} acts in an encoder, and the backbone is decoder-only; take a T5 for it, or "
-                "another method"
-            )
         self.check_tasks(context.tasks)
         self.check_packages()
+        self.check_backbone(context.shape)
         module, name = self.implementation.split(":")
         return getattr(import_module(module), name)(self, context)
 

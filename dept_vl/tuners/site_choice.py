@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dept_vl.errors import ConfigError
-from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.sites import LINEAR_PARTS, Site
 
 
-def choose_sites(parts: Sequence[str], context: TunerContext, layers: Sequence[int] | None = None) -> list[Site]:
+def choose_sites(parts: Sequence[str], shape: BackboneShape, layers: Sequence[int] | None = None) -> list[Site]:
     """Returns the linear maps that settings name, from the first layer to the last.
 
     Args:
         parts: What they are in their layer; ``attn.q`` is q of every attention, self and cross.
-        context: The backbone.
+        shape: The backbone's.
         layers: The blocks, of every stack that has them; None for all.
 
     Raises:
         ConfigError: A part or a block that the backbone does not have; those that it has are named.
     """
-    linear = [site for site in context.sites if site.part in LINEAR_PARTS]
+    linear = [site for site in shape.sites if site.part in LINEAR_PARTS]
     there = {site.part for site in linear}
     wanted: set[str] = set()
     for part in parts:
@@ -32,7 +32,7 @@ def choose_sites(parts: Sequence[str], context: TunerContext, layers: Sequence[i
         wanted |= found
     if layers is None:
         return [site for site in linear if site.part in wanted]
-    _check_layers(layers, context)
+    _check_layers(layers, shape)
     chosen = [site for site in linear if site.part in wanted and site.layer in layers]
     if not chosen:
         raise ConfigError(
@@ -42,19 +42,15 @@ def choose_sites(parts: Sequence[str], context: TunerContext, layers: Sequence[i
     return chosen
 
 
-def _check_layers(layers: Sequence[int], context: TunerContext) -> None:
+def _check_layers(layers: Sequence[int], shape: BackboneShape) -> None:
     """Refuses blocks that no stack has.
 
     Raises:
         ConfigError: It names them, and how many there are.
     """
-    depths: dict[str, int] = {}
-    for site in context.sites:
-        if site.layer is not None:
-            depths[site.stack] = max(depths.get(site.stack, 0), site.layer + 1)
-    lacking = sorted({layer for layer in layers if layer >= max(depths.values())})
+    lacking = sorted({layer for layer in layers if layer >= max(shape.depths.values())})
     if lacking:
-        there = " and ".join(f"{depth} in its {stack} (0 to {depth - 1})" for stack, depth in depths.items())
+        there = " and ".join(f"{depth} in its {stack} (0 to {depth - 1})" for stack, depth in shape.depths.items())
         raise ConfigError(
             f"tuner.layers: this backbone has no block {', '.join(map(str, lacking))}; it has {there}; name those"
         )

@@ -244,6 +244,70 @@ CASES = [
         "data.rows: rows-moved recorded '/gone/rows.csv', and nothing is there; if it moved",
     ),
     ("eval --checkpoint images-moved", "data.image_dir: images-moved recorded '/gone/images', and nothing is there"),
+    # what a backbone cannot have
+    ("train --task cola --tuner lst --data-dir x --model.backbone llama", "'lst' acts in an encoder, and the backbone"),
+    ("train --task cola --tuner hyperdecoder --data-dir x --model.backbone gpt2", "'hyperdecoder' acts in an encoder"),
+    ("train --task rte+cola --tuner hyperformer --data-dir x --model.backbone llama", "'hyperformer' acts in an enc"),
+    ("train --task cola --tuner dept+hyperdecoder --data-dir x --model.backbone gpt2", "acts in an encoder, and the"),
+    (
+        "train --task cola --tuner lst --tuner.reduction 5 --data-dir x",
+        "tuner.reduction: 5 does not divide every width",
+    ),
+    ("train --task vqa --tuner lst --tuner.decoder_layers [1,2]", "decoder has the blocks 0 to 1, and no 2"),
+    (
+        "train --task cola --tuner lora --tuner.sites [cross_attn.q] --data-dir x --model.backbone llama",
+        "tuner.sites: this backbone has no 'cross_attn.q' (it has: ff.gate, ff.in, ff.out, self_attn.k, self_attn.o, ",
+    ),
+    (
+        "train --task cola --tuner lora --tuner.sites [ff.gate] --data-dir x --model.backbone gpt2",
+        "tuner.sites: this backbone has no 'ff.gate' (it has: ff.in, ff.out, self_attn.k, ",
+    ),
+    (
+        "train --task cola --tuner dept+lora --tuner.parts.lora.sites [ff.gate] --data-dir x",
+        "tuner.sites: this backbone has no 'ff.gate' (it has: cross_attn.k, ",
+    ),
+    (
+        "train --task vqa --tuner adapterdrop --tuner.layers [12]",
+        "tuner.layers: this backbone has no block 12; it has 3 in its encoder (0 to 2) and 2 in its decoder (0 to 1)",
+    ),
+    (
+        "train --task vqa --tuner adapter --tuner.sites [cross_attn.o] --tuner.layers [2]",
+        "tuner.sites: this backbone has no 'cross_attn.o' in block 2; its decoder and encoder are not equally deep",
+    ),
+    ("train --task vqa --tuner adapter --tuner.reduction 193", "193 leaves no width of a backbone that is 192 wide"),
+    (
+        "train --task cola --tuner attempt --tuner.text_maximum padded --data-dir x --model.backbone llama",
+        "tuner.text_maximum: 'padded' is how the released code pads T5's text, and the backbone is decoder-only",
+    ),
+    ("train --task cola --data-dir x --tuner.num_virtual_tokens 33", "is not met exactly by num_virtual_tokens=33"),
+    (
+        "train --task cola --data-dir x --tuner dept+lora --tuner.parts.dept.rank 76",
+        "tuner: a budget of 100 tokens x d_model 768 = 76,800 parameters is smaller than rank=76 alone",
+    ),
+    (
+        "train --task cola --data-dir x --tuner prompt-tuning --model.backbone gpt2 --data.max_source_length 32",
+        "a prompt of 100 and a text of 32 tokens leave no room for a target in the 64 positions of this gpt2 backbone",
+    ),
+    (
+        "train --task cola --data-dir x --model.backbone gpt2 --model.visual_position_bias zero",
+        "model.visual_position_bias: 'zero' is a rule for T5's relative position bias, and the backbone is decoder",
+    ),
+    ("train --task cola --data-dir x --model.backbone opt", "'opt' is of type 'opt', expected one of t5, gpt2, llama"),
+    ("train --seeds 0,1 --task cola --tuner lst --data-dir x --model.backbone llama", "'lst' acts in an encoder"),
+    ("train --seeds 0,1 --task cola --tuner hyperformer --data-dir x", "the run has one task; name several"),
+    ("info --task cola --tuner lst --model.backbone llama", "'lst' acts in an encoder"),
+    ("info --task vqa --tuner adapterdrop --tuner.layers [1,3,12]", "tuner.layers: this backbone has no block 3, 12;"),
+    ("sweep --config sweep-backbones.yaml --task cola --data-dir x", "this backbone has no 'cross_attn.q'"),
+    ("transfer --target cola --sources mnli --tuner lst --data-dir x --model.backbone gpt2", "'lst' acts in an enc"),
+    (
+        "transfer --target cola --sources mnli --source-config source.yaml --data-dir x",
+        "tuner.sites: this backbone has no 'ff.gate'",
+    ),
+    # a source that the budget does not fit at 40 tokens takes the target's sizes, and is not refused for them
+    (
+        "transfer --target cola --sources mnli --source-config short.yaml --data-dir data",
+        "mnli.fixed/train.parquet: no su",
+    ),
     # folders that are taken
     ("train --data-dir x --output-dir taken", "taken is not empty and holds no run; choose another --output-dir"),
     ("train --data-dir x --output-dir run", "run is not empty; add --resume"),
@@ -288,8 +352,25 @@ def write_world(folder: Path, vqa_splits: Path) -> None:
     (folder / "x.jpg").write_text("no image")
     space = "sweep: {space: {tuner.%s: [0.1, 0.2]}}\n"
     (folder / "sweep.yaml").write_text(space % "lr")
+    backbones = "tuner: {name: lora, sites: [cross_attn.q]}\nsweep: {space: {model.backbone: [demo, llama]}}\n"
+    (folder / "sweep-backbones.yaml").write_text(backbones)
+    (folder / "source.yaml").write_text("tuner: {name: lora, sites: [ff.gate]}\n")
+    (folder / "short.yaml").write_text("data: {max_source_length: 40}\n")
+    write_configs(folder)
     (folder / "bad-sweep.yaml").write_text(space % "lowrnk_lr")
     (folder / "two-metrics.yaml").write_text("sweep: {space: {loop.best_metric: [loss, vqa_accuracy]}}\n")
+
+
+def write_configs(folder: Path) -> None:
+    """Writes the settings of models without anything beside them."""
+    configs = {
+        "gpt2": {"n_embd": 16, "n_layer": 2, "n_positions": 64},
+        "llama": {"hidden_size": 16, "num_hidden_layers": 2},
+        "opt": {"hidden_size": 16},
+    }
+    for name, stored in configs.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"model_type": name, **stored}))
 
 
 def write_several(folder: Path, config: TrainConfig) -> None:

@@ -8,7 +8,8 @@ import torch
 from dept_vl.errors import ConfigError
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language import load
+from dept_vl.models.language.families import FAMILIES as KNOWN_FAMILIES
+from dept_vl.models.language.families import stored_family
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
 from dept_vl.tasks import get_task
@@ -63,8 +64,16 @@ def test_every_registered_method_is_among_them():
 
 def test_every_registered_family_is_among_them(folders):
     found = {open_backbone(ModelConfig(backbone=str(folder)))[0].family for folder in folders.values()}
-    assert found == set(load.FAMILIES)
+    assert found == set(KNOWN_FAMILIES)
     assert set(folders) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_config_json_says_what_a_backbone_has_when_it_is_loaded(folders, family):
+    backbone, _ = open_backbone(ModelConfig(backbone=str(folders[family])))
+    found, stored = stored_family(str(folders[family]))
+    assert found.shape(stored) == backbone.tuner_context(S).shape
+    assert found.max_positions(stored) == backbone.max_positions
 
 
 @pytest.mark.parametrize("family", DECODER_ONLY)

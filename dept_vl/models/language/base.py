@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.language.family import no_position_bias
 from dept_vl.models.language.hooked import HookedModel
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
@@ -88,10 +89,7 @@ class Backbone(HookedModel, Generic[Joint]):
         Raises:
             ConfigError: The family has no relative position bias.
         """
-        raise ConfigError(
-            f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone "
-            "is decoder-only; leave it out (null)"
-        )
+        raise no_position_bias(rule)
 
     @staticmethod
     @abstractmethod
@@ -303,19 +301,6 @@ class Backbone(HookedModel, Generic[Joint]):
         if self.recomputes_activations:
             twin.recompute_activations()
         return twin
-
-    def check_lengths(self, num_virtual_tokens: int, max_source_length: int) -> None:
-        """Refuses a prompt and text length that leave no position for a target, before any training.
-
-        Raises:
-            ConfigError: They are longer than `max_positions`.
-        """
-        if self.max_positions is not None and num_virtual_tokens + max_source_length >= self.max_positions:
-            raise ConfigError(
-                f"data.max_source_length: a prompt of {num_virtual_tokens} and a text of {max_source_length} tokens "
-                f"leave no room for a target in the {self.max_positions} positions of this {self.family} backbone; "
-                "shorten one of them"
-            )
 
     @cached_property
     def weights_sha256(self) -> str:

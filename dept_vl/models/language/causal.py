@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -15,11 +16,12 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.decoder_family import DecoderFamily
 from dept_vl.models.language.extra_keys import Attention
 from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
-from dept_vl.tuners.sites import AttentionShape, Part, Site
+from dept_vl.tuners.sites import AttentionShape, Site
 
 
 @dataclass(frozen=True)
@@ -33,39 +35,18 @@ class CausalInput(JointInput):
     position_ids: Tensor
 
 
-@dataclass(frozen=True)
-class DecoderLayout:
-    """Where a family's modules lie.
-
-    Attributes:
-        blocks: The list of blocks, from the model.
-        norm: The norm after the last block, from the model.
-        parts: What each part is, from a block, in the order they compute: a module's place, or a place and which of how
-            many equal parts of its output, from 0.
-        attention: The attention, from a block.
-        norm_epsilon: The field of the configuration that holds the epsilon of the norms.
-    """
-
-    blocks: str
-    norm: str
-    parts: Mapping[Part, str | tuple[str, int, int]]
-    attention: str
-    norm_epsilon: str
-
-
 class CausalBackbone(Backbone[CausalInput]):
-    """One stack over [padding; prompt; text; visual; cue; target]. A family is a subclass that says where modules lie.
+    """One stack over [padding; prompt; text; visual; cue; target]; `causal_class` makes that of a family.
 
     Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
     its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
 
     Attributes:
-        layout: Where the family's modules lie.
+        layout: Where the family's modules lie; see `causal_class`.
     """
 
     codec_class = CausalTextCodec
-    word_tables = ("model.embed_tokens.weight",)
-    layout: ClassVar[DecoderLayout]
+    layout: ClassVar[DecoderFamily]
 
     @property
     def max_positions(self) -> int:
@@ -243,3 +224,15 @@ class CausalBackbone(Backbone[CausalInput]):
     def layer_norm_epsilon(self) -> float:
         """The epsilon of the model's norms."""
         return float(getattr(self.model.config, self.layout.norm_epsilon))
+
+
+def causal_class(family: DecoderFamily) -> type[CausalBackbone]:
+    """Returns the backbone of a decoder-only family."""
+
+    class FamilyBackbone(CausalBackbone):
+        model_class = getattr(transformers, family.model_class)
+        dropout_fields = family.dropout_fields
+        word_tables = family.word_tables
+        layout = family
+
+    return FamilyBackbone

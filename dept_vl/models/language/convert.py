@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
 from dept_vl.errors import CheckpointError, ConfigError, first_line
-from dept_vl.models.language.load import FAMILIES, load_backbone, quiet_transformers
+from dept_vl.models.language.families import FAMILIES
+from dept_vl.models.language.load import load_backbone, quiet_transformers
 from dept_vl.models.language.stored import BESIDE_WEIGHTS, WEIGHTS_FILE
 from dept_vl.models.pickled import read_pickled
 
@@ -52,7 +53,7 @@ def _one_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns tensors of which no two are the same memory, and word embeddings under one of their names."""
     result = dict(tensors)
     for family in FAMILIES.values():
-        tables = [table for table in family.word_tables if table in result]
+        tables = [table for table in family.backbone_class.word_tables if table in result]
         for other in tables[1:]:
             if torch.equal(result[tables[0]], result[other]):
                 del result[other]
@@ -90,7 +91,7 @@ def convert_gguf(path: Path, out: Path) -> str:
                 raise CheckpointError(
                     f"{path}: is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)}"
                 )
-            family = FAMILIES[config.model_type]
+            family = FAMILIES[config.model_type].backbone_class
             model = family.model_class.from_pretrained(folder, gguf_file=_GGUF_NAME)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF_NAME, trust_remote_code=False)
     except CheckpointError:

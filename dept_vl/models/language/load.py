@@ -1,4 +1,4 @@
-"""Loads a frozen backbone: where it comes from, which families there are, and what makes one fit."""
+"""Loads a frozen backbone: where it comes from, and what makes one fit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,13 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig, VisualPositionBias
 from dept_vl.models.demo import DEMO
 from dept_vl.models.language.base import Backbone
+from dept_vl.models.language.families import FAMILIES, find_family
 from dept_vl.models.language.fit import check_tokenizer, tie_words
-from dept_vl.models.language.gpt2 import GPT2Backbone
-from dept_vl.models.language.llama import LlamaBackbone
 from dept_vl.models.language.published_shapes import published_config
 from dept_vl.models.language.stored import check_files, find_folder, read_config, resolve, tensor_names
-from dept_vl.models.language.t5 import T5Backbone
 
 LoadedBackbone = tuple[Backbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
-
-FAMILIES: dict[str, type[Backbone[Any]]] = {
-    "t5": T5Backbone,
-    "gpt2": GPT2Backbone,
-    "llama": LlamaBackbone,
-}
-"""``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
 
 
 def open_backbone(model: ModelConfig) -> LoadedBackbone:
@@ -65,7 +56,7 @@ def load_backbone(
     visual_position_bias: VisualPositionBias | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> LoadedBackbone:
-    """Loads a backbone of one of the `FAMILIES` with its tokenizer, every weight frozen.
+    """Loads a backbone of one of the families that there are with its tokenizer, every weight frozen.
 
     Only safetensors weights are read, and no code from the checkpoint is run.
 
@@ -85,7 +76,7 @@ def load_backbone(
     source = resolve(name, revision)
     config = _read_config(name, revision)
     check_files(name, revision)
-    family = FAMILIES[config.model_type]
+    family = find_family(config.model_type, name).backbone_class
     tokenizer = _load_tokenizer(name, source, revision)
     special_tokens = family.special_tokens(config, tokenizer)
     check_tokenizer(name, tokenizer, config)
@@ -173,7 +164,7 @@ def meta_backbone(config: PretrainedConfig, *, visual_position_bias: VisualPosit
     Raises:
         ConfigError: A rule for visual tokens that the family does not have.
     """
-    family = FAMILIES[config.model_type]
+    family = FAMILIES[config.model_type].backbone_class
     with torch.device("meta"):
         model = family.uninitialised(config)
     return family(_freeze(model), {}, visual_position_bias)
@@ -187,11 +178,7 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # settings of a wrong type make the library raise errors of its own
         raise ConfigError(_not_loaded(name, revision, error)) from error
-    if config.model_type not in FAMILIES:
-        raise ConfigError(
-            f"model.backbone: {name!r} is of type {config.model_type!r}, expected one of {', '.join(FAMILIES)} (T5 "
-            "v1.1 and Flan-T5 are of type t5)"
-        )
+    find_family(config.model_type, name)
     return cast(PretrainedConfig, config)
 
 

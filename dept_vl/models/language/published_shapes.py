@@ -1,15 +1,17 @@
-"""The published shapes of T5 and GPT-2 checkpoints, for ``dept-vl info`` alone.
+"""The published shapes of T5 and GPT-2 checkpoints. No torch.
 
-Counting parameters needs a model's shape and not its weights. These are the numbers of the ``config.json`` files on
+Counting parameters (``dept-vl info``), and knowing what methods have a place there, needs a model's shape and not its
+weights. These are the numbers of the ``config.json`` files on
 the hub, kept here so that the budget of a T5-base run can be printed on a machine that has never downloaded T5-base.
 Nothing is ever trained or evaluated from this table: `dept_vl.models.language.load.load_backbone` reads the real files.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import GPT2Config, PretrainedConfig, T5Config
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _V1_0 = {  # d_model, d_kv, d_ff, num_layers, num_heads
     "small": (512, 64, 2048, 6, 8),
@@ -34,7 +36,18 @@ _GPT2 = {  # n_embd, n_layer, n_head
 
 
 def published_config(name: str) -> PretrainedConfig | None:
-    """Returns the configuration of a published T5, T5 v1.1, Flan-T5 or GPT-2 checkpoint, or None if unknown.
+    """Returns the configuration of a published checkpoint, as `published_settings` knows it, or None if unknown."""
+    stored = published_settings(name)
+    if stored is None:
+        return None
+    from transformers import CONFIG_MAPPING
+
+    kind: type[PretrainedConfig] = CONFIG_MAPPING[stored["model_type"]]
+    return kind.from_dict(stored)
+
+
+def published_settings(name: str) -> dict[str, Any] | None:
+    """Returns what the ``config.json`` of a published T5, T5 v1.1, Flan-T5 or GPT-2 says, or None if unknown.
 
     Args:
         name: Its hub id: ``"t5-base"``, ``"google-t5/t5-base"``, ``"google/t5-v1_1-base"``, ``"google/flan-t5-base"``,
@@ -43,22 +56,23 @@ def published_config(name: str) -> PretrainedConfig | None:
     return _published_gpt2(name) or _published_t5(name)
 
 
-def _published_gpt2(name: str) -> GPT2Config | None:
+def _published_gpt2(name: str) -> dict[str, Any] | None:
     shape = _GPT2.get(name.removeprefix("openai-community/"))
     if shape is None:
         return None
     width, layers, heads = shape
-    return GPT2Config(n_embd=width, n_layer=layers, n_head=heads)
+    return {"model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 1024}
 
 
-def _published_t5(name: str) -> T5Config | None:
+def _published_t5(name: str) -> dict[str, Any] | None:
     short = name.removeprefix("google-t5/").removeprefix("google/")
     for prefix, shapes in (("t5-v1_1-", _V1_1), ("flan-t5-", _V1_1), ("t5-", _V1_0)):
         size = short.removeprefix(prefix)
         if short.startswith(prefix) and size in shapes:
             d_model, d_kv, d_ff, num_layers, num_heads = shapes[size]
             is_v1_0 = shapes is _V1_0
-            shape: dict[str, Any] = {
+            return {
+                "model_type": "t5",
                 "vocab_size": 32128,
                 "d_model": d_model,
                 "d_kv": d_kv,
@@ -69,5 +83,4 @@ def _published_t5(name: str) -> T5Config | None:
                 "tie_word_embeddings": is_v1_0,
                 "decoder_start_token_id": 0,
             }
-            return T5Config.from_dict(shape)
     return None

@@ -302,8 +302,8 @@ class T5Backbone(Backbone[EncoderInput]):
         """Yields the attentions of the encoder, then those of the decoder; see `Backbone.find_attentions`."""
         for stack, module in self._stacks:
             for number, block in enumerate(module.block):
-                for part, layer, name in block_attentions(block):
-                    found = getattr(layer, name)
+                for part, attention in block_attentions(block):
+                    found = cast(T5Attention, attention)
                     shape = AttentionShape(found.n_heads, found.key_value_proj_dim)
                     yield Site(stack, number, part), Attention(found, shape)
 

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from dept_vl.models.language.cross_attention import cross_attend
+from dept_vl.models.language.t5_family import ATTENTIONS, block_places
 from dept_vl.tuners.dropout import RectifiedDropout, replace_dropout
 from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.sites import AttentionPart, Part
+from dept_vl.tuners.sites import AttentionPart, Part, StackName
 
 
 def block_parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
     """Yields the parts of one T5 block, in the order they compute."""
-    for name, layer, attention in block_attentions(block):
-        yield cast(Part, f"{name}.norm"), layer.layer_norm
-        for letter in "qkvo":
-            yield cast(Part, f"{name}.{letter}"), getattr(getattr(layer, attention), letter)
-    feed_forward = block.layer[-1]
-    yield "ff.norm", feed_forward.layer_norm
-    dense = feed_forward.DenseReluDense
-    if hasattr(dense, "wi"):
-        yield "ff.in", dense.wi
-    else:  # gated: T5 v1.1, Flan-T5
-        yield "ff.gate", dense.wi_0
-        yield "ff.in", dense.wi_1
-    yield "ff.out", dense.wo
+    is_gated = hasattr(block.layer[-1].DenseReluDense, "wi_0")
+    for part, place in block_places(_stack_of(block), is_gated=is_gated).items():
+        yield part, block.get_submodule(place)
 
 
-def block_attentions(block: Any) -> list[tuple[AttentionPart, Any, str]]:
-    """Returns the attentions of one T5 block: part, layer, and the module's name in it."""
-    found: list[tuple[AttentionPart, Any, str]] = [("self_attn", block.layer[0], "SelfAttention")]
-    return [*found, ("cross_attn", block.layer[1], "EncDecAttention")] if block.is_decoder else found
+def block_attentions(block: Any) -> Iterator[tuple[AttentionPart, nn.Module]]:
+    """Yields the attentions of one T5 block."""
+    for part, place in ATTENTIONS[_stack_of(block)].items():
+        yield part, block.get_submodule(place)
+
+
+def _stack_of(block: Any) -> StackName:
+    return "decoder" if block.is_decoder else "encoder"
 
 
 def replace_block_dropout(block: Any) -> None:

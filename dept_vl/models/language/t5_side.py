@@ -19,19 +19,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.t5.modeling_t5 import T5Attention, T5Block, T5LayerNorm
 
 from dept_vl.models.language.t5_block import block_parts, replace_block_dropout, run_decoder_block
+from dept_vl.models.language.t5_family import NARROW_WIDTHS
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput
 from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
 from dept_vl.tuners.sites import Part, StackName
 
 
 class T5NarrowBlocks(NarrowBlocks):
-    """T5's blocks at 1/r of its widths; the number of heads stays."""
+    """T5's blocks at 1/r of its widths."""
 
     def __init__(self, model: Any) -> None:
         """Takes transformers' ``T5ForConditionalGeneration``."""
         self._stacks: Mapping[StackName, Any] = {"encoder": model.encoder, "decoder": model.decoder}
         self.num_layers = {name: len(stack.block) for name, stack in self._stacks.items()}
-        self.widths = {name: int(getattr(model.config, name)) for name in ("d_model", "d_kv", "d_ff")}
+        self.widths = {name: int(getattr(model.config, name)) for name in NARROW_WIDTHS}
         self.dropout = float(model.config.dropout_rate)
 
     def block(self, stack: StackName, index: int, reduction: int, *, has_positions: bool) -> nn.Module:

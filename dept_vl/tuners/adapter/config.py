@@ -9,10 +9,12 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.bottleneck_config import BottleneckSettings
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE
+from dept_vl.tuners.site_choice import choose_sites
 
 AdapterPart = Literal["self_attn.o", "cross_attn.o", "ff.out"]
 """Where a sublayer ends: what comes out there goes through dropout and is added to the residual stream."""
@@ -58,6 +60,11 @@ class AdapterSettings(BottleneckSettings):
     def has_post_norm(self) -> bool:
         """Whether there is a LayerNorm behind the adapter."""
         return self.per_task if self.post_norm is None else self.post_norm
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses parts and blocks that the backbone does not have too; see `TunerSettings.check_backbone`."""
+        choose_sites(self.sites, shape, self.layers)
+        super().check_backbone(shape)
 
     def empty(self, context: TunerContext) -> Any:
         """Builds the tuner; see `TunerSettings.empty`.

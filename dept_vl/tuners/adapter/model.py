@@ -47,13 +47,9 @@ class Adapter(Tuner):
     config: AdapterSettings
 
     def __init__(self, config: AdapterSettings, context: TunerContext) -> None:
-        """Makes an adapter for every place that the settings name.
-
-        Raises:
-            ConfigError: A part or a block that the backbone does not have, or an adapter without width.
-        """
+        """Makes an adapter for every place that the settings name."""
         super().__init__(config, context)
-        chosen = choose_sites(config.sites, context, config.layers)
+        chosen = choose_sites(config.sites, context.shape, config.layers)
         num_tasks = len(context.tasks) if config.per_task else None
         adapters, norms, hooks = {}, {}, {}
         for site in chosen:

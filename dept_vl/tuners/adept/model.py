@@ -36,7 +36,6 @@ class Adept(Tuner):
     def __init__(self, config: AdeptConfig, context: TunerContext) -> None:
         """Makes tensors of the right shapes; `reset_parameters` sets their values."""
         super().__init__(config, context)
-        self.num_virtual_tokens = config.num_virtual_tokens
         d, r = context.d_model, config.rank
         self.soft_prompt = nn.Parameter(torch.zeros(config.num_virtual_tokens, d))
         self.offset_down = nn.Parameter(torch.zeros(d, r))

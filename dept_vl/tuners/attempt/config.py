@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE
@@ -68,6 +70,15 @@ class AttemptConfig(PromptInit):
             "where it has less than data.max_source_length tokens (T5 alone)"
         ),
     ] = "text"
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses T5's padding on a decoder-only backbone too; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        if self.text_maximum == "padded" and not shape.has_encoder:
+            raise ConfigError(
+                "tuner.text_maximum: 'padded' is how the released code pads T5's text, and the backbone is "
+                "decoder-only; take 'text'"
+            )
 
     def temperature_at(self, d_model: int) -> float:
         """Returns what divides the attention's scores at a width."""

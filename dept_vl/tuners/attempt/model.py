@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.errors import CheckpointError
 from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
@@ -55,18 +55,12 @@ class Attempt(Tuner):
         """Makes tensors of the right shapes; `reset_parameters` sets their values.
 
         Raises:
-            ConfigError: ``text_maximum: padded`` on a decoder-only backbone; or as `check_size`.
+            ConfigError: As `check_size`.
         """
         super().__init__(config, context)
-        if config.text_maximum == "padded" and not context.has_encoder:
-            raise ConfigError(
-                "tuner.text_maximum: 'padded' is how the released code pads T5's text, and the backbone is "
-                "decoder-only; take 'text'"
-            )
         m, d, width = config.num_virtual_tokens, context.d_model, config.attention_width
         num_tasks = max(1, len(context.tasks))
         check_size(num_tasks + len(config.sources), m)
-        self.num_virtual_tokens = m
         self.soft_prompts = nn.Parameter(torch.zeros(num_tasks, m, d))
         self.register_buffer("sources", torch.zeros(len(config.sources), m, d))
         self.register_buffer("padding", torch.zeros(d), persistent=False)

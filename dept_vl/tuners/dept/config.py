@@ -85,6 +85,10 @@ class DeptConfig(PromptInit):
             allow_nearest=self.allow_nearest,
         )
 
+    def prompt_length(self, d_model: int, max_source_length: int) -> int:
+        """Returns m; see `TunerSettings.prompt_length` and `budget`."""
+        return self.budget(d_model, max_source_length).num_virtual_tokens
+
     def as_source_of(self, target: TunerSettings, context: TunerContext, max_source_length: int) -> TunerSettings:
         """Returns these settings with the target's m and r where they follow from the budget alone, or agree with it.
 

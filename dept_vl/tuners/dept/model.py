@@ -51,7 +51,6 @@ class Dept(Tuner):
         super().__init__(config, context)
         budget = config.budget(context.d_model, context.max_source_length)
         self._budget = budget
-        self.num_virtual_tokens = budget.num_virtual_tokens
         self.rank = budget.rank
         self.scaling = config.scaling_factor(budget.rank)
         m, s, r, d = budget.num_virtual_tokens, budget.max_source_length, budget.rank, budget.d_model

@@ -8,8 +8,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import Recipe, TunerSettings
 from dept_vl.tuners.shared_recipes import GLUE, GLUE_SOURCE
+from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import LinearChoice
 
 
@@ -48,3 +50,8 @@ class LoraConfig(TunerSettings):
     def has_norm_biases(self) -> bool:  # type: ignore[override]
         """Whether it trains biases as BitFit does."""
         return self.biases == "all"
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses parts that the backbone does not have too; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        choose_sites(self.sites, shape)

@@ -88,13 +88,9 @@ class Lora(Tuner):
     config: LoraConfig
 
     def __init__(self, config: LoraConfig, context: TunerContext) -> None:
-        """Makes an update for every place that the settings name.
-
-        Raises:
-            ConfigError: A part that the backbone does not have.
-        """
+        """Makes an update for every place that the settings name."""
         super().__init__(config, context)
-        chosen = choose_sites(config.sites, context)
+        chosen = choose_sites(config.sites, context.shape)
         self.updates = nn.ModuleDict({site.key: LowRankUpdate(context.sites[site], config) for site in chosen})
         self.biases = AddedBiases(context) if config.biases == "all" else None
         updates = {site: _UpdateHook(cast(LowRankUpdate, self.updates[site.key])) for site in chosen}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import Recipe, TunerSettings
 from dept_vl.tuners.shared_recipes import GLUE
+from dept_vl.tuners.sites import StackName
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...]
 
@@ -69,3 +73,32 @@ class LstConfig(TunerSettings):
         if layers is not None and (not layers or list(layers) != sorted(set(layers))):
             raise ValueError(f"expected different blocks from the first to the last, got {list(layers)}")
         return layers
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses a reduction that leaves a rest, and blocks that are not there; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        self._check_widths(shape)
+        for stack in shape.depths:
+            self._check_blocks(stack, shape)
+
+    def _check_widths(self, shape: BackboneShape) -> None:
+        if any(width % self.reduction for width in shape.narrow_widths.values()):
+            widths = ", ".join(f"{name} {width}" for name, width in shape.narrow_widths.items())
+            largest = math.gcd(*shape.narrow_widths.values())
+            fitting = ", ".join(str(number) for number in range(1, largest + 1) if largest % number == 0)
+            raise ConfigError(
+                f"tuner.reduction: {self.reduction} does not divide every width of this backbone ({widths}); take one "
+                f"of {fitting}"
+            )
+
+    def _check_blocks(self, stack: StackName, shape: BackboneShape) -> None:
+        unknown = [layer for layer in self.chosen_layers(stack) or () if layer >= shape.depths[stack]]
+        if unknown:
+            raise ConfigError(
+                f"tuner.{stack}_layers: this backbone's {stack} has the blocks 0 to {shape.depths[stack] - 1}, and no "
+                f"{', '.join(map(str, unknown))}"
+            )
+
+    def chosen_layers(self, stack: StackName) -> Layers | None:
+        """Returns the blocks of a stack that get one beside them; None for all."""
+        return self.encoder_layers if stack == "encoder" else self.decoder_layers

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dept_vl.errors import ConfigError
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.lst.config import LstConfig
@@ -31,17 +30,11 @@ class LadderSideTuning(Tuner):
     config: LstConfig
 
     def __init__(self, config: LstConfig, context: TunerContext) -> None:
-        """Makes the network; `reset_parameters` sets its values.
-
-        Raises:
-            ConfigError: The reduction does not divide the backbone's widths, or a layer does not exist.
-        """
+        """Makes the network; `reset_parameters` sets its values."""
         super().__init__(config, context)
         narrow = _narrow(context)
-        _check_widths(narrow, config.reduction)
         layers: dict[StackName, tuple[int, ...]] = {
-            "encoder": _layers(narrow, "encoder", config.encoder_layers),
-            "decoder": _layers(narrow, "decoder", config.decoder_layers),
+            stack: config.chosen_layers(stack) or tuple(range(depth)) for stack, depth in narrow.num_layers.items()
         }
         self.network = LadderNetwork(
             narrow, layers, config.reduction, temperature=config.gate_temperature, dropout=narrow.dropout
@@ -117,40 +110,6 @@ class LadderSideTuning(Tuner):
 def _narrow(context: TunerContext) -> NarrowBlocks:
     assert context.narrow is not None  # every family with an encoder has it
     return context.narrow
-
-
-def _check_widths(narrow: NarrowBlocks, reduction: int) -> None:
-    """Refuses a reduction that leaves a rest.
-
-    Raises:
-        ConfigError: The widths are named, and what divides all of them.
-    """
-    if any(width % reduction for width in narrow.widths.values()):
-        widths = ", ".join(f"{name} {width}" for name, width in narrow.widths.items())
-        largest = math.gcd(*narrow.widths.values())
-        fitting = ", ".join(str(number) for number in range(1, largest + 1) if largest % number == 0)
-        raise ConfigError(
-            f"tuner.reduction: {reduction} does not divide every width of this backbone ({widths}); take one of "
-            f"{fitting}"
-        )
-
-
-def _layers(narrow: NarrowBlocks, stack: StackName, chosen: Sequence[int] | None) -> tuple[int, ...]:
-    """Returns the blocks of a stack that get one beside them.
-
-    Raises:
-        ConfigError: One of those chosen does not exist.
-    """
-    there = range(narrow.num_layers[stack])
-    if chosen is None:
-        return tuple(there)
-    unknown = [layer for layer in chosen if layer not in there]
-    if unknown:
-        raise ConfigError(
-            f"tuner.{stack}_layers: this backbone's {stack} has the blocks 0 to {there[-1]}, and no "
-            f"{', '.join(map(str, unknown))}"
-        )
-    return tuple(chosen)
 
 
 def _draw_linear(linear: nn.Linear, std: float | None, generator: torch.Generator) -> None:

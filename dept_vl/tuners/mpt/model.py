@@ -54,7 +54,6 @@ class Mpt(Tuner):
             )
         m, d = config.num_virtual_tokens, context.d_model
         check_size(num_tasks + len(config.teachers), m)
-        self.num_virtual_tokens = m
         self.soft_prompt = nn.Parameter(torch.zeros(m, d))
         self.task_tokens = nn.Parameter(torch.zeros(num_tasks, m))
         self.task_features = nn.Parameter(torch.zeros(num_tasks, d))

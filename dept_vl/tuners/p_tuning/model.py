@@ -32,7 +32,6 @@ class PTuning(Tuner):
     def __init__(self, config: PTuningConfig, context: TunerContext) -> None:
         """Makes embeddings and network of the right shapes; `reset_parameters` sets their values."""
         super().__init__(config, context)
-        self.num_virtual_tokens = config.num_virtual_tokens
         self.embeddings = nn.Parameter(torch.zeros(config.num_virtual_tokens, context.d_model))
         self.network_in = nn.Linear(context.d_model, config.hidden_size)
         self.network_out = nn.Linear(config.hidden_size, context.d_model)

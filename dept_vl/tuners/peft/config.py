@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import Recipe, TunerSettings
+from dept_vl.tuners.site_choice import choose_sites
 from dept_vl.tuners.sites import LinearChoice
 
 Rank = Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")]
@@ -48,6 +50,11 @@ class PeftSettings(TunerSettings):
     @abstractmethod
     def shown_rank(self) -> int:
         """The rank, for reports."""
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Refuses parts that the backbone does not have too; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        choose_sites(self.sites, shape)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -134,13 +134,9 @@ class PeftTuner(Tuner):
     changes_in_place: ClassVar[bool] = False
 
     def __init__(self, config: PeftSettings, context: TunerContext) -> None:
-        """Makes a layer for every place that the settings name.
-
-        Raises:
-            ConfigError: A part that the backbone does not have.
-        """
+        """Makes a layer for every place that the settings name."""
         super().__init__(config, context)
-        sites = choose_sites(config.sites, context)
+        sites = choose_sites(config.sites, context.shape)
         with private_draws(seed=0):
             self.layers, self._library = self._build(sites, context)
         self._hooks: dict[Site, SiteHook] = {}

@@ -26,7 +26,6 @@ class PromptTuning(Tuner):
     def __init__(self, config: PromptTuningConfig, context: TunerContext) -> None:
         """Makes a prompt of the right shape; `reset_parameters` sets its values."""
         super().__init__(config, context)
-        self.num_virtual_tokens = config.num_virtual_tokens
         self.soft_prompt = nn.Parameter(torch.zeros(config.num_virtual_tokens, context.d_model))
 
     @torch.no_grad()

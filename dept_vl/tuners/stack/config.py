@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
+from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.methods import Method
 from dept_vl.tuners.settings import TunerSettings
@@ -59,6 +60,16 @@ class StackConfig(TunerSettings):
         """Asks every part; see `TunerSettings.check_packages`."""
         for part in self.parts.values():
             part.check_packages()
+
+    def check_backbone(self, shape: BackboneShape) -> None:
+        """Asks every part; see `TunerSettings.check_backbone`."""
+        super().check_backbone(shape)
+        for part in self.parts.values():
+            part.check_backbone(shape)
+
+    def prompt_length(self, d_model: int, max_source_length: int) -> int:
+        """Returns the sum of its parts' prompts; see `TunerSettings.prompt_length`."""
+        return sum(part.prompt_length(d_model, max_source_length) for part in self.parts.values())
 
     @property
     def label(self) -> str:

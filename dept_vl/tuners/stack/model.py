@@ -50,7 +50,6 @@ class Stack(Tuner):
                     f"tuner.parts.{name}: learns from teachers, who answer without the other parts; leave its teachers "
                     "out, or train it alone"
                 )
-        self.num_virtual_tokens = sum(part.num_virtual_tokens for part in self._parts.values())
         self._hooks = merge_hooks(*(part.site_hooks() for part in self._parts.values()))
         self._own: dict[str, tuple[str, ...]] = {}
 

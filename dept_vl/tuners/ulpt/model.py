@@ -40,7 +40,6 @@ class Ulpt(Tuner):
     def __init__(self, config: UlptConfig, context: TunerContext) -> None:
         """Makes tensors of the right shapes; `reset_parameters` sets their values."""
         super().__init__(config, context)
-        self.num_virtual_tokens = config.num_virtual_tokens
         self._projection_seed = context.seed if config.projection_seed is None else config.projection_seed
         self.codes = nn.Parameter(torch.zeros(config.num_virtual_tokens, config.rank))
         self.scale = nn.Parameter(torch.zeros(context.d_model))

@@ -13,7 +13,8 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.files import save_adapter
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.llama import LlamaBackbone
+from dept_vl.models.language.causal import causal_class
+from dept_vl.models.language.llama import LLAMA
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.tuners import DeptConfig
 from tests.models.language.causal_folders import POSITIONS, save_tiny_gpt2, save_tiny_llama
@@ -277,11 +278,7 @@ def test_a_family_whose_embedding_module_scales_is_read_through_the_module():
     )  # fmt: skip
     torch.manual_seed(0)
     gemma = Gemma3ForCausalLM(config).eval().requires_grad_(False)
-
-    class Gemma(LlamaBackbone):
-        model_class = Gemma3ForCausalLM
-
-    backbone = Gemma(gemma, {})
+    backbone = causal_class(replace(LLAMA, model_class="Gemma3ForCausalLM"))(gemma, {})
     ids, labels = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11]])
     joint = backbone.join(backbone.embed_tokens(ids), None, torch.ones_like(ids))
     expected = gemma(input_ids=torch.cat([ids, labels[:, :-1]], dim=1)).logits[:, 3:]

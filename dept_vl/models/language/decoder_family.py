@@ -1,0 +1,68 @@
+"""What makes one family of decoder-only models another than the next. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dept_vl.models.language.family import Family, read_sizes
+from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.sites import Part, Site
+
+if TYPE_CHECKING:
+    from dept_vl.models.language.causal import CausalBackbone
+
+
+@dataclass(frozen=True)
+class DecoderFamily(Family):
+    """Where a family's modules lie, and what its settings are called.
+
+    Attributes:
+        model_class: Its class, a name in transformers.
+        blocks: The list of blocks, from the model.
+        norm: The norm after the last block, from the model.
+        parts: What each part is, from a block, in the order they compute: a module's place, or a place and which of how
+            many equal parts of its output, from 0.
+        attention: The attention, from a block.
+        norm_epsilon: The field of the configuration that holds the epsilon of the norms.
+        dropout_fields: Its fields that are rates of dropout.
+        width_field: The setting of a ``config.json`` that is the width.
+        depth_field: The one that is the number of blocks.
+        positions_field: The one that is how many positions there are.
+        word_tables: The parameters that are its word embeddings, all of them one tensor; weights may hold any of them.
+    """
+
+    model_class: str
+    blocks: str
+    norm: str
+    parts: Mapping[Part, str | tuple[str, int, int]]
+    attention: str
+    norm_epsilon: str
+    dropout_fields: tuple[str, ...]
+    width_field: str = "hidden_size"
+    depth_field: str = "num_hidden_layers"
+    positions_field: str = "max_position_embeddings"
+    word_tables: tuple[str, ...] = ("model.embed_tokens.weight",)
+
+    @cached_property
+    def backbone_class(self) -> type[CausalBackbone]:
+        """See `Family.backbone_class`."""
+        from dept_vl.models.language.causal import causal_class
+
+        return causal_class(self)
+
+    def shape(self, stored: Mapping[str, Any]) -> BackboneShape | None:
+        """See `Family.shape`."""
+        sizes = read_sizes(stored, self.width_field, self.depth_field)
+        if sizes is None:
+            return None
+        width, depth = sizes
+        blocks = (Site("decoder", number, part) for number in range(depth) for part in self.parts)
+        return BackboneShape(width, (*blocks, Site("decoder", None, "norm"), Site("decoder", None, "lm_head")))
+
+    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
+        """See `Family.max_positions`."""
+        sizes = read_sizes(stored, self.positions_field)
+        return None if sizes is None else sizes[0]

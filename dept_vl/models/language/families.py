@@ -1,0 +1,57 @@
+"""Which families of backbones there are, and what the settings of a stored model say of it. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dept_vl.errors import ConfigError
+from dept_vl.models.language.family import Family
+from dept_vl.models.language.gpt2 import GPT2
+from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.published_shapes import published_settings
+from dept_vl.models.language.stored import find_folder, read_config
+from dept_vl.models.language.t5_family import T5
+
+FAMILIES: dict[str, Family] = {
+    "t5": T5,
+    "gpt2": GPT2,
+    "llama": LLAMA,
+}
+"""``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
+
+
+def find_family(model_type: str, name: str) -> Family:
+    """Returns the family of a model.
+
+    Args:
+        model_type: As its ``config.json`` has it.
+        name: The backbone's, for the message.
+
+    Raises:
+        ConfigError: There is none of that type.
+    """
+    if model_type not in FAMILIES:
+        raise ConfigError(
+            f"model.backbone: {name!r} is of type {model_type!r}, expected one of {', '.join(FAMILIES)} (T5 v1.1 and "
+            "Flan-T5 are of type t5)"
+        )
+    return FAMILIES[model_type]
+
+
+def stored_family(name: str, revision: str | None = None) -> tuple[Family, dict[str, Any]] | None:
+    """Returns a backbone's family and the content of its ``config.json``; None where that is not on this machine.
+
+    Args:
+        name: Hub id, local folder, or ``"demo"`` for the T5 that ships with the package. A published name that was
+            never downloaded has its published settings.
+        revision: Hub revision; None for the newest.
+
+    Raises:
+        ConfigError: There is no such folder, its ``config.json`` cannot be read, or it is of no family that is known.
+    """
+    folder = find_folder(name, revision)
+    stored = published_settings(name) if folder is None else read_config(folder, name)
+    model_type = None if stored is None else stored.get("model_type")
+    if stored is None or not isinstance(model_type, str):
+        return None
+    return find_family(model_type, name), stored

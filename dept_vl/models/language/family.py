@@ -1,0 +1,77 @@
+"""What is known of a kind of backbone before one is loaded. No torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dept_vl.errors import ConfigError
+from dept_vl.tuners.backbone_shape import BackboneShape
+
+if TYPE_CHECKING:
+    from dept_vl.models.language.base import Backbone
+
+
+class Family(ABC):
+    """T5, GPT-2, Llama: what has one architecture, ``model_type`` of its ``config.json``.
+
+    Attributes:
+        has_position_bias: Whether it has T5's relative position bias, for which there is a choice of rules.
+    """
+
+    has_position_bias: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def backbone_class(self) -> type[Backbone[Any]]:
+        """What a model of the family is loaded as; asking for it imports torch."""
+
+    @abstractmethod
+    def shape(self, stored: Mapping[str, Any]) -> BackboneShape | None:
+        """Returns the shape of a model; None where its settings do not say it, and transformers' defaults decide.
+
+        Args:
+            stored: The content of its ``config.json``.
+        """
+
+    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
+        """Returns how many tokens a model was made for, source and target together; None for no limit, or not said.
+
+        Args:
+            stored: As `shape`.
+        """
+        return None
+
+
+def no_position_bias(rule: str) -> ConfigError:
+    """Returns the error that says that a family has no use for ``model.visual_position_bias``."""
+    return ConfigError(
+        f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone is "
+        "decoder-only; leave it out (null)"
+    )
+
+
+def check_positions(positions: int | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:
+    """Refuses a prompt and text length that leave no position for a target, before any training.
+
+    Args:
+        positions: That a backbone was made for; None for no limit.
+        family: Its ``model_type``.
+        num_virtual_tokens: Of the prompt.
+        max_source_length: Of the text, tokens.
+
+    Raises:
+        ConfigError: They are longer.
+    """
+    if positions is not None and num_virtual_tokens + max_source_length >= positions:
+        raise ConfigError(
+            f"data.max_source_length: a prompt of {num_virtual_tokens} and a text of {max_source_length} tokens leave "
+            f"no room for a target in the {positions} positions of this {family} backbone; shorten one of them"
+        )
+
+
+def read_sizes(stored: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:
+    """Returns some settings of a ``config.json``; None where one of them is not there, or is no size."""
+    sizes = tuple(size for name in names if type(size := stored.get(name)) is int and size > 0)
+    return sizes if len(sizes) == len(names) else None
