@@ -99,7 +99,7 @@ def photographs(request: pytest.FixtureRequest, excerpt: Path, tmp_path_factory:
 
 
 def _save_tiny_t5(folder: Path, *, gated: bool = False, seed: int = 0, **shape: int) -> Path:
-    """Writes a random T5 with a word-level tokenizer: 2 + 2 layers, vocabulary of 32; small widths, or those in `shape`."""
+    """Writes a random T5 with a word-level tokenizer: 2 + 2 layers, vocabulary of 32; small widths, or `shape`'s."""
     config = T5Config(
         vocab_size=32,
         **{"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2} | shape,

@@ -48,8 +48,8 @@ class Ours:
             for name, work in self._works.items()
         }
         self._session = Session()
-        backbone, _ = self._session.backbone(next(iter(self._configs.values())).model)
-        make_resident(backbone)
+        loaded, _ = self._session.backbone(next(iter(self._configs.values())).model)
+        make_resident(loaded)
 
     def run(self, workload: str) -> dict[str, float]:
         """Trains, and returns what the run recorded of itself."""
