@@ -29,7 +29,7 @@ from dept_vl.models.build import build_model
 from dept_vl.models.language import cross_attention
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.optim import build_optimizer
-from dept_vl.tuners import dropout
+from dept_vl.tuners.layers import dropout
 
 SHIPPED = "as shipped"
 

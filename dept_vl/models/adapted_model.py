@@ -35,9 +35,9 @@ from dept_vl.tasks.mixture import JOINED
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import ParamGroup, Tuner
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook, merge_hooks
-from dept_vl.tuners.sites import Site
-from dept_vl.tuners.teacher import Teacher
+from dept_vl.tuners.places.hooks import SiteHook, merge_hooks
+from dept_vl.tuners.places.sites import Site
+from dept_vl.tuners.prompts.teacher import Teacher
 
 
 class AdaptedModel(nn.Module):

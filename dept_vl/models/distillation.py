@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.models.language.base import Backbone
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dept_vl.tuners import PromptTuningConfig, TunerConfig
 from dept_vl.tuners.base import Tuner
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.folded.config import FoldedConfig
-from dept_vl.tuners.hooks import LinearMap
-from dept_vl.tuners.sites import LINEAR_PARTS, NORM_PARTS, Site
+from dept_vl.tuners.places.hooks import LinearMap
+from dept_vl.tuners.places.sites import LINEAR_PARTS, NORM_PARTS, Site
 from dept_vl.tuners.stack.config import StackConfig
 
 _INSIDE = {

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.extra_keys import ExtraKeys
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
+from dept_vl.tuners.layers.side_network import SideNetwork
+from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
+from dept_vl.tuners.prompts.teacher import Teacher
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.side_network import SideNetwork
-from dept_vl.tuners.sites import Site
-from dept_vl.tuners.teacher import Teacher
 
 Fact = int | float | str
 """What is said of a built tuner, in reports, model cards and adapter files."""

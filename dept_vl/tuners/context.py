@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.sites import NORM_PARTS, AttentionShape, Site, SiteShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.sites import NORM_PARTS, AttentionShape, Site, SiteShape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dept_vl.tuners.side_network import NarrowBlocks
+    from dept_vl.tuners.layers.side_network import NarrowBlocks
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
 from dept_vl.system.extras import require_extra
-from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.places.backbone_shape import BackboneShape
 
 Recipe = Mapping[str, Mapping[str, Any]]
 """Settings of a run, nested as in a file: ``{"optim": {"weight_decay": 0.0}}``."""

@@ -23,8 +23,8 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.dropout import replace_dropout
-from dept_vl.tuners.side_network import NarrowBlocks
+from dept_vl.tuners.layers.dropout import replace_dropout
+from dept_vl.tuners.layers.side_network import NarrowBlocks
 
 Joint = TypeVar("Joint", bound=JointInput)
 
@@ -35,8 +35,8 @@ CHANGED_WEIGHTS = "dept_vl_weights_sha256"
 class Backbone(HookedModel, Generic[Joint]):
     """A frozen language model. The assembly calls `join` once and hands its result to one of the three uses.
 
-    The wrapped model is called as it is and none of its methods is replaced; its dropout is `dept_vl.tuners.dropout`'s,
-    the same function in less memory and time. A method that acts inside it does so
+    The wrapped model is called as it is and none of its methods is replaced; its dropout is that of
+    `dept_vl.tuners.layers.dropout`, the same function in less memory and time. A method that acts inside it does so
     through `hooked`, for as long as a ``with`` block lasts; one that trains its tensors does so in a `private_copy`.
 
     Attributes:

@@ -21,7 +21,7 @@ from dept_vl.models.language.extra_keys import Attention
 from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
-from dept_vl.tuners.sites import AttentionShape, Site
+from dept_vl.tuners.places.sites import AttentionShape, Site
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from dept_vl.models.language.extra_keys import reads_extra_keys
 from dept_vl.models.language.places import is_plain
-from dept_vl.tuners.dropout import dropout
-from dept_vl.tuners.hooks import LinearMap, SiteHook
+from dept_vl.tuners.layers.dropout import dropout
+from dept_vl.tuners.places.hooks import LinearMap, SiteHook
 
 
 def cross_attend(

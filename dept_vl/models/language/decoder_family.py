@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.models.language.family import Family, read_sizes
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.sites import Part, Site
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.sites import Part, Site
 
 if TYPE_CHECKING:
     from dept_vl.models.language.causal import CausalBackbone

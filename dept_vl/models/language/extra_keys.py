@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from dept_vl.tuners.extra_keys import ExtraKeys
-from dept_vl.tuners.sites import AttentionShape
+from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.tuners.places.sites import AttentionShape
 
 _NAME = "dept_vl_extra_keys"
 _READ: dict[nn.Module, ExtraKeys] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dept_vl.errors import ConfigError
-from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
 
 if TYPE_CHECKING:
     from dept_vl.models.language.base import Backbone

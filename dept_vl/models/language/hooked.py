@@ -13,11 +13,11 @@ from torch import nn
 
 from dept_vl.models.language.extra_keys import Attention, reading
 from dept_vl.models.language.places import Place, hook_places
-from dept_vl.tuners.extra_keys import ExtraKeys
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.side_network import SideNetwork
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.layers.side_network import SideNetwork
+from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.sites import SiteShape
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import SiteShape
 
 
 @dataclass(frozen=True)

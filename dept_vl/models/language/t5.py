@@ -31,7 +31,7 @@ from dept_vl.models.language.relative_bias import fold_mask, position_bias
 from dept_vl.models.language.t5_block import block_attentions, block_parts, replace_block_dropout, run_decoder_block
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput, beam_cache, new_cache
 from dept_vl.models.language.t5_side import T5NarrowBlocks, T5Side
-from dept_vl.tuners.sites import AttentionShape, Site, StackName
+from dept_vl.tuners.places.sites import AttentionShape, Site, StackName
 
 ENCODER_TABLE = "encoder.embed_tokens.weight"
 """The parameter that the encoder reads text with."""

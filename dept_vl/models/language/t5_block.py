@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dept_vl.models.language.cross_attention import cross_attend
 from dept_vl.models.language.t5_family import ATTENTIONS, block_places
-from dept_vl.tuners.dropout import RectifiedDropout, replace_dropout
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.sites import AttentionPart, Part, StackName
+from dept_vl.tuners.layers.dropout import RectifiedDropout, replace_dropout
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import AttentionPart, Part, StackName
 
 
 def block_parts(block: Any) -> Iterator[tuple[Part, nn.Module]]:
@@ -32,7 +32,7 @@ def _stack_of(block: Any) -> StackName:
 
 
 def replace_block_dropout(block: Any) -> None:
-    """Lets one T5 block keep less for its backward: the same function, with dropout of `dept_vl.tuners.dropout`."""
+    """Lets one T5 block keep less for its backward, by `dept_vl.tuners.layers.dropout`: the same function."""
     replace_dropout(block)
     dense = block.layer[-1].DenseReluDense
     if isinstance(dense.act, nn.ReLU):  # not gated

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from dept_vl.models.language.family import Family, read_sizes
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.sites import AttentionPart, Part, Site, StackName
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.sites import AttentionPart, Part, Site, StackName
 
 if TYPE_CHECKING:
     from dept_vl.models.language.t5 import T5Backbone

@@ -21,8 +21,8 @@ from transformers.models.t5.modeling_t5 import T5Attention, T5Block, T5LayerNorm
 from dept_vl.models.language.t5_block import block_parts, replace_block_dropout, run_decoder_block
 from dept_vl.models.language.t5_family import NARROW_WIDTHS
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput
-from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
-from dept_vl.tuners.sites import Part, StackName
+from dept_vl.tuners.layers.side_network import NarrowBlocks, SideNetwork
+from dept_vl.tuners.places.sites import Part, StackName
 
 
 class T5NarrowBlocks(NarrowBlocks):

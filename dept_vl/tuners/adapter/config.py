@@ -9,12 +9,12 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.bottleneck_config import BottleneckSettings
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.layers.bottleneck_config import BottleneckSettings
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.choice import choose_sites
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE
-from dept_vl.tuners.site_choice import choose_sites
 
 AdapterPart = Literal["self_attn.o", "cross_attn.o", "ff.out"]
 """Where a sublayer ends: what comes out there goes through dropout and is added to the residual stream."""

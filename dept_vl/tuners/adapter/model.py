@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from dept_vl.tuners.adapter.config import AdapterSettings
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
-from dept_vl.tuners.bottleneck import ACTIVATIONS, Activation, BottleneckWeights
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.site_choice import choose_sites
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.layers.bottleneck import ACTIVATIONS, Activation, BottleneckWeights
+from dept_vl.tuners.places.choice import choose_sites
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 class _AdapterHook(SiteHook):

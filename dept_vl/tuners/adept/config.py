@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.tuners.prompts.config import PromptInit
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import TRAINER
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from dept_vl.tuners.adept.config import AdeptConfig
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.dropout import dropout
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.precision import full_precision
-from dept_vl.tuners.prompt_init import initial_prompt
+from dept_vl.tuners.layers.dropout import dropout
+from dept_vl.tuners.layers.precision import full_precision
+from dept_vl.tuners.prompts.init import initial_prompt
 
 
 class Adept(Tuner):

@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.prompts.config import MAX_RUNS, PromptInit
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE
 

@@ -14,10 +14,10 @@ from dept_vl.tuners.attempt.config import AttemptConfig
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.precision import full_precision
-from dept_vl.tuners.prompt_init import initial_prompt
+from dept_vl.tuners.layers.precision import full_precision
+from dept_vl.tuners.prompts.init import initial_prompt
+from dept_vl.tuners.prompts.sources import check_size, last_names, read_prompts
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.source_prompts import check_size, last_names, read_prompts
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from dept_vl.tuners.added_biases import AddedBiases
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.bitfit.config import BitFitConfig
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.hooks import SiteHook
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.added_biases import AddedBiases
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 class BitFit(Tuner):

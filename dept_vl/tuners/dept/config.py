@@ -13,7 +13,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
-from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.tuners.prompts.config import PromptInit
 from dept_vl.tuners.settings import TunerSettings
 
 

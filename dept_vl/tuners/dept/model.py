@@ -13,7 +13,7 @@ from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.prompt_init import initial_prompt
+from dept_vl.tuners.prompts.init import initial_prompt
 from dept_vl.tuners.settings import TunerSettings
 
 

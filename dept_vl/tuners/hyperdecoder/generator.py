@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.bottleneck import Bottleneck
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
+from dept_vl.tuners.layers.bottleneck import Bottleneck
 
 _START = 1e-3
 """What the bounds of the last maps' first values are multiplied by (`adapter_generators.py`)."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
-from dept_vl.tuners.bottleneck import Bottleneck, BottleneckWeights
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.hyperdecoder.config import HyperDecoderConfig
 from dept_vl.tuners.hyperdecoder.generator import AdapterGenerator
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.layers.bottleneck import Bottleneck, BottleneckWeights
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 _ENCODER_GAIN = 1e-4
 """Of the Xavier start of the encoder's adapters (`adapter_layer.py`)."""

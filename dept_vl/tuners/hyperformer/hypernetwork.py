@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.bottleneck import Bottleneck
 from dept_vl.tuners.hyperformer.config import HyperFormerConfig
+from dept_vl.tuners.layers.bottleneck import Bottleneck
 
 PARTS = ("ff.out", "self_attn.o")
 """The places of a block, in the order of their embeddings (`adapter_modeling.py`: feed-forward 0, self-attention 1)."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
-from dept_vl.tuners.bottleneck import ACTIVATIONS, Activation, Bottleneck
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook
 from dept_vl.tuners.hyperformer.config import HyperFormerConfig
 from dept_vl.tuners.hyperformer.hypernetwork import PARTS, GeneratedAdapter, HyperNetwork
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.layers.bottleneck import ACTIVATIONS, Activation, Bottleneck
+from dept_vl.tuners.places.hooks import SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 class _GeneratedHook(SiteHook):

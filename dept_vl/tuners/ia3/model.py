@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook
 from dept_vl.tuners.ia3.config import Ia3Config
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.hooks import LinearMap, NarrowMap, SiteHook
+from dept_vl.tuners.places.sites import Site
 
 _SCALED = ("self_attn.k", "self_attn.v", "cross_attn.k", "cross_attn.v")
 _HIDDEN = "ff.out"

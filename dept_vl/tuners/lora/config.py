@@ -8,11 +8,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.choice import choose_sites
+from dept_vl.tuners.places.sites import LinearChoice
 from dept_vl.tuners.settings import Recipe, TunerSettings
 from dept_vl.tuners.shared_recipes import GLUE, GLUE_SOURCE
-from dept_vl.tuners.site_choice import choose_sites
-from dept_vl.tuners.sites import LinearChoice
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,15 +10,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.added_biases import AddedBiases
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.dropout import dropped_linear
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook, merge_hooks
+from dept_vl.tuners.layers.dropout import dropped_linear
 from dept_vl.tuners.lora.config import LoraConfig
-from dept_vl.tuners.site_choice import choose_sites
-from dept_vl.tuners.sites import Site, SiteShape
+from dept_vl.tuners.places.added_biases import AddedBiases
+from dept_vl.tuners.places.choice import choose_sites
+from dept_vl.tuners.places.hooks import LinearMap, NarrowMap, SiteHook, merge_hooks
+from dept_vl.tuners.places.sites import Site, SiteShape
 
 
 class LowRankUpdate(nn.Module):

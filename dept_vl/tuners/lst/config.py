@@ -10,10 +10,10 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.sites import StackName
 from dept_vl.tuners.settings import Recipe, TunerSettings
 from dept_vl.tuners.shared_recipes import GLUE
-from dept_vl.tuners.sites import StackName
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...]
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
+from dept_vl.tuners.layers.side_network import NarrowBlocks
 from dept_vl.tuners.lst.config import LstConfig
 from dept_vl.tuners.lst.network import LadderNetwork
 from dept_vl.tuners.lst.pruning import Importance, by_magnitude, by_squared_gradient, importance_names, prune
-from dept_vl.tuners.side_network import NarrowBlocks
-from dept_vl.tuners.sites import Site, StackName
+from dept_vl.tuners.places.sites import Site, StackName
 
 _STACKS: tuple[StackName, ...] = ("encoder", "decoder")
 

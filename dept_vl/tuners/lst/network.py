@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.side_network import NarrowBlocks, SideNetwork
-from dept_vl.tuners.sites import StackName
+from dept_vl.tuners.layers.side_network import NarrowBlocks, SideNetwork
+from dept_vl.tuners.places.sites import StackName
 
 
 class LadderStack(nn.Module):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.sites import Site
 
 Importance = Callable[[str, slice, Tensor], Tensor]
 """A parameter's name, some of its rows and their values to how much each of those numbers matters."""

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
-from dept_vl.tuners.prompt_config import MAX_RUNS, PromptInit
+from dept_vl.tuners.prompts.config import MAX_RUNS, PromptInit
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE, TRAINER
 

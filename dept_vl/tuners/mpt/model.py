@@ -15,10 +15,10 @@ from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.left_out import Inactive
 from dept_vl.tuners.mpt.config import MptConfig
-from dept_vl.tuners.prompt_init import initial_prompt
+from dept_vl.tuners.prompts.init import initial_prompt
+from dept_vl.tuners.prompts.sources import check_size, last_names, read_prompts
+from dept_vl.tuners.prompts.teacher import Teacher
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.source_prompts import check_size, last_names, read_prompts
-from dept_vl.tuners.teacher import Teacher
 
 
 class Mpt(Tuner):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.linear_init import reset_linear
+from dept_vl.tuners.layers.linear_init import reset_linear
+from dept_vl.tuners.layers.precision import full_precision
 from dept_vl.tuners.p_tuning.config import PTuningConfig
-from dept_vl.tuners.precision import full_precision
 
 
 class PTuning(Tuner):

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.choice import choose_sites
+from dept_vl.tuners.places.sites import LinearChoice
 from dept_vl.tuners.settings import Recipe, TunerSettings
-from dept_vl.tuners.site_choice import choose_sites
-from dept_vl.tuners.sites import LinearChoice
 
 Rank = Annotated[int, Field(ge=1, le=MAX_SIZE, description="rank r of every update")]
 Dropout = Annotated[float, Field(ge=0, lt=1, description="on what goes into an update, while training")]

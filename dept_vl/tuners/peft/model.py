@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import LinearMap, NarrowMap, SiteHook
 from dept_vl.tuners.peft.config import PeftSettings
-from dept_vl.tuners.site_choice import choose_sites
-from dept_vl.tuners.sites import Site, SiteShape
+from dept_vl.tuners.places.choice import choose_sites
+from dept_vl.tuners.places.hooks import LinearMap, NarrowMap, SiteHook
+from dept_vl.tuners.places.sites import Site, SiteShape
 
 ADAPTER = "default"
 """What ``peft`` calls an adapter that is given no name."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.extra_keys import ExtraKeys
 from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.tuners.places.sites import Site
 from dept_vl.tuners.prefix_tuning.config import PrefixTuningConfig
-from dept_vl.tuners.sites import Site
 
 
 class PrefixTuning(Tuner):

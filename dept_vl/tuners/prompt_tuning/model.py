@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.prompt_init import initial_prompt
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
+from dept_vl.tuners.prompts.init import initial_prompt
 
 
 class PromptTuning(Tuner):

@@ -11,9 +11,9 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.methods import Method
+from dept_vl.tuners.places.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import TunerSettings
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner
 from dept_vl.tuners.context import TunerContext
-from dept_vl.tuners.extra_keys import ExtraKeys, merge_extra_keys
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import SiteHook, merge_hooks
+from dept_vl.tuners.places.extra_keys import ExtraKeys, merge_extra_keys
+from dept_vl.tuners.places.hooks import SiteHook, merge_hooks
+from dept_vl.tuners.places.sites import Site
 from dept_vl.tuners.settings import TunerSettings
-from dept_vl.tuners.sites import Site
 from dept_vl.tuners.stack.config import StackConfig
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dept_vl.errors import CheckpointError
 from dept_vl.tuners.base import Fact, ParamGroup, Tuner, prepend_prompt
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.precision import full_precision
+from dept_vl.tuners.layers.precision import full_precision
 from dept_vl.tuners.settings import TunerSettings
 from dept_vl.tuners.ulpt.config import UlptConfig
 

@@ -11,7 +11,7 @@ from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 from dept_vl.models.language.cross_attention import absorbed_attention, cross_attend, is_absorbed_cheaper
 from dept_vl.models.language.places import Place, hook_places
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import HookChain, LinearMap, NarrowMap, SiteHook
+from dept_vl.tuners.places.hooks import HookChain, LinearMap, NarrowMap, SiteHook
 
 
 def make(**shape):

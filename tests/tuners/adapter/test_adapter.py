@@ -8,7 +8,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import open_backbone
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.sites import Site
 from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, batch, logits, make, settings
 from tests.tuners.plain_t5 import TEXT, plain_logits
 

@@ -5,8 +5,8 @@ import torch
 
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.hooks import HookChain, LinearMap, merge_hooks
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.hooks import HookChain, LinearMap, merge_hooks
+from dept_vl.tuners.places.sites import Site
 from tests.tuners.adapted import FAMILIES, batch, logits, make, settings
 from tests.tuners.plain_t5 import TEXT, plain_logits
 

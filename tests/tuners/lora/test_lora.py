@@ -9,8 +9,8 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import meta_backbone, open_backbone
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.hooks import LinearMap
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.hooks import LinearMap
+from dept_vl.tuners.places.sites import Site
 from tests.tuners.adapted import batch, logits, make, settings
 
 PARTS = {"t5": ("q", "v"), "llama": ("q_proj", "v_proj")}

@@ -10,7 +10,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import open_backbone
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.hooks import LinearMap, NarrowMap
+from dept_vl.tuners.places.hooks import LinearMap, NarrowMap
 from tests.tuners.adapted import FAMILIES, S, batch, logits, make, settings
 from tests.tuners.peft.without import train_nothing_of_peft_s
 

@@ -7,8 +7,8 @@ from transformers import DynamicCache
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT
 from dept_vl.models.meta_model import build_meta_model
-from dept_vl.tuners.extra_keys import ExtraKeys
 from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.places.extra_keys import ExtraKeys
 from tests.tuners.adapted import batch, logits, make, settings
 
 LENGTH = 3

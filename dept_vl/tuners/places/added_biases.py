@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.hooks import LinearMap, SiteHook
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.hooks import LinearMap, SiteHook
+from dept_vl.tuners.places.sites import Site
 
 
 class _BiasHook(SiteHook):

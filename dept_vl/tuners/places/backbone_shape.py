@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dept_vl.tuners.sites import Site, StackName
+from dept_vl.tuners.places.sites import Site, StackName
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class BackboneShape:
     Attributes:
         d_model: Its width.
         sites: The places where methods can act, from the first layer to the last.
-        narrow_widths: Widths that blocks beside it have a fraction of (`dept_vl.tuners.side_network.NarrowBlocks`), by
-            the names they have there; empty for a family without such blocks.
+        narrow_widths: Widths that blocks beside it have a fraction of, by the names they have in
+            `dept_vl.tuners.layers.side_network.NarrowBlocks`; empty for a family without such blocks.
     """
 
     d_model: int

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from dept_vl.models.language.t5 import T5Backbone
-from dept_vl.tuners.dropout import Dropout, RectifiedDropout, dropout, dropped_linear, replace_dropout
+from dept_vl.tuners.layers.dropout import Dropout, RectifiedDropout, dropout, dropped_linear, replace_dropout
 
 RATE = 0.25
 

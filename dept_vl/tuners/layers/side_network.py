@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.sites import Part, StackName
+from dept_vl.tuners.places.sites import Part, StackName
 
 
 class SideNetwork(ABC):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dept_vl.errors import ConfigError
-from dept_vl.tuners.prompt_config import PromptInit
+from dept_vl.tuners.prompts.config import PromptInit
 
 if TYPE_CHECKING:
     from dept_vl.tuners.context import TunerContext

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.sites import Site
 
 
 @dataclass(frozen=True)

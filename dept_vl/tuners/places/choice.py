@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dept_vl.errors import ConfigError
-from dept_vl.tuners.backbone_shape import BackboneShape
-from dept_vl.tuners.sites import LINEAR_PARTS, Site
+from dept_vl.tuners.places.backbone_shape import BackboneShape
+from dept_vl.tuners.places.sites import LINEAR_PARTS, Site
 
 
 def choose_sites(parts: Sequence[str], shape: BackboneShape, layers: Sequence[int] | None = None) -> list[Site]:

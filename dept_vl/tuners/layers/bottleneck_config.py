@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.backbone_shape import BackboneShape
+from dept_vl.tuners.places.backbone_shape import BackboneShape
 from dept_vl.tuners.settings import TunerSettings
 
 NonLinearity = Literal["gelu_new", "gelu", "relu", "swish", "tanh"]

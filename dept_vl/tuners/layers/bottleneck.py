@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dept_vl.tuners.bottleneck_config import NonLinearity
 from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.layers.bottleneck_config import NonLinearity
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dept_vl.tuners.forward_info import ForwardInfo
-from dept_vl.tuners.sites import Site
+from dept_vl.tuners.places.sites import Site
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Where a method acts on a backbone, and how."""
