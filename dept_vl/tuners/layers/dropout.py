@@ -116,7 +116,7 @@ def _masked(values: Tensor, kept: Tensor, scale: float) -> Tensor:
 def _draw(like: Tensor, rate: float) -> tuple[Tensor, float]:
     """Returns which elements are kept, one byte each, and by what they are then multiplied."""
     if like.device.type != "cpu":
-        kept = torch.native_dropout(torch.empty_like(like), rate, True)[1]
+        kept = torch.empty(like.shape, dtype=torch.bool, device=like.device).bernoulli_(1.0 - rate)
         return kept, 1.0 / (1.0 - rate)
     number = like.numel()
     words = torch.empty(-(-number // 4), dtype=torch.int64).random_(-(2**63), None)
