@@ -12,6 +12,8 @@ from dept_vl.tuners.layers.dropout import Dropout, RectifiedDropout, dropout, dr
 
 RATE = 0.25
 
+on_devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
 
 def seeded(function, *arguments):
     torch.manual_seed(3)
@@ -33,10 +35,11 @@ def kept_bytes(function):
     return sum(size for size, _ in found.values())
 
 
+@on_devices
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
-def test_elements_are_zero_as_often_as_asked_and_the_mean_stays(rate):
+def test_elements_are_zero_as_often_as_asked_and_the_mean_stays(rate, device):
     number = 2_000_000
-    found = seeded(dropout, torch.ones(number), rate, True)
+    found = seeded(dropout, torch.ones(number, device=device), rate, True)
     deviation = (rate * (1 - rate) / number) ** 0.5
     assert abs((found == 0).double().mean().item() - rate) < 5 * deviation + 2**-17
     values = found.unique()
@@ -69,16 +72,17 @@ def test_nothing_happens_without_training_or_rate():
     assert torch.equal(dropped_linear(inputs, weight, RATE, False), inputs @ weight.T)
 
 
+@on_devices
 @pytest.mark.parametrize("rate", [RATE, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_relu_and_dropout_together_are_one_after_the_other(rate, dtype):
-    inputs = torch.randn(6, 50, dtype=dtype, requires_grad=True)
+def test_relu_and_dropout_together_are_one_after_the_other(rate, dtype, device):
+    inputs = torch.randn(6, 50, dtype=dtype, device=device, requires_grad=True)
     plain = inputs.detach().clone().requires_grad_()
     kept = seeded(dropout, torch.ones_like(inputs), rate, True) != 0
     expected = torch.relu(plain) * kept * (1 / (1 - rate))
     found = seeded(RectifiedDropout(rate), inputs)
     assert torch.equal(found, expected)
-    weights = torch.randn(6, 50, dtype=dtype)
+    weights = torch.randn(6, 50, dtype=dtype, device=device)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(inputs.grad, plain.grad, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
