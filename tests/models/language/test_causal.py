@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
@@ -74,6 +75,22 @@ def test_logits_are_plain_transformers_on_each_example_alone(folder, with_image,
         torch.testing.assert_close(output.logits[row, :target], plain, rtol=1e-5, atol=1e-5)
         losses = torch.nn.functional.cross_entropy(plain, labels[row, :target])
         torch.testing.assert_close(output.loss_per_example[row], losses, rtol=1e-5, atol=1e-5)
+
+
+def test_the_output_matrix_is_not_copied_for_every_row(folder):
+    class Copies(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            matrix = arguments[1] if function is torch.ops.aten.bmm.default else None
+            self.found += matrix is not None and matrix.stride(0) == 0 and matrix.shape[-1] == vocabulary
+            return function(*arguments, **(options or {}))
+
+    model = make(folder)
+    vocabulary = model.backbone.word_embeddings.shape[0]
+    with Copies() as copies:
+        model(*batch()).loss_per_example.sum().backward()
+    assert copies.found == 0
 
 
 @pytest.mark.parametrize("alignment", ["first-token", "last-token"])
