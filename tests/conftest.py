@@ -153,6 +153,19 @@ def t5_v1_1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_tiny_t5(tmp_path_factory.mktemp("t5_v1_1"), gated=True)
 
 
+@pytest.fixture(scope="session")
+def folders(t5_folder, t5_v1_1_folder, tmp_path_factory):
+    """A tiny backbone of every family."""
+    from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama  # they take this file's words
+
+    return {
+        "t5": t5_folder,
+        "t5-v1.1": t5_v1_1_folder,
+        "gpt2": save_tiny_gpt2(tmp_path_factory.mktemp("gpt2")),
+        "llama": save_tiny_llama(tmp_path_factory.mktemp("llama")),
+    }
+
+
 def tiny_vqa_rows(num_rows: int, seed: int) -> list[dict[str, object]]:
     """Returns rows of the VQA manifest on ten images, their questions of 3 to 9 words."""
     rng = np.random.default_rng(seed)

@@ -127,7 +127,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
-        info = info or self._forward_info(attention_mask, visual_features)
+        info = info or self.forward_info(attention_mask, visual_features)
         return self._join(self.tuner.embed, input_ids, attention_mask, visual_features, info)
 
     def _join(
@@ -177,7 +177,7 @@ class AdaptedModel(nn.Module):
         Raises:
             DataError: As `joint_input`, or longer with its target than the backbone can read.
         """
-        info = self._forward_info(attention_mask, visual_features, task_ids)
+        info = self.forward_info(attention_mask, visual_features, task_ids)
         teacher = self.tuner.teacher() if self.training else None
         with self._acting(info, state_hooks(self.backbone) if teacher else {}):
             joint = self.joint_input(input_ids, attention_mask, visual_features, info)
@@ -202,7 +202,7 @@ class AdaptedModel(nn.Module):
         task_ids: Tensor | None,
     ) -> Answer:
         """Lets the frozen backbone answer with a teacher's input, without dropout."""
-        info = self._forward_info(attention_mask, visual_features, task_ids)
+        info = self.forward_info(attention_mask, visual_features, task_ids)
         with self._in_evaluation_mode(), self.backbone.hooked(state_hooks(self.backbone), info):
             joint = self._join(teacher.embed, input_ids, attention_mask, visual_features, info)
             return Answer.of(self.backbone.logits(joint, labels), info)
@@ -289,7 +289,7 @@ class AdaptedModel(nn.Module):
         task_ids: Tensor | None = None,
     ) -> Iterator[JointInput]:
         """Gives the joint input for any uses in the block, without dropout; see `joint_input`."""
-        info = self._forward_info(attention_mask, visual_features, task_ids)
+        info = self.forward_info(attention_mask, visual_features, task_ids)
         with self._in_evaluation_mode(), self._acting(info):
             yield self.joint_input(input_ids, attention_mask, visual_features, info)
 
@@ -385,7 +385,7 @@ class AdaptedModel(nn.Module):
         copy_tensors(self.adapter_state(), tensors, str(folder))
         return saved
 
-    def _forward_info(
+    def forward_info(
         self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None
     ) -> ForwardInfo:
         """Returns what the method is told of one pass."""

@@ -20,6 +20,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
+from dept_vl.models.magnitudes import inert_update, input_magnitudes
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
     CHECKPOINTS,
@@ -308,7 +309,7 @@ class Trainer:
         weights, divisor = loss_terms(parts, self.config.data.loss_mean)
         for part, (_, batch) in enumerate(parts):
             torch.manual_seed(_seed(self.config.seed, step, part, self.accelerator.process_index))
-            batch = batch.to(self.accelerator.device)
+            self._last = batch = batch.to(self.accelerator.device)
             features = self.visual.features(batch) if self.visual else None
             with self.accelerator.autocast():
                 output = self.model(
@@ -342,6 +343,13 @@ class Trainer:
         """Writes the mean loss since the last line, of the steps that were not skipped."""
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
         record = {"samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates}
+        sizes = input_magnitudes(self.model, self._last.input_ids, self._last.attention_mask, self._last.task_ids)
+        record |= {f"rms/{name}": size for name, size in sizes.items()}
+        if self.progress.step == self.max_steps and (share := inert_update(sizes)) is not None:
+            logger.warning(
+                "what the method adds to the text's embeddings is %.2g %% of them at the end: it does next to nothing; "
+                "raise its learning rate (rms/* and lr/* in metrics.jsonl show both over the run)", 100 * share,
+            )  # fmt: skip
         if losses:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":

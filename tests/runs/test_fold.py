@@ -20,7 +20,6 @@ from dept_vl.runs.folder import read_run_config
 from dept_vl.settings.load import load_config
 from dept_vl.training.trainer import train
 from tests.api.saved_runs import save_run
-from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
 from tests.tuners.adapted import FAMILIES, registered
 
 WIDE = {"tuner.sites": ["attn.q", "attn.k", "attn.v", "attn.o", "ff.in", "ff.out"]}
@@ -69,16 +68,6 @@ CASES = [
     for family in FAMILIES
     if set(name.split(" ")[0].split("+")) <= _THERE | {"dept", "prompt-tuning"}
 ]
-
-
-@pytest.fixture(scope="module")
-def folders(t5_folder, t5_v1_1_folder, tmp_path_factory):
-    return {
-        "t5": t5_folder,
-        "t5-v1.1": t5_v1_1_folder,
-        "gpt2": save_tiny_gpt2(tmp_path_factory.mktemp("gpt2")),
-        "llama": save_tiny_llama(tmp_path_factory.mktemp("llama")),
-    }
 
 
 def run_of(name, folder, backbone, task="cola", **settings):

@@ -512,3 +512,15 @@ def test_a_run_does_not_start_from_the_folder_it_replaces(config, tiny_data):
     with pytest.raises(ConfigError, match=r"init\.from: .* this run's own folder"):
         train(again, tiny_data, overwrite=True)
     assert (config.run_dir / WEIGHTS_FILE).is_file()
+
+
+def test_a_run_says_how_large_its_prompt_and_update_are_and_that_one_is_inert(config, tiny_data, tmp_path, caplog):
+    config = with_settings(config, tmp_path / "run", tuner={"lowrank_lr": 1e-5})
+    train(config, tiny_data)
+    sizes = [record for record in map(json.loads, (config.run_dir / "metrics.jsonl").open()) if "rms/update" in record]
+    assert sizes
+    assert all(0 < one["rms/update"] < 0.01 * one["rms/embeddings"] < one["rms/prompt"] for one in sizes)
+    assert "does next to nothing" in caplog.text
+    caplog.clear()
+    train(with_settings(config, tmp_path / "larger", tuner={"lowrank_lr": 0.3}), tiny_data)
+    assert "does next to nothing" not in caplog.text

@@ -8,7 +8,6 @@ from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig
-from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
 
 FEATURE_DIM, VISUAL, S = 10, 5, 16
 TUNER = DeptConfig(budget_tokens=9, num_virtual_tokens=3, prompt_init="random", allow_nearest=True)
@@ -42,16 +41,6 @@ def exhaustive(model, label_ids, ids, mask, features):
         output = model(ids, mask, torch.tensor([label]).expand(len(ids), -1), features)
         columns.append(-output.loss_per_example * len(label))
     return torch.stack(columns, dim=1).detach()
-
-
-@pytest.fixture(scope="module")
-def folders(t5_folder, t5_v1_1_folder, tmp_path_factory):
-    return {
-        "t5": t5_folder,
-        "t5-v1.1": t5_v1_1_folder,
-        "gpt2": save_tiny_gpt2(tmp_path_factory.mktemp("gpt2")),
-        "llama": save_tiny_llama(tmp_path_factory.mktemp("llama")),
-    }
 
 
 @pytest.mark.parametrize("lengths", [(6, 3, 1), (4, 4, 4)], ids=["padded", "even"])
