@@ -212,7 +212,7 @@ def run_config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[
     run_dir = find_run(options.checkpoint) if options.checkpoint else Path(f"runs/{name or 'vqa'}-{tuner}")
     if name is not None and not file and not run_dir.exists():
         find_tasks(name)  # a task that nobody knows is said before a folder that is not there
-    recorded = read_run_config(run_dir)
+    recorded = read_run_config(run_dir, getattr(options, "named_with", "--checkpoint"))
     if name not in (None, recorded.task, *recorded.task_names):
         raise ConfigError(f"task: {run_dir} was trained on {recorded.task!r}, asked for {name!r}")
     if file and file.declaration != recorded.declaration:

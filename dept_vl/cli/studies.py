@@ -15,6 +15,7 @@ def _add_ablate(commands: Any) -> None:
     text = "Set each part of a trained run to its start and to nothing, and score it again: what does it contribute?"
     parser = add_command(commands, "ablate", _ablate, text)
     parser.add_argument("checkpoint", type=read_name, metavar="RUN", help="run folder or hub id")
+    parser.set_defaults(named_with="RUN")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="default: val")
     parser.add_argument(
         "--set-to", default="both", choices=("start", "nothing", "both"),

@@ -92,7 +92,11 @@ CASES = [
     ("ablate run --task coco", "was trained on 'vqa', asked for 'coco'"),
     ("ablate run --output no/x.json", "--output no/x.json: there is no folder no/"),
     ("ablate absent", "absent: no run here"),
-    ("ablate sweeping", "sweeping: holds a sweep; name one run of it with --checkpoint: the best is sweeping/t"),
+    (
+        "ablate nothere",
+        "nothere: no run here (config.yaml is missing); train one with `dept-vl train`, or name its folder with RUN",
+    ),
+    ("ablate sweeping", "sweeping: holds a sweep; name one run of it with RUN: the best is sweeping/t"),
     ("ablate run --data-dir absent", "absent/vqa/val.parquet: no such prepared split"),
     ("compare run", "run: holds no test scores; make them with `dept-vl eval --checkpoint run`"),
     ("compare run --metric cidre", "unknown evaluator 'cidre'; did you mean 'cider'"),
