@@ -65,10 +65,10 @@ class RectifiedDropout(Dropout):
 
 
 def replace_dropout(model: nn.Module) -> None:
-    """Puts `Dropout` in the place of every ``torch.nn.Dropout`` in a model."""
+    """Puts `Dropout` in the place of every ``torch.nn.Dropout`` in a model, but of one that drops everything."""
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Dropout:
+            if type(child) is nn.Dropout and child.p < 1:
                 setattr(module, name, Dropout(child.p).train(child.training))
 
 
@@ -120,6 +120,6 @@ def _draw(like: Tensor, rate: float) -> tuple[Tensor, float]:
         return kept, 1.0 / (1.0 - rate)
     number = like.numel()
     words = torch.empty(-(-number // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(rate * _STEPS)
+    dropped = min(round(rate * _STEPS), _STEPS - 1)
     kept = words.view(torch.int16)[:number] >= dropped - _STEPS // 2
     return kept.view(like.shape), _STEPS / (_STEPS - dropped)

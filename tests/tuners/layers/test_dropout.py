@@ -55,6 +55,13 @@ def test_neighbours_are_dropped_independently():
         assert abs(together) < 5 * 0.25 / 1000, distance
 
 
+@pytest.mark.parametrize("rate", [1e-9, 0.9999999])
+def test_a_rate_beyond_the_steps_is_the_nearest_one(rate):
+    found = seeded(dropout, torch.ones(100_000), rate, True)
+    assert found.isfinite().all()
+    assert (found == 0).double().mean().item() == pytest.approx(rate, abs=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 7, 2), (0, 4)])
 def test_any_shape(shape):
     found = seeded(dropout, torch.ones(shape), RATE, True)
@@ -150,9 +157,10 @@ def test_a_model_has_no_other_dropout_and_the_same_tensors():
 
 
 def test_a_module_stays_in_its_mode():
-    model = nn.Sequential(nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.2)).eval()
+    model = nn.Sequential(nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.2), nn.Dropout(1.0)).eval()
     replace_dropout(model)
-    assert [(type(one), one.p, one.training) for one in (model[0][0], model[1])] == [
+    assert [(type(one), one.p, one.training) for one in (model[0][0], model[1], model[2])] == [
         (Dropout, 0.3, False),
         (Dropout, 0.2, False),
+        (nn.Dropout, 1.0, False),
     ]
