@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import check_finite
-from dept_vl.system.atomic import atomic_folder, remove_folder, write_bytes
+from dept_vl.models.tensor_file import write_tensors
+from dept_vl.system.atomic import atomic_file, atomic_folder, remove_folder
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 from dept_vl.training.optim import moment_shapes
 
@@ -84,14 +85,12 @@ def save_state(
     """
     target = state_folder(folder, progress.step)
     with atomic_folder(target) as temporary:
-        tensors = {name: p.detach().contiguous().cpu() for name, p in trainable.items()}
-        write_bytes(temporary / "trainable.safetensors", save(tensors))
+        _write(temporary / "trainable.safetensors", trainable)
         moments = _moments(trainable, optimizer)
         untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
-        write_bytes(temporary / "optimizer.safetensors", save(moments, {_UNTOUCHED: json.dumps(untouched)}))
+        _write(temporary / "optimizer.safetensors", moments, {_UNTOUCHED: json.dumps(untouched)})
         if tuner:
-            content = {name: value.detach().contiguous().cpu() for name, value in tuner.items()}
-            write_bytes(temporary / TUNER_FILE, save(content))
+            _write(temporary / TUNER_FILE, tuner)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
         remove_folder(old)
@@ -209,12 +208,17 @@ def _check_tensors(
     check_finite({**tensors, **moments}, str(checkpoint))
 
 
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    with atomic_file(path) as file:
+        write_tensors(file, tensors, metadata)
+
+
 def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Returns the optimiser's tensors as ``<parameter>::<moment>``."""
     moments = {}
     for name, parameter in trainable.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            moments[f"{name}{_OF}{key}"] = torch.as_tensor(value).detach().clone().contiguous().cpu()
+            moments[f"{name}{_OF}{key}"] = torch.as_tensor(value)
     return moments
 
 

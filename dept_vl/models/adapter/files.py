@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,6 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
@@ -32,8 +32,9 @@ from dept_vl.models.adapter.presence import (
     require_adapter,
 )
 from dept_vl.models.config import VisualPositionBias
+from dept_vl.models.tensor_file import CODES, write_tensors
 from dept_vl.strict import STRICT
-from dept_vl.system.atomic import write_bytes, write_text
+from dept_vl.system.atomic import atomic_file, write_text
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
 from dept_vl.tasks import Task, get_task, task_names
@@ -51,11 +52,6 @@ FORMAT_VERSION = 2
 _FACTS = "tuner's "
 _FACTS_OF_FORMAT_1 = {"m", "r"}
 _HEADER_KEY = "adapter_config"
-_CODES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "BOOL": torch.bool,
-}  # fmt: skip
-"""safetensors' codes of types; trained tensors are F32, the others are for messages."""
 _NAMED = 8
 """Problems that a message names."""
 
@@ -168,33 +164,30 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
         CheckpointError: A tensor holds a value that is not finite; nothing is written.
     """
     check_finite(tensors, "refusing to save the adapter")
-    files = encode_adapter(tensors, config)
+    metadata, settings = _describe(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CARD_FILE, card)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
+    with atomic_file(folder / WEIGHTS_FILE) as file:
+        write_tensors(file, tensors, metadata)
+    write_text(folder / ADAPTER_CONFIG_FILE, settings)
 
 
 def encode_adapter(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, bytes]:
     """Returns the content of an adapter's two files, by name, the weights first."""
+    metadata, settings = _describe(config)
+    weights = BytesIO()
+    write_tensors(weights, tensors, metadata)
+    return {WEIGHTS_FILE: weights.getvalue(), ADAPTER_CONFIG_FILE: settings.encode()}
+
+
+def _describe(config: AdapterConfig) -> tuple[dict[str, str], str]:
+    """Returns the metadata of an adapter's weights, and the content of its settings file."""
     described = _ADAPTER.dump_python(config, mode="json")
     for name in ("declaration", "tasks"):
         if not described[name]:
             del described[name]  # earlier versions read the file too
-    content = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
-    settings = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return {WEIGHTS_FILE: _sort_metadata(save(content, metadata)), ADAPTER_CONFIG_FILE: settings.encode()}
-
-
-def _sort_metadata(content: bytes) -> bytes:
-    """Returns a safetensors file with its metadata in order: safetensors writes several keys in no fixed one."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format's alignment
-    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+    return metadata, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def load_adapter(
@@ -294,7 +287,7 @@ def _shape_problems(targets: Mapping[str, Tensor], file: Any, names: Iterable[st
     for name in sorted(targets.keys() & set(names)):
         part = file.get_slice(name)
         code = part.get_dtype()
-        problems += _shape_problem(name, part.get_shape(), _CODES.get(code, code), targets[name])
+        problems += _shape_problem(name, part.get_shape(), CODES.get(code, code), targets[name])
     return problems
 
 
