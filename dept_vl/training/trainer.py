@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -157,7 +156,7 @@ class Trainer:
         self._has_values = bool(start) or has_state
         if not self._has_values:
             check_calibration(self.model)
-        self._open_folder = partial(self._open_run_dir, start, lock, resume=resume, overwrite=overwrite)
+        self._opening = (start, lock, resume, overwrite)  # no bound method: a cycle would keep the moments
 
     @property
     def _is_main(self) -> bool:
@@ -177,7 +176,7 @@ class Trainer:
             raise ConfigError(f"init.from: {source} is this run's own folder; choose another --output-dir")
         return {"init": warm_start(self.model, source, config.init.parts)}
 
-    def _open_run_dir(self, record: dict[str, Any], lock: OwnedLock | None, *, resume: bool, overwrite: bool) -> None:
+    def _open_run_dir(self, record: dict[str, Any], lock: OwnedLock | None, resume: bool, overwrite: bool) -> None:
         if self._is_main:
             if lock is not None:
                 lock.path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +209,7 @@ class Trainer:
                 callback.on_start(self.config, self.run_dir)
                 ending.callback(callback.on_end, self.config, self.run_dir)
             self.accelerator.wait_for_everyone()  # every process may refuse before the folder is made
-            self._open_folder()
+            self._open_run_dir(*self._opening)
             step, steps = self.progress.step, self.max_steps
             if self._is_main:
                 self.log = RunLog(self.run_dir, step, has_board=TENSORBOARD in self.trackers)

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -524,3 +525,13 @@ def test_a_run_says_how_large_its_prompt_and_update_are_and_that_one_is_inert(co
     caplog.clear()
     train(with_settings(config, tmp_path / "larger", tuner={"lowrank_lr": 0.3}), tiny_data)
     assert "does next to nothing" not in caplog.text
+
+
+def test_what_a_run_held_is_freed_with_it(config, tiny_data):
+    gc.collect()
+    gc.disable()  # sweeps and seeds run one after the other: none is to wait for the collector
+    try:
+        train(config, tiny_data)
+        assert not [held for held in gc.get_objects() if isinstance(held, Trainer | torch.optim.Optimizer)]
+    finally:
+        gc.enable()
