@@ -116,10 +116,15 @@ def _masked(values: Tensor, kept: Tensor, scale: float) -> Tensor:
 def _draw(like: Tensor, rate: float) -> tuple[Tensor, float]:
     """Returns which elements are kept, one byte each, and by what they are then multiplied."""
     if like.device.type != "cpu":
-        kept = torch.empty(like.shape, dtype=torch.bool, device=like.device).bernoulli_(1.0 - rate)
-        return kept, 1.0 / (1.0 - rate)
+        return draw_as_torch(like, rate)
     number = like.numel()
     words = torch.empty(-(-number // 4), dtype=torch.int64).random_(-(2**63), None)
     dropped = min(round(rate * _STEPS), _STEPS - 1)
     kept = words.view(torch.int16)[:number] >= dropped - _STEPS // 2
     return kept.view(like.shape), _STEPS / (_STEPS - dropped)
+
+
+def draw_as_torch(like: Tensor, rate: float) -> tuple[Tensor, float]:
+    """Returns the same by torch's own draw, which runs of earlier versions had on a processor too."""
+    kept = torch.empty(like.shape, dtype=torch.bool, device=like.device).bernoulli_(1.0 - rate)
+    return kept, 1.0 / (1.0 - rate)
