@@ -76,7 +76,8 @@ def test_logits_loss_gradients_and_answers_are_peft_s(folders, family, name):
     ids, mask, labels, features = batch()
     tokens = [model.generate(ids, mask, features, num_beams=3, max_new_tokens=5) for model in (ours, other)]
     assert torch.equal(*tokens)
-    losses = [model(ids, mask, labels, features).loss_per_example for model in (ours, other)]
+    # In float64: small gradients are sums that nearly cancel. Without images, whose features are float32.
+    losses = [model.double()(ids, mask, labels, None).loss_per_example for model in (ours, other)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
     for loss in losses:
         loss.mean().backward()
