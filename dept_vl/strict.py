@@ -43,11 +43,13 @@ class LocalPath:
         or_name: Whether it may be a name too, such as a hub id. Then it is a path where something lies there.
         words: Values that are no path, such as ``"demo"``.
         prefix: What may stand before the path.
+        is_needed: Whether a run that has a path there cannot do without what it names, though it may be null.
     """
 
     or_name: bool = False
     words: tuple[str, ...] = ()
     prefix: str = ""
+    is_needed: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Expands ``~`` wherever the setting is checked."""

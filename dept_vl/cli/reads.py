@@ -15,6 +15,7 @@ _FROZEN = (
     "model.dtype",
     "model.image_encoder",
     "model.visual_projection",
+    "model.frozen_projection",
     "model.visual_position_bias",
 )
 """How the frozen models are loaded and joined."""
@@ -56,8 +57,8 @@ READS: dict[str, Collection[str]] = {
     "eval": _SCORES,
     "ablate": (*_SCORES, "init.from"),
     "predict": (*_ANSWERS, *GIVEN_ALONE, "data.on_long"),
-    "fold": ("model.backbone", "model.revision", "model.dtype"),
-    "push": ("model.backbone", "model.revision", "model.image_encoder"),
+    "fold": ("model.backbone", "model.revision", "model.dtype", "model.frozen_projection"),
+    "push": ("model.backbone", "model.revision", "model.image_encoder", "model.frozen_projection"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
     "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),
 }

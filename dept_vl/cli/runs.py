@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _add_train(commands: Any) -> None:
-    parser = add_command(commands, "train", _train, "Train a tuner and the visual projection.")
+    parser = add_command(commands, "train", _train, "Train a method, and the visual projection unless it is frozen.")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     parser.add_argument(

@@ -243,10 +243,10 @@ def _has_features(parts: RunParts, config: TrainConfig, split: str) -> bool:
 
 def _check_names(model: AdaptedModel, only: Sequence[str]) -> None:
     """Refuses names of parts that a model, of any device, has not."""
-    from dept_vl.models.parts import PROJECTION, model_parts
+    from dept_vl.models.parts import model_parts
 
     known = [part.name for part in model_parts(model)]
-    known += [FEATURES] if PROJECTION in known else []
+    known += [FEATURES] if model.feature_dim is not None else []
     for name in only:
         if name not in known:
             raise ConfigError(
@@ -266,7 +266,7 @@ def _start(parts: RunParts, config: TrainConfig, session: Session) -> Mapping[st
     fresh, _ = build_model(
         config.model, config.tuner, max_source_length=config.data.max_source_length,
         feature_dim=parts.model.feature_dim, seed=config.seed, tasks=parts.model.tasks,
-        backbone=session.backbone(config.model),
+        backbone=session.backbone(config.model), find_run=find_run,
     )  # fmt: skip
     if config.init.source is not None:
         source = find_run(config.init.source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +50,8 @@ class AdaptedModel(nn.Module):
     before the prompt, and after the image the answer cue and the target (`dept_vl.models.language.causal`). Without
     features the same code reads text alone.
 
-    Trainable are the method's tensors, the projection, and those of the backbone's own that the method asks for.
+    Trainable are the method's tensors, those of the backbone's own that it asks for, and the projection unless it is
+    frozen.
 
     Attributes:
         backbone: The frozen model; a private copy where the method trains some of its tensors.
@@ -303,10 +305,10 @@ class AdaptedModel(nn.Module):
             self.train(was_training)
 
     def param_groups(self) -> list[ParamGroup]:
-        """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection``."""
+        """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection`` if it trains."""
         own = {name: p for name, p in self.backbone.model.named_parameters() if name in self._own}
         groups = self.tuner.param_groups(own)
-        if self.visual_projection is not None:
+        if self.visual_projection is not None and self.config.frozen_projection is None:
             groups.append(ParamGroup("visual_projection", tuple(self.visual_projection.parameters())))
         return groups
 
@@ -330,7 +332,12 @@ class AdaptedModel(nn.Module):
             self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone, self.config.revision))
         visual = None
         if self.feature_dim is not None:
-            visual = VisualSettings(self.config.visual_projection, self.feature_dim, self.backbone.visual_position_bias)
+            visual = VisualSettings(
+                self.config.visual_projection,
+                self.feature_dim,
+                self.backbone.visual_position_bias,
+                self._frozen_projection_sha256,
+            )
         return AdapterConfig(
             dept_vl_version=__version__,
             backbone=self._identity,
@@ -384,6 +391,13 @@ class AdaptedModel(nn.Module):
         tensors, saved = load_adapter(folder, expect)
         copy_tensors(self.adapter_state(), tensors, str(folder))
         return saved
+
+    @cached_property
+    def _frozen_projection_sha256(self) -> str | None:
+        """Of the projection where it is frozen, which nothing changes."""
+        if self.visual_projection is None or self.config.frozen_projection is None:
+            return None
+        return self.visual_projection.sha256()
 
     def forward_info(
         self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None

@@ -12,11 +12,12 @@ from dept_vl.models.adapter.files import (
     check_equal,
     read_adapter_config,
 )
+from dept_vl.models.adapter.frozen_projection import load_projection
 from dept_vl.models.adapter.source_prompts import prompt_reader
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.family import check_positions
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
-from dept_vl.models.vision.projection import new_projection
+from dept_vl.models.vision.projection import VisualProjection, new_projection
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 from dept_vl.tuners import TunerConfig
 from dept_vl.tuners.base import Tuner
@@ -34,9 +35,10 @@ def build_model(
     task_cue: str = PLAIN_CUE,
     tasks: Sequence[str] = (),
     backbone: LoadedBackbone | None = None,
-    find_source: Callable[[str], Path] | None = Path,
+    find_run: Callable[[str], Path] = Path,
+    takes_prompts: bool = True,
 ) -> tuple[AdaptedModel, TextCodec]:
-    """Loads the frozen backbone and puts a fresh tuner and projection on it.
+    """Loads the frozen backbone and puts a fresh tuner and a fresh or a frozen projection on it.
 
     Args:
         model: Frozen models and how they are joined.
@@ -50,8 +52,9 @@ def build_model(
         tasks: Names of the tasks that are trained together; empty for one.
         backbone: What `open_backbone` returns for `model`, if it is loaded already; it is shared, and only what the
             method trains of it is copied.
-        find_source: From the name of a run that the method takes a prompt of to its folder; None where the values of
-            the adapter or of a checkpoint are loaded after, and no other run is read.
+        find_run: From the name of a run, whose prompt or projection is taken, to its folder.
+        takes_prompts: False where the values of an adapter or of a checkpoint are loaded after, which hold the prompts
+            of other runs.
 
     Returns:
         The model, and what makes its token ids from text.
@@ -59,7 +62,7 @@ def build_model(
     Raises:
         ConfigError: The backbone cannot be loaded, has too few positions, or does not fit the tuner's settings; or the
             method has a teacher and reads images.
-        CheckpointError: Such a run has no prompt, or one for another backbone.
+        CheckpointError: Such a run has no prompt or projection, or one for another backbone.
     """
     frozen, tokenizer = backbone or open_backbone(model)
     codec = frozen.codec_class(
@@ -69,7 +72,7 @@ def build_model(
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text)["input_ids"])
 
-    read_prompt = None if find_source is None else prompt_reader(find_source, frozen, model, tokenize)
+    read_prompt = prompt_reader(find_run, frozen, model, tokenize) if takes_prompts else None
     context = frozen.tuner_context(
         max_source_length, seed=seed, tokenize=tokenize, tasks=tasks, read_prompt=read_prompt
     )
@@ -80,9 +83,12 @@ def build_model(
             "teaches text tasks alone; leave the teachers out for a task with images"
         )
     check_positions(frozen.max_positions, frozen.family, built.num_virtual_tokens, max_source_length)
-    projection = new_projection(model, frozen, feature_dim, tuner)
-    if projection is not None:
-        projection.reset_parameters(seed)
+    if feature_dim is not None and model.frozen_projection is not None:
+        projection: VisualProjection | None = load_projection(model, frozen, feature_dim, find_run)
+    else:
+        projection = new_projection(model, frozen, feature_dim, tuner)
+        if projection is not None:
+            projection.reset_parameters(seed)
     return AdaptedModel(frozen, built, projection, model, codec, tasks), codec
 
 
@@ -95,6 +101,7 @@ def load_model(
     answer_cue: str | None = None,
     answer_form: AnswerForm | None = None,
     backbone: LoadedBackbone | None = None,
+    find_run: Callable[[str], Path] = Path,
 ) -> tuple[AdaptedModel, TextCodec]:
     """Builds the model an adapter was saved from, in evaluation mode.
 
@@ -108,6 +115,7 @@ def load_model(
         answer_cue: Checked against the adapter's, if given.
         answer_form: Checked against the adapter's, if given.
         backbone: What `open_backbone` returns for `model`, if it is loaded already.
+        find_run: From the name of the run whose projection is taken to its folder.
 
     Raises:
         ConfigError: The backbone cannot be loaded.
@@ -134,7 +142,8 @@ def load_model(
         answer_form=answer_form or saved_form,
         tasks=saved.tasks,
         backbone=backbone,
-        find_source=None,
+        find_run=find_run,
+        takes_prompts=False,
     )
     built.load_adapter(folder)
     return built.eval(), codec

@@ -23,7 +23,7 @@ VisualPositionBias = Literal["zero", "sequential"]
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """The frozen language model, the frozen image encoder, and the trainable projection between them."""
+    """The frozen language model, the frozen image encoder, and the projection between them, trained or frozen."""
 
     backbone: Annotated[
         str,
@@ -45,6 +45,14 @@ class ModelConfig:
     visual_projection_std: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="std of the projection's first weights; null: nn.Linear's own"),
+    ] = None
+    frozen_projection: Annotated[
+        str | None,
+        LocalPath(or_name=True, words=(DEMO,), is_needed=True),
+        Field(
+            description="run whose trained projection is used and stays frozen: folder, hub id, or 'demo' for the "
+            "packaged one; null: the projection is trained"
+        ),
     ] = None
     visual_position_bias: Annotated[
         VisualPositionBias | None,

@@ -20,6 +20,7 @@ from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.language.stored import find_folder, recorded_folder
 from dept_vl.models.language.write import write_backbone
 from dept_vl.runs.folder import RECORD_FILE, RUN_CONFIG_FILE, describe_run, read_run_config
+from dept_vl.runs.hub import find_run
 from dept_vl.runs.refusals import check_fold
 from dept_vl.settings.load import absolute_config, dump_config
 from dept_vl.settings.schema import InitConfig, TrainConfig
@@ -83,7 +84,7 @@ def fold_run(run_dir: Path, out: Path, *, config: TrainConfig | None = None) -> 
     check_fold(run_dir, out)
     config = config or read_run_config(run_dir)
     frozen, tokenizer = open_backbone(config.model)
-    model, _ = load_model(run_dir, config.model, backbone=(frozen, tokenizer))
+    model, _ = load_model(run_dir, config.model, backbone=(frozen, tokenizer), find_run=find_run)
     saved = read_adapter_config(run_dir)
     try:
         folding = fold(model)
@@ -136,6 +137,7 @@ def _build(
         answer_form=saved.answer_form or "released",
         tasks=saved.tasks,
         backbone=backbone if where is None else None,
+        find_run=find_run,
     )
     folding.fill(built.tuner)
     if built.visual_projection is not None and model.visual_projection is not None:

@@ -237,6 +237,7 @@ def _open_model(
             answer_cue=config.data.answer_cue,
             answer_form=config.data.answer_form,
             backbone=backbone,
+            find_run=find_run,
         )
     task, cues = tasks[0], {task.answer_cue for task in tasks}
     form = config.data.answer_form or task.answer_form
@@ -258,7 +259,8 @@ def _open_model(
         task_cue=task.answer_cue,
         tasks=[one.name for one in tasks] if len(tasks) > 1 else (),
         backbone=backbone,
-        find_source=None if is_resumed else find_run,
+        find_run=find_run,
+        takes_prompts=not is_resumed,
     )
 
 

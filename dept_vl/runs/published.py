@@ -57,7 +57,7 @@ def public_config(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
         value = recorded.get(key)
         if not isinstance(value, str) or not mark.is_local(value):
             continue
-        if defaults[key].default is None:
+        if defaults[key].default is None and not mark.is_needed:
             replaced[key] = None
         else:
             needed.append(

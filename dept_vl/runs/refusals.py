@@ -11,8 +11,9 @@ from pathlib import Path
 from dept_vl.data.feature_format import finished_stores, no_store_fits, read_index
 from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapter.presence import require_adapter, require_released
+from dept_vl.models.adapter.presence import check_projection_source, require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
+from dept_vl.models.demo import projection_folder
 from dept_vl.models.language.families import stored_family
 from dept_vl.models.language.family import check_positions, no_position_bias
 from dept_vl.models.language.stored import check_files
@@ -57,14 +58,19 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
         target: Of the run that will start from it (`TunerSettings.as_source_of`); None for none.
 
     Raises:
-        ConfigError: What computes it is not installed; it is made for several tasks, and there is one; or as
-            `check_backbone`.
+        ConfigError: What computes it is not installed; it is made for several tasks, and there is one; nothing would be
+            trained; or as `check_backbone`.
     """
     config.tuner.check_packages()
     if not config.tuner.can_train:
         raise ConfigError(
             f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
             "a method"
+        )
+    if config.tuner.name == "none" and (config.model.frozen_projection is not None or not config.uses_images):
+        why = "the task has no images" if not config.uses_images else "model.frozen_projection is given"
+        raise ConfigError(
+            f"tuner.name: 'none' trains the visual projection alone, and here is none to train: {why}; choose a method"
         )
     config.tuner.check_tasks(config.task_names)
     check_backbone(config, target)
@@ -128,7 +134,11 @@ def check_images(config: TrainConfig, splits: Sequence[str]) -> None:
 
     Raises:
         ConfigError: As said; the tasks are named.
+        CheckpointError: As `check_projection_source`.
     """
+    if config.model.frozen_projection is not None:
+        folder = projection_folder(config.model.frozen_projection, find_run)
+        check_projection_source(folder, config.model.visual_projection)
     counts = {task.name: task.num_images for task in (one.resolve_task() for one in config.each_task())}
     for name, count in counts.items():
         if config.model.visual_projection == "vl-t5" and count > MAX_IMAGES:

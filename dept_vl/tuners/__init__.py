@@ -9,10 +9,11 @@ from pydantic import Field
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.folded.config import FoldedConfig
 from dept_vl.tuners.methods import Method
+from dept_vl.tuners.none.config import NoneConfig
 from dept_vl.tuners.prompt_tuning.config import PromptTuningConfig
 from dept_vl.tuners.stack.config import StackConfig
 
-TunerConfig = Annotated[Method | StackConfig | FoldedConfig, Field(discriminator="name")]
-"""Settings of a method, of several at once, or of what is left of a folded one."""
+TunerConfig = Annotated[Method | NoneConfig | StackConfig | FoldedConfig, Field(discriminator="name")]
+"""Settings of a method, of none, of several at once, or of what is left of a folded one."""
 
-__all__ = ["DeptConfig", "FoldedConfig", "Method", "PromptTuningConfig", "StackConfig", "TunerConfig"]
+__all__ = ["DeptConfig", "FoldedConfig", "Method", "NoneConfig", "PromptTuningConfig", "StackConfig", "TunerConfig"]

@@ -42,7 +42,7 @@ def announced_tensors(backbone: Backbone[Any], source: AdapterConfig, tuner: Tun
     announced = {f"{TUNER}{name}": tensor for name, tensor in state.items()}
     parameters = {name: p.detach() for name, p in backbone.model.named_parameters()}
     announced |= {f"{BACKBONE}{name}": parameters[name] for name in tuner.trained_backbone_parameters(list(parameters))}
-    if source.visual is not None:
+    if source.visual is not None and source.visual.frozen_projection_sha256 is None:
         with torch.device("meta"):
             projection = build_projection(
                 source.visual.projection,

@@ -20,7 +20,7 @@ from dept_vl.tasks import Task, get_task, is_task
 FOLDER = "path/to/this/folder"
 """What the code in the card calls the adapter's folder."""
 
-_LOADED_WITH = ("backbone", "revision", "dtype", "visual_projection", "visual_position_bias")
+_LOADED_WITH = ("backbone", "revision", "dtype", "visual_projection", "frozen_projection", "visual_position_bias")
 """Settings of the frozen models that an adapter is loaded with; the others are about training, or about images."""
 
 _UNKNOWN = "unknown"
@@ -107,8 +107,9 @@ def model_card(
     return (
         f"---\n{front.to_yaml()}\n---\n\n"
         f"# {title}\n\n"
-        "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection. What is "
-        "frozen, of the language model and of the image encoder, comes from their own checkpoints.\n\n"
+        "This folder holds only what was trained: the tuner's tensors and, for images, the visual projection unless it "
+        "is frozen too. What is frozen comes from where it was trained: the language model, the image encoder, and "
+        "perhaps the projection.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         "With the run's `config.yaml` beside it:\n\n"
         f"```python\n{_asking_snippet(model, publication.name, asked, which)}```\n\n"
@@ -126,6 +127,8 @@ def _rows(
     if config.visual is not None:
         encoder = (config.features or {}).get("model", "not recorded")
         visual = f"{config.visual.feature_dim}-d features of {encoder}, `{config.visual.projection}` projection"
+        if model.frozen_projection is not None:
+            visual += f", frozen: {_public(model.frozen_projection)}"
         if config.visual.position_bias is not None:
             visual += f", relative position bias `{config.visual.position_bias}`"
     backbone_hash = (config.backbone.weights_sha256 or "not recorded")[:12]

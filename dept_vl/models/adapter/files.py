@@ -81,11 +81,20 @@ class BackboneIdentity:
 
 @dataclass(frozen=True, config=STRICT)
 class VisualSettings:
-    """How visual features enter the backbone; `position_bias` is T5's, None for another family."""
+    """How visual features enter the backbone.
+
+    Attributes:
+        projection: Its kind.
+        feature_dim: Width of the features.
+        position_bias: T5's; None for another family.
+        frozen_projection_sha256: Of a projection that was trained before and is not in this adapter; None for one that
+            is.
+    """
 
     projection: Literal["linear", "vl-t5"]
     feature_dim: Annotated[int, Field(ge=1)]
     position_bias: VisualPositionBias | None = None
+    frozen_projection_sha256: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -186,6 +195,8 @@ def _describe(config: AdapterConfig) -> tuple[dict[str, str], str]:
     for name in ("declaration", "tasks"):
         if not described[name]:
             del described[name]  # earlier versions read the file too
+    if config.visual is not None and config.visual.frozen_projection_sha256 is None:
+        del described["visual"]["frozen_projection_sha256"]
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}
     return metadata, json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

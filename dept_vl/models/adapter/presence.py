@@ -56,6 +56,34 @@ def require_released(folder: Path) -> Path:
     return weights
 
 
+def check_projection_source(folder: Path, kind: str) -> None:
+    """Refuses a run that ``model.frozen_projection`` names and that has trained no visual projection of that kind.
+
+    Args:
+        folder: The run's.
+        kind: ``model.visual_projection``.
+
+    Raises:
+        CheckpointError: There is no adapter; it reads text alone, or its own projection is another run's; or its kind
+            is another.
+    """
+    require_adapter(folder)
+    settings, where = read_settings(folder), f"model.frozen_projection: {folder}"
+    visual = settings.get("visual") if isinstance(settings, dict) else None
+    if not isinstance(visual, dict):
+        raise CheckpointError(f"{where}: trained no visual projection, as it reads text alone; name another run")
+    if visual.get("frozen_projection_sha256") is not None:
+        raise CheckpointError(
+            f"{where}: trained no visual projection, its own is frozen too; name the run that did "
+            "(model.frozen_projection in its config.yaml)"
+        )
+    if visual.get("projection") != kind:
+        raise CheckpointError(
+            f"{where}: its visual projection is {visual.get('projection')!r}, model.visual_projection is {kind!r}; "
+            "give the run's"
+        )
+
+
 def read_settings(folder: Path) -> Any:
     """Returns what an adapter's `ADAPTER_CONFIG_FILE` holds, as it is.
 

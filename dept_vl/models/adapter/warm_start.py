@@ -122,7 +122,9 @@ def _equal_prompts(tuner: Tuner, source: Tuner) -> tuple[nn.Parameter, nn.Parame
 
 
 def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Copies the visual projection where both have one of equal shape; returns what to say otherwise."""
+    """Copies the visual projection where both train one of equal shape; returns what to say otherwise."""
+    if model.config.frozen_projection is not None:
+        return [f"the visual projection is that of model.frozen_projection={model.config.frozen_projection}"]
     ours, theirs = (part_of(side, PROJECTION) for side in (model.trainable_state(), tensors))
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in side.items()} for side in (theirs, ours)]
     if shapes[0] != shapes[1]:

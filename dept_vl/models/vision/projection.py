@@ -1,7 +1,8 @@
-"""The trainable projections of grid features into the backbone's embedding space."""
+"""The projections of grid features into the backbone's embedding space."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,7 @@ _BOX = 5
 
 
 class VisualProjection(nn.Module, ABC):
-    """Maps visual features to visual tokens. Every parameter is trainable and stays float32.
+    """Maps visual features to visual tokens. Its parameters, trainable or all of them frozen, stay float32.
 
     Attributes:
         feature_dim: Width of the features.
@@ -46,6 +47,14 @@ class VisualProjection(nn.Module, ABC):
     @abstractmethod
     def reset_parameters(self, seed: int) -> None:
         """Sets the first values from a private generator on the CPU."""
+
+    def sha256(self) -> str:
+        """Returns a hash of its values: what an adapter that was trained on a frozen one records of it."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 class LinearProjection(VisualProjection):

@@ -1,0 +1,1 @@
+"""No method: settings in `config`; the computation is that of a folded one, none."""
