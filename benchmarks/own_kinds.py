@@ -143,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="dept-vl-own-") as folder:
         scenes, tenth = Path(folder, "scenes"), options.images // 10
         write_scenes(
-            scenes, num_train=options.images - 4 * tenth, num_restval=tenth, num_val=tenth, num_test=2 * tenth, seed=3
-        )
+            scenes, num_train=options.images - 4 * tenth, num_restval=tenth, num_val=tenth, num_test=2 * tenth, seed=3,
+            wording="sentences",
+        )  # fmt: skip
         print("| kind | metric | score | the commonest answer | seconds a run |\n| --- | --- | --- | --- | --- |")
         for task in read_tasks(scenes):
             started = time.perf_counter()

@@ -37,7 +37,7 @@ METHODS = {
     "adalora": "--lr 3e-3",
     "vera": "--lr 3e-2",
     "rslora": "--lr 1e-3",
-    "dept+lora": "--lr 0.03 --tuner.parts.dept.budget_tokens 20 --tuner.parts.lora.lr 3e-3",
+    "dept+lora": "--lr 0.03 --tuner.parts.dept.budget_tokens 20 --tuner.parts.lora.lr 1e-3",
     "adapterdrop": "--lr 1e-3 --tuner.norms false",
     "bitfit": "--lr 1e-2 --model.dtype float32",
     "fine-tuning": "--lr 3e-5 --model.dtype float32",

@@ -1,6 +1,6 @@
 """Trains the demo T5 on text alone: it never sees an image or an image feature.
 
-The tasks are questions and captions about scenes described in words (`scene_descriptions`) and span corruption. Three
+The tasks are questions and captions about scenes described in words (`descriptions`) and span corruption. Three
 things make the frozen model easy to adapt later, all of them done to words: described words are perturbed and rescaled,
 unrelated words stand before the text (where a soft prompt will be), and T5's relative position bias is zero for every
 pair with a bag of words, since bags have no order.

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from data_prep.demo_world.drawing import IMAGE_SIZE, draw_image
-from data_prep.demo_world.questions import Question, draw_captions, draw_questions
+from data_prep.demo_world.questions import Question, Wording, draw_captions, draw_questions
 from data_prep.demo_world.scene import BACKGROUNDS, COLORS, POSITIONS, SHAPES, SIZES, Scene, Split, draw_scene
 from dept_vl.errors import DataError
 
@@ -82,7 +82,17 @@ class _DrawnImage:
         return f"COCO_{self.subset}_{self.image_id:012d}.jpg"
 
 
-def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, num_test: int, seed: int = 0) -> None:
+def write_scenes(
+    root: Path,
+    *,
+    num_train: int,
+    num_restval: int,
+    num_val: int,
+    num_test: int,
+    seed: int = 0,
+    wording: Wording = "keywords",
+    train_scenes: Split = "train",
+) -> None:
     """Draws scenes and writes them under `root` as the official files and image folders.
 
     The same arguments write the same files on any machine. The folder is built beside `root` under the name
@@ -95,6 +105,8 @@ def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, 
         num_val: Images of the validation split, in val2014.
         num_test: Images of the test split, in val2014.
         seed: Other seeds draw other images and questions, from the same disjoint sets of scenes.
+        wording: Of questions and captions.
+        train_scenes: Which scenes the Karpathy train split has; ``"pretrain"`` for the demo's models.
 
     Raises:
         DataError: A number of images is negative, all are zero, or `root` holds something already or cannot be written.
@@ -105,15 +117,15 @@ def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, 
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: exists and is not an empty folder; give a new folder for the drawn scenes")
     building = root.with_name(root.name + ".incomplete")
-    images = _draw_images(counts, seed)
+    images = _draw_images(counts, seed, train_scenes)
     rng = random.Random(f"{seed}:text")
     try:
         if building.exists():  # a killed run's
             shutil.rmtree(building)
         building.mkdir(parents=True)
         _write_images(building, images, seed)
-        _write_questions(building, images, rng)
-        _write_captions(building, images, rng)
+        _write_questions(building, images, rng, wording)
+        _write_captions(building, images, rng, wording)
         if root.exists():
             root.rmdir()
         building.rename(root)
@@ -124,14 +136,14 @@ def write_scenes(root: Path, *, num_train: int, num_restval: int, num_val: int, 
     logger.info("drew %d scenes in %s", len(images), root)
 
 
-def _draw_images(counts: dict[Split, int], seed: int) -> list[_DrawnImage]:
+def _draw_images(counts: dict[Split, int], seed: int, train_scenes: Split) -> list[_DrawnImage]:
     """Draws distinct scenes for every split; ids run over the shuffled images, as splits are mixed in real val2014."""
     scenes: list[tuple[Scene, Split]] = []
     for split, count in counts.items():
         rng = random.Random(f"{seed}:{split}")
         drawn: dict[str, Scene] = {}
         while len(drawn) < count:
-            scene = draw_scene(rng, split)
+            scene = draw_scene(rng, train_scenes if split == "train" else split)
             drawn.setdefault(scene.key, scene)
         scenes += [(scene, split) for scene in drawn.values()]
     random.Random(f"{seed}:order").shuffle(scenes)
@@ -168,7 +180,7 @@ def _info(description: str) -> dict[str, Any]:
     }
 
 
-def _write_questions(folder: Path, images: list[_DrawnImage], rng: random.Random) -> None:
+def _write_questions(folder: Path, images: list[_DrawnImage], rng: random.Random, wording: Wording) -> None:
     """Writes the VQA v2 questions and annotations of both subsets."""
     license_entry = {"url": _LICENSE["url"], "name": _LICENSE["name"]}
     for subset in ("train2014", "val2014"):
@@ -176,9 +188,9 @@ def _write_questions(folder: Path, images: list[_DrawnImage], rng: random.Random
         for image in images:
             if image.subset != subset:
                 continue
-            for index, question in enumerate(draw_questions(image.scene, QUESTIONS_PER_IMAGE, rng)):
+            for index, question in enumerate(draw_questions(image.scene, QUESTIONS_PER_IMAGE, rng, wording)):
                 ids = {"image_id": image.image_id, "question_id": image.image_id * 1000 + index}
-                questions.append(ids | {"question": question.text})
+                questions.append(ids | {"question": question.worded(wording)})
                 annotations.append(ids | _annotation(question, rng))
         header = {"info": _info("Scenes drawn by dept_vl, in the format of VQA v2"), "license": license_entry,
                   "data_type": "mscoco", "data_subtype": subset}  # fmt: skip
@@ -225,10 +237,13 @@ def _dissent(question: Question, rng: random.Random) -> str:
     return rng.choice([value for value in kind if value != answer])
 
 
-def _write_captions(folder: Path, images: list[_DrawnImage], rng: random.Random) -> None:
+def _write_captions(folder: Path, images: list[_DrawnImage], rng: random.Random, wording: Wording) -> None:
     """Writes ``captions_*.json`` of both subsets and the Karpathy file, with the same caption ids in both."""
     sentence_ids = _shuffled_ids(len(images) * 5, rng)
-    captions = {image.image_id: [(next(sentence_ids), c) for c in draw_captions(image.scene, rng)] for image in images}
+    captions = {
+        image.image_id: [(next(sentence_ids), caption) for caption in draw_captions(image.scene, rng, wording)]
+        for image in images
+    }
     for subset in ("train2014", "val2014"):
         chosen = [image for image in images if image.subset == subset]
         annotations: list[dict[str, Any]] = [

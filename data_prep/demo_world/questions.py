@@ -1,5 +1,8 @@
 """Questions with their answers, and captions, about a `Scene`: pure functions of the scene and a `random.Random`.
 
+Each question is worded twice, as a sentence and in keywords, as one types them into a search box. The packaged T5 has
+read sentences; the demo's questions and captions are in keywords, which a method must teach it.
+
 Every question has exactly one right answer, and its answer is hard to guess without the picture: yes and no are
 equally likely for each form, a wrong colour, shape or place asked about is usually one of another object, and the
 other answers are close to uniform.
@@ -36,14 +39,30 @@ _VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES}
 _DRAWS_BEFORE_GIVING_UP = 200
 
 
+Wording = Literal["sentences", "keywords"]
+
+
 @dataclass(frozen=True)
 class Question:
-    """A question about a scene. `question_type` is its opening words, as in VQA v2."""
+    """A question about a scene.
+
+    Attributes:
+        text: As a sentence: ``"What color is the small circle?"``.
+        keywords: ``"small circle color"``.
+        answer: The right one.
+        question_type: The sentence's opening words, as in VQA v2.
+        answer_type: VQA v2's.
+    """
 
     text: str
+    keywords: str
     answer: str
     question_type: str
     answer_type: AnswerType
+
+    def worded(self, wording: Wording) -> str:
+        """Returns the question as it is asked."""
+        return self.text if wording == "sentences" else self.keywords
 
 
 def plural(shape: str) -> str:
@@ -56,6 +75,11 @@ def place(position: str) -> str:
     if position == "center":
         return "in the center"
     return f"{'on' if position in ('left', 'right') else 'at'} the {position}"
+
+
+def _short(relation: str) -> str:
+    """``"left of"`` for ``"to the left of"``."""
+    return relation.removeprefix("to the ")
 
 
 def _matches(item: SceneObject, wanted: dict[str, str]) -> bool:
@@ -78,8 +102,8 @@ def _describe(scene: Scene, item: SceneObject, rng: random.Random, without: str 
     return None
 
 
-def _yes_no(text: str, is_true: bool, question_type: str) -> Question:
-    return Question(text, "yes" if is_true else "no", question_type, "yes/no")
+def _yes_no(text: str, keywords: str, is_true: bool, question_type: str) -> Question:
+    return Question(text, keywords, "yes" if is_true else "no", question_type, "yes/no")
 
 
 def _ask_existence(scene: Scene, rng: random.Random) -> Question | None:
@@ -100,8 +124,8 @@ def _ask_existence(scene: Scene, rng: random.Random) -> Question | None:
     form = rng.choice((f"Is there {article} {words}?", f"Is there {article} {words} in the picture?", "plural"))
     if form == "plural":
         many = " ".join([wanted[f] for f in ("size", "color") if f in wanted] + [plural(wanted.get("shape", "object"))])
-        return _yes_no(f"Are there any {many}?", is_true, "are there any")
-    return _yes_no(form, is_true, f"is there {article}")
+        return _yes_no(f"Are there any {many}?", f"any {many}", is_true, "are there any")
+    return _yes_no(form, f"any {words}", is_true, f"is there {article}")
 
 
 def _ask_attribute(scene: Scene, rng: random.Random) -> Question | None:
@@ -116,7 +140,7 @@ def _ask_attribute(scene: Scene, rng: random.Random) -> Question | None:
     pool = [v for v in (COLORS if field == "color" else SIZES) if v != true_value]
     near = [getattr(o, field) for o in scene.objects if getattr(o, field) != true_value]
     value = true_value if is_true else rng.choice(near if near and rng.random() < 0.5 else pool)
-    return _yes_no(f"Is the {words} {value}?", is_true, "is the")
+    return _yes_no(f"Is the {words} {value}?", f"{words} {value}", is_true, "is the")
 
 
 def _ask_relation(scene: Scene, rng: random.Random) -> Question | None:
@@ -129,7 +153,8 @@ def _ask_relation(scene: Scene, rng: random.Random) -> Question | None:
     is_true, is_opposite = _DIRECTIONS[relation](one, other), _DIRECTIONS[relation](other, one)
     if first is None or second is None or is_true == is_opposite:
         return None
-    return _yes_no(f"Is the {first} {relation} the {second}?", is_true, "is the")
+    keywords = f"{first} {_short(relation)} {second}"
+    return _yes_no(f"Is the {first} {relation} the {second}?", keywords, is_true, "is the")
 
 
 def _ask_comparison(scene: Scene, rng: random.Random) -> Question | None:
@@ -141,7 +166,8 @@ def _ask_comparison(scene: Scene, rng: random.Random) -> Question | None:
     if one.size == other.size or first is None or second is None:
         return None
     word, bigger = rng.choice((("bigger", "large"), ("smaller", "small")))
-    return _yes_no(f"Is the {first} {word} than the {second}?", one.size == bigger, "is the")
+    text = f"Is the {first} {word} than the {second}?"
+    return _yes_no(text, f"{first} {word} {second}", one.size == bigger, "is the")
 
 
 def _ask_same(scene: Scene, rng: random.Random) -> Question | None:
@@ -157,20 +183,21 @@ def _ask_same(scene: Scene, rng: random.Random) -> Question | None:
         return None
     is_same = rng.random() < 0.5
     first, second = rng.choice(pairs[is_same])
-    return _yes_no(f"Are the {first} and the {second} the same {field}?", is_same, "are the")
+    text = f"Are the {first} and the {second} the same {field}?"
+    return _yes_no(text, f"{first} {second} same {field}", is_same, "are the")
 
 
 def _ask_background_yes_no(scene: Scene, rng: random.Random) -> Question:
     is_true = rng.random() < 0.5
     value = scene.background if is_true else rng.choice([b for b in BACKGROUNDS if b != scene.background])
-    return _yes_no(f"Is the background {value}?", is_true, "is the")
+    return _yes_no(f"Is the background {value}?", f"background {value}", is_true, "is the")
 
 
 def _ask_occupied(scene: Scene, rng: random.Random) -> Question:
     is_true = rng.random() < 0.5
     taken = {o.position for o in scene.objects}
     position = rng.choice([p for p in POSITIONS if (p in taken) == is_true])
-    return _yes_no(f"Is there anything {place(position)}?", is_true, "is there")
+    return _yes_no(f"Is there anything {place(position)}?", f"anything {position}", is_true, "is there")
 
 
 def _ask_count(scene: Scene, rng: random.Random) -> Question | None:
@@ -185,7 +212,7 @@ def _ask_count(scene: Scene, rng: random.Random) -> Question | None:
         return None
     many = " ".join([wanted[f] for f in ("size", "color") if f in wanted] + [plural(wanted.get("shape", "object"))])
     form = rng.choice((f"How many {many} are there?", f"How many {many} are in the picture?"))
-    return Question(form, str(count), "how many", "number")
+    return Question(form, f"count {many}", str(count), "how many", "number")
 
 
 def _ask_color(scene: Scene, rng: random.Random) -> Question | None:
@@ -195,7 +222,7 @@ def _ask_color(scene: Scene, rng: random.Random) -> Question | None:
         return None
     form, kind = rng.choice(((f"What color is the {words}?", "what color is the"),
                              (f"What is the color of the {words}?", "what is the color of the")))  # fmt: skip
-    return Question(form, item.color, kind, "other")
+    return Question(form, f"{words} color", item.color, kind, "other")
 
 
 def _ask_shape(scene: Scene, rng: random.Random) -> Question | None:
@@ -203,26 +230,32 @@ def _ask_shape(scene: Scene, rng: random.Random) -> Question | None:
     words = _describe(scene, item, rng, without="shape")
     if words is None:
         return None
-    return Question(f"What shape is the {words}?", item.shape, "what shape is the", "other")
+    return Question(f"What shape is the {words}?", f"{words} shape", item.shape, "what shape is the", "other")
 
 
 def _ask_size(scene: Scene, rng: random.Random) -> Question | None:
     item = rng.choice(scene.objects)
     words = _describe(scene, item, rng, without="size")
-    return None if words is None else Question(f"What size is the {words}?", item.size, "what size is the", "other")
+    if words is None:
+        return None
+    return Question(f"What size is the {words}?", f"{words} size", item.size, "what size is the", "other")
 
 
 def _ask_place(scene: Scene, rng: random.Random) -> Question | None:
     item = rng.choice(scene.objects)
     words = _describe(scene, item, rng)
-    return None if words is None else Question(f"Where is the {words}?", item.position, "where is the", "other")
+    if words is None:
+        return None
+    return Question(f"Where is the {words}?", f"{words} place", item.position, "where is the", "other")
 
 
 def _ask_at_place(scene: Scene, rng: random.Random) -> Question:
     item = rng.choice(scene.objects)
+    where = place(item.position)
     if rng.random() < 0.5:
-        return Question(f"What color is the object {place(item.position)}?", item.color, "what color is the", "other")
-    return Question(f"What shape is {place(item.position)}?", item.shape, "what shape is", "other")
+        text, keywords = f"What color is the object {where}?", f"{item.position} color"
+        return Question(text, keywords, item.color, "what color is the", "other")
+    return Question(f"What shape is {where}?", f"{item.position} shape", item.shape, "what shape is", "other")
 
 
 def _ask_extreme(scene: Scene, rng: random.Random) -> Question | None:
@@ -231,7 +264,7 @@ def _ask_extreme(scene: Scene, rng: random.Random) -> Question | None:
     ordered = sorted(scene.objects, key=score)
     if len(ordered) < 2 or score(ordered[0]) == score(ordered[1]):
         return None
-    return _color_or_shape(f"is the {word} object?", ordered[0], rng)
+    return _color_or_shape(f"is the {word} object?", f"{word} object", ordered[0], rng)
 
 
 def _ask_neighbour(scene: Scene, rng: random.Random) -> Question | None:
@@ -242,16 +275,19 @@ def _ask_neighbour(scene: Scene, rng: random.Random) -> Question | None:
     found = [o for o in scene.objects if _DIRECTIONS[relation](o, other)]
     if words is None or len(found) != 1:
         return None
-    return _color_or_shape(f"is the object {relation} the {words}?", found[0], rng)
+    rest, keywords = f"is the object {relation} the {words}?", f"{_short(relation)} {words}"
+    return _color_or_shape(rest, keywords, found[0], rng)
 
 
-def _color_or_shape(rest: str, item: SceneObject, rng: random.Random) -> Question:
+def _color_or_shape(rest: str, keywords: str, item: SceneObject, rng: random.Random) -> Question:
     field = rng.choice(("color", "shape"))
-    return Question(f"What {field} {rest}", getattr(item, field), f"what {field} is the", "other")
+    answer = getattr(item, field)
+    return Question(f"What {field} {rest}", f"{keywords} {field}", answer, f"what {field} is the", "other")
 
 
 def _ask_background(scene: Scene, rng: random.Random) -> Question:
-    return Question("What color is the background?", scene.background, "what color is the", "other")
+    text, keywords = "What color is the background?", "background color"
+    return Question(text, keywords, scene.background, "what color is the", "other")
 
 
 _FORMS: dict[AnswerType, Sequence[tuple[Callable[[Scene, random.Random], Question | None], float]]] = {
@@ -278,14 +314,14 @@ _FORMS: dict[AnswerType, Sequence[tuple[Callable[[Scene, random.Random], Questio
 }
 
 
-def draw_questions(scene: Scene, count: int, rng: random.Random) -> list[Question]:
-    """Returns `count` different questions about `scene`, drawn in VQA v2's mix of answer types."""
+def draw_questions(scene: Scene, count: int, rng: random.Random, wording: Wording = "sentences") -> list[Question]:
+    """Returns `count` questions about `scene`, different ones as worded, drawn in VQA v2's mix of answer types."""
     questions: dict[str, Question] = {}
     answer_types, weights = tuple(_TYPE_WEIGHTS), tuple(_TYPE_WEIGHTS.values())
     while len(questions) < count:
         answer_type = rng.choices(answer_types, weights)[0]
         question = _draw_question(scene, answer_type, rng)
-        questions.setdefault(question.text, question)
+        questions.setdefault(question.worded(wording), question)
     return list(questions.values())
 
 
@@ -311,8 +347,29 @@ def _noun_phrase(item: SceneObject, has_size: bool = True) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def draw_captions(scene: Scene, rng: random.Random) -> list[str]:
+def draw_captions(scene: Scene, rng: random.Random, wording: Wording = "sentences") -> list[str]:
     """Returns five captions: paraphrases that name the objects in reading order, as five people would."""
+    return _sentences(scene, rng) if wording == "sentences" else _keyword_captions(scene, rng)
+
+
+def _keyword_captions(scene: Scene, rng: random.Random) -> list[str]:
+    """Five lists of words: the background first, and each object with its place before it or behind."""
+    ground = f"{scene.background} background"
+    before = ", ".join(f"{o.position} {o.size} {o.color} {o.shape}" for o in scene.objects)
+    behind = ", ".join(f"{o.size} {o.color} {o.shape} {o.position}" for o in scene.objects)
+    short = ", ".join(f"{o.position} {o.color} {o.shape}" for o in scene.objects)
+    captions = [
+        f"{ground}, {before}",
+        f"{ground}, {short}",
+        rng.choice((f"{ground}, {before}", f"{ground}, {behind}")),
+        rng.choice((f"{before}", f"{short}")),
+        rng.choice((f"{ground}, {before}", f"{before}, {ground}")),
+    ]
+    rng.shuffle(captions)
+    return captions
+
+
+def _sentences(scene: Scene, rng: random.Random) -> list[str]:
     full = _listed([_noun_phrase(o) for o in scene.objects])
     short = _listed([_noun_phrase(o, has_size=False) for o in scene.objects])
     placed = _listed([f"{_noun_phrase(o, has_size=False)} {place(o.position)}" for o in scene.objects])

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from data_prep import demo_world
 from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
@@ -22,7 +23,7 @@ from dept_vl.tasks import get_task
 
 logger = logging.getLogger(__name__)
 
-NUM_IMAGES = {"num_train": 3000, "num_restval": 200, "num_val": 200, "num_test": 500}
+NUM_IMAGES: dict[str, Any] = {"num_train": 3000, "num_restval": 200, "num_val": 200, "num_test": 500}
 SEED = 0
 
 _DONE = "done.json"
@@ -61,7 +62,7 @@ def _make(folder: Path, encoder: ImageEncoderSettings) -> None:
         if not (folder / _DONE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("drawing the demo's scenes into %s (once)", folder)
-            write_scenes(folder / "raw", seed=SEED, **NUM_IMAGES)
+            write_scenes(folder / "raw", **NUM_IMAGES, seed=SEED)
             for name in DRAWN_TASKS:
                 prepare(get_task(name), folder / "raw", folder)
             write_json(folder / _DONE, {"seed": SEED, **NUM_IMAGES})

@@ -153,6 +153,10 @@ def _add_scenes(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     parser.add_argument("--images", type=int, default=100, metavar="N", help="images, at least 10; default: 100")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--wording", choices=("keywords", "sentences"), default="keywords",
+        help="of questions and captions: the demo's, or what its T5 has read; default: keywords",
+    )  # fmt: skip
 
 
 def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -169,6 +173,7 @@ def _draw_scenes(options: argparse.Namespace, overrides: dict[str, Any]) -> None
         num_val=tenth,
         num_test=2 * tenth,
         seed=options.seed,
+        wording=options.wording,
     )
     print(f"scenes: {options.out}")
     print(next_command("prepare", "--task", "vqa", "--raw", options.out, "--out", f"{options.out}-prepared"))

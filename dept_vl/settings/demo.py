@@ -45,8 +45,8 @@ def demo_file(task: Task) -> Path:
 def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
     """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
 
-    For a task that a file declares they are the demo's models and steps, without its scenes; for several tasks those of
-    the one with most steps.
+    For a task that a file declares they are the demo's models and steps, without its scenes; its pictures are no drawn
+    scenes, so the projection is trained too. For several tasks they are those of the one with most steps.
 
     Raises:
         ConfigError: As `demo_file`.
@@ -58,6 +58,7 @@ def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
     tree = {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
     if any(one.declaration is not None for one in each):
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
+        tree["model"] = {key: value for key, value in tree["model"].items() if key != "frozen_projection"}
     if isinstance(task, Task) and task.declaration is not None:
         del tree["task"]
     return tree

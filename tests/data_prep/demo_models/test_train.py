@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokeniz
 import dept_vl
 from data_prep.demo_models.clip import ClipRecipe, detailed_caption, tokenize
 from data_prep.demo_models.descriptions import describe_in_bags, describe_in_sentences
+from data_prep.demo_models.projection import ProjectionRecipe
 from data_prep.demo_models.t5 import Noise, T5Recipe, encode, model_config
 from data_prep.demo_models.t5_batches import TextBatch, TextTasks, corrupt_spans
 from data_prep.demo_models.tokenizer import EOS_ID, NUM_SENTINELS, PAD_ID, build_tokenizer
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, o
 def _train_shortly(out: Path) -> dict[str, object]:
     clip = ClipRecipe(num_steps=2, num_groups=2, group_size=2, warmup_steps=1)
     t5 = T5Recipe(num_steps=2, batch_size=4, warmup_steps=1)
-    return train_backbone(out, clip, (t5, t5), num_measured=20)
+    return train_backbone(out, clip, (t5, t5), ProjectionRecipe(num_images=40, num_steps=2), num_measured=20)
 
 
 def test_scene_words_are_single_pieces(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -151,7 +152,7 @@ def test_the_t5_folder_loads_in_transformers(trained: tuple[Path, dict[str, obje
 
 def test_the_figures_are_shares(trained: tuple[Path, dict[str, object]]) -> None:
     figures = trained[1]
-    assert set(figures) == {"clip_linear_probe", "t5_text_accuracy", "sha256"}
+    assert set(figures) == {"clip_linear_probe", "t5_text_accuracy", "captions_cider", "sha256"}
     for name in ("clip_linear_probe", "t5_text_accuracy"):
         group = figures[name]
         assert isinstance(group, dict)
@@ -173,5 +174,7 @@ def test_the_recipe_repeats_itself_to_the_byte(trained: tuple[Path, dict[str, ob
 def test_the_model_card_names_the_shipped_weights() -> None:
     folder = Path(dept_vl.__file__).parent / "assets" / "demo"
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for file in (folder / "clip" / "open_clip_model.safetensors", folder / "t5" / "model.safetensors"):
+    files = list(folder.rglob("*.safetensors"))
+    assert len(files) == 3
+    for file in files:
         assert hashlib.sha256(file.read_bytes()).hexdigest() in card

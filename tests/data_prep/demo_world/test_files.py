@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 
 from data_prep.demo_world.drawing import CELL_SIZE, IMAGE_SIZE, draw_image
 from data_prep.demo_world.files import QUESTIONS_PER_IMAGE, write_scenes
-from data_prep.demo_world.questions import Question, draw_captions, draw_questions, plural
+from data_prep.demo_world.questions import Question, Wording, draw_captions, draw_questions, plural
 from data_prep.demo_world.scene import COLORS, POSITIONS, SHAPES, SIZES, Scene, SceneObject, draw_scene, draw_variant
 from dept_vl.errors import DataError
 
@@ -109,7 +109,29 @@ def test_questions_and_annotations_have_the_official_shape(raw: Path, subset: st
         assert [answer["answer_id"] for answer in annotation["answers"]] == list(range(1, 11))
         assert {answer["answer_confidence"] for answer in annotation["answers"]} <= {"yes", "maybe", "no"}
         assert annotation["answer_type"] in {"yes/no", "number", "other"}
-        assert question["question"].lower().startswith(annotation["question_type"])
+
+
+def test_a_question_is_worded_as_asked_for_with_the_type_of_its_sentence(tmp_path: Path) -> None:
+    rows: dict[str, list[tuple[str, str]]] = {}
+    wordings: tuple[Wording, ...] = ("sentences", "keywords")
+    for wording in wordings:
+        write_scenes(tmp_path / wording, num_train=40, num_restval=0, num_val=0, num_test=0, wording=wording)
+        questions = _load(tmp_path / wording / "v2_OpenEnded_mscoco_train2014_questions.json")["questions"]
+        kinds = _load(tmp_path / wording / "v2_mscoco_train2014_annotations.json")["annotations"]
+        rows[wording] = [(q["question"], k["question_type"]) for q, k in zip(questions, kinds, strict=True)]
+    assert all(text.lower().startswith(kind) and text.endswith("?") for text, kind in rows["sentences"])
+    assert not any(text.lower().startswith(kind) or text.endswith("?") for text, kind in rows["keywords"])
+
+
+def test_keywords_say_what_the_sentence_says() -> None:
+    rng = random.Random(14)
+    left_out = {"is", "are", "there", "a", "an", "any", "the", "in", "picture", "than", "and", "to", "what", "of", "on",
+                "at", "how", "many", "where", "object"}  # fmt: skip
+    for _ in range(400):
+        for question in draw_questions(draw_scene(rng, "train"), 4, rng):
+            said = set(question.text.lower().rstrip("?").split()) - left_out
+            assert said <= set(question.keywords.split()), question
+            assert len(question.keywords.split()) < len(question.text.split()), question
 
 
 def test_annotators_rarely_outvote_the_truth(tmp_path: Path) -> None:
@@ -242,11 +264,12 @@ def test_questions_are_balanced() -> None:
     assert max(forms["what color is the"].values()) / forms["what color is the"].total() < 0.2
 
 
-def test_captions_name_every_object() -> None:
+@pytest.mark.parametrize("wording", ["sentences", "keywords"])
+def test_captions_name_every_object(wording: Wording) -> None:
     rng = random.Random(13)
     for _ in range(100):
         scene = draw_scene(rng, "train")
-        captions = draw_captions(scene, rng)
+        captions = draw_captions(scene, rng, wording)
         assert len(captions) == 5
         for caption in captions:
             assert all(f"{o.color} {o.shape}" in caption.lower() for o in scene.objects)
