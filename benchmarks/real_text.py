@@ -3,10 +3,10 @@
     python -m benchmarks.real_text --backbone SMOLLM2 --data-dir DATA --out RUNS [--task sst2] [--only dept,lora]
 
 SMOLLM2 is a folder of SmolLM2-135M-Instruct, DATA what `dept-vl prepare` wrote. Each run is 150 steps of 8 texts of at
-most 64 tokens, soft prompts of 20 tokens, bfloat16 weights where the method trains none of them. The peak
-rates are not the recipes', which are made for thousands of steps and for T5, and were not tuned alike: up to four were
-tried for soft prompts and LoRA, with seed 0 (for DePT and LoRA on test rows), one or none for the others. Runs that are
-scored are kept. Last result in README.md.
+most 64 tokens, soft prompts of 20 tokens, bfloat16 weights where the method trains none of them. The peak rates are not
+the recipes', which are made for thousands of steps and for T5, and were not tuned alike: up to four were tried for soft
+prompts and LoRA, with seed 0 (for DePT and LoRA on test rows), three for DePT with LoRA on validation rows, one or none
+for the others. Runs that are scored are kept. Last result in README.md.
 """
 
 from __future__ import annotations

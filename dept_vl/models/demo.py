@@ -9,8 +9,8 @@ DEMO = "demo"
 """What the settings call the packaged T5, the packaged CLIP and the embedded scenes."""
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
-"""``clip/`` and ``t5/``, small frozen models, and ``projection/`` between them; ``configs/<task>.yaml``, and a method's
-sizes in ``configs/tuners/``."""
+"""``clip/`` and ``t5/``, small frozen models, and ``projection/`` between them; ``configs/<task>.yaml``, a method's
+sizes in ``configs/tuners/``, and its rates beside the frozen projection in ``configs/rates/``."""
 
 
 def projection_folder(name: str, find_run: Callable[[str], Path]) -> Path:

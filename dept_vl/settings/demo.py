@@ -46,17 +46,19 @@ def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
     """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
 
     For a task that a file declares they are the demo's models and steps, without its scenes; its pictures are no drawn
-    scenes, so the projection is trained too. For several tasks they are those of the one with most steps.
+    scenes, so the projection is trained too, and the method has rates for that. For several tasks they are those of the
+    one with most steps.
 
     Raises:
         ConfigError: As `demo_file`.
     """
-    parts = {name: _sizes(name) for name in tuner.split("+")}
-    own = parts.get(tuner, {"parts": parts})
     each = task.tasks if isinstance(task, TaskMix) else (task,)
+    is_own = any(one.declaration is not None for one in each)
+    parts = {name: _of_method(name, is_own=is_own) for name in tuner.split("+")}
+    own = parts.get(tuner, {"parts": parts})
     longest = max((read_yaml(demo_file(one)) for one in each), key=lambda file: int(file["loop"]["max_steps"]))
     tree = {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
-    if any(one.declaration is not None for one in each):
+    if is_own:
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
         tree["model"] = {key: value for key, value in tree["model"].items() if key != "frozen_projection"}
     if isinstance(task, Task) and task.declaration is not None:
@@ -89,7 +91,10 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
     return load_config(base, overrides)
 
 
-def _sizes(tuner: str) -> Tree:
-    """Returns what differs from a method's defaults for models as small as the demo's."""
-    path = _CONFIGS / "tuners" / f"{tuner}.yaml"
-    return read_yaml(path) if path.is_file() else {}
+def _of_method(tuner: str, *, is_own: bool) -> Tree:
+    """Returns what differs from a method's defaults for models as small as the demo's.
+
+    Sizes, and rates beside a projection that is trained too; for the demo's own tasks those beside the frozen one.
+    """
+    paths = [_CONFIGS / folder / f"{tuner}.yaml" for folder in (("tuners",) if is_own else ("tuners", "rates"))]
+    return {key: value for path in paths if path.is_file() for key, value in read_yaml(path).items()}
