@@ -13,7 +13,7 @@ from dept_vl.data.manifest import open_split
 from dept_vl.tasks import get_task
 from tests.data_prep.raw_files import write_json
 
-LOSSES = {"vqa": [0.8906, 1.8285], "coco": [6.6065, 6.2249]}
+LOSSES = {"vqa": [0.8906, 1.8544], "coco": [6.6065, 5.3960]}
 """First two training losses of the packaged backbone on the fixture's scenes: a change of any stage moves them."""
 
 SIZES = {"num_train": 10, "num_restval": 2, "num_val": 4, "num_test": 6}
