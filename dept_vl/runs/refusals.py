@@ -68,9 +68,10 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
             "a method"
         )
     if config.tuner.name == "none" and (config.model.frozen_projection is not None or not config.uses_images):
-        why = "the task has no images" if not config.uses_images else "model.frozen_projection is given"
+        why = "model.frozen_projection is given; set it to null" if config.uses_images else "the task has no images"
         raise ConfigError(
-            f"tuner.name: 'none' trains the visual projection alone, and here is none to train: {why}; choose a method"
+            f"tuner.name: 'none' trains the visual projection alone, and here is none to train: {why}, or choose a "
+            "method"
         )
     config.tuner.check_tasks(config.task_names)
     check_backbone(config, target)

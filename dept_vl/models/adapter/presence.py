@@ -67,7 +67,12 @@ def check_projection_source(folder: Path, kind: str) -> None:
         CheckpointError: There is no adapter; it reads text alone, or its own projection is another run's; or its kind
             is another.
     """
-    require_adapter(folder)
+    try:
+        require_adapter(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"model.frozen_projection: {error}; name the run that trained the projection: its folder or hub id"
+        ) from None
     settings, where = read_settings(folder), f"model.frozen_projection: {folder}"
     visual = settings.get("visual") if isinstance(settings, dict) else None
     if not isinstance(visual, dict):

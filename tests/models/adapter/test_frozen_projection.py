@@ -167,7 +167,8 @@ def test_a_run_without_such_a_projection_is_refused(t5_folder, tiny_data, source
 
 def test_a_folder_without_a_run_is_refused(t5_folder, tiny_data, tmp_path, capsys):
     line = words(t5_folder, tiny_data, tmp_path / "run", *PROMPT, "--model.frozen_projection", str(tmp_path / "gone"))
-    assert "no adapter here" in refused(line, capsys)
+    said = refused(line, capsys)
+    assert said.startswith(f"dept-vl: error: model.frozen_projection: {tmp_path / 'gone'}: no adapter here")
 
 
 def test_a_projection_of_another_width_is_refused(t5_folder, tiny_data, save_tiny_t5, tmp_path, source, capsys):
