@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,8 +49,7 @@ class AdaptedModel(nn.Module):
     before the prompt, and after the image the answer cue and the target (`dept_vl.models.language.causal`). Without
     features the same code reads text alone.
 
-    Trainable are the method's tensors, those of the backbone's own that it asks for, and the projection unless it is
-    frozen.
+    Trainable are the method's tensors, the backbone's own that it asks for, and the projection unless it is frozen.
 
     Attributes:
         backbone: The frozen model; a private copy where the method trains some of its tensors.
@@ -314,8 +312,7 @@ class AdaptedModel(nn.Module):
 
     def parameter_budget(self) -> ParameterBudget:
         """Counts trainable parameters by group, and the backbone's."""
-        num_tasks = len(self.tasks) or 1
-        return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts(), num_tasks)
+        return count_parameters(self, self.backbone, self.param_groups(), self.tuner.facts(), len(self.tasks) or 1)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Returns the trainable tensors by name."""
@@ -323,21 +320,17 @@ class AdaptedModel(nn.Module):
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Returns all tensors that an adapter holds, by name: the trainable ones and the method's frozen ones."""
-        frozen = {f"tuner.{name}": tensor for name, tensor in self.tuner.frozen_state().items()}
-        return {**self.trainable_state(), **frozen}
+        return {**self.trainable_state(), **{f"tuner.{name}": t for name, t in self.tuner.frozen_state().items()}}
 
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         if self._identity is None:
             self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone, self.config.revision))
         visual = None
-        if self.feature_dim is not None:
-            visual = VisualSettings(
-                self.config.visual_projection,
-                self.feature_dim,
-                self.backbone.visual_position_bias,
-                self._frozen_projection_sha256,
-            )
+        if self.visual_projection is not None:
+            own, bias = self.visual_projection, self.backbone.visual_position_bias
+            sha256 = own.sha256() if self.config.frozen_projection is not None else None
+            visual = VisualSettings(self.config.visual_projection, own.feature_dim, bias, sha256)
         return AdapterConfig(
             dept_vl_version=__version__,
             backbone=self._identity,
@@ -391,13 +384,6 @@ class AdaptedModel(nn.Module):
         tensors, saved = load_adapter(folder, expect)
         copy_tensors(self.adapter_state(), tensors, str(folder))
         return saved
-
-    @cached_property
-    def _frozen_projection_sha256(self) -> str | None:
-        """Of the projection where it is frozen, which nothing changes."""
-        if self.visual_projection is None or self.config.frozen_projection is None:
-            return None
-        return self.visual_projection.sha256()
 
     def forward_info(
         self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None

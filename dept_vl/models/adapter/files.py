@@ -81,14 +81,9 @@ class BackboneIdentity:
 
 @dataclass(frozen=True, config=STRICT)
 class VisualSettings:
-    """How visual features enter the backbone.
+    """How visual features enter the backbone; `position_bias` is T5's, None for another family.
 
-    Attributes:
-        projection: Its kind.
-        feature_dim: Width of the features.
-        position_bias: T5's; None for another family.
-        frozen_projection_sha256: Of a projection that was trained before and is not in this adapter; None for one that
-            is.
+    `frozen_projection_sha256` is that of a projection trained before, which the adapter does not hold; else None.
     """
 
     projection: Literal["linear", "vl-t5"]
