@@ -157,7 +157,6 @@ class Peft:
             per_device_train_batch_size=len(next(iter(self._rows.values()))) // steps,
             max_steps=steps,
             learning_rate=1e-3,
-            optim="adamw_torch",
             train_sampling_strategy="group_by_length" if is_grouped else "random",
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",

@@ -55,9 +55,8 @@ def build_optimizer(model: nn.Module, groups: Sequence[ParamGroup], config: Opti
         from dept_vl.training.adafactor import Adafactor  # transformers imports peft for it, where that is installed
 
         return Adafactor(param_groups, config)
-    return torch.optim.AdamW(
-        param_groups, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay
-    )
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(param_groups, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
 
 
 def _by_decay(
