@@ -15,7 +15,10 @@ def installed(tmp_path_factory) -> Path:
     """What a wheel holds, as setuptools collects it."""
     folder = tmp_path_factory.mktemp("wheel")
     words = ["egg_info", "--egg-base", str(folder), "build_py", "--build-lib", str(folder / "lib")]
-    subprocess.run([sys.executable, "setup.py", "--quiet", *words], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", *words], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert "Package would be ignored" not in done.stderr  # a page for each folder, which pip prints even if quiet
     return folder / "lib"
 
 

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for library in ("httpx", "httpx2", "datasets", "accelerate", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else two lines, twice, for every retry of five
     _print_any_name()
     try:
         if any("\0" in word for word in arguments):
