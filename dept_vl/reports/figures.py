@@ -18,6 +18,7 @@ from dept_vl.reports.scored_runs import ScoredRun, read_scored_runs
 from dept_vl.reports.text import format_table
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.tuners import DeptConfig
+from dept_vl.tuners.rates import rate_number, shown_rate
 
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 
@@ -204,17 +205,15 @@ def _rates(paths: Sequence[Path]) -> FigureData:
     figure, runs = PAPER_FIGURES["figure5"], _runs(paths)
     bars = [Point(i, value, name) for i, (name, value) in enumerate(figure.bars.items())]
     panels = [Panel("mean over GLUE", "", "score", (Series("paper", tuple(bars), False),), "bars")]
-    by_rates: dict[tuple[float, float], list[ScoredRun]] = {}
+    by_rates: dict[tuple[float | str, float | str], list[ScoredRun]] = {}
     for run in runs:
         tuner = run.config.tuner
         if not isinstance(tuner, DeptConfig):
             raise ConfigError(f"{run.path}: Figure 5 is of DePT's two rates, and the run is of {tuner.label!r}")
         by_rates.setdefault((tuner.lr, tuner.lowrank_lr), []).append(run)
     if by_rates:
-        named = {
-            (f"one rate {prompt:g}" if prompt == pair else f"two rates {prompt:g}, {pair:g}"): _by_task(of_it)
-            for (prompt, pair), of_it in sorted(by_rates.items())
-        }
+        ordered = sorted(by_rates.items(), key=lambda one: tuple(map(rate_number, one[0])))
+        named = {_name_of_rates(*rates): _by_task(of_it) for rates, of_it in ordered}
         tasks = _common(named)
         ours = [
             Point(i, statistics.fmean(found[task] for task in tasks), name)
@@ -223,6 +222,11 @@ def _rates(paths: Sequence[Path]) -> FigureData:
         title = f"ours, {tasks[0]}" if len(tasks) == 1 else f"ours, mean over {', '.join(tasks)}"
         panels.append(Panel(title, "", "score", (Series("ours", tuple(ours), True),), "bars"))
     return FigureData(figure.title, tuple(panels))
+
+
+def _name_of_rates(prompt: float | str, pair: float | str) -> str:
+    one, other = shown_rate(prompt), shown_rate(pair)
+    return f"one rate {one}" if one == other else f"two rates {one}, {other}"
 
 
 def _speed(paths: Sequence[Path]) -> FigureData:

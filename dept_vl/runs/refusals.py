@@ -22,6 +22,7 @@ from dept_vl.runs.hub import find_run
 from dept_vl.runs.trackers import chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import refuse_existing
+from dept_vl.system.extras import require_extra
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
 from dept_vl.tasks.released_names import our_name
@@ -58,10 +59,12 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
         target: Of the run that will start from it (`TunerSettings.as_source_of`); None for none.
 
     Raises:
-        ConfigError: What computes it is not installed; it is made for several tasks, and there is one; nothing would be
-            trained; or as `check_backbone`.
+        ConfigError: What computes it, or the optimiser, is not installed; it is made for several tasks, and there is
+            one; nothing would be trained; or as `check_backbone`.
     """
     config.tuner.check_packages()
+    if config.optim.name in ("prodigy", "schedule-free"):
+        require_extra("optimizers", f"optim.name: {config.optim.name!r}")
     if not config.tuner.can_train:
         raise ConfigError(
             f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "

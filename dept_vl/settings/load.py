@@ -31,10 +31,11 @@ from dept_vl.tasks.declared import make_task
 from dept_vl.tasks.mixture import TaskMix, find_mix, is_mix
 from dept_vl.tuners import DeptConfig
 from dept_vl.tuners.recipes import METHODS, recipe_notes, recipe_of
-from dept_vl.tuners.settings import TunerSettings
+from dept_vl.tuners.settings import TunerSettings, is_rate
 from dept_vl.tuners.stack.config import expand_name
 
 _ADAPTER = TypeAdapter(TrainConfig)
+_ANOTHER = "leave it out, or take another optim.name"
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -67,9 +68,31 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
         _set(overlay, new_key(key), value)
     laid = lay_over(tree, overlay, given)
     try:
-        return config_from_tree(laid, where=where)
+        config = config_from_tree(laid, where=where)
     except SettingsError as error:
         raise SettingsError(_attributed(error.problems, tree, given), where) from None
+    _refuse_unread(config, given)
+    return config
+
+
+def _refuse_unread(config: TrainConfig, given: Mapping[str, str]) -> None:
+    """Refuses settings beside the files' that the optimiser does not read.
+
+    Raises:
+        SettingsError: Prodigy is given a rate, or schedule-free AdamW a schedule.
+    """
+    name = config.optim.name
+    problems = [
+        SettingProblem(key, f"'prodigy' finds the rates itself, and would not read it; {_ANOTHER}", typed)
+        for key, typed in given.items()
+        if name == "prodigy" and is_rate(key)
+    ]
+    if name == "schedule-free" and "optim.schedule" in given:
+        problems.append(
+            SettingProblem("optim.schedule", f"'schedule-free' has none; {_ANOTHER}", given["optim.schedule"])
+        )
+    if problems:
+        raise SettingsError(problems)
 
 
 def _attributed(problems: Sequence[SettingProblem], tree: Tree, given: Mapping[str, str]) -> list[SettingProblem]:

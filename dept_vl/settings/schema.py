@@ -123,8 +123,11 @@ class OptimConfig:
     """One rate per named group (Shi & Lipani 2024, section 2.2 and Table 10); a method's are its own."""
 
     name: Annotated[
-        Literal["adamw", "adafactor"],
-        Field(description="'adafactor': transformers', with the rates as given (no relative step) and no momentum"),
+        Literal["adamw", "adafactor", "prodigy", "schedule-free"],
+        Field(
+            description="'adafactor': transformers', with the rates as given (no relative step) and no momentum; "
+            "'prodigy' finds a rate a group itself; 'schedule-free': AdamW's averages in place of a decay"
+        ),
     ] = "adamw"
     projection_lr: Annotated[float, Field(gt=0, description="peak rate of the visual projection")] = 5e-4
     weight_decay: Annotated[float, Field(ge=0, description="decoupled: a step takes rate x this of a tensor")] = 0.01

@@ -36,3 +36,10 @@ class Adafactor(transformers.Adafactor):
     def _get_options(param_group: dict[str, Any], param_shape: Sequence[int]) -> tuple[bool, bool]:
         """Returns whether a tensor's second moment is factored and whether there is a first; the library asks."""
         return param_group["factored"] and len(param_shape) >= 2, False
+
+    def moment_shapes(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Returns what is kept of a tensor of a shape; see `dept_vl.training.optim.moment_shapes`."""
+        if self._get_options(self.param_groups[0], shape)[0]:
+            rows, columns = tuple(shape[:-1]), (*shape[:-2], shape[-1])
+            return {"step": (), "RMS": (), "exp_avg_sq_row": rows, "exp_avg_sq_col": columns}
+        return {"step": (), "RMS": (), "exp_avg_sq": tuple(shape)}

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from dept_vl.models.adapter.files import check_finite
 from dept_vl.models.tensor_file import write_tensors
 from dept_vl.system.atomic import atomic_file, atomic_folder, remove_folder
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
-from dept_vl.training.optim import moment_shapes
+from dept_vl.training.optim import kept_numbers, moment_shapes
 
 _OLDER = "remove the folder to resume from an older one"
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -32,6 +33,8 @@ TUNER_FILE = "tuner.safetensors"
 """Of a checkpoint: what a method keeps of training beside its tensors; not there where it keeps nothing."""
 _UNTOUCHED = "untouched"
 """Key of the optimiser file's metadata: names of the tensors that had no gradient yet, so that there are no moments."""
+_GROUPS = "groups"
+"""Another: what each group knows beside moments (`kept_numbers`); an empty list for AdamW and Adafactor."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Progress:
 
 
 _PROGRESS = TypeAdapter(Progress)
+_NAMES = TypeAdapter(list[str])
+_NUMBERS: TypeAdapter[list[dict[str, Annotated[float, Field(allow_inf_nan=False)]]]] = TypeAdapter(
+    list[dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
+)
 
 
 def save_state(
@@ -88,7 +95,8 @@ def save_state(
         _write(temporary / "trainable.safetensors", trainable)
         moments = _moments(trainable, optimizer)
         untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
-        _write(temporary / "optimizer.safetensors", moments, {_UNTOUCHED: json.dumps(untouched)})
+        known = {_UNTOUCHED: json.dumps(untouched), _GROUPS: json.dumps(kept_numbers(optimizer))}
+        _write(temporary / "optimizer.safetensors", moments, known)
         if tuner:
             _write(temporary / TUNER_FILE, tuner)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
@@ -129,7 +137,7 @@ def load_state(
     try:
         tensors = load(read_file(checkpoint / "trainable.safetensors"))
         content = read_file(checkpoint / "optimizer.safetensors")
-        moments, untouched = load(content), _read_untouched(content)
+        moments, (untouched, numbers) = load(content), _read_metadata(content)
         tuner = load(read_file(checkpoint / TUNER_FILE)) if (checkpoint / TUNER_FILE).is_file() else {}
         progress = _PROGRESS.validate_json(read_file(checkpoint / "progress.json", MAX_SETTINGS_BYTES))
     except ValidationError as error:
@@ -146,6 +154,7 @@ def load_state(
         )
     shapes = {name: moment_shapes(optimizer, parameter) for name, parameter in trainable.items()}
     _check_tensors(checkpoint, trainable, tensors, moments, untouched, shapes)
+    _check_numbers(checkpoint, numbers, optimizer)
     _give_tuner(checkpoint, tuner, take_tuner)
     with torch.no_grad():
         for name, parameter in trainable.items():
@@ -156,6 +165,8 @@ def load_state(
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
             }
+    for group, known in zip(optimizer.param_groups, numbers, strict=bool(numbers)):
+        group.update(known)
     return progress
 
 
@@ -227,14 +238,30 @@ def _owner(key: str) -> str:
     return key.split(_OF, 1)[0]
 
 
-def _read_untouched(content: bytes) -> list[str]:
-    """Returns the names of tensors without moments; none in a checkpoint of an earlier version.
+def _check_numbers(checkpoint: Path, numbers: list[dict[str, float]], optimizer: torch.optim.Optimizer) -> None:
+    """Refuses numbers that are not of this run's optimiser.
+
+    Raises:
+        CheckpointError: They have other names, or are of other groups.
+    """
+    given, wanted = ([sorted(group) for group in groups] for groups in (numbers, kept_numbers(optimizer)))
+    if given != wanted:
+        raise CheckpointError(
+            f"{checkpoint / 'optimizer.safetensors'}: metadata {_GROUPS!r} holds {given} of groups, this run's "
+            f"optimiser has {wanted}; {_OLDER}"
+        )
+
+
+def _read_metadata(content: bytes) -> tuple[list[str], list[dict[str, float]]]:
+    """Returns the names of tensors without moments and the groups' numbers; none in a checkpoint of an earlier version.
 
     Raises:
         ValueError: The file's metadata holds something else.
     """
     header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    names = parse_json((header.get("__metadata__") or {}).get(_UNTOUCHED, "[]"))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"metadata {_UNTOUCHED!r} is not a list of names")
-    return names
+    metadata = header.get("__metadata__") or {}
+    names, numbers = (parse_json(metadata.get(key, "[]")) for key in (_UNTOUCHED, _GROUPS))
+    try:
+        return _NAMES.validate_python(names), _NUMBERS.validate_python(numbers)
+    except ValidationError as error:
+        raise ValueError(f"metadata: {error.errors(include_url=False)[0]['msg']}") from None

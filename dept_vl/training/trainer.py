@@ -46,7 +46,7 @@ from dept_vl.training.batches import Timed, check_batch_size, example_names, los
 from dept_vl.training.calibration import calibrate, check_calibration
 from dept_vl.training.checkpoints import Progress, list_states, load_state, save_state, state_folder
 from dept_vl.training.length import RunLength
-from dept_vl.training.optim import build_optimizer, schedule_factor, set_learning_rates
+from dept_vl.training.optim import averaged, build_optimizer, schedule_factor, set_learning_rates
 from dept_vl.training.result import TrainResult
 from dept_vl.training.step_guard import StepGuard
 from dept_vl.training.validation import MixValidation, Validation
@@ -141,7 +141,7 @@ class Trainer:
         self.validation = MixValidation(config, self.tasks) if config.is_mix else Validation(config, self.parts)
         self.selection = self.validation.selection
         groups = self.model.param_groups()
-        self.optimizer = build_optimizer(self.model, groups, config.optim)
+        self.optimizer = build_optimizer(self.model, groups, config.optim, self.model.backbone.embedding_size)
         self.guard = StepGuard(groups, config.loop)
         self.trackers = chosen_trackers(config.loop.trackers)
         services = [Tracker(name) for name in self.trackers if name != TENSORBOARD]
@@ -275,7 +275,8 @@ class Trainer:
     def _evaluate_or_stop(self) -> None:
         """Evaluates; asked to stop meanwhile, leaves the evaluation to the run that goes on."""
         try:
-            metrics = self._evaluate()
+            with averaged(self.optimizer):
+                metrics = self._evaluate()
         except signals.StoppedError as stopped:
             self._stop(stopped.number, is_evaluation_due=True)
         self.progress = replace(self.progress, is_evaluation_due=False)

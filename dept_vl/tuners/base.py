@@ -37,14 +37,17 @@ class ParamGroup:
     Attributes:
         name: As reports and metrics call it.
         parameters: Its tensors.
-        lr: Peak rate; None for a group whose rate is a setting of the optimiser's.
+        lr: Peak rate, or a multiple of the word embeddings' size (`dept_vl.tuners.rates`); None for a group whose rate
+            is a setting of the optimiser's.
         weight_decay: None for the optimiser's own.
+        unsized: Those of its tensors that have no such size, as one of two factors: they get the number of a multiple.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
-    lr: float | None = None
+    lr: float | str | None = None
     weight_decay: float | None = None
+    unsized: tuple[nn.Parameter, ...] = ()
 
 
 class Tuner(nn.Module, ABC):

@@ -61,6 +61,21 @@ CASES = [
     ("train --tuner dpt --data-dir x", "unknown tuner 'dpt'; did you mean 'dept'"),
     ("train --data-dir x --decode.method score", "decode.method: 'score' needs a label set"),
     ("train --data-dir x --data.protocol paper", "task 'vqa' has no protocol 'paper'"),
+    (
+        "train --data-dir x --lr 0.3y",
+        "--lr (tuner.lr): should be a valid number, unable to parse string as a number, got '0.3y'",
+    ),
+    ("train --data-dir x --lr x", "--lr (tuner.lr): should be a number above 0 before the x, as in 0.3x, got 'x'"),
+    ("train --tuner lora --lr 0.3x --data-dir x", "--lr (tuner.lr): should be a valid number"),
+    (
+        "train --data-dir x --optim.name prodigy --lowrank-lr 0.1",
+        "--lowrank-lr (tuner.lowrank_lr): 'prodigy' finds the rates itself, and would not read it; leave it out, or take",
+    ),
+    ("train --data-dir x --optim.name prodigy --optim.projection_lr 1", "--optim.projection_lr: 'prodigy' finds the"),
+    (
+        "train --data-dir x --optim.name schedule-free --optim.schedule linear",
+        "--optim.schedule: 'schedule-free' has none; leave it out, or take another optim.name",
+    ),
     ("train --seeds 0,1 --seed 3 --data-dir x", "seed: has no effect beside --seeds"),
     ("train --seeds 0,x --data-dir x", "expected numbers with commas between"),
     ("train --seeds 0,0 --data-dir x", "expected different numbers from 0 on"),

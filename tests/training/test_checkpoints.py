@@ -18,12 +18,12 @@ def make(seed):
     return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
 
 
-def make_adafactor(seed, **settings):
+def make_other(seed, name="adafactor", **settings):
     torch.manual_seed(seed)
     parameters = {"a": nn.Parameter(torch.randn(3, 2)), "b": nn.Parameter(torch.randn(4))}
     model = nn.ParameterDict(parameters)
     group = ParamGroup("soft_prompt", tuple(parameters.values()), 0.1)
-    return parameters, build_optimizer(model, [group], OptimConfig(name="adafactor", **settings))
+    return parameters, build_optimizer(model, [group], OptimConfig(name=name, **settings))
 
 
 def step(parameters, optimizer, seed):
@@ -46,13 +46,17 @@ def test_training_goes_on_bit_for_bit(tmp_path):
         assert torch.equal(parameters[name], others[name])
 
 
-@pytest.mark.parametrize("settings", [{}, {"factored": False}, {"scale_parameter": True}])
-def test_training_with_adafactor_goes_on_bit_for_bit(tmp_path, settings):
-    parameters, optimizer = make_adafactor(0, **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"factored": False}, {"scale_parameter": True}, {"name": "prodigy"}, {"name": "schedule-free"}],
+    ids=str,
+)
+def test_training_with_another_optimiser_goes_on_bit_for_bit(tmp_path, settings):
+    parameters, optimizer = make_other(0, **settings)
     for seed in (1, 2):
         step(parameters, optimizer, seed)
     save_state(tmp_path, Progress(step=2), parameters, optimizer, keep=2)
-    others, other_optimizer = make_adafactor(9, **settings)
+    others, other_optimizer = make_other(9, **settings)
     load_state(list_states(tmp_path)[-1], others, other_optimizer)
     for seed in (3, 4):
         step(parameters, optimizer, seed)
@@ -66,14 +70,36 @@ def test_moments_of_another_optimiser_are_refused(tmp_path):
     step(parameters, optimizer, 1)
     folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
     with pytest.raises(CheckpointError, match=r"holds a::exp_avg \(3, 2\), no moment of this run's"):
-        load_state(folder, *make_adafactor(1))
-    parameters, optimizer = make_adafactor(0)
+        load_state(folder, *make_other(1))
+    parameters, optimizer = make_other(0)
     step(parameters, optimizer, 1)
     folder = save_state(tmp_path, Progress(step=2), parameters, optimizer, keep=1)
     with pytest.raises(CheckpointError, match=r"holds a::RMS \(\), no moment of this run's"):
         load_state(folder, *make(1))
     with pytest.raises(CheckpointError, match=r"holds a::exp_avg_sq_col \(2,\), no moment"):
-        load_state(folder, *make_adafactor(1, factored=False))
+        load_state(folder, *make_other(1, factored=False))
+    parameters, optimizer = make_other(0, "prodigy")
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=3), parameters, optimizer, keep=1)
+    with pytest.raises(CheckpointError, match=r"holds a::exp_avg \(3, 2\), no moment"):
+        load_state(folder, *make_other(1, "schedule-free"))
+
+
+def test_numbers_of_groups_that_are_not_the_optimiser_s_are_refused(tmp_path):
+    parameters, optimizer = make_other(0, "prodigy")
+    step(parameters, optimizer, 1)
+    folder = save_state(tmp_path, Progress(step=1), parameters, optimizer, keep=1)
+    path = folder / "optimizer.safetensors"
+    tensors = load_file(path)
+    for numbers, said in (
+        ("[]", r"metadata 'groups' holds \[\] of groups, this run's optimiser has \[\['d', 'd_max'"),
+        ('[{"d": 1.0}]', r"holds \[\['d'\]\] of groups"),
+        ('[{"d": "far"}]', "metadata: Input should be a valid number"),
+        ('[{"d": NaN}]', "metadata"),
+    ):
+        save_file(tensors, path, {"untouched": "[]", "groups": numbers})
+        with pytest.raises(CheckpointError, match=said):
+            load_state(folder, *make_other(1, "prodigy"))
 
 
 def test_only_the_newest_stay(tmp_path):

@@ -6,7 +6,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import OptimConfig
-from dept_vl.training.optim import build_optimizer, moment_shapes, schedule_factor, set_learning_rates
+from dept_vl.training.optim import averaged, build_optimizer, moment_shapes, schedule_factor, set_learning_rates
 from dept_vl.tuners.base import ParamGroup
 
 
@@ -173,3 +173,110 @@ def test_biases_decay_or_not_and_a_group_s_own_decay_is_for_all_of_it(name):
 def test_settings_of_before_have_adamw_on_everything():
     config = OptimConfig()
     assert (config.name, config.weight_decay_on, config.label_smoothing) == ("adamw", "all", 0.0)
+
+
+def test_a_multiple_is_of_the_embeddings_size_and_of_what_has_no_size_the_number(model):
+    model["b"] = nn.Parameter(torch.ones(2))
+    pair = (model["pair"], model["b"])
+    groups = [
+        ParamGroup("soft_prompt", (model["prompt"],), "0.5x"),
+        ParamGroup("lowrank", pair, "0.25x", unsized=pair[:1]),
+    ]
+    asked = []
+
+    def size():
+        asked.append(1)
+        return 8.0
+
+    optimizer = build_optimizer(model, groups, OptimConfig(), size)
+    rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in model.items()} == {"prompt": 4.0, "pair": 0.25, "b": 2.0}
+    assert set_learning_rates(optimizer, 0.5) == {"soft_prompt": 2.0, "lowrank": 1.0}
+    asked.clear()
+    plain = build_optimizer(model, [ParamGroup("all", tuple(model.values()), 0.5)], OptimConfig(), size)
+    assert plain.param_groups[0]["peak_lr"] == 0.5
+    assert not asked
+
+
+def quadratic_loss(tensors, targets):
+    return sum(((tensor - target) ** 2).sum() for tensor, target in zip(tensors, targets, strict=True))
+
+
+def test_prodigy_finds_a_step_size_a_group_that_one_for_both_would_not_be():
+    model = nn.ParameterDict({"far": nn.Parameter(torch.zeros(4)), "near": nn.Parameter(torch.zeros(4))})
+    groups = [ParamGroup(name, (model[name],), 1e-9) for name in model]
+    optimizer = build_optimizer(model, groups, OptimConfig(name="prodigy", weight_decay=0.0))
+    for step in range(300):
+        rates = set_learning_rates(optimizer, schedule_factor(step, 300, OptimConfig(name="prodigy")))
+        optimizer.zero_grad()
+        quadratic_loss(model.values(), (100.0, 0.01)).backward()
+        optimizer.step()
+    assert [group["d"] > 1e-5 for group in optimizer.param_groups] == [True, True]
+    assert optimizer.param_groups[0]["d"] > 100 * optimizer.param_groups[1]["d"]
+    assert set(rates) == {"far", "near"}
+    torch.testing.assert_close(model["far"].data, torch.full((4,), 100.0), rtol=0.05, atol=0)
+    torch.testing.assert_close(model["near"].data, torch.full((4,), 0.01), rtol=0.05, atol=0)
+
+
+def test_prodigy_is_its_authors_where_there_is_one_group(model):
+    import prodigyopt
+
+    twin = [nn.Parameter(p.detach().clone()) for p in model.values()]
+    config = OptimConfig(name="prodigy", weight_decay=0.1)
+    optimizer = build_optimizer(model, [ParamGroup("all", tuple(model.values()), 1.0)], config)
+    theirs = prodigyopt.Prodigy(
+        twin, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
+    )
+    for _ in range(5):
+        for one, other in zip(model.values(), twin, strict=True):
+            one.grad = 2 * one.detach() - 5
+            other.grad = 2 * other.detach() - 5
+        optimizer.step()
+        theirs.step()
+    for one, other in zip(model.values(), twin, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_schedule_free_evaluates_averages_and_goes_on_where_it_was(model):
+    import schedulefree
+
+    twin = [nn.Parameter(p.detach().clone()) for p in model.values()]
+    config = OptimConfig(name="schedule-free", weight_decay=0.1)
+    optimizer = build_optimizer(model, [ParamGroup("all", tuple(model.values()), 0.3)], config)
+    theirs = schedulefree.AdamWScheduleFree(twin, lr=0.3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
+    theirs.train()
+    for _ in range(5):
+        for one, other in zip(model.values(), twin, strict=True):
+            one.grad = 2 * one.detach() - 5
+            other.grad = 2 * other.detach() - 5
+        gradients = [p.grad.clone() for p in model.values()]
+        optimizer.step()
+        theirs.step()
+        assert all(torch.equal(p.grad, kept) for p, kept in zip(model.values(), gradients, strict=True))
+    before = {name: p.detach().clone() for name, p in model.items()}
+    theirs.eval()
+    with averaged(optimizer):
+        assert all(torch.equal(one, other) for one, other in zip(model.values(), twin, strict=True))
+        assert not torch.equal(model["prompt"], before["prompt"])
+    assert all(torch.equal(model[name], value) for name, value in before.items())
+    with averaged(build_optimizer(model, [ParamGroup("all", tuple(model.values()), 0.3)], OptimConfig())):
+        assert torch.equal(model["prompt"], before["prompt"])
+
+
+def test_schedule_free_has_a_warm_up_and_no_decay():
+    config = OptimConfig(name="schedule-free", warmup_proportion=0.1)
+    factors = [schedule_factor(step, 100, config) for step in range(100)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10:] == [1.0] * 90
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy", "schedule-free"])
+def test_what_an_optimiser_keeps_is_as_announced(name):
+    model = nn.ParameterDict({"matrix": nn.Parameter(torch.ones(3, 2)), "zero": nn.Parameter(torch.zeros(4))})
+    optimizer = build_optimizer(model, [ParamGroup("all", tuple(model.values()), 0.1)], OptimConfig(name=name))
+    for parameter in model.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for parameter in model.values():
+        kept = {key: tuple(torch.as_tensor(value).shape) for key, value in optimizer.state[parameter].items()}
+        assert kept == moment_shapes(optimizer, parameter)

@@ -94,9 +94,16 @@ def val_losses(run_dir: Path) -> list[float]:
     return [record["val/loss"] for record in map(json.loads, lines) if "val/loss" in record]
 
 
-@pytest.mark.parametrize("settings", [{}, {"factored": False}, {"scale_parameter": True}])
-def test_a_run_with_adafactor_is_resumed_to_the_bit(config, tiny_data, tmp_path, settings):
-    config = with_settings(config, tmp_path / "run", optim={"name": "adafactor", **settings})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "adafactor"}, {"name": "adafactor", "factored": False}, {"name": "adafactor", "scale_parameter": True},
+        {"name": "prodigy"}, {"name": "schedule-free"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_run_with_another_optimiser_is_resumed_to_the_bit(config, tiny_data, tmp_path, settings):
+    config = with_settings(config, tmp_path / "run", optim=settings)
     unbroken = with_settings(config, tmp_path / "unbroken")
     train(unbroken, tiny_data)
     with pytest.raises(KilledError):

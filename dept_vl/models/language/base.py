@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
@@ -30,6 +31,9 @@ Joint = TypeVar("Joint", bound=JointInput)
 
 CHANGED_WEIGHTS = "dept_vl_weights_sha256"
 """Key of the ``config.json`` of a backbone that `dept_vl.models.language.write` wrote: sha256 of all its weights."""
+
+_ROWS_AT_ONCE = 8_192
+"""Of the table of word embeddings."""
 
 
 class Backbone(HookedModel, Generic[Joint]):
@@ -228,6 +232,13 @@ class Backbone(HookedModel, Generic[Joint]):
     def source_table(self) -> Tensor:
         """The table of those, (vocabulary, d_model)."""
         return self.word_embeddings
+
+    @torch.no_grad()
+    def embedding_size(self) -> float:
+        """Returns the root mean square over all numbers of the embeddings that the model reads a source's text with."""
+        rows = torch.arange(self.source_table.shape[0], device=self.source_table.device).split(_ROWS_AT_ONCE)
+        norms = [torch.linalg.vector_norm(self.embed_source(ids), dtype=torch.float64) for ids in rows]
+        return float(torch.stack(norms).norm()) / math.sqrt(self.source_table.shape[0] * self.d_model)
 
     @property
     def score_dtype(self) -> torch.dtype:

@@ -14,6 +14,7 @@ from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
 from dept_vl.tuners.prompts.config import PromptInit
+from dept_vl.tuners.rates import Rate
 from dept_vl.tuners.settings import TunerSettings
 
 
@@ -30,7 +31,10 @@ class DeptConfig(PromptInit):
     reference: ClassVar[str] = "Shi & Lipani 2024, DePT, arXiv 2309.05173"
     recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024"
     name: Literal["dept"] = "dept"
-    lowrank_lr: Annotated[float, Field(gt=0, description="peak rate of the low-rank pair A, B")] = 5e-4
+    lowrank_lr: Annotated[
+        Rate,
+        Field(description="peak rate of the low-rank pair A, B; 0.1x: of A 0.1, and of B times as lr's"),
+    ] = 5e-4
     budget_tokens: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="prompt length l whose l * d_model parameters are shared out, tokens")
     ] = 100

@@ -147,12 +147,11 @@ class Dept(Tuner):
     def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
         """Returns ``soft_prompt`` and ``lowrank``, the two groups the paper trains at different rates."""
         prompt = (self.soft_prompt,) if self.soft_prompt is not None else ()
-        pair = tuple(p for p in (self.lowrank_a, self.lowrank_b) if p is not None)
-        groups = [
-            ParamGroup("soft_prompt", prompt, self.config.lr),
-            ParamGroup("lowrank", pair, self.config.lowrank_lr),
-        ]
-        return [group for group in groups if group.parameters]
+        groups = [ParamGroup("soft_prompt", prompt, self.config.lr)] if prompt else []
+        if self.lowrank_a is not None and self.lowrank_b is not None:
+            pair = (self.lowrank_a, self.lowrank_b)
+            groups.append(ParamGroup("lowrank", pair, self.config.lowrank_lr, unsized=pair[:1]))
+        return groups
 
     def prompt(self) -> nn.Parameter | None:
         """Returns the soft prompt, None at m = 0."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
+from dept_vl.tuners.rates import Rate
 from dept_vl.tuners.settings import TunerSettings
 
 MAX_RUNS = 100
@@ -24,7 +25,10 @@ class PromptInit(TunerSettings):
     that is a setting and not the default.
     """
 
-    lr: Annotated[float, Field(gt=0, description="peak rate of the soft prompt")] = 3e-1
+    lr: Annotated[
+        Rate,
+        Field(description="peak rate of the soft prompt; 0.3x: times the word embeddings' root mean square"),
+    ] = 3e-1
     prompt_init: Annotated[
         Literal["vocabulary", "text", "random"],
         Field(description="soft prompt's start: sampled word embeddings, a text tiled to m tokens, or random values"),

@@ -134,10 +134,7 @@ class Stack(Tuner):
         groups = []
         for key, part in self._parts.items():
             asked = {name: own[name] for name in self._own.get(key, ()) if name in own}
-            groups += [
-                ParamGroup(f"{key}.{group.name}", group.parameters, group.lr, group.weight_decay)
-                for group in part.param_groups(asked)
-            ]
+            groups += [replace(group, name=f"{key}.{group.name}") for group in part.param_groups(asked)]
         return groups
 
     def without(self, groups: Collection[str]) -> Stack:

@@ -311,3 +311,5 @@ def test_a_family_whose_embedding_module_scales_is_read_through_the_module():
     assert all((rows - vector).abs().sum(dim=1).min() < 1e-6 for vector in prompt), (
         "a prompt starts as what the model reads"
     )
+    read = 4 * float(gemma.get_input_embeddings().weight.square().mean().sqrt())
+    assert backbone.embedding_size() == pytest.approx(read, rel=1e-6)

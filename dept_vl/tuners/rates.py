@@ -1,0 +1,37 @@
+"""Peak learning rates: numbers, or multiples of the size of the word embeddings (``0.25x``). No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+_SIGN = "x"
+_NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
+
+
+def _checked(value: Any) -> float | str:
+    if not (isinstance(value, str) and value.endswith(_SIGN)):
+        return _NUMBER.validate_python(value)
+    try:
+        return f"{_NUMBER.validate_python(value.removesuffix(_SIGN))!r}{_SIGN}"
+    except ValidationError:
+        raise ValueError("should be a number above 0 before the x, as in 0.3x") from None
+
+
+Rate = Annotated[float | str, BeforeValidator(_checked)]
+"""A number above 0, or one followed by ``x``.
+
+``0.25x`` is 0.25 times the root mean square of the frozen word embeddings, so that it means the same for backbones
+whose embeddings differ in size. It suits what stands beside word embeddings or is added to them.
+"""
+
+
+def rate_number(rate: float | str) -> float:
+    """Returns the number of a rate, without its unit."""
+    return float(rate.removesuffix(_SIGN)) if isinstance(rate, str) else rate
+
+
+def shown_rate(rate: float | str) -> str:
+    """Returns a rate in few digits, with its unit."""
+    return f"{rate_number(rate):g}{_SIGN if isinstance(rate, str) else ''}"
