@@ -3,7 +3,7 @@
     python -m benchmarks.demo_rates --out RUNS [--only dept,lora]
 
 Each of a method's rates trains 200 steps of VQA with seed 0 and is judged on 400 questions of ``val``. The best stand
-in ``dept_vl/assets/demo/configs/rates``.
+in ``dept_vl/assets/demo/rates.yaml``.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from data_prep.prepare import prepare
 from dept_vl.models.adapter.files import encode_adapter, load_adapter
 from dept_vl.models.demo import DEMO
 from dept_vl.settings.demo import choose_settings
+from dept_vl.system.atomic import atomic_file
 from dept_vl.tasks import get_task
 
 
@@ -30,12 +31,12 @@ class ProjectionRecipe:
     seed: int = 5
 
 
-def train_projection(recipe: ProjectionRecipe, models: Path | None, out: Path) -> float:
+def train_projection(recipe: ProjectionRecipe, models: Path, out: Path) -> float:
     """Trains the projection and writes it as an adapter without a method, for ``model.frozen_projection``.
 
     Args:
         recipe: Images, steps and seed.
-        models: Folder that holds ``clip/`` and ``t5/``; None for the packaged ones.
+        models: Folder that holds ``clip/`` and ``t5/``.
         out: Folder to write.
 
     Returns:
@@ -48,8 +49,8 @@ def train_projection(recipe: ProjectionRecipe, models: Path | None, out: Path) -
         settings: dict[str, Any] = {
             "task": task.name,
             "tuner.name": "none",
-            "model.backbone": DEMO if models is None else str(models / "t5"),
-            "model.image_encoder.model": DEMO if models is None else str(models / "clip"),
+            "model.backbone": str(models / "t5"),
+            "model.image_encoder.model": str(models / "clip"),
             "model.frozen_projection": None,
             "data.dir": str(work / "data"),
             "output_dir": str(work / "run"),
@@ -72,7 +73,8 @@ def train_projection(recipe: ProjectionRecipe, models: Path | None, out: Path) -
         adapter = replace(adapter, backbone=replace(adapter.backbone, name=DEMO, revision=None), features=None)
         out.mkdir(parents=True, exist_ok=True)
         for name, content in encode_adapter(tensors, adapter).items():
-            (out / name).write_bytes(content)
+            with atomic_file(out / name) as file:
+                file.write(content)
     best = result.progress.best_metric
     assert best is not None
     return best

@@ -362,7 +362,7 @@ def _keyword_captions(scene: Scene, rng: random.Random) -> list[str]:
         f"{ground}, {before}",
         f"{ground}, {short}",
         rng.choice((f"{ground}, {before}", f"{ground}, {behind}")),
-        rng.choice((f"{before}", f"{short}")),
+        rng.choice((before, short)),
         rng.choice((f"{ground}, {before}", f"{before}, {ground}")),
     ]
     rng.shuffle(captions)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.api.recorded_run import read_run
+from dept_vl.api.recorded_run import ARGUMENTS, read_run
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.refusals import check_fold
@@ -27,6 +27,7 @@ def load(
     revision: str | None = None,
     backbone: str | os.PathLike[str] | None = None,
     image_encoder: str | os.PathLike[str] | None = None,
+    frozen_projection: str | os.PathLike[str] | None = None,
     session: Session | None = None,
 ) -> Model:
     """Loads a trained run, ready to be asked.
@@ -38,6 +39,7 @@ def load(
         revision: Branch, tag or commit of a run on the hub.
         backbone: The frozen language model, where it lies elsewhere now: hub id or folder.
         image_encoder: The frozen image encoder, where it lies elsewhere now.
+        frozen_projection: The run whose projection is read, where it lies elsewhere now: hub id or folder.
         session: Frozen models that several models of this process share; None: this model's own.
 
     Raises:
@@ -45,12 +47,10 @@ def load(
             model cannot be loaded; or there is no such device.
         CheckpointError: There is no run, here or on the hub, or its adapter is damaged or does not fit.
     """
-    settings = {
-        "loop.precision": precision,
-        "model.backbone": None if backbone is None else os.fspath(backbone),
-        "model.image_encoder.model": None if image_encoder is None else os.fspath(image_encoder),
-    }
-    folder, config = read_run(run, revision, {key: value for key, value in settings.items() if value is not None})
+    settings: dict[str, Any] = _given(backbone, image_encoder, frozen_projection)
+    if precision is not None:
+        settings["loop.precision"] = precision
+    folder, config = read_run(run, revision, settings)
     check_files(config.model.backbone, config.model.revision)
     if config.uses_images:
         config.model.image_encoder.check_files()
@@ -65,6 +65,7 @@ def fold(
     *,
     revision: str | None = None,
     backbone: str | os.PathLike[str] | None = None,
+    frozen_projection: str | os.PathLike[str] | None = None,
 ) -> Folded:
     """Turns a trained method into plain weights or a plain prompt, in a new run folder that answers the same.
 
@@ -73,6 +74,7 @@ def fold(
         out: The new folder; `load` takes it, and so does ``dept-vl eval --checkpoint``.
         revision: As `load`.
         backbone: As `load`.
+        frozen_projection: As `load`.
 
     Returns:
         What became of it, and how far its logits are from the run's.
@@ -83,10 +85,15 @@ def fold(
         CheckpointError: There is no run; its method has no plain form, and the message says which part and why; or the
             logits of the two differ. Nothing is written.
     """
-    settings = {} if backbone is None else {"model.backbone": os.fspath(backbone)}
+    settings = _given(backbone, None, frozen_projection)
     check_fold(find_run(os.fspath(run), revision=revision), Path(out))
     folder, config = read_run(run, revision, settings)
     check_files(config.model.backbone, config.model.revision)
     from dept_vl.runs.fold import fold_run
 
     return fold_run(folder, Path(out), config=config)
+
+
+def _given(*values: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Returns the dotted settings of arguments in the order of `ARGUMENTS`, those that are not None."""
+    return {key: os.fspath(value) for key, value in zip(ARGUMENTS, values, strict=True) if value is not None}

@@ -15,7 +15,11 @@ from dept_vl.runs.recorded import check_recorded_paths
 from dept_vl.settings.load import load_config
 from dept_vl.settings.schema import TrainConfig
 
-_ARGUMENTS = {"model.backbone": "backbone", "model.image_encoder.model": "image_encoder"}
+ARGUMENTS = {
+    "model.backbone": "backbone",
+    "model.image_encoder.model": "image_encoder",
+    "model.frozen_projection": "frozen_projection",
+}
 """Recorded path -> the argument of `dept_vl.load` that gives another one."""
 
 
@@ -43,7 +47,7 @@ def read_run(
         folder,
         settings,
         is_read=lambda key: key.startswith("model."),
-        how_to_give=lambda key: f"{_ARGUMENTS[key]}=PATH" if key in _ARGUMENTS else f"{key} in {RUN_CONFIG_FILE}",
+        how_to_give=lambda key: f"{ARGUMENTS[key]}=PATH" if key in ARGUMENTS else f"{key} in {RUN_CONFIG_FILE}",
     )
     config.tuner.check_packages()
     require_adapter(folder)

@@ -214,12 +214,15 @@ def _describe_run(config: TrainConfig, data_dir: Path, run_dir: Path) -> dict[st
     """Returns what a results file says of the run, whatever of it was scored."""
     from dept_vl.models.adapter.files import read_adapter_config
 
+    adapter = read_adapter_config(run_dir)
+    frozen = adapter.visual.frozen_projection_sha256 if adapter.visual else None
     return {
         "run": str(run_dir.absolute()),
         "data_dir": str(data_dir.absolute()),
         "config": asdict(absolute_config(config)),
         "tuner": config.tuner.label,
-        "backbone": asdict(read_adapter_config(run_dir).backbone),
+        "backbone": asdict(adapter.backbone),
+        **({} if frozen is None else {"frozen_projection_sha256": frozen}),
         "settings_sha256": settings_sha256(config),
     }
 

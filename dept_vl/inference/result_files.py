@@ -19,7 +19,10 @@ from dept_vl.system.bounded_reading import parse_json, read_file
 
 logger = logging.getLogger(__name__)
 
-PLACES = ("data.dir", "data.rows", "data.image_dir", "data.feature_dir", "model.backbone", "model.image_encoder.model")
+PLACES = (
+    "data.dir", "data.rows", "data.image_dir", "data.feature_dir", "model.backbone", "model.image_encoder.model",
+    "model.frozen_projection",
+)  # fmt: skip
 """Settings that say where things lie; what lies there is told by hashes."""
 
 _NO_NUMBER = frozenset(

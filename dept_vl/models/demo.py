@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 DEMO = "demo"
@@ -10,9 +9,4 @@ DEMO = "demo"
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
 """``clip/`` and ``t5/``, small frozen models, and ``projection/`` between them; ``configs/<task>.yaml``, a method's
-sizes in ``configs/tuners/``, and its rates beside the frozen projection in ``configs/rates/``."""
-
-
-def projection_folder(name: str, find_run: Callable[[str], Path]) -> Path:
-    """Returns the folder of the run that ``model.frozen_projection`` names, or of the packaged projection."""
-    return ASSETS / "projection" if name == DEMO else find_run(name)
+sizes in ``configs/tuners/``, and the rates of all beside the frozen projection in ``rates.yaml``."""

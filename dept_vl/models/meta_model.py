@@ -46,6 +46,4 @@ def build_meta_model(
         built: Tuner = tuner.empty(backbone.tuner_context(max_source_length, tasks=tasks))
         check_positions(backbone.max_positions, backbone.family, built.num_virtual_tokens, max_source_length)
         projection = new_projection(model, backbone, feature_dim, tuner)
-        if projection is not None and model.frozen_projection is not None:
-            projection.requires_grad_(False)
         return AdaptedModel(backbone, built, projection, model, tasks=tasks)

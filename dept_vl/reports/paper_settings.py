@@ -17,7 +17,7 @@ _BACKBONE = "t5-base"
 _WIDTH = 768
 _NEUTRAL = (
     "seed", "output_dir", "init.source", "data.dir", "data.image_dir", "data.feature_dir", "data.visual_features",
-    "data.num_workers", "data.eval_batch_size", "decode.method", "model.image_encoder.model",
+    "data.num_workers", "data.eval_batch_size", "decode.method", "model.image_encoder.model", "model.frozen_projection",
     "loop.save_every_steps", "loop.keep_checkpoints", "loop.log_every_steps",
 )  # fmt: skip
 """Settings in which runs of one cell may differ: the seed, where things lie, what changes no score, and what
@@ -76,6 +76,7 @@ def what_it_is(run: ScoredRun) -> dict[str, Any]:
         **settings,
         "model.backbone": short_name(config.model.backbone),
         "model.image_encoder": config.model.image_encoder.label,
+        "projection": run.frozen_projection_sha256,
         "data": "drawn scenes" if config.is_demo_data else "prepared",
         "test rows": run.rows,
         "rows' sha256": run.rows_sha256,
@@ -121,6 +122,8 @@ def not_the_papers(run: ScoredRun, row: PaperRow | None) -> list[str]:
     }
     if task.uses_images:
         pairs["model.image_encoder"] = (config.model.image_encoder.label, DefaultImageEncoder().label)
+        projection = "trained" if config.model.frozen_projection is None else "trained before and frozen"
+        pairs["the projection is"] = (projection, "trained")
     if config.data.few_shot is not None:
         pairs["data.few_shot_rule"] = (config.data.few_shot_rule, "released")
         pairs["init.from"] = (config.init.source and "a source", "a source" if config.tuner.name == "dept" else None)

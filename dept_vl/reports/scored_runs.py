@@ -32,6 +32,7 @@ class ScoredRun:
         weights_sha256: Of the backbone's weights; None as before.
         share: Trained over all parameters, 0 to 1; None as before.
         together: The tasks that it was trained on, where they are several.
+        frozen_projection_sha256: Of the projection that it found trained; None for one of its own.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class ScoredRun:
     weights_sha256: str | None = None
     share: float | None = None
     together: tuple[str, ...] = ()
+    frozen_projection_sha256: str | None = None
 
     @property
     def task(self) -> str:
@@ -95,7 +97,7 @@ def _of_run(path: Path, content: dict[str, Any]) -> list[ScoredRun]:
         ScoredRun(
             path, config, content.get("decode", GENERATE), scores, content.get("num_scored"), data.get("complete"),
             data.get("rows_sha256"), backbone.get("weights_sha256"), sizes["trained"] / sizes["all"] if sizes else None,
-            together,
+            together, content.get("frozen_projection_sha256"),
         )
     ]  # fmt: skip
 

@@ -15,8 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dept_vl.data.manifest import hash_rows
-from dept_vl.errors import CheckpointError, ConfigError, DataError
+from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.vision.encoders import registered_encoders
 from dept_vl.settings.load import absolute_config, config_from_tree, dump_config, flat_settings, nested_settings
 from dept_vl.settings.marked import changes_no_number, path_setting, with_real_paths
@@ -34,9 +33,6 @@ METRICS_FILE = "metrics.jsonl"
 FEW_SHOT_FILE = "few_shot.json"
 SUMMARY_FILE = "training.json"
 """Written when a run has ended by itself: its last step, its best value on ``val`` and where that was."""
-
-ROWS = "rows_sha256"
-"""Key of `RECORD_FILE`: the sha256 of the rows of each split, of a task with rows of one's own."""
 
 _EXPERIMENTS = {
     "seeds": ("several seeds", "dept-vl train --seeds N,... --resume"),
@@ -183,6 +179,8 @@ def _are_same(key: str, before: Any, after: Any) -> bool:
     """Returns whether two values are equal, or spell one path, be it that of something that is gone."""
     if before == after or path_setting(key) is None:
         return bool(before == after)
+    if key.endswith("model.frozen_projection") and before is not None and after is not None:
+        return True  # wherever it lies; whether it is the same one its weights say (`dept_vl.runs.sources`)
     return bool(map_paths(before, os.path.realpath) == map_paths(after, os.path.realpath))
 
 
@@ -281,38 +279,10 @@ def in_answer_form(config: TrainConfig, *, resume: bool) -> TrainConfig:
     form: AnswerForm | None = config.data.answer_form
     folder = config.run_dir
     if form is None and resume and (folder / RUN_CONFIG_FILE).is_file():
-        form = _read_record(folder / RECORD_FILE).get("answer_form", "released")
+        form = read_record(folder / RECORD_FILE).get("answer_form", "released")
     elif form is None:
         form = config.each_task()[0].resolve_task().answer_form  # under one protocol, all have the same
     return replace(config, data=replace(config.data, answer_form=form))
-
-
-def rows_record(config: TrainConfig, data_dir: Path) -> dict[str, Any]:
-    """Returns what ``run.json`` says of rows of one's own, which change more easily than official files.
-
-    Raises:
-        DataError: A split is not prepared, or damaged.
-    """
-    task = config.each_task()[0].resolve_task()  # several are none of one's own
-    return {ROWS: {split: hash_rows(data_dir, task, split) for split in ("train", "val")}} if task.is_own else {}
-
-
-def check_same_rows(folder: Path, record: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run on other rows than it was started with, as `rows_record` tells them.
-
-    Raises:
-        DataError: They differ.
-        CheckpointError: The record of the run cannot be read.
-    """
-    if ROWS not in record or not (folder / RUN_CONFIG_FILE).is_file():
-        return
-    earlier = _read_record(folder / RECORD_FILE).get(ROWS, {})
-    changed = [split for split, digest in record[ROWS].items() if earlier.get(split, digest) != digest]
-    if changed:
-        raise DataError(
-            f"cannot resume {folder}: the rows of {' and '.join(changed)} are others than those it was started with; "
-            f"give those, or start another run from its result with --init-from {folder} and another --output-dir"
-        )
 
 
 def check_same_length(folder: Path, record: Mapping[str, Any]) -> None:
@@ -328,7 +298,7 @@ def check_same_length(folder: Path, record: Mapping[str, Any]) -> None:
     """
     if not record or not (folder / RUN_CONFIG_FILE).is_file():
         return
-    earlier, now = _read_record(folder / RECORD_FILE).get("length", {}), record["length"]
+    earlier, now = read_record(folder / RECORD_FILE).get("length", {}), record["length"]
     changed = [f"{key} was {earlier[key]}, is {now[key]}" for key in now if earlier.get(key, now[key]) != now[key]]
     if changed:
         raise ConfigError(
@@ -337,7 +307,12 @@ def check_same_length(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Returns what a `RECORD_FILE` holds.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
     try:
         record = parse_json(read_file(path))
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -21,6 +21,7 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.evaluators import Reference
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import read_adapter_config
+from dept_vl.models.adapter.presence import projection_source
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.sharding import place_model
 from dept_vl.runs.decoding import Decoding, choose_decoding
@@ -123,7 +124,7 @@ def open_tasks(
     session.check_device(device)
     each = {one.task: (one, one.resolve_task()) for one in config.each_task()}
     decodings = {name: choose_decoding(one, task) for name, (one, task) in each.items()}
-    recorded = {} if adapter is None else read_adapter_config(adapter).features or {}
+    trained_on = _trained_on(config, adapter)
     visual: dict[str, Mapping[str, VisualInput]] = {name: {} for name in each}
     for name, (one, task) in each.items():
         if data_dir is not None:
@@ -132,7 +133,7 @@ def open_tasks(
         if task.uses_images:
             visual[name] = _open_visual(one, task, data_dir, splits, session, device)
         for side in visual[name].values():
-            side.check_trained_on(recorded, adapter or Path())
+            side.check_trained_on(*trained_on)
     seen = [side for sides in visual.values() for side in sides.values()]
     model, codec = _open_model(
         config, [task for _, task in each.values()], session, next(iter(seen), None), adapter, is_resumed=is_resumed
@@ -156,6 +157,17 @@ def open_tasks(
         )
         for name, (_, task) in each.items()
     }
+
+
+def _trained_on(config: TrainConfig, adapter: Path | None) -> tuple[Mapping[str, Any], Path]:
+    """Returns the fingerprint of the features that an adapter, or a new run's frozen projection, was trained on.
+
+    And the folder that says so; nothing where there is none.
+    """
+    folder = adapter
+    if folder is None and config.uses_images and config.model.frozen_projection is not None:
+        folder = projection_source(config.model, find_run)
+    return ({}, Path()) if folder is None else (read_adapter_config(folder).features or {}, folder)
 
 
 def _task_id(model: AdaptedModel, task: str, adapter: Path | None) -> int | None:

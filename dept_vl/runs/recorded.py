@@ -64,7 +64,7 @@ def _is_needed(config: TrainConfig, key: str) -> bool:
         return is_prepared or config.data.visual_features == "encode"
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
-    return config.uses_images or not key.startswith("model.image_encoder.")
+    return config.uses_images or not key.startswith(("model.image_encoder.", "model.frozen_projection"))
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from dept_vl.data.feature_format import finished_stores, no_store_fits, read_index
 from dept_vl.data.manifest import split_info, split_path
 from dept_vl.errors import CheckpointError, ConfigError
-from dept_vl.models.adapter.presence import check_projection_source, require_adapter, require_released
+from dept_vl.models.adapter.presence import projection_source, require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
-from dept_vl.models.demo import projection_folder
 from dept_vl.models.language.families import stored_family
 from dept_vl.models.language.family import check_positions, no_position_bias
 from dept_vl.models.language.stored import check_files
@@ -60,7 +59,7 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
 
     Raises:
         ConfigError: What computes it, or the optimiser, is not installed; it is made for several tasks, and there is
-            one; nothing would be trained; or as `check_backbone`.
+            one; nothing would be trained; the frozen projection lies in the run's folder; or as `check_backbone`.
     """
     config.tuner.check_packages()
     if config.optim.name in ("prodigy", "schedule-free"):
@@ -70,11 +69,17 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
             f"tuner.name: {config.tuner.name!r} is what `dept-vl fold` leaves of a method, and trains nothing; choose "
             "a method"
         )
-    if config.tuner.name == "none" and (config.model.frozen_projection is not None or not config.uses_images):
+    frozen = config.model.frozen_projection
+    if frozen is not None and Path(frozen).resolve().is_relative_to(config.run_dir.resolve()):
+        raise ConfigError(
+            f"model.frozen_projection: {frozen}: lies in the run's own folder {config.run_dir}; choose another "
+            "--output-dir"
+        )
+    if not config.tuner.has_tensors and (frozen is not None or not config.uses_images):
         why = "model.frozen_projection is given; set it to null" if config.uses_images else "the task has no images"
         raise ConfigError(
-            f"tuner.name: 'none' trains the visual projection alone, and here is none to train: {why}, or choose a "
-            "method"
+            f"tuner.name: {config.tuner.name!r} trains the visual projection alone, and here is none to train: {why}, "
+            "or choose a method"
         )
     config.tuner.check_tasks(config.task_names)
     check_backbone(config, target)
@@ -117,9 +122,12 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
         ConfigError: Files of the backbone, or of an encoder that is to run, are incomplete or do not fit together; or
             rows have more images than the settings have room for.
         DataError: A split is not prepared, or no feature store is finished.
+        CheckpointError: As `projection_source`.
     """
     if config.uses_images:
         check_images(config, splits)
+        if config.model.frozen_projection is not None:
+            projection_source(config.model, find_run)
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
     if not config.uses_images:
@@ -138,11 +146,7 @@ def check_images(config: TrainConfig, splits: Sequence[str]) -> None:
 
     Raises:
         ConfigError: As said; the tasks are named.
-        CheckpointError: As `check_projection_source`.
     """
-    if config.model.frozen_projection is not None:
-        folder = projection_folder(config.model.frozen_projection, find_run)
-        check_projection_source(folder, config.model.visual_projection)
     counts = {task.name: task.num_images for task in (one.resolve_task() for one in config.each_task())}
     for name, count in counts.items():
         if config.model.visual_projection == "vl-t5" and count > MAX_IMAGES:

@@ -96,5 +96,6 @@ def _of_method(tuner: str, *, is_own: bool) -> Tree:
 
     Sizes, and rates beside a projection that is trained too; for the demo's own tasks those beside the frozen one.
     """
-    paths = [_CONFIGS / folder / f"{tuner}.yaml" for folder in (("tuners",) if is_own else ("tuners", "rates"))]
-    return {key: value for path in paths if path.is_file() for key, value in read_yaml(path).items()}
+    path = _CONFIGS / "tuners" / f"{tuner}.yaml"
+    own = read_yaml(path) if path.is_file() else {}
+    return own if is_own else own | read_yaml(ASSETS / "rates.yaml").get(tuner, {})

@@ -76,10 +76,10 @@ def overlay_config(tree: Tree, overrides: Mapping[str, Any], where: str = "") ->
 
 
 def _refuse_unread(config: TrainConfig, given: Mapping[str, str]) -> None:
-    """Refuses settings beside the files' that the optimiser does not read.
+    """Refuses settings beside the files' that are not read with the others.
 
     Raises:
-        SettingsError: Prodigy is given a rate, or schedule-free AdamW a schedule.
+        SettingsError: Prodigy is given a rate, schedule-free AdamW a schedule, a frozen projection a rate or a start.
     """
     name = config.optim.name
     problems = [
@@ -91,6 +91,10 @@ def _refuse_unread(config: TrainConfig, given: Mapping[str, str]) -> None:
         problems.append(
             SettingProblem("optim.schedule", f"'schedule-free' has none; {_ANOTHER}", given["optim.schedule"])
         )
+    if config.model.frozen_projection is not None:
+        why = "the projection of model.frozen_projection is not trained, and would not read it; leave one of them out"
+        unread = ("optim.projection_lr", "model.visual_projection_std")
+        problems += [SettingProblem(key, why, given[key]) for key in unread if key in given]
     if problems:
         raise SettingsError(problems)
 

@@ -25,16 +25,15 @@ from dept_vl.runs.folder import (
     CHECKPOINTS,
     FEW_SHOT_FILE,
     SUMMARY_FILE,
-    check_same_rows,
     in_answer_form,
     open_run_folder,
-    rows_record,
     trim_metrics,
 )
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_tasks, training_set
 from dept_vl.runs.session import Session
+from dept_vl.runs.sources import check_same_sources, sources_record
 from dept_vl.runs.trackers import TENSORBOARD, Tracker, chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
@@ -119,9 +118,9 @@ class Trainer:
         """Opens everything but the run folder, whose `lock` is taken by `fit`; the rest is as `train` has it."""
         session = session or Session()
         self._asked = config
-        self._rows = rows_record(config, data_dir)
+        self._sources = sources_record(config, data_dir)
         if resume:
-            check_same_rows(config.run_dir, self._rows)
+            check_same_sources(config.run_dir, self._sources)
         has_state = resume and bool(list_states(config.run_dir / CHECKPOINTS))
         self.tasks = open_tasks(
             in_answer_form(config, resume=resume), data_dir, ("train", "val"), session, is_resumed=has_state
@@ -183,7 +182,7 @@ class Trainer:
                 lock.acquire()
             if self.model.answer_form is not None:
                 record = {**record, "answer_form": self.model.answer_form}
-            record = {**record, **self._rows, **self._length}
+            record = {**record, **self._sources, **self._length}
             folder = open_run_folder(self._asked, resume=resume, overwrite=overwrite, record=record)
             if self.train_set.few_shot is not None:
                 write_json(folder / FEW_SHOT_FILE, self.train_set.describe_few_shot())

@@ -41,6 +41,7 @@ class TunerSettings:
             (`Tuner.side_network`) does without, and nothing else is trained with it.
         extra: The extra of this package that brings what computes it (`dept_vl.system.extras`); None for the package.
         can_train: Whether a run can be started with it.
+        has_tensors: Whether it trains anything beside the visual projection.
         unfoldable: Why neither plain weights nor a plain prompt can do what it does, where that is known from the
             settings; None where the `Tuner` says.
         reads_weights: Whether it reads the frozen matrices in every forward pass, which must then be whole.
@@ -56,6 +57,7 @@ class TunerSettings:
     needs_backbone_gradient: ClassVar[bool] = True
     extra: ClassVar[str | None] = None
     can_train: ClassVar[bool] = True
+    has_tensors: ClassVar[bool] = True
     unfoldable: ClassVar[str | None] = None
     reads_weights: ClassVar[bool] = False
     name: str

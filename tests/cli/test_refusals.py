@@ -69,7 +69,7 @@ CASES = [
     ("train --tuner lora --lr 0.3x --data-dir x", "--lr (tuner.lr): should be a valid number"),
     (
         "train --data-dir x --optim.name prodigy --lowrank-lr 0.1",
-        "--lowrank-lr (tuner.lowrank_lr): 'prodigy' finds the rates itself, and would not read it; leave it out, or take",
+        "--lowrank-lr (tuner.lowrank_lr): 'prodigy' finds the rates itself, and would not read it; leave it out, or",
     ),
     ("train --data-dir x --optim.name prodigy --optim.projection_lr 1", "--optim.projection_lr: 'prodigy' finds the"),
     (

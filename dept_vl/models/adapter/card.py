@@ -115,7 +115,7 @@ def model_card(
         f"```python\n{_asking_snippet(model, publication.name, asked, which)}```\n\n"
         f"or `dept-vl predict --checkpoint {publication.name}{_asked(asked, which)}`. "
         "The adapter alone, as a torch module:\n\n"
-        f"```python\n{_snippet(model, publication.name)}```\n\n"
+        f"```python\n{_snippet(config, model, publication.name)}```\n\n"
         f"Settings and first values: `{ADAPTER_CONFIG_FILE}`. Method: {'; '.join(config.tuner.references)}.\n"
     )
 
@@ -182,14 +182,19 @@ def _call(task: Task) -> str:
     return f"answer({given})" if columns else f"caption({given})"
 
 
-def _snippet(model: ModelConfig, name: str) -> str:
+def _snippet(config: AdapterConfig, model: ModelConfig, name: str) -> str:
     """Returns code that loads the adapter onto the frozen models it was trained on."""
     default = ModelConfig()
+    if config.visual is None:
+        model = dataclasses.replace(model, frozen_projection=None)  # it is not read
+    elif model.frozen_projection is not None:
+        model = dataclasses.replace(model, frozen_projection=_public(model.frozen_projection))
     given = [
         f"{field.name}={getattr(model, field.name)!r}"
         for field in dataclasses.fields(ModelConfig)
         if field.name in _LOADED_WITH[1:] and getattr(model, field.name) != getattr(default, field.name)
     ]
+    finding = "" if model.frozen_projection is None else ", find_run=find_run"
     note = "  # the frozen backbone, a local folder\n" if BACKBONE.is_local(model.backbone) else ""
     arguments = ", ".join([f"backbone={_public(model.backbone)!r}", *given])
     return (
@@ -197,7 +202,7 @@ def _snippet(model: ModelConfig, name: str) -> str:
         "from dept_vl.models.config import ModelConfig\n"
         "from dept_vl.runs.hub import find_run\n\n"
         f"frozen = ModelConfig({arguments}){note or chr(10)}"
-        f"model, codec = load_model(find_run({name!r}), frozen)\n"
+        f"model, codec = load_model(find_run({name!r}), frozen{finding})\n"
     )
 
 

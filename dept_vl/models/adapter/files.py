@@ -249,6 +249,12 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
     Raises:
         CheckpointError: They differ; every difference is named with both sides.
     """
+    frozen = [side.visual and side.visual.frozen_projection_sha256 for side in (saved, now)]
+    if all(frozen) and frozen[0] != frozen[1]:
+        raise CheckpointError(
+            f"{folder}: was trained with another frozen projection than model.frozen_projection names (sha256 "
+            f"{frozen[0]}, here {frozen[1]}); name that one, of the hub with its commit: USER/NAME@COMMIT"
+        )
     ours, theirs = _comparable(now), _comparable(saved)
     if saved.facts.keys() <= _FACTS_OF_FORMAT_1:
         ours = {key: value for key, value in ours.items() if not key.startswith(_FACTS) or key in theirs}

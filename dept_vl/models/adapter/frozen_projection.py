@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from torch import Tensor
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.announced import PROJECTION, announced_tensors, empty_tuner, part_of
 from dept_vl.models.adapter.files import AdapterConfig, copy_tensors, load_adapter
-from dept_vl.models.adapter.presence import check_projection_source
+from dept_vl.models.adapter.presence import blamed_on_projection, projection_source
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.demo import projection_folder
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.vision.projection import VisualProjection, build_projection
+
+logger = logging.getLogger(__name__)
 
 
 def load_projection(
@@ -30,11 +32,10 @@ def load_projection(
         find_run: From the run's name to its folder.
 
     Raises:
-        CheckpointError: As `check_projection_source`, or its projection is for another backbone or other features.
+        CheckpointError: As `projection_source`, or its projection is for another backbone or other features.
+        ConfigError: What computes the run's method is not installed.
     """
-    assert model.frozen_projection is not None
-    folder = projection_folder(model.frozen_projection, find_run)
-    check_projection_source(folder, model.visual_projection)
+    folder = projection_source(model, find_run)
 
     def expect(source: AdapterConfig) -> dict[str, Tensor]:
         assert source.visual is not None
@@ -46,12 +47,17 @@ def load_projection(
             f"width of the {of} {theirs}, here {ours}" for of, (theirs, ours) in pairs.items() if theirs != ours
         ]
         if problems:
-            raise CheckpointError(
-                f"model.frozen_projection: {folder}: is for other models: {'; '.join(problems)}; name a run of these"
-            )
+            raise CheckpointError(f"{folder}: is for other models: {'; '.join(problems)}; name a run of these")
         return announced_tensors(backbone, source, empty_tuner(backbone, source))
 
-    tensors, source = load_adapter(folder, expect)
+    with blamed_on_projection():
+        tensors, source = load_adapter(folder, expect)
+    recorded = source.backbone.weights_sha256
+    if recorded is not None and recorded != backbone.weights_sha256:
+        logger.warning(
+            "model.frozen_projection: %s: was trained with a %s of other weights than those here",
+            folder, source.backbone.name,
+        )  # fmt: skip
     projection = build_projection(
         model.visual_projection,
         feature_dim,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dept_vl.errors import CheckpointError
+from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.system.bounded_reading import parse_json
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from dept_vl.models.config import ModelConfig
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 """Of an adapter of this package, and of one of the released code."""
@@ -56,35 +60,53 @@ def require_released(folder: Path) -> Path:
     return weights
 
 
-def check_projection_source(folder: Path, kind: str) -> None:
-    """Refuses a run that ``model.frozen_projection`` names and that has trained no visual projection of that kind.
+@contextmanager
+def blamed_on_projection() -> Iterator[None]:
+    """Names the setting in what is wrong with the run that ``model.frozen_projection`` names."""
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        kind = CheckpointError if isinstance(error, CheckpointError) else ConfigError
+        raise kind(f"model.frozen_projection: {error}") from None
+
+
+def projection_source(model: ModelConfig, find_run: Callable[[str], Path]) -> Path:
+    """Returns the folder of the run that ``model.frozen_projection`` names, or of the packaged projection.
 
     Args:
-        folder: The run's.
-        kind: ``model.visual_projection``.
+        model: It names one.
+        find_run: From a run's name to its folder.
 
     Raises:
-        CheckpointError: There is no adapter; it reads text alone, or its own projection is another run's; or its kind
-            is another.
+        CheckpointError: There is no such run, or no adapter; it reads text alone, or its own projection is another
+            run's; or its kind is not ``model.visual_projection``.
     """
+    assert model.frozen_projection is not None
+    with blamed_on_projection():
+        if model.frozen_projection == DEMO:
+            return ASSETS / "projection"
+        folder = find_run(model.frozen_projection)
+        _check_projection(folder, model.visual_projection)
+        return folder
+
+
+def _check_projection(folder: Path, kind: str) -> None:
     try:
         require_adapter(folder)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"model.frozen_projection: {error}; name the run that trained the projection: its folder or hub id"
-        ) from None
-    settings, where = read_settings(folder), f"model.frozen_projection: {folder}"
+        raise CheckpointError(f"{error}; name the run that trained the projection: its folder or hub id") from None
+    settings = read_settings(folder)
     visual = settings.get("visual") if isinstance(settings, dict) else None
     if not isinstance(visual, dict):
-        raise CheckpointError(f"{where}: trained no visual projection, as it reads text alone; name another run")
+        raise CheckpointError(f"{folder}: trained no visual projection, as it reads text alone; name another run")
     if visual.get("frozen_projection_sha256") is not None:
         raise CheckpointError(
-            f"{where}: trained no visual projection, its own is frozen too; name the run that did "
+            f"{folder}: trained no visual projection, its own is frozen too; name the run that did "
             "(model.frozen_projection in its config.yaml)"
         )
     if visual.get("projection") != kind:
         raise CheckpointError(
-            f"{where}: its visual projection is {visual.get('projection')!r}, model.visual_projection is {kind!r}; "
+            f"{folder}: its visual projection is {visual.get('projection')!r}, model.visual_projection is {kind!r}; "
             "give the run's"
         )
 

@@ -129,6 +129,6 @@ def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in side.items()} for side in (theirs, ours)]
     if shapes[0] != shapes[1]:
         theirs_text, ours_text = (side or "none" for side in shapes)
-        return [f"the visual projection starts fresh: the source has {theirs_text}, this run has {ours_text}"]
+        return [f"the visual projection starts fresh: the source trained {theirs_text}, this run trains {ours_text}"]
     copy_tensors(ours, theirs, "the source")
     return []

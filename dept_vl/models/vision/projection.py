@@ -212,17 +212,22 @@ def build_projection(
 def new_projection(
     model: ModelConfig, backbone: Backbone[Any], feature_dim: int | None, tuner: TunerSettings
 ) -> VisualProjection | None:
-    """Builds the projection onto a backbone for a method, its values not yet set; None without visual features."""
+    """Builds the projection onto a backbone for a method, its values not yet set; None without visual features.
+
+    One that stays frozen is that of another run, whose method says whether its norms have biases; here they have none.
+    """
     if feature_dim is None:
         return None
-    return build_projection(
+    is_frozen = model.frozen_projection is not None
+    projection = build_projection(
         model.visual_projection,
         feature_dim,
         backbone.d_model,
         init_std=model.visual_projection_std,
         layer_norm_epsilon=backbone.layer_norm_epsilon,
-        has_norm_biases=tuner.has_norm_biases,
+        has_norm_biases=tuner.has_norm_biases and not is_frozen,
     )
+    return projection.requires_grad_(not is_frozen)
 
 
 def project_features(projection: VisualProjection | None, visual_features: Tensor, word_embeddings: Tensor) -> Tensor:

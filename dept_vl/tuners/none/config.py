@@ -17,5 +17,6 @@ class NoneConfig(TunerSettings):
     implementation: ClassVar[str] = "dept_vl.tuners.folded.model:Folded"
     reference: ClassVar[str] = "none: the visual projection alone"
     recipe_source: ClassVar[str] = "the fields' defaults"
+    has_tensors: ClassVar[bool] = False
     unfoldable: ClassVar[str | None] = "there is nothing to fold"
     name: Literal["none"] = "none"

@@ -2,19 +2,23 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import dept_vl
 from dept_vl.cli import main
-from dept_vl.errors import CheckpointError, ConfigError
+from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.files import load_adapter
-from dept_vl.models.build import load_model
+from dept_vl.models.build import build_model, load_model
+from dept_vl.models.demo import DEMO
 from dept_vl.runs.folder import read_run_config
 from dept_vl.runs.hub import push_run
 from dept_vl.runs.info import count_budget
+from dept_vl.settings.demo import choose_settings
 
 PREFIX = "visual_projection."
 
@@ -137,12 +141,101 @@ def test_another_projection_than_it_was_trained_on_is_refused(t5_folder, tiny_da
     other = tmp_path / "other"
     assert main(words(t5_folder, tiny_data, other, "--tuner", "none", "--seed", "1")) == 0
     said = refused(["eval", "--checkpoint", str(frozen), "--model.frozen_projection", str(other)], capsys)
-    assert "visual.frozen_projection_sha256" in said
+    assert "was trained with another frozen projection than model.frozen_projection names (sha256 " in said
+    assert "USER/NAME@COMMIT" in said
 
 
-def test_a_copy_of_it_elsewhere_will_do(frozen, source, tmp_path):
-    shutil.copytree(source, tmp_path / "moved")
-    assert main(["eval", "--checkpoint", str(frozen), "--model.frozen_projection", str(tmp_path / "moved")]) == 0
+def test_a_copy_of_it_elsewhere_will_do_and_makes_the_same_results(frozen, source, tmp_path, capsys):
+    """Results say by its hash what it was, not by where it lay."""
+    moved = shutil.copytree(source, tmp_path / "moved")
+    run = shutil.copytree(frozen, tmp_path / "run")
+    assert main(["eval", "--checkpoint", str(run)]) == 0
+    first = json.loads((run / "results-test.json").read_text())
+    assert main(["eval", "--checkpoint", str(run), "--model.frozen_projection", str(moved)]) == 0
+    assert [path.name for path in run.glob("results-*")] == ["results-test.json"]
+    second = json.loads((run / "results-test.json").read_text())
+    assert first["settings_sha256"] == second["settings_sha256"]
+    assert first["frozen_projection_sha256"] == model_of(frozen).visual_projection.sha256()
+    assert main(["eval", "--verify", str(run / "results-test.json"), "--model.frozen_projection", str(source)]) == 0
+    shutil.rmtree(moved)
+    said = refused(["eval", "--verify", str(run / "results-test.json")], capsys)
+    assert "give --model.frozen_projection PATH" in said
+
+
+def test_python_names_the_argument_that_gives_a_moved_one(t5_folder, tiny_data, source, tmp_path):
+    gone, run = shutil.copytree(source, tmp_path / "source"), tmp_path / "run"
+    lora = ("--tuner", "lora", "--lr", "0.1", "--tuner.rank", "2")
+    assert main(words(t5_folder, tiny_data, run, *lora, "--model.frozen_projection", str(gone))) == 0
+    shutil.rmtree(gone)
+    for read in (dept_vl.load, partial(dept_vl.fold, out=tmp_path / "folded")):
+        with pytest.raises(ConfigError, match="give frozen_projection=PATH"):
+            read(run)
+    folded = dept_vl.fold(run, tmp_path / "folded", frozen_projection=source)
+    assert read_run_config(folded.folder).model.frozen_projection == str(source)
+
+
+def test_a_run_goes_on_with_a_moved_one_and_not_with_another(t5_folder, tiny_data, source, tmp_path, capsys):
+    place, run = shutil.copytree(source, tmp_path / "source"), tmp_path / "run"
+    line = words(t5_folder, tiny_data, run, *PROMPT, "--loop.save_every_steps", "1")
+    assert main([*line, "--model.frozen_projection", str(place)]) == 0
+    shutil.rmtree(max((run / "checkpoints").iterdir(), key=lambda path: path.name))
+    moved = place.rename(tmp_path / "moved")
+    assert main([*line, "--model.frozen_projection", str(moved), "--resume"]) == 0
+    assert main(words(t5_folder, tiny_data, moved, "--tuner", "none", "--seed", "1", "--overwrite")) == 0
+    said = refused([*line, "--model.frozen_projection", str(moved), "--resume"], capsys)
+    assert f"cannot resume {run}: model.frozen_projection is another than when it was started" in said
+
+
+@pytest.mark.parametrize("inner", ["", "seed-0"])
+def test_its_own_run_is_not_emptied(t5_folder, tiny_data, source, tmp_path, capsys, inner):
+    place = tmp_path / "place"
+    shutil.copytree(source, place / inner)
+    line = words(t5_folder, tiny_data, place, *PROMPT, "--model.frozen_projection", str(place / inner), "--overwrite")
+    for more in ([], ["--seeds", "0,1"]):
+        assert "lies in the run's own folder" in refused([*line, *more], capsys)
+    assert (place / inner / "adapter_model.safetensors").is_file()
+
+
+def test_a_projection_for_other_features_is_refused(t5_folder, tiny_data, source, tmp_path, capsys):
+    other = Path(shutil.copytree(source, tmp_path / "other"))
+    settings = json.loads((other / "adapter_config.json").read_text())
+    features = settings["features"]
+    features["pooling"] = "another"
+    weights = other / "adapter_model.safetensors"
+    save_file(load_file(weights), weights, {"format": "pt", "dept_vl": json.dumps(settings, sort_keys=True)})
+    (other / "adapter_config.json").write_text(json.dumps(settings))
+    line = words(t5_folder, tiny_data, tmp_path / "run", *PROMPT, "--model.frozen_projection", str(other))
+    said = refused(line, capsys)
+    assert f"{other}: the visual features are not those of the training: pooling: trained on 'another'" in said
+
+
+def test_a_projection_for_a_backbone_of_other_weights_is_said(save_tiny_t5, tiny_data, source, tmp_path, caplog):
+    other = save_tiny_t5(tmp_path / "t5", seed=7)
+    assert main(words(other, tiny_data, tmp_path / "run", *PROMPT, "--model.frozen_projection", str(source))) == 0
+    assert "of other weights than those here" in caplog.text
+
+
+def test_a_run_on_texts_alone_does_not_need_it(t5_folder, label_data, source, tmp_path):
+    gone = shutil.copytree(source, tmp_path / "source")
+    line = words(t5_folder, label_data, tmp_path / "run", *PROMPT, "--task", "cola", "--data.max_target_length", "4")
+    assert main([*line, "--model.frozen_projection", str(gone)]) == 0
+    shutil.rmtree(gone)
+    assert main(["eval", "--checkpoint", str(tmp_path / "run")]) == 0
+    assert "frozen_projection" not in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("setting", ["optim.projection_lr", "model.visual_projection_std"])
+def test_a_setting_of_a_projection_in_training_is_refused(t5_folder, tiny_data, source, tmp_path, capsys, setting):
+    line = words(t5_folder, tiny_data, tmp_path / "run", *PROMPT, "--model.frozen_projection", str(source))
+    assert f"--{setting}: the projection of model.frozen_projection is not trained" in refused(
+        [*line, f"--{setting}", "1"], capsys
+    )
+
+
+def test_a_method_with_biases_in_the_norms_counts_none_of_the_frozen_ones(tmp_path):
+    config = choose_settings(Path(DEMO), {"task": "vqa", "tuner.name": "bitfit"})
+    built, _ = build_model(config.model, config.tuner, max_source_length=32, feature_dim=192, seed=0)
+    assert count_budget(config).total == built.parameter_budget().total
 
 
 @pytest.mark.parametrize(
@@ -189,6 +282,13 @@ def test_a_folder_of_this_machine_is_not_published(frozen):
         push_run(frozen, "me/adapter", settings={"model.backbone": "me/tiny-t5"})
 
 
+def test_the_card_s_code_finds_it_and_names_no_folder_of_this_machine(frozen, source):
+    card = (frozen / "README.md").read_text()
+    assert f"frozen_projection='path/to/{source.name}'" in card
+    assert "load_model(find_run('path/to/this/folder'), frozen, find_run=find_run)" in card
+    assert str(source.parent) not in card
+
+
 def test_a_damaged_one_is_refused(t5_folder, tiny_data, source, tmp_path, capsys):
     other = Path(shutil.copytree(source, tmp_path / "other"))
     weights = other / "adapter_model.safetensors"
@@ -203,5 +303,3 @@ def test_the_values_decide_the_hash(source):
     with torch.no_grad():
         projection.linear.bias[0] += 1e-3
     assert projection.sha256() != before
-    with pytest.raises(CheckpointError):
-        load_adapter(source.parent)
