@@ -242,6 +242,10 @@ def _check_representable(tensors: Mapping[str, Tensor], saved: AdapterConfig) ->
             f"tuner.row_alignment is {tuner.row_alignment!r}; the released code counts rows from the first text "
             "token of a T5"
         )
+    if isinstance(tuner, DeptConfig) and tuner.lowrank_rows is not None:
+        raise CheckpointError(
+            f"tuner.lowrank_rows is {tuner.lowrank_rows}; the released code has a row of A for every place"
+        )
     unknown = sorted(set(tensors) - set(NAMES.values()))
     if unknown:
         raise CheckpointError(f"the released code has no place for the tensors {', '.join(unknown)}")

@@ -28,14 +28,14 @@ class Budget:
     Attributes:
         num_virtual_tokens: Vectors of the soft prompt (m).
         rank: Rank of the low-rank pair (r); 0 means there is none.
-        max_source_length: Rows of A, the longest text in tokens (s).
+        lowrank_rows: Rows of A: s, the longest text in tokens, unless the settings say fewer.
         d_model: Width of the backbone (d).
         budget_tokens: The prompt length l whose l * d parameters are aimed at.
     """
 
     num_virtual_tokens: int
     rank: int
-    max_source_length: int
+    lowrank_rows: int
     d_model: int
     budget_tokens: int
 
@@ -47,7 +47,7 @@ class Budget:
     @property
     def lowrank(self) -> int:
         """Parameters of the low-rank pair, (s + d) * r."""
-        return (self.max_source_length + self.d_model) * self.rank
+        return (self.lowrank_rows + self.d_model) * self.rank
 
     @property
     def total(self) -> int:
@@ -65,16 +65,16 @@ class Budget:
         return self.total == self.target
 
 
-def exact_choices(budget_tokens: int, d_model: int, max_source_length: int) -> list[Budget]:
+def exact_choices(budget_tokens: int, d_model: int, lowrank_rows: int) -> list[Budget]:
     """Returns every (m, r) that meets the budget exactly, from m = l (rank 0, prompt tuning) downwards.
 
     A rank is exact when (s + d) * r is a multiple of d, that is every d / gcd(d, s + d)-th one.
     """
-    columns = max_source_length + d_model
+    columns = lowrank_rows + d_model
     step = d_model // math.gcd(d_model, columns)
     largest = budget_tokens * d_model // columns
     return [
-        Budget(budget_tokens - columns * rank // d_model, rank, max_source_length, d_model, budget_tokens)
+        Budget(budget_tokens - columns * rank // d_model, rank, lowrank_rows, d_model, budget_tokens)
         for rank in range(0, largest + 1, step)
     ]
 
@@ -83,7 +83,7 @@ def solve(
     *,
     budget_tokens: int,
     d_model: int,
-    max_source_length: int,
+    lowrank_rows: int,
     num_virtual_tokens: int | None = None,
     rank: int | None = None,
     allow_nearest: bool = False,
@@ -93,7 +93,7 @@ def solve(
     Args:
         budget_tokens: l, the prompt length whose parameter count is matched.
         d_model: d, width of the backbone.
-        max_source_length: s, longest text in tokens.
+        lowrank_rows: Rows of A: s, the longest text in tokens, or fewer.
         num_virtual_tokens: m, or None to derive it from `rank`. With neither given, the exact choice with a rank
             above 0 whose m is nearest to `DEFAULT_PROMPT_SHARE` of l.
         rank: r, or None to derive it from `num_virtual_tokens`.
@@ -104,7 +104,7 @@ def solve(
         ConfigError: The budget cannot be met exactly, or m or r alone exceeds it. The message names the nearest
             exact choices.
     """
-    shape = (max_source_length, d_model, budget_tokens)
+    shape = (lowrank_rows, d_model, budget_tokens)
     if num_virtual_tokens is None and rank is None:
         return _default(*shape, allow_nearest=allow_nearest)
     if num_virtual_tokens is not None and rank is not None:
@@ -114,11 +114,11 @@ def solve(
         raise ConfigError(_describe(given, f"num_virtual_tokens={num_virtual_tokens} and rank={rank}"))
     if num_virtual_tokens is not None:
         left = (budget_tokens - num_virtual_tokens) * d_model
-        budget = Budget(num_virtual_tokens, _divide(left, max_source_length + d_model), *shape)
+        budget = Budget(num_virtual_tokens, _divide(left, lowrank_rows + d_model), *shape)
         asked = f"num_virtual_tokens={num_virtual_tokens}"
     else:
         assert rank is not None  # both None was handled above
-        left = budget_tokens * d_model - rank * (max_source_length + d_model)
+        left = budget_tokens * d_model - rank * (lowrank_rows + d_model)
         budget = Budget(_divide(left, d_model), rank, *shape)
         asked = f"rank={rank}"
     if left < 0 or not (budget.is_exact or allow_nearest):
@@ -126,13 +126,13 @@ def solve(
     return budget
 
 
-def _default(max_source_length: int, d_model: int, budget_tokens: int, *, allow_nearest: bool) -> Budget:
+def _default(lowrank_rows: int, d_model: int, budget_tokens: int, *, allow_nearest: bool) -> Budget:
     aim = DEFAULT_PROMPT_SHARE * budget_tokens
-    choices = [c for c in exact_choices(budget_tokens, d_model, max_source_length) if c.rank > 0]
+    choices = [c for c in exact_choices(budget_tokens, d_model, lowrank_rows) if c.rank > 0]
     if choices:
         return min(choices, key=lambda choice: abs(choice.num_virtual_tokens - aim))
     left = (budget_tokens - round(aim)) * d_model
-    nearest = Budget(round(aim), _divide(left, max_source_length + d_model), max_source_length, d_model, budget_tokens)
+    nearest = Budget(round(aim), _divide(left, lowrank_rows + d_model), lowrank_rows, d_model, budget_tokens)
     if allow_nearest:
         return nearest
     raise ConfigError(_describe(nearest, "a rank above 0"))
@@ -145,7 +145,7 @@ def _divide(parameters: int, size: int) -> int:
 
 def _describe(budget: Budget, asked: str, *, over: bool = False) -> str:
     """Says why `asked` does not meet the budget and which exact choices lie next to it."""
-    choices = exact_choices(budget.budget_tokens, budget.d_model, budget.max_source_length)
+    choices = exact_choices(budget.budget_tokens, budget.d_model, budget.lowrank_rows)
     near = sorted(choices, key=lambda c: (abs(c.num_virtual_tokens - budget.num_virtual_tokens), c.rank))[:4]
     pairs = ", ".join(f"({c.num_virtual_tokens}, {c.rank})" for c in sorted(near, key=lambda c: c.rank))
     target = (
@@ -155,6 +155,6 @@ def _describe(budget: Budget, asked: str, *, over: bool = False) -> str:
         return f"{target} is smaller than {asked} alone; nearest exact (num_virtual_tokens, rank): {pairs}"
     return (
         f"{target} is not met exactly by {asked}: num_virtual_tokens={budget.num_virtual_tokens}, rank={budget.rank} "
-        f"at max_source_length={budget.max_source_length} has {budget.total:,}; nearest exact "
+        f"at {budget.lowrank_rows} rows of A has {budget.total:,}; nearest exact "
         f"(num_virtual_tokens, rank): {pairs}; take one of these, or set tuner.allow_nearest=true"
     )

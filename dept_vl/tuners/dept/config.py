@@ -49,11 +49,15 @@ class DeptConfig(PromptInit):
     ] = False
     lowrank_init: Annotated[
         Literal["gaussian", "kaiming-uniform"],
-        Field(description="start of A (B starts at 0): the paper's Gaussian, or the released code's uniform"),
+        Field(description="start of the factor that is not 0: the paper's Gaussian, or the released code's uniform"),
     ] = "gaussian"
     lowrank_init_std: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="standard deviation of A for lowrank_init=gaussian")
+        float, Field(gt=0, allow_inf_nan=False, description="standard deviation of lowrank_init=gaussian")
     ] = 0.1
+    lowrank_zero: Annotated[
+        Literal["A", "B"],
+        Field(description="factor that starts at 0: B as in the paper, or A, whose rows stay 0 where no text reaches"),
+    ] = "B"
     scaling: Annotated[
         Literal["one", "alpha/sqrt(r)"],
         Field(description="factor on A B: 1 as in the paper, or alpha / sqrt(rank) as in the released code"),
@@ -66,6 +70,18 @@ class DeptConfig(PromptInit):
         Literal["first-token", "last-token"],
         Field(description="row of A for token i of n: i, or s - n + i as in the released code's decoder-only path"),
     ] = "first-token"
+    lowrank_rows: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_SIZE,
+            description="rows of A, spread over the s places, those between interpolated; 1: one "
+            "shift for every token; null: s of them",
+        ),
+    ] = None
+    position_jitter: Annotated[
+        int, Field(ge=0, le=MAX_SIZE, description="while training, a text begins up to so many rows of A further on")
+    ] = 0
 
     @property
     def unfoldable(self) -> str | None:  # type: ignore[override]
@@ -78,12 +94,22 @@ class DeptConfig(PromptInit):
         """Returns m and r for a backbone and text length.
 
         Raises:
-            ConfigError: The budget cannot be met exactly and `allow_nearest` is off.
+            ConfigError: The budget cannot be met exactly and `allow_nearest` is off; or A has more rows than a text
+                has places, or a text cannot begin so far on.
         """
+        for name, value, most in (
+            ("lowrank_rows", self.lowrank_rows or 1, max_source_length),
+            ("position_jitter", self.position_jitter, max_source_length - 1),
+        ):
+            if value > most:
+                raise ConfigError(
+                    f"tuner.{name}: {value:,} is more than data.max_source_length={max_source_length:,} has room for; "
+                    f"give at most {most:,}"
+                )
         return solve(
             budget_tokens=self.budget_tokens,
             d_model=d_model,
-            max_source_length=max_source_length,
+            lowrank_rows=self.lowrank_rows or max_source_length,
             num_virtual_tokens=self.num_virtual_tokens,
             rank=self.rank,
             allow_nearest=self.allow_nearest,

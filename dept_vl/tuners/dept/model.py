@@ -30,9 +30,12 @@ class Dept(Tuner):
       released code does for decoder-only models, whose texts it pads to s tokens on the left. In its training the
       label tokens are part of that text; here they are not, so that training and generation give a token one row.
 
+    Beside the paper: ``lowrank_rows`` makes A's s rows out of fewer by interpolation, and with ``position_jitter`` a
+    text begins at a row drawn anew for each example while training, so that what is learnt depends less on places.
+
     Attributes:
         soft_prompt: (num_virtual_tokens, d_model), or None for an empty prompt.
-        lowrank_a: (max_source_length, rank), or None at rank 0.
+        lowrank_a: (max_source_length or lowrank_rows, rank), or None at rank 0.
         lowrank_b: (rank, d_model), or None at rank 0.
         scaling: Factor on A B.
     """
@@ -53,25 +56,27 @@ class Dept(Tuner):
         self._budget = budget
         self.rank = budget.rank
         self.scaling = config.scaling_factor(budget.rank)
-        m, s, r, d = budget.num_virtual_tokens, budget.max_source_length, budget.rank, budget.d_model
+        m, rows, r, d = budget.num_virtual_tokens, budget.lowrank_rows, budget.rank, budget.d_model
         self.soft_prompt = nn.Parameter(torch.zeros(m, d)) if m else None
-        self.lowrank_a = nn.Parameter(torch.zeros(s, r)) if r else None
+        self.lowrank_a = nn.Parameter(torch.zeros(rows, r)) if r else None
         self.lowrank_b = nn.Parameter(torch.zeros(r, d)) if r else None
 
     @torch.no_grad()
     def reset_parameters(self, context: TunerContext) -> None:
-        """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero.
+        """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero, or A and B swapped.
 
-        The prompt is drawn before A, so prompt tuning with the same seed and length has the same prompt.
+        The prompt is drawn first, so prompt tuning with the same seed and length has the same prompt.
         """
         generator = torch.Generator().manual_seed(context.seed)
         if self.soft_prompt is not None:
             self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
         if self.lowrank_a is not None and self.lowrank_b is not None:
-            self.lowrank_a.copy_(self._initial_a(tuple(self.lowrank_a.shape), generator))
-            self.lowrank_b.zero_()
+            pair = (self.lowrank_a, self.lowrank_b)
+            drawn, zero = pair if self.config.lowrank_zero == "B" else pair[::-1]
+            drawn.copy_(self._drawn(tuple(drawn.shape), generator))
+            zero.zero_()
 
-    def _initial_a(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    def _drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         values = torch.empty(shape)
         if self.config.lowrank_init == "gaussian":
             return nn.init.normal_(values, std=self.config.lowrank_init_std, generator=generator)
@@ -82,23 +87,38 @@ class Dept(Tuner):
         self.check_length(text_embeds)
         if self.lowrank_a is None or self.lowrank_b is None:
             return prepend_prompt(self.soft_prompt, text_embeds)
-        length = text_embeds.shape[1]
+        length, index = text_embeds.shape[1], self._rows_of_tokens(text_embeds, info)
         with torch.autocast(text_embeds.device.type, enabled=False):  # a few MFLOP: not worth bf16's rounding
-            if self.config.row_alignment == "first-token":
-                update = torch.mm(self.lowrank_a[:length], self.lowrank_b)  # (text, d_model)
-            else:
-                update = torch.mm(self.lowrank_a, self.lowrank_b)[self._rows_from_the_end(text_embeds, info)]
+            rows = self._rows(self.lowrank_a)
+            chosen = rows[:length] if index is None else rows[index]  # ([1 or batch,] text, rank)
+            update = chosen @ self.lowrank_b  # ([1 or batch,] text, d_model)
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
 
-    def _rows_from_the_end(self, text_embeds: Tensor, info: ForwardInfo | None) -> Tensor:
-        """Returns the row of every token so that the last one has the last row, (1 or batch, text).
+    def _rows(self, a: Tensor) -> Tensor:
+        """Returns A's row for each of the s places, (max_source_length, rank), interpolated between those there are."""
+        if len(a) == self.max_source_length:
+            return a
+        size = self.max_source_length
+        return nn.functional.interpolate(a.T[None], size=size, mode="linear", align_corners=True)[0].T
 
-        Padding gets the last row, and is not read.
+    def _rows_of_tokens(self, text_embeds: Tensor, info: ForwardInfo | None) -> Tensor | None:
+        """Returns the row of every token, (1 or batch, text); None where token i has row i.
+
+        Where texts of a batch have rows of their own, padding may get the last row, and is not read.
         """
-        index = torch.arange(text_embeds.shape[1], device=text_embeds.device)
-        num_tokens = index.new_tensor([[len(index)]]) if info is None else info.text_mask.sum(dim=1, keepdim=True)
-        return (index + (self.max_source_length - num_tokens)).clamp(max=self.max_source_length - 1)
+        is_first, jitter = self.config.row_alignment == "first-token", self.config.position_jitter * self.training
+        if is_first and not jitter:
+            return None
+        batch, length = text_embeds.shape[:2]
+        index = torch.arange(length, device=text_embeds.device)
+        num_tokens = index.new_tensor([[length]]) if info is None else info.text_mask.sum(dim=1, keepdim=True)
+        room = self.max_source_length - num_tokens  # (1 or batch, 1)
+        begins = torch.zeros_like(room) if is_first else room
+        if jitter:
+            drawn = torch.randint(jitter + 1, (batch, 1), device=text_embeds.device)
+            begins = begins + torch.minimum(drawn, room) * (1 if is_first else -1)
+        return (index + begins).clamp(max=self.max_source_length - 1)
 
     @torch.no_grad()
     def start_from(self, tensors: Mapping[str, Tensor], source: TunerSettings) -> list[str]:
@@ -115,6 +135,7 @@ class Dept(Tuner):
             "num_virtual_tokens": (0 if prompt is None else prompt.shape[0], self.num_virtual_tokens),
             "rank": (0 if b is None else b.shape[0], self.rank),
             "row_alignment": (source.row_alignment, self.config.row_alignment),
+            "lowrank_rows": (source.lowrank_rows, self.config.lowrank_rows),
         }
         problems = [f"{name}={theirs}, this run has {ours}" for name, (theirs, ours) in sizes.items() if theirs != ours]
         if problems:
@@ -126,7 +147,7 @@ class Dept(Tuner):
             self.soft_prompt.copy_(prompt)
         if self.lowrank_a is None or self.lowrank_b is None or a is None or b is None:
             return []
-        shared = min(self.max_source_length, a.shape[0])
+        shared = min(len(self.lowrank_a), len(a))
         is_first = self.config.row_alignment == "first-token"
         rows = slice(None, shared) if is_first else slice(-shared, None)
         self.lowrank_a.zero_()
@@ -134,10 +155,10 @@ class Dept(Tuner):
         factor = source.scaling_factor(self.rank) / self.scaling
         self.lowrank_b.copy_(b if factor == 1 else b * factor)
         notes = []
-        if a.shape[0] != self.max_source_length:
+        if len(a) != len(self.lowrank_a):
             further = "; further rows start at zero, without an update" if shared < self.max_source_length else ""
             notes.append(
-                f"the source was trained for max_source_length={a.shape[0]}, this run has {self.max_source_length}: "
+                f"the source was trained for max_source_length={len(a)}, this run has {self.max_source_length}: "
                 f"the {'first' if is_first else 'last'} {shared} rows of A are taken{further}"
             )
         if factor != 1:
@@ -169,8 +190,9 @@ class Dept(Tuner):
         return {
             "m": budget.num_virtual_tokens,
             "r": budget.rank,
-            "s": budget.max_source_length,
+            "s": self.max_source_length,
             "d": budget.d_model,
             "l": budget.budget_tokens,
             "l x d": budget.target,
+            **({} if self.config.lowrank_rows is None else {"rows of A": budget.lowrank_rows}),
         }

@@ -9,7 +9,7 @@ from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, exact_choices, solve
 
-T5_BASE = {"budget_tokens": 100, "d_model": 768, "max_source_length": 256}
+T5_BASE = {"budget_tokens": 100, "d_model": 768, "lowrank_rows": 256}
 
 
 @pytest.mark.parametrize(("m", "r"), [(0, 75), (20, 60), (40, 45), (60, 30), (80, 15), (100, 0)])
@@ -23,7 +23,7 @@ def test_published_pairs_of_t5_base_are_exact_from_either_side(m, r):
 
 
 def test_published_pair_at_512_tokens():
-    budget = solve(budget_tokens=100, d_model=768, max_source_length=512, num_virtual_tokens=60)
+    budget = solve(budget_tokens=100, d_model=768, lowrank_rows=512, num_virtual_tokens=60)
     assert (budget.rank, budget.total) == (24, 76_800)
 
 
@@ -68,7 +68,7 @@ def test_nearest_is_nearest_by_search_and_not_larger_on_a_tie():
     for d_model, length in [(16, 9), (17, 8), (768, 348)]:
         for m in range(0, 21):
             budget = solve(
-                budget_tokens=20, d_model=d_model, max_source_length=length, num_virtual_tokens=m, allow_nearest=True
+                budget_tokens=20, d_model=d_model, lowrank_rows=length, num_virtual_tokens=m, allow_nearest=True
             )
             target = 20 * d_model
             best = min(range(30), key=lambda r: (abs(m * d_model + (length + d_model) * r - target), r))
@@ -81,8 +81,8 @@ def test_nearest_keeps_both_as_given():
 
 def test_default_without_an_exact_rank_says_so():
     with pytest.raises(ConfigError, match=r"not met exactly by a rank above 0.*\(20, 0\)"):
-        solve(budget_tokens=20, d_model=17, max_source_length=8)
-    assert solve(budget_tokens=20, d_model=17, max_source_length=8, allow_nearest=True).rank == 8
+        solve(budget_tokens=20, d_model=17, lowrank_rows=8)
+    assert solve(budget_tokens=20, d_model=17, lowrank_rows=8, allow_nearest=True).rank == 8
 
 
 def test_prompt_tuning_spends_the_budget_on_the_prompt():

@@ -227,3 +227,74 @@ def test_last_token_alignment_without_a_mask_has_no_padding():
 def test_alignments_agree_on_a_text_of_s_tokens():
     first, last = (trained(exact(2, row_alignment=kind).build(info())) for kind in ("first-token", "last-token"))
     torch.testing.assert_close(first.embed(text(length=S)), last.embed(text(length=S)))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, S])
+def test_rows_between_are_interpolated(rows):
+    tuner = trained(exact(3, lowrank_rows=rows).build(info()))
+    a, b = tuner.lowrank_a.detach(), tuner.lowrank_b.detach()
+    assert a.shape[0] == rows
+    shifts = (tuner.embed(text(1, S)).detach() - torch.cat([tuner.soft_prompt.detach()[None], text(1, S)], dim=1))[
+        0, 3:
+    ]
+    for position in range(S):
+        place = position * (rows - 1) / (S - 1)
+        low = min(int(place), max(0, rows - 2))
+        share = place - low
+        row = a[low] if rows == 1 else (1 - share) * a[low] + share * a[low + 1]
+        torch.testing.assert_close(shifts[position], row @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_of_few_rows_do_not_depend_on_the_text_s_length():
+    config = DeptConfig(num_virtual_tokens=2, lowrank_rows=4, budget_tokens=6, allow_nearest=True)
+    assert config.budget(D_MODEL, 4096) == config.budget(D_MODEL, 8)
+    assert config.empty(TunerContext(D_MODEL, 4096)).lowrank_a.shape[0] == 4
+
+
+def test_a_text_begins_further_on_while_training_and_there_alone():
+    tuner = trained(exact(2, position_jitter=2).build(info()))
+    plain = trained(exact(2).build(info()))
+    assert torch.equal(tuner.eval().embed(text()), plain.embed(text()))
+    tuner.train()
+    update, begins = tuner.lowrank_a @ tuner.lowrank_b, set()
+    torch.manual_seed(0)
+    for _ in range(30):
+        shifts = (tuner.embed(text()) - plain.embed(text()))[:, 2:] + update[:4]
+        for shift in shifts:
+            (begin,) = [b for b in range(S - 3) if torch.allclose(shift, update[b : b + 4], atol=1e-5)]
+            begins.add(begin)
+    assert begins == {0, 1, 2}
+    full = text(length=S)  # has no room
+    assert torch.equal(tuner.embed(full), plain.embed(full))
+
+
+def test_the_last_token_s_row_moves_towards_the_first():
+    tuner = trained(exact(2, position_jitter=1, row_alignment="last-token").build(info())).train()
+    update = (tuner.lowrank_a @ tuner.lowrank_b).detach()
+    torch.manual_seed(0)
+    ends = set()
+    for _ in range(20):
+        shifts = (tuner.embed(text(1), ForwardInfo(torch.ones(1, 4, dtype=torch.long), 0)).detach()[:, 2:] - text(1))[0]
+        ends |= {end for end in range(4, S + 1) if torch.allclose(shifts, update[end - 4 : end], atol=1e-5)}
+    assert ends == {S - 1, S}
+
+
+def test_with_a_at_zero_rows_that_no_text_reaches_stay_zero():
+    tuner = exact(2, lowrank_zero="A").build(info())
+    assert torch.equal(tuner.embed(text()), torch.cat([tuner.soft_prompt.expand(2, -1, -1), text()], dim=1))
+    optimizer = torch.optim.AdamW(tuner.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (tuner.embed(text(length=4)) ** 2).sum().backward()
+        optimizer.step()
+    assert tuner.lowrank_a[:4].abs().min() > 0
+    assert not tuner.lowrank_a[4:].any()
+
+
+@pytest.mark.parametrize(("name", "value", "most"), [("lowrank_rows", S + 1, S), ("position_jitter", S, S - 1)])
+def test_more_than_a_text_has_places_is_refused(name, value, most):
+    with pytest.raises(
+        ConfigError, match=rf"tuner\.{name}: {value} is more than data\.max_source_length={S} .* at most {most}"
+    ):
+        exact(2, **{name: value}).build(info())
+    exact(2, **{name: most}).build(info())
