@@ -305,10 +305,11 @@ def read_hub(source: Source, split: str, columns: Sequence[str]) -> Iterator[Pla
     try:
         rows = datasets.load_dataset(source.path, source.config, revision=source.revision, split=split)
     except Exception as error:  # whatever the hub's client and the readers below it raise
+        offline = "with network access unset HF_HUB_OFFLINE, else " if datasets.config.HF_HUB_OFFLINE else ""
         raise DataError(
-            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); with network access unset "
-            f"HF_HUB_OFFLINE, without it put {file_names(split)} in the data set's own columns into a folder and give "
-            "--raw FOLDER to `dept-vl prepare`"
+            f"{source}: cannot load split {split!r} from the hub ({first_line(error)}); {offline}put "
+            f"{file_names(split)} in the data set's own columns into a folder and give --raw FOLDER to "
+            "`dept-vl prepare`"
         ) from error
     check_columns(rows.column_names, columns, f"{source}, {split}")
     yield from read_dataset(rows, f"{source}, {split}", columns)

@@ -23,7 +23,7 @@ from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
 from dept_vl.system.progress import no_bars_in_files
-from dept_vl.system.signals import StoppedError, listen
+from dept_vl.system.signals import StoppedError, is_resumable, listen
 from dept_vl.system.version import __version__
 
 _USER_ERRORS = (ConfigError, DataError, CheckpointError)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for library in ("httpx", "httpx2", "datasets", "accelerate", "urllib3", "PIL"):
+    for library in ("httpx", "httpx2", "datasets", "accelerate", "urllib3", "PIL", "torch"):
         logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else two lines, twice, for every retry of five
     _print_any_name()
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 2)
+        after = f"; once that is mended, go on with: {_resuming(arguments)}" if is_resumable() else ""
+        return _fail(f"{where}{error.strerror or error}{after}", 2)
     except (DivergenceError, MismatchError) as error:
         return _fail(str(error), 1)
     except StoppedError as stopped:
@@ -101,13 +102,18 @@ def _quiet_threads() -> Iterator[None]:
 
 def _describe_stop(stopped: StoppedError, arguments: Sequence[str]) -> str:
     """Returns what a stopped command leaves, and the command that goes on with it."""
-    if stopped.is_resumable:
+    launch = " (under the same launcher)" if "WORLD_SIZE" in os.environ else ""
+    done = f"{stopped.done}; " if stopped.done else ""
+    return f"stopped by {stopped}; {done}go on with{launch}: {_resuming(arguments, is_resumable=stopped.is_resumable)}"
+
+
+def _resuming(arguments: Sequence[str], *, is_resumable: bool = True) -> str:
+    """Returns the command that goes on with one that has ended early."""
+    if is_resumable:
         arguments = [*(word for word in arguments if word not in ("--overwrite", "--resume")), "--resume"]
     program = Path(sys.argv[0]).name
     words = [*(["python", "-m", "dept_vl"] if program == "__main__.py" else [program]), *arguments]
-    launch = " (under the same launcher)" if "WORLD_SIZE" in os.environ else ""
-    done = f"{stopped.done}; " if stopped.done else ""
-    return f"stopped by {stopped}; {done}go on with{launch}: {shlex.join(words)}"
+    return shlex.join(words)
 
 
 def _fail(message: str, code: int) -> int:

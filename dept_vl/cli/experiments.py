@@ -139,12 +139,10 @@ def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         _report_figure(options)
         return
     from dept_vl.reports.paper_tables import compare
-    from dept_vl.system.atomic import write_text
+    from dept_vl.system.atomic import check_output_file, write_text
 
-    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
-        raise ConfigError(
-            f"--out {options.out}: {'is a folder' if options.out.is_dir() else 'there is no folder for it'}"
-        )
+    if options.out is not None:
+        check_output_file("--out", options.out)
     text = compare(options.paper, options.runs, mixed=options.mixed, form=options.format or "text")
     if options.out is None:
         print(text)

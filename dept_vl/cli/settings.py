@@ -229,6 +229,8 @@ def load_settings(
     path = options.config
     if path is None and getattr(options, "resume", False):
         folder = Path(str(settings.get("output_dir", f"runs/{task.name}-{tuner}")))
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise ConfigError(f"--resume: nothing has begun in {folder}; leave --resume out")
         if not (folder / resume_from).is_file():
             what = describe_other(folder, "run" if resume_from == RUN_CONFIG_FILE else Path(resume_from).stem)
             raise ConfigError(f"{folder / resume_from}: cannot read what to resume: {folder} {what}")

@@ -24,7 +24,7 @@ from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import choose_selection
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
-from dept_vl.system.atomic import write_json
+from dept_vl.system.atomic import can_be_written, check_output_file, write_json
 from dept_vl.system.bounded_reading import hash_file
 
 if TYPE_CHECKING:
@@ -108,14 +108,15 @@ def check_ablation(
         fits its references.
 
     Raises:
-        ConfigError: There is no folder for the output, or settings that cannot be.
+        ConfigError: The output cannot be written (`check_output_file`), or settings that cannot be.
         CheckpointError: There is no adapter in `run_dir`.
         DataError: Data or features are not prepared.
     """
     require_adapter(run_dir)
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        problem = "is a folder" if output.is_dir() else f"there is no folder {output.parent}/"
-        raise ConfigError(f"--output {output}: {problem}")
+    if output is not None:
+        check_output_file("--output", output)
+    elif not can_be_written(run_dir):
+        raise ConfigError(f"{run_dir}: cannot be written into; give --output FILE")
     task = config.resolve_task()
     choose_decoding(config, task)
     check_prepared(config, data_dir, [split])

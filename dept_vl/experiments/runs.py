@@ -15,6 +15,7 @@ from dept_vl.inference.result_files import settings_sha256
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import SUMMARY_FILE, check_resumable
 from dept_vl.runs.session import Session
+from dept_vl.runs.sources import check_same_sources, sources_record
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.training.trainer import train
@@ -48,11 +49,12 @@ def finish(config: TrainConfig, data_dir: Path, session: Session, *, callbacks: 
     """Trains a run to its end: from the start, from its last checkpoint, or not at all when it has ended before.
 
     Raises:
-        ConfigError, DataError, CheckpointError: As `train`; the folder holds a run of other settings.
+        ConfigError, DataError, CheckpointError: As `train`; the folder holds a run of other settings or rows.
     """
     summary = config.run_dir / SUMMARY_FILE
     if summary.is_file():
         check_resumable(config.run_dir, config)
+        check_same_sources(config.run_dir, sources_record(config, data_dir))
         try:
             ended = parse_json(read_file(summary))
             return FinishedRun(config, float(ended["best_metric"]), str(ended["metric"]))

@@ -43,6 +43,7 @@ from dept_vl.runs.refusals import check_prepared
 from dept_vl.runs.selection import check_best_metric, choose_selection, join_scores
 from dept_vl.settings.load import absolute_config
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.atomic import can_be_written
 from dept_vl.system.bounded_reading import hash_file
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ def evaluate_run(
     destination = Destination(files_beside(output) if output else files_of(folder or run_dir, results_name(split, one)))
     if output is None and folder is None:
         destination = choose_destination(whole, folder_of_results(run_dir), split, rows_sha256, one)
+    where = destination.files["scores"].parent
+    if not can_be_written(where):
+        raise ConfigError(f"{where}: cannot be written into; name another place with --output FILE")
     if config.is_mix:
         destination = Destination({"scores": destination.files["scores"]}, destination.moves)
         return _evaluate_each(

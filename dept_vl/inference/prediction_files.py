@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import DataError
 from dept_vl.inference.inputs import PredictionInput, image_column
-from dept_vl.system.atomic import write_bytes, write_text
+from dept_vl.system.atomic import check_output_file, write_bytes, write_text
 from dept_vl.tasks import Task
 
 if TYPE_CHECKING:
@@ -32,12 +32,10 @@ def check_output(path: Path, task: Task, inputs: Sequence[PredictionInput]) -> N
     """Refuses an output that could not be written at the end.
 
     Raises:
-        ConfigError: There is no folder for it, or it is one.
+        ConfigError: As `check_output_file`.
         DataError: It is to be in the official results format, and an input has no id, or two have the same.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}/"
-        raise ConfigError(f"--output {path}: {problem}")
+    check_output_file("--output", path)
     if not is_official(path):
         return
     key = task.result_keys[0]

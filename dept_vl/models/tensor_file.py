@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor
 
+from dept_vl.system.atomic import atomic_file
+
 CODES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 """safetensors' codes of types; trained tensors are F32."""
 
 _ALIGNMENT = 8
 _NAMES = {dtype: code for code, dtype in CODES.items()}
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a whole safetensors file or none; see `write_tensors`."""
+    with atomic_file(path) as file:
+        write_tensors(file, tensors, metadata)
 
 
 def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

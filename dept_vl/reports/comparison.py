@@ -18,7 +18,7 @@ from dept_vl.reports.paper_settings import paper_row, what_it_is
 from dept_vl.reports.scored_answers import answering_speed, count_trained, read_answers, training_speed
 from dept_vl.reports.scored_runs import ScoredRun, read_scored_runs
 from dept_vl.runs.folder import describe_run
-from dept_vl.system.atomic import write_json
+from dept_vl.system.atomic import check_output_file, write_json
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def compare_runs(
             metric, or no folder for the output.
         CheckpointError: A folder holds no test scores, or its answers are not those of its scores.
     """
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise ConfigError(f"--output {output}: {'is a folder' if output.is_dir() else 'there is no folder for it'}")
+    if output is not None:
+        check_output_file("--output", output)
     asked = None if metric is None else score_name(metric)
     runs = _distinct([run for folder in folders for run in read_scored_runs(folder)])
     by_task: dict[str, list[ScoredRun]] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import ConfigError
-from dept_vl.system.atomic import write_bytes
+from dept_vl.system.atomic import check_output_file, write_bytes
 from dept_vl.system.extras import require_extra
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ def check_drawing(path: Path) -> None:
     """Refuses a picture that cannot be drawn or written.
 
     Raises:
-        ConfigError: Its name says no format that is known, there is no folder for it, or matplotlib is not installed.
+        ConfigError: Its name says no format that is known, it cannot be written (`check_output_file`), or matplotlib
+            is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out {path}: a figure is written as {', '.join(SUFFIXES)}; name the file so")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"--out {path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}/'}")
+    check_output_file("--out", path)
     require_extra("plots", "`dept-vl report --figure N --out FILE`")
 
 

@@ -63,6 +63,8 @@ def read_scored_runs(folder: Path) -> list[ScoredRun]:
         CheckpointError: There are no scores, or they cannot be read.
         ConfigError: Their settings are invalid.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; name the folder of a scored run")
     readers = {"seeds.json": _of_seeds, "transfer.json": _of_transfer, RESULTS_FILE: _of_run}
     for name, read in readers.items():
         path = folder / name

@@ -9,7 +9,9 @@ from typing import Any
 
 from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import CheckpointError, DataError
-from dept_vl.models.adapter.presence import WEIGHTS_FILE, projection_source
+from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.adapter.files import check_fits, read_adapter_config
+from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, projection_source
 from dept_vl.runs.folder import RECORD_FILE, RUN_CONFIG_FILE, read_record
 from dept_vl.runs.hub import find_run
 from dept_vl.settings.schema import TrainConfig
@@ -36,6 +38,16 @@ def sources_record(config: TrainConfig, data_dir: Path) -> dict[str, Any]:
         weights = projection_source(config.model, find_run) / WEIGHTS_FILE
         record[PROJECTION_WEIGHTS] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return record
+
+
+def check_same_model(folder: Path, model: AdaptedModel) -> None:
+    """Refuses to go on with other frozen weights than those that the adapter of a run was trained on, if it has one.
+
+    Raises:
+        CheckpointError: They differ; see `check_fits`.
+    """
+    if (folder / ADAPTER_CONFIG_FILE).is_file():
+        check_fits(folder, read_adapter_config(folder), model.adapter_config())
 
 
 def check_same_sources(folder: Path, record: Mapping[str, Any]) -> None:

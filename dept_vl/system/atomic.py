@@ -2,7 +2,8 @@
 
 Everything is written under a temporary name beside its destination, flushed to the disk, and renamed into place; the
 folder that holds the name is flushed too. A process killed at any moment leaves the old content or the new one, plus
-at most a temporary name (``.<name>.tmp-<pid>``) that `remove_leftovers` clears. Removing a folder is one step too.
+at most a temporary name (``.<name>.tmp-<pid>-<machine>``), which the next writer of the same thing clears, and
+`remove_leftovers`. Removing a folder is one step too.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dept_vl.errors import DataError
+from dept_vl.errors import ConfigError, DataError
 
 _MAX_STEM_BYTES = 200
 """Of a name that gets something before and after it: file systems allow 255 bytes."""
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def hidden_name(path: Path, suffix: str) -> Path:
@@ -32,8 +36,8 @@ def hidden_name(path: Path, suffix: str) -> Path:
 
 
 def _temporary_name(path: Path) -> Path:
-    """Returns the name under which `path` is written."""
-    return hidden_name(path, f"tmp-{os.getpid()}")
+    """Returns the name under which `path` is written: it says by which process of which machine."""
+    return hidden_name(path, f"tmp-{os.getpid()}-{_HOST}")
 
 
 @contextmanager
@@ -69,6 +73,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     The folder must exist. The new file gets the permissions an ordinary ``open`` would give it.
     """
     temporary = _temporary_name(path)
+    _remove_those_of_the_dead(path)
     try:
         with naming(path):
             with open(temporary, "wb") as file:
@@ -77,7 +82,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only disk, which has none and refuses even to look
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -119,6 +125,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
+    _remove_those_of_the_dead(path)
     try:
         with naming(path):
             temporary.mkdir()
@@ -133,6 +140,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)
+
+
+def check_output_file(flag: str, path: Path) -> None:
+    """Refuses a file that could not be written in the end.
+
+    Args:
+        flag: What names it, for the message.
+        path: The file.
+
+    Raises:
+        ConfigError: It is a folder, there is no folder for it, or that cannot be written into.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a folder")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{flag} {path}: there is no folder {path.parent}/")
+    if not can_be_written(path.parent):
+        raise ConfigError(f"{flag} {path}: {path.parent}/ cannot be written into; name a file elsewhere")
+
+
+def can_be_written(folder: Path) -> bool:
+    """Returns whether a folder can be written into; of one that is not there yet, the nearest one above it."""
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return os.access(nearest, os.W_OK)
 
 
 def refuse_existing(path: Path) -> None:
@@ -165,9 +196,33 @@ def remove_leftovers(folder: Path, path: Path | None = None) -> None:
     """
     start = "." if path is None else hidden_name(path, "tmp-").name
     for leftover in folder.glob(".*.tmp-*"):
-        if not leftover.name.startswith(start):
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        if leftover.name.startswith(start):
+            _remove_any(leftover)
+
+
+def _remove_any(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
+
+
+def _remove_those_of_the_dead(path: Path) -> None:
+    """Removes what processes of this machine that are gone have left of `path`; another machine's may be at work."""
+    start = hidden_name(path, "tmp-").name
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for name in [entry.name for entry in entries if entry.name.startswith(start)]:
+            pid, _, host = name.removeprefix(start).partition("-")
+            if pid.isdecimal() and host in ("", _HOST) and not is_running(int(pid)):
+                _remove_any(path.with_name(name))
+
+
+def is_running(pid: int) -> bool:
+    """Returns whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dept_vl.errors import ConfigError
-from dept_vl.system.atomic import hidden_name, write_json
+from dept_vl.system.atomic import hidden_name, is_running, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +67,7 @@ class LockOwner:
         """Whether the process is there; of another machine that cannot be known, so it is."""
         if not self.is_here:
             return True
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # another user's process
-        return self.process_started == _process_started(self.pid)
+        return is_running(self.pid) and self.process_started == _process_started(self.pid)
 
     def __str__(self) -> str:
         age = _format_age(time.time() - self.since)
@@ -99,7 +93,7 @@ class OwnedLock:
         """Takes the lock, over from a dead owner where one left its record.
 
         Raises:
-            ConfigError: It is another's; the message names owner and age.
+            ConfigError: It is another's; the message names owner and age. Or the disk is full, or read-only.
         """
         deadline = time.monotonic() + ORPHANS_TIMEOUT_S
         while True:
@@ -112,6 +106,8 @@ class OwnedLock:
                 if not is_orphaned or time.monotonic() > deadline:
                     raise ConfigError(self._refusal(owner)) from None
                 time.sleep(0.2)
+            except OSError as error:
+                raise ConfigError(f"{self.what}: cannot be locked: {error.strerror or error}") from None
         try:
             self._take_over()
             write_json(self._record, asdict(LockOwner.this_process()))

@@ -112,6 +112,11 @@ def mark_resumable() -> None:
     _STATE.is_resumable = True
 
 
+def is_resumable() -> bool:
+    """Returns whether the command can be gone on with by ``--resume``."""
+    return _STATE.is_resumable
+
+
 def worker_init() -> Callable[[int], None] | None:
     """Returns what loader workers that must outlive a deferred signal start with; None where none is deferred."""
     return _ignore_in_worker if is_listening() and _STATE.is_deferring else None

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.files import check_finite
-from dept_vl.models.tensor_file import write_tensors
-from dept_vl.system.atomic import atomic_file, atomic_folder, remove_folder
+from dept_vl.models.tensor_file import save_tensors
+from dept_vl.system.atomic import atomic_folder, remove_folder
 from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, parse_json, read_file
 from dept_vl.training.optim import kept_numbers, moment_shapes
 
@@ -92,13 +92,13 @@ def save_state(
     """
     target = state_folder(folder, progress.step)
     with atomic_folder(target) as temporary:
-        _write(temporary / "trainable.safetensors", trainable)
+        save_tensors(temporary / "trainable.safetensors", trainable)
         moments = _moments(trainable, optimizer)
         untouched = sorted(trainable.keys() - {_owner(key) for key in moments})
         known = {_UNTOUCHED: json.dumps(untouched), _GROUPS: json.dumps(kept_numbers(optimizer))}
-        _write(temporary / "optimizer.safetensors", moments, known)
+        save_tensors(temporary / "optimizer.safetensors", moments, known)
         if tuner:
-            _write(temporary / TUNER_FILE, tuner)
+            save_tensors(temporary / TUNER_FILE, tuner)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in list_states(folder)[:-keep]:
         remove_folder(old)
@@ -217,11 +217,6 @@ def _check_tensors(
             f"{checkpoint / 'optimizer.safetensors'}: holds no moments of {', '.join(without)}; {_OLDER}"
         )
     check_finite({**tensors, **moments}, str(checkpoint))
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    with atomic_file(path) as file:
-        write_tensors(file, tensors, metadata)
 
 
 def _moments(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

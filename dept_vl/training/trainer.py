@@ -33,7 +33,7 @@ from dept_vl.runs.hub import find_run
 from dept_vl.runs.log import RunLog
 from dept_vl.runs.open import open_tasks, training_set
 from dept_vl.runs.session import Session
-from dept_vl.runs.sources import check_same_sources, sources_record
+from dept_vl.runs.sources import check_same_model, check_same_sources, sources_record
 from dept_vl.runs.trackers import TENSORBOARD, Tracker, chosen_trackers
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system import signals
@@ -193,6 +193,7 @@ class Trainer:
     def _resume(self) -> None:
         states = list_states(self.run_dir / CHECKPOINTS)
         if states:
+            check_same_model(self.run_dir, self.model)
             take = self.model.tuner.load_training_state
             self.progress = load_state(states[-1], self.trainable, self.optimizer, take)
             logger.info("resuming from %s", states[-1])

@@ -87,7 +87,7 @@ def test_an_earlier_run_s_relative_path_is_explained_when_it_is_resumed(typed, t
         ("train --config ~/absent.yaml", "/absent.yaml: cannot read"),
         ("cache-features --verify ~/absent", "/absent/index.json: no such file"),
         ("import-released ~/absent --out ~/run", "/absent: no released adapter here"),
-        ("report --paper table1 ~/absent", "/absent: holds no test scores"),
+        ("report --paper table1 ~/absent", "/absent: no such folder"),
         ("eval --verify=~/absent", "/absent: cannot read the results"),
         ("train --data-dir x --init-from ~/absent --model.backbone demo", "/absent: no adapter here"),
         ("transfer --target cola --sources mnli --source-runs mnli=~/absent --data-dir x", "/absent: no adapter there"),

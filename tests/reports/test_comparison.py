@@ -200,10 +200,10 @@ def test_trained_runs_are_compared_from_their_folders(t5_folder, label_data, tmp
     [
         (["--against", "lroa"], "unknown method 'lroa'; did you mean 'lora'"),
         (["--metric", "acuracy"], "unknown evaluator 'acuracy'"),
-        (["--output", "absent/x.json"], "--output absent/x.json: there is no folder for it"),
+        (["--output", "absent/x.json"], "--output absent/x.json: there is no folder absent/"),
         (["--lr", "3"], "unrecognized arguments: --lr 3"),
         (["--tuner.lr", "3"], "--tuner.lr: `dept-vl compare` takes no settings"),
-        (["absent"], "absent: holds no test scores"),
+        (["absent"], "absent: no such folder"),
     ],
 )
 def test_what_cannot_be_compared_is_one_message_and_exit_code_2(tmp_path, capsys, words, message):

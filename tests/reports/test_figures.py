@@ -185,7 +185,7 @@ def test_every_figure_is_a_table_and_a_picture(tmp_path, number):
         (["--figure", "6", "--format", "csv"], "--format: is for tables"),
         (["--figure", "6", "--paper", "table1"], "not allowed with argument"),
         ([], "one of the arguments --paper --figure is required"),
-        (["--figure", "6", "absent"], "absent: holds no test scores"),
+        (["--figure", "6", "absent"], "absent: no such folder"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_message_and_exit_code_2(tmp_path, monkeypatch, capsys, words, message):

@@ -1,11 +1,16 @@
 """Files and folders appear whole or not at all."""
 
+import builtins
+import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from dept_vl.errors import DataError
+from dept_vl.errors import ConfigError, DataError
 from dept_vl.system import atomic
 
 
@@ -106,3 +111,44 @@ def test_names_that_are_not_utf8_come_back_from_json(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["image"] == name
     atomic.write_json(tmp_path / "a.json", {"plain": "\u00e9"})
     assert "\u00e9" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_the_next_writer_clears_what_a_dead_one_left_of_the_same_thing(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = atomic._temporary_name(tmp_path / "out").name.rpartition("-")[2]
+    of_the_dead, of_another_machine = f".out.tmp-{gone.pid}-{here}", f".out.tmp-{gone.pid}-000000"
+    of_the_living, of_another = f".out.tmp-{os.getppid()}-{here}", f".out2.tmp-{gone.pid}-{here}"
+    for name in (of_the_dead, of_another_machine, of_the_living, of_another):
+        (tmp_path / name).mkdir()
+    with atomic.atomic_folder(tmp_path / "out"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"out", of_another_machine, of_the_living, of_another}
+    (tmp_path / of_the_dead).write_text("half")
+    atomic.write_text(tmp_path / "out" / "x", "whole")
+    assert (tmp_path / of_the_dead).exists()  # of something else
+    (tmp_path / "out" / of_the_dead.replace("out", "x")).write_text("half")
+    atomic.write_text(tmp_path / "out" / "x", "whole")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
+
+
+def test_a_read_only_disk_is_named_by_the_file_that_was_to_be_written(tmp_path, monkeypatch):
+    """There even looking for the temporary file to remove it is an error."""
+
+    def refuse(self, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(builtins, "open", lambda path, mode: refuse(path))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*/kept\.txt'$"):
+        atomic.write_text(tmp_path / "kept.txt", "new")
+
+
+def test_an_output_file_is_checked_before_the_work(tmp_path, monkeypatch):
+    atomic.check_output_file("--output", tmp_path / "x.json")
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "no" / "x.json", f"there is no folder {tmp_path}/no/")):
+        with pytest.raises(ConfigError, match=f"--output {path}: {said}"):
+            atomic.check_output_file("--output", path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as on a read-only disk, where root may not write either
+    with pytest.raises(ConfigError, match="cannot be written into; name a file elsewhere"):
+        atomic.check_output_file("--output", tmp_path / "x.json")

@@ -32,9 +32,9 @@ from dept_vl.models.adapter.presence import (
     require_adapter,
 )
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.tensor_file import CODES, write_tensors
+from dept_vl.models.tensor_file import CODES, save_tensors, write_tensors
 from dept_vl.strict import STRICT
-from dept_vl.system.atomic import atomic_file, write_text
+from dept_vl.system.atomic import write_text
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.system.file_names import utf8_name
 from dept_vl.tasks import Task, get_task, task_names
@@ -171,8 +171,7 @@ def save_adapter(folder: Path, tensors: Mapping[str, Tensor], config: AdapterCon
     metadata, settings = _describe(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CARD_FILE, card)
-    with atomic_file(folder / WEIGHTS_FILE) as file:
-        write_tensors(file, tensors, metadata)
+    save_tensors(folder / WEIGHTS_FILE, tensors, metadata)
     write_text(folder / ADAPTER_CONFIG_FILE, settings)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
@@ -18,6 +16,8 @@ from dept_vl.models.language.families import FAMILIES
 from dept_vl.models.language.load import load_backbone, quiet_transformers
 from dept_vl.models.language.stored import BESIDE_WEIGHTS, WEIGHTS_FILE
 from dept_vl.models.pickled import read_pickled
+from dept_vl.models.tensor_file import save_tensors
+from dept_vl.system.atomic import write_bytes
 
 
 def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
@@ -38,10 +38,10 @@ def convert_pickled(files: Sequence[Path], folder: Path, out: Path) -> str:
     tensors: dict[str, Tensor] = {}
     for path in files:
         tensors |= read_pickled(path)
-    save_file({name: value.contiguous() for name, value in _one_each(tensors).items()}, out / WEIGHTS_FILE, _METADATA)
+    save_tensors(out / WEIGHTS_FILE, _one_each(tensors), _METADATA)
     for name in BESIDE_WEIGHTS:
         if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
+            write_bytes(out / name, (folder / name).read_bytes())
     return _loaded(out, folder)
 
 
@@ -101,7 +101,9 @@ def convert_gguf(path: Path, out: Path) -> str:
     plain = family.model_class(config)  # without what the quantised one remembers of its file
     plain.load_state_dict(model.state_dict())
     with quiet_transformers():
-        plain.save_pretrained(out)
+        for settings in (plain.config, plain.generation_config):
+            settings.save_pretrained(out)
+        save_tensors(out / WEIGHTS_FILE, _one_each(plain.state_dict()), _METADATA)
         tokenizer.save_pretrained(str(out))
     return _loaded(out, path)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dept_vl.models.language.base import CHANGED_WEIGHTS, Backbone
 from dept_vl.models.language.stored import BESIDE_WEIGHTS, CONFIG_FILE, WEIGHTS_FILE, read_config
 from dept_vl.models.language.t5 import ENCODER_TABLE, OWN_ENCODER_TABLE
-from dept_vl.system.atomic import write_json
+from dept_vl.models.tensor_file import save_tensors
+from dept_vl.system.atomic import write_bytes, write_json
 
 _DTYPES = ("dtype", "torch_dtype")
 """Keys of ``config.json`` for the type that transformers loads weights in."""
@@ -47,9 +46,9 @@ def write_backbone(backbone: Backbone[Any], source: Path, out: Path, encoder_tab
     config[CHANGED_WEIGHTS] = _digest(tensors)
     for name in BESIDE_WEIGHTS:
         if name != CONFIG_FILE and (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+            write_bytes(out / name, (source / name).read_bytes())
     write_json(out / CONFIG_FILE, config)
-    save_file(tensors, out / WEIGHTS_FILE, {"format": "pt"})
+    save_tensors(out / WEIGHTS_FILE, tensors, {"format": "pt"})
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

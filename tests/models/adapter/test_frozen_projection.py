@@ -186,6 +186,25 @@ def test_a_run_goes_on_with_a_moved_one_and_not_with_another(t5_folder, tiny_dat
     assert f"cannot resume {run}: model.frozen_projection is another than when it was started" in said
 
 
+def test_more_seeds_are_not_trained_with_another(t5_folder, tiny_data, source, tmp_path, capsys):
+    place = shutil.copytree(source, tmp_path / "source")
+    line = words(t5_folder, tiny_data, tmp_path / "seeds", *PROMPT, "--model.frozen_projection", str(place), "--seeds")
+    assert main([*line, "0"]) == 0
+    assert main(words(t5_folder, tiny_data, place, "--tuner", "none", "--seed", "1", "--overwrite")) == 0
+    said = refused([*line, "0,1", "--resume"], capsys)
+    assert f"cannot resume {tmp_path / 'seeds' / 'seed-0'}: model.frozen_projection is another" in said
+
+
+def test_a_run_does_not_go_on_with_a_backbone_of_other_weights(save_tiny_t5, tiny_data, source, tmp_path, capsys):
+    t5, run = save_tiny_t5(tmp_path / "t5", seed=1), tmp_path / "run"
+    line = words(t5, tiny_data, run, *PROMPT, "--loop.save_every_steps", "1")
+    assert main(line) == 0
+    shutil.rmtree(max((run / "checkpoints").iterdir(), key=lambda path: path.name))
+    shutil.rmtree(t5)
+    save_tiny_t5(tmp_path / "t5", seed=2)
+    assert "backbone.weights_sha256" in refused([*line, "--resume"], capsys)
+
+
 @pytest.mark.parametrize("inner", ["", "seed-0"])
 def test_its_own_run_is_not_emptied(t5_folder, tiny_data, source, tmp_path, capsys, inner):
     place = tmp_path / "place"

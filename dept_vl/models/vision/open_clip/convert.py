@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dept_vl.errors import CheckpointError
 from dept_vl.models.pickled import read_pickled, read_torchscript
+from dept_vl.models.tensor_file import save_tensors
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.models.vision.open_clip.files import CONFIG_FILE, WEIGHT_FILES
 from dept_vl.models.vision.open_clip.weights import load_tower
@@ -186,7 +187,7 @@ def _describe_openai(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _write(out: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path) -> str:
     """Writes a folder and loads its tower, so that nothing is left that cannot be; returns what it is."""
     write_json(out / CONFIG_FILE, settings)
-    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, out / WEIGHT_FILES[0])
+    save_tensors(out / WEIGHT_FILES[0], tensors)
     try:
         tower = load_tower(OpenClipConfig(model=str(out)))
     except ValueError as error:
