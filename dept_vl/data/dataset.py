@@ -49,6 +49,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         padding: Literal["longest", "max_length"] = "longest",
         target_sampling: Literal["weighted", "best"] = "weighted",
         loss_weighting: Literal["none", "score"] = "none",
+        words_before: Sequence[str] = (),
     ) -> None:
         """Checks that every image of the split has its visual input.
 
@@ -65,9 +66,11 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             padding: To the batch's longest text or to `max_source_length`.
             target_sampling: Draw a target in proportion to its weight, or take the heaviest.
             loss_weighting: ``"score"`` multiplies an example's loss by its drawn target's weight.
+            words_before: For training: one of them, or none, is put before the first text of a row's columns, drawn
+                anew each step, so that what is trained does not learn where a text begins.
 
         Raises:
-            DataError: The split is empty, or images have no visual input.
+            DataError: The split is empty, or images have no visual input; or its rows have no text to put words before.
         """
         self.task = task
         self.few_shot: FewShot | None = None
@@ -81,6 +84,9 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self._pad_to_length = max_source_length if padding == "max_length" else None
         self._target_sampling = target_sampling
         self._loss_weighting = loss_weighting
+        self._words_before = ("", *words_before) if labels == "drawn" else ("",)
+        if len(self._words_before) > 1 and not task.input_columns:
+            raise DataError(f"data.words_before: rows of task {task.name!r} have no text of their own; leave it out")
         if len(rows) == 0:
             raise DataError(f"task {task.name!r}: the split has no rows; check what `dept-vl prepare` reported")
         self.indices = self._readable()
@@ -193,7 +199,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     def batch(self, request: BatchRequest) -> Batch:
         """Returns the batch of one request."""
         rows = self._read(request.indices)
-        source_ids = self._source_ids([self.task.source_text(row) for row in rows])
+        source_ids = self._source_ids([self.task.source_text(self._begun(row, request.step)) for row in rows])
         labels, weights = self._targets(rows, request.step)
         examples = [
             Example(example_id=row["example_id"], input_ids=ids, labels=label, loss_weight=weight)
@@ -205,6 +211,15 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             pad_to_length=self._pad_to_length,
             **self._visual_input(rows),
         )
+
+    def _begun(self, row: Row, step: int) -> Row:
+        """Returns a row whose text begins with drawn words, or with none; a function of (seed, step, example)."""
+        if len(self._words_before) == 1:
+            return row
+        rng = np.random.default_rng([self._seed, 3, step, row["example_id"]])
+        words = self._words_before[rng.integers(len(self._words_before))]
+        column = next(name for name in self.task.input_columns if isinstance(row[name], str))
+        return {**row, column: f"{words} {row[column]}"} if words else row
 
     def _visual_input(self, rows: Sequence[Row]) -> VisualTensors:
         if self._visual is None:

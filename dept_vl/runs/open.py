@@ -303,6 +303,7 @@ def _open_dataset(
         padding=data.padding,
         target_sampling=data.target_sampling,
         loss_weighting=data.loss_weighting,
+        words_before=data.words_before or (),
     )
     skipped, is_training = len(dataset) - len(dataset.indices), labels == "drawn"
     if is_training and data.few_shot is not None:

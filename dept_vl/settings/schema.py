@@ -86,6 +86,10 @@ class DataConfig:
     on_long: Annotated[
         Literal["truncate", "error"], MayDiffer(), Field(description="what happens to a source text of more tokens")
     ] = "truncate"
+    words_before: Annotated[
+        tuple[str, ...] | None,
+        Field(description="while training, one of these or none, drawn anew each step, stands before a row's text"),
+    ] = None
     padding: Annotated[
         Literal["longest", "max_length"], Field(description="pad to the batch's longest text, or to max_source_length")
     ] = "longest"

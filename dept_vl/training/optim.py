@@ -50,11 +50,11 @@ def build_optimizer(
                     f"trainable tensor {name!r} is in two groups: {seen[id(parameter)]!r} and {group.name!r}"
                 )
             seen[id(parameter)] = group.name
-        for sized, rate in _by_rate(group, config, embedding_size):
-            for parameters, decay in _by_decay(sized, config, names):
-                param_groups.append(
-                    {"params": parameters, "name": group.name, "lr": rate, "peak_lr": rate, "weight_decay": decay}
-                )
+        for part, number, size in _by_rate(group, config, embedding_size):
+            for parameters, decay in _by_decay(part, config, names):
+                # A step takes rate x decay of a tensor, which must not depend on the size of anything.
+                own = {"lr": number * size, "peak_lr": number * size, "weight_decay": decay / size}
+                param_groups.append({"params": parameters, "name": group.name, **own})
     leftover = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in seen
     ]
@@ -63,7 +63,7 @@ def build_optimizer(
     if config.name != "adamw":
         return _other(config.name)(param_groups, config)
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(param_groups, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(param_groups, betas=betas, eps=config.eps, weight_decay=config.weight_decay)
 
 
 def _other(name: str) -> Any:
@@ -83,18 +83,18 @@ def _other(name: str) -> Any:
 
 def _by_rate(
     group: ParamGroup, config: OptimConfig, embedding_size: Callable[[], float] | None
-) -> Iterator[tuple[ParamGroup, float]]:
-    """Yields a group's tensors with their peak rate; those apart that a multiple of the embeddings' size is not for."""
+) -> Iterator[tuple[ParamGroup, float, float]]:
+    """Yields a group's tensors with the number and the unit of their peak rate, those without a size apart."""
     rate = config.projection_lr if group.lr is None else group.lr
     if not isinstance(rate, str):
-        yield group, rate
+        yield group, rate, 1.0
         return
     assert embedding_size is not None  # a method whose rate may be a multiple is trained on a backbone
     if group.unsized:
-        yield replace(group, parameters=group.unsized), rate_number(rate)
+        yield replace(group, parameters=group.unsized), rate_number(rate), 1.0
     unsized = {id(parameter) for parameter in group.unsized}
     sized = tuple(parameter for parameter in group.parameters if id(parameter) not in unsized)
-    yield replace(group, parameters=sized), rate_number(rate) * embedding_size()
+    yield replace(group, parameters=sized), rate_number(rate), embedding_size()
 
 
 def _by_decay(

@@ -51,6 +51,30 @@ def test_a_batch_holds_template_targets_and_features(rows, tokenizer, codec, tin
     assert drawn in rows[3]["targets"]
 
 
+def test_words_stand_before_a_training_text_and_no_other(rows, tokenizer, codec):
+    before = ["red red", "what is"]
+
+    def texts(labels, **settings):
+        dataset = TaskDataset(rows, get_task("vqa"), codec, labels=labels, words_before=before, **LENGTHS | settings)
+        for step in range(12):
+            batch = dataset.batch(request(0, 1, step=step))
+            for ids, mask, row in zip(batch.input_ids, batch.attention_mask, (0, 1), strict=True):
+                yield step, row, tokenizer.decode(ids[mask.bool()], skip_special_tokens=True)
+
+    plain = {row: text for _, row, text in texts("none")}
+    assert len({text for *_, text in texts("none")}) == 2
+    seen = {text for _, row, text in texts("drawn") if row == 0}
+    question = plain[0].removeprefix("vqa : ")
+    assert seen == {plain[0], *(f"vqa : {words} {question}" for words in before)}
+    assert list(texts("drawn")) == list(texts("drawn"))
+    assert list(texts("drawn")) != list(texts("drawn", seed=1))
+
+
+def test_words_before_a_row_without_a_text_are_refused(rows, codec):
+    with pytest.raises(DataError, match=r"data\.words_before: rows of task 'coco' have no text of their own"):
+        TaskDataset(rows, get_task("coco"), codec, labels="drawn", words_before=["look"], **LENGTHS)
+
+
 def test_evaluation_batches_carry_no_labels(rows, codec):
     dataset = TaskDataset(rows, get_task("vqa"), codec, **LENGTHS)
     assert dataset.batch(request(0, 1)).labels.shape == (2, 0)

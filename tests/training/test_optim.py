@@ -280,3 +280,21 @@ def test_what_an_optimiser_keeps_is_as_announced(name):
     for parameter in model.values():
         kept = {key: tuple(torch.as_tensor(value).shape) for key, value in optimizer.state[parameter].items()}
         assert kept == moment_shapes(optimizer, parameter)
+
+
+@pytest.mark.parametrize("name", ["adamw", "schedule-free"])
+def test_a_multiple_trains_alike_whatever_the_size(name):
+    """A prompt of 8 times the size, read through an eighth of it, is 8 times the prompt after any steps."""
+    config, start = OptimConfig(name=name, weight_decay=0.1, eps=1e-30), torch.linspace(-1, 2, 6)
+    ends = []
+    for size in (1.0, 8.0):
+        prompt = nn.Parameter(start * size)
+        model = nn.ParameterDict({"prompt": prompt})
+        optimizer = build_optimizer(model, [ParamGroup("p", (prompt,), "0.05x")], config, lambda size=size: size)
+        for _ in range(20):
+            optimizer.zero_grad()
+            ((prompt / size - 3) ** 4).sum().backward()
+            optimizer.step()
+        ends.append(prompt.detach() / size)
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+    assert (ends[0] - start).abs().min() > 0.3

@@ -55,9 +55,11 @@ class DeptConfig(PromptInit):
         float, Field(gt=0, allow_inf_nan=False, description="standard deviation of lowrank_init=gaussian")
     ] = 0.1
     lowrank_zero: Annotated[
-        Literal["A", "B"],
-        Field(description="factor that starts at 0: B as in the paper, or A, whose rows stay 0 where no text reaches"),
-    ] = "B"
+        Literal["A"] | None,
+        Field(
+            description="A: it starts at 0 in B's place, so that its rows stay 0 where no text reaches; null: B does"
+        ),
+    ] = None
     scaling: Annotated[
         Literal["one", "alpha/sqrt(r)"],
         Field(description="factor on A B: 1 as in the paper, or alpha / sqrt(rank) as in the released code"),
@@ -80,8 +82,9 @@ class DeptConfig(PromptInit):
         ),
     ] = None
     position_jitter: Annotated[
-        int, Field(ge=0, le=MAX_SIZE, description="while training, a text begins up to so many rows of A further on")
-    ] = 0
+        int | None,
+        Field(ge=1, le=MAX_SIZE, description="while training, a text begins up to so many rows of A further on"),
+    ] = None
 
     @property
     def unfoldable(self) -> str | None:  # type: ignore[override]
@@ -99,7 +102,7 @@ class DeptConfig(PromptInit):
         """
         for name, value, most in (
             ("lowrank_rows", self.lowrank_rows or 1, max_source_length),
-            ("position_jitter", self.position_jitter, max_source_length - 1),
+            ("position_jitter", self.position_jitter or 0, max_source_length - 1),
         ):
             if value > most:
                 raise ConfigError(

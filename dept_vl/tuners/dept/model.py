@@ -72,7 +72,7 @@ class Dept(Tuner):
             self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
         if self.lowrank_a is not None and self.lowrank_b is not None:
             pair = (self.lowrank_a, self.lowrank_b)
-            drawn, zero = pair if self.config.lowrank_zero == "B" else pair[::-1]
+            drawn, zero = pair if self.config.lowrank_zero is None else pair[::-1]
             drawn.copy_(self._drawn(tuple(drawn.shape), generator))
             zero.zero_()
 
@@ -107,7 +107,10 @@ class Dept(Tuner):
 
         Where texts of a batch have rows of their own, padding may get the last row, and is not read.
         """
-        is_first, jitter = self.config.row_alignment == "first-token", self.config.position_jitter * self.training
+        is_first, jitter = (
+            self.config.row_alignment == "first-token",
+            (self.config.position_jitter or 0) * self.training,
+        )
         if is_first and not jitter:
             return None
         batch, length = text_embeds.shape[:2]
