@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else two lines, twice, for every retry of five
     _print_any_name()
+    can_resume = False
     try:
         if any("\0" in word for word in arguments):
             raise ConfigError(f"an argument holds a NUL character: {next(w for w in arguments if chr(0) in w)!r}")
@@ -51,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lookup(commands, words[0], "command")
             options = parser.parse_args(words)
             command: Callable[[argparse.Namespace, dict[str, Any]], None] = options.command
-            command(options, overrides)
+            try:
+                command(options, overrides)
+            finally:
+                can_resume = is_resumable()
             sys.stdout.flush()
     except SettingsError as error:
         return _fail(error.describe(flag_names(arguments)), 2)
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        after = f"; once that is mended, go on with: {_resuming(arguments)}" if is_resumable() else ""
+        after = f"; once that is mended, go on with: {_resuming(arguments)}" if can_resume else ""
         return _fail(f"{where}{error.strerror or error}{after}", 2)
     except (DivergenceError, MismatchError) as error:
         return _fail(str(error), 1)

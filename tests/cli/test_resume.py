@@ -1,9 +1,13 @@
 """What a resumed run may change, in one list, and what is said of the rest."""
 
+import errno
+import os
+
 import pytest
 import yaml
 
 from dept_vl.cli import main
+from dept_vl.training import trainer
 
 
 @pytest.fixture
@@ -40,3 +44,16 @@ def test_more_steps_are_another_run_and_the_message_says_how_to_start_it(words, 
     more = [*words[:-1], "4", "--init-from", str(tmp_path / "run")]
     more[more.index("--output-dir") + 1] = str(tmp_path / "more")
     assert main(more) == 0
+
+
+def test_a_full_disk_says_what_goes_on_once_there_is_room(words, tmp_path, capsys, monkeypatch):
+    def full(folder, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "save_state", full)
+        assert main(words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"dept-vl: error: {tmp_path / 'run' / 'checkpoints'}: No space left on device; once that is mended" in said
+    assert said.endswith("--loop.max_steps 2 --resume")
+    assert main([*words, "--resume"]) == 0
