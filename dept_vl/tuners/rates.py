@@ -19,8 +19,8 @@ def _checked(value: Any) -> float | str:
         raise ValueError("should be a number above 0 before the x, as in 0.3x") from None
 
 
-Rate = Annotated[float | str, BeforeValidator(_checked)]
-"""A number above 0, or one followed by ``x``.
+RATE = BeforeValidator(_checked)
+"""Marks a setting that is a number above 0, or one followed by ``x``.
 
 ``0.25x`` is 0.25 times the root mean square of the frozen word embeddings, so that it means the same for backbones
 whose embeddings differ in size. It suits what stands beside word embeddings or is added to them.

@@ -14,7 +14,7 @@ from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
 from dept_vl.tuners.prompts.config import PromptInit
-from dept_vl.tuners.rates import Rate
+from dept_vl.tuners.rates import RATE
 from dept_vl.tuners.settings import TunerSettings
 
 
@@ -32,7 +32,8 @@ class DeptConfig(PromptInit):
     recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024"
     name: Literal["dept"] = "dept"
     lowrank_lr: Annotated[
-        Rate,
+        float | str,
+        RATE,
         Field(description="peak rate of the low-rank pair A, B; 0.1x: of A 0.1, and of B times as lr's"),
     ] = 5e-4
     budget_tokens: Annotated[

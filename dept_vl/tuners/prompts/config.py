@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.rates import Rate
+from dept_vl.tuners.rates import RATE
 from dept_vl.tuners.settings import TunerSettings
 
 MAX_RUNS = 100
@@ -26,7 +26,8 @@ class PromptInit(TunerSettings):
     """
 
     lr: Annotated[
-        Rate,
+        float | str,
+        RATE,
         Field(description="peak rate of the soft prompt; 0.3x: times the word embeddings' root mean square"),
     ] = 3e-1
     prompt_init: Annotated[
