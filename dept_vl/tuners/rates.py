@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 _SIGN = "x"
 _NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
-def _checked(value: Any) -> float | str:
+def checked_rate(value: Any) -> float | str:
+    """Returns a number above 0, or one followed by ``x``, as it is written here.
+
+    ``0.25x`` is 0.25 times the root mean square of the frozen word embeddings, so that it means the same for backbones
+    whose embeddings differ in size. It suits what stands beside word embeddings or is added to them.
+
+    Raises:
+        ValueError: It is neither.
+    """
     if not (isinstance(value, str) and value.endswith(_SIGN)):
         return _NUMBER.validate_python(value)
     try:
         return f"{_NUMBER.validate_python(value.removesuffix(_SIGN))!r}{_SIGN}"
     except ValidationError:
         raise ValueError("should be a number above 0 before the x, as in 0.3x") from None
-
-
-RATE = BeforeValidator(_checked)
-"""Marks a setting that is a number above 0, or one followed by ``x``.
-
-``0.25x`` is 0.25 times the root mean square of the frozen word embeddings, so that it means the same for backbones
-whose embeddings differ in size. It suits what stands beside word embeddings or is added to them.
-"""
 
 
 def rate_number(rate: float | str) -> float:

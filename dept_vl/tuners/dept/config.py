@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
@@ -14,7 +14,7 @@ from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
 from dept_vl.tuners.prompts.config import PromptInit
-from dept_vl.tuners.rates import RATE
+from dept_vl.tuners.rates import checked_rate
 from dept_vl.tuners.settings import TunerSettings
 
 
@@ -33,7 +33,6 @@ class DeptConfig(PromptInit):
     name: Literal["dept"] = "dept"
     lowrank_lr: Annotated[
         float | str,
-        RATE,
         Field(description="peak rate of the low-rank pair A, B; 0.1x: of A 0.1, and of B times as lr's"),
     ] = 5e-4
     budget_tokens: Annotated[
@@ -86,6 +85,11 @@ class DeptConfig(PromptInit):
         int | None,
         Field(ge=1, le=MAX_SIZE, description="while training, a text begins up to so many rows of A further on"),
     ] = None
+
+    @field_validator("lowrank_lr", mode="before")
+    @classmethod
+    def _check_lowrank_rate(cls, value: Any) -> float | str:
+        return checked_rate(value)
 
     @property
     def unfoldable(self) -> str | None:  # type: ignore[override]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.strict import MAX_SIZE, STRICT
-from dept_vl.tuners.rates import RATE
+from dept_vl.tuners.rates import checked_rate
 from dept_vl.tuners.settings import TunerSettings
 
 MAX_RUNS = 100
@@ -27,7 +27,6 @@ class PromptInit(TunerSettings):
 
     lr: Annotated[
         float | str,
-        RATE,
         Field(description="peak rate of the soft prompt; 0.3x: times the word embeddings' root mean square"),
     ] = 3e-1
     prompt_init: Annotated[
@@ -46,6 +45,11 @@ class PromptInit(TunerSettings):
     prompt_init_scale: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="prompt_init=random: half width, or standard deviation")
     ] = 0.5
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _check_rate(cls, value: Any) -> float | str:
+        return checked_rate(value)
 
     @model_validator(mode="after")
     def _check_text(self) -> PromptInit:
