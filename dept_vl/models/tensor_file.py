@@ -20,12 +20,12 @@ from dept_vl.system.atomic import atomic_file
 CODES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 """safetensors' codes of types; trained tensors are F32."""
 
 _ALIGNMENT = 8
-_NAMES = {dtype: code for code, dtype in CODES.items()}
+_NAMES = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"} | {type_: code for code, type_ in CODES.items()}
+"""And those of all that is written: a converted backbone keeps its types."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -39,7 +39,7 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapp
 
     Args:
         file: Open for writing, and empty.
-        tensors: By name, on any device; of the types in `CODES`.
+        tensors: By name, on any device; of the types in `CODES`, or of 8-bit floats.
         metadata: For the header.
 
     Raises:

@@ -158,7 +158,7 @@ _CASES = {
     "tensor-float64": (_dtype(torch.float64), ("run", "torch.float64")),
     "tensor-int64": (_dtype(torch.int64), ("run", "torch.int64")),
     "tensor-bool": (_dtype(torch.bool), ("run", "torch.bool")),
-    "tensor-float8": (_dtype(torch.float8_e4m3fn), ("run", "torch.float8_e4m3fn")),
+    "tensor-float8": (_dtype(torch.float8_e4m3fn), ("run", "F8_E4M3")),
     "tensor-complex": (_dtype(torch.complex64), ("run", "C64")),
     "tensor-missing": (_tensors(lambda t: dict(list(t.items())[1:])), ("run", "missing tuner.")),
     "tensor-extra": (_tensors(lambda t: {**t, "extra": torch.zeros(1)}), ("run", "unexpected extra")),

@@ -22,7 +22,7 @@ def some(dtype=torch.float32):
     return {"b.weight": torch.randn(3, 5).to(dtype), "a": torch.randn(7).to(dtype), "ß": torch.randn(()).to(dtype)}
 
 
-@pytest.mark.parametrize("dtype", CODES.values(), ids=str)
+@pytest.mark.parametrize("dtype", [*CODES.values(), torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_they_are_the_bytes_of_the_library(dtype, metadata):
     assert written(some(dtype), metadata) == save(some(dtype), metadata)
