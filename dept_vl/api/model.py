@@ -22,7 +22,8 @@ from dept_vl.data.collator import Batch
 from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.asked import ask
-from dept_vl.models.adapter.files import check_equal, read_adapter_config
+from dept_vl.models.adapter.files import read_adapter_config
+from dept_vl.models.adapter.fits import check_equal
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.hub import push_run
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_tasks

@@ -16,11 +16,11 @@ from dept_vl.models.adapter.files import (
     AdapterConfig,
     BackboneIdentity,
     VisualSettings,
-    check_fits,
     copy_tensors,
     load_adapter,
     save_adapter,
 )
+from dept_vl.models.adapter.fits import check_fits
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.distillation import Answer, distance_per_example, state_hooks
 from dept_vl.models.language.base import Backbone

@@ -9,9 +9,9 @@ from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import (
-    check_equal,
     read_adapter_config,
 )
+from dept_vl.models.adapter.fits import check_equal
 from dept_vl.models.adapter.frozen_projection import load_projection
 from dept_vl.models.adapter.source_prompts import prompt_reader
 from dept_vl.models.config import ModelConfig

@@ -10,7 +10,8 @@ from typing import Any
 from dept_vl.data.manifest import hash_rows
 from dept_vl.errors import CheckpointError, DataError
 from dept_vl.models.adapted_model import AdaptedModel
-from dept_vl.models.adapter.files import check_fits, read_adapter_config
+from dept_vl.models.adapter.files import read_adapter_config
+from dept_vl.models.adapter.fits import check_fits
 from dept_vl.models.adapter.presence import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, projection_source
 from dept_vl.runs.folder import RECORD_FILE, RUN_CONFIG_FILE, read_record
 from dept_vl.runs.hub import find_run

@@ -223,7 +223,7 @@ def test_weights_that_were_not_recorded_are_reported_on_loading(excerpt, tmp_pat
 
 
 def test_an_unrecorded_backbone_is_one_line_of_warning(t5_folder, tmp_path, caplog):
-    from dept_vl.models.adapter.files import check_fits
+    from dept_vl.models.adapter.fits import check_fits
 
     saved = trained(t5_folder, tmp_path / "ours").adapter_config()
     unrecorded = replace(saved, backbone=replace(saved.backbone, weights_sha256=None))
