@@ -19,7 +19,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
-from dept_vl.models.magnitudes import inert_update, input_magnitudes
+from dept_vl.models.magnitudes import describe_shares, embedding_shares, input_magnitudes, warning_about
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
     CHECKPOINTS,
@@ -344,12 +344,13 @@ class Trainer:
         rates = {f"lr/{name}": rate for name, rate in self.rates.items()}
         record = {"samples_per_s": samples_per_s, "data_wait_share": data_wait_share, **rates}
         sizes = input_magnitudes(self.model, self._last.input_ids, self._last.attention_mask, self._last.task_ids)
+        shares = embedding_shares(sizes)
         record |= {f"rms/{name}": size for name, size in sizes.items()}
-        if self.progress.step == self.max_steps and (share := inert_update(sizes)) is not None:
-            logger.warning(
-                "what the method adds to the text's embeddings is %.2g %% of them at the end: it does next to nothing; "
-                "raise its learning rate (rms/* and lr/* in metrics.jsonl show both over the run)", 100 * share,
-            )  # fmt: skip
+        record |= {f"rms_share/{name}": share for name, share in shares.items()}
+        if self.progress.step == self.max_steps and shares:
+            self.meter.say(describe_shares(shares))
+            if warning := warning_about(shares):
+                logger.warning(warning)
         if losses:
             record["loss"] = self.accelerator.reduce(torch.stack(losses).mean(), "sum").item()
         if self.config.loop.on_nan == "skip":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dept_vl.models.magnitudes import inert_update, input_magnitudes
+from dept_vl.models.magnitudes import describe_shares, embedding_shares, input_magnitudes, warning_about
 from tests.tuners.adapted import batch, make, settings
 from tests.tuners.test_laws import every_method, tuner_of
 
@@ -50,17 +50,25 @@ def test_a_method_that_leaves_the_input_alone_has_none(folders, text):
 
 
 @pytest.mark.parametrize(
-    ("update", "share"),
-    [(0.0, None), (0.00099, 0.0099), (0.0011, None), (0.5, None)],
+    ("update", "percent"),
+    [(0.0, None), (0.00099, "0.99 %"), (0.0011, None), (0.5, None)],
     ids=["none", "inert", "some", "much"],
 )
-def test_an_update_is_inert_below_a_hundredth_of_the_embeddings(update, share):
-    found = inert_update({"embeddings": 0.1, "prompt": 1.0, "update": update})
-    assert found == (None if share is None else pytest.approx(share))
+def test_an_update_is_inert_below_a_hundredth_of_the_embeddings(update, percent):
+    warning = warning_about(embedding_shares({"embeddings": 0.1, "prompt": 1.0, "update": update}))
+    assert warning is None if percent is None else percent in warning
 
 
 def test_nothing_is_not_inert():
-    assert inert_update({}) is None
+    assert embedding_shares({}) == {}
+    assert warning_about({}) is None
+
+
+def test_shares_are_multiples_of_the_embeddings():
+    shares = embedding_shares({"embeddings": 0.5, "prompt": 1.0, "update": 0.02})
+    assert shares == {"prompt": pytest.approx(2.0), "update": pytest.approx(0.04)}
+    told = "the prompt is 2 times, what is added to the text is 0.04 times as large"
+    assert describe_shares(shares) == f"beside the text's frozen embeddings {told}"
 
 
 def test_prompt_tuning_adds_nothing(folders, text):
