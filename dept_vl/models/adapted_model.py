@@ -366,7 +366,8 @@ class AdaptedModel(nn.Module):
             CheckpointError: A tensor is not finite; nothing is written.
         """
         config = self.adapter_config(task=task, features=features)
-        save_adapter(Path(folder), self.adapter_state(), config, model_card(config, self.config, scores))
+        tensors = self.adapter_state() | {f"tuner.{name}": t for name, t in self.tuner.saved_values().items()}
+        save_adapter(Path(folder), tensors, config, model_card(config, self.config, scores))
 
     def load_adapter(self, folder: str | Path) -> AdapterConfig:
         """Loads an adapter into this model, bit for bit, and returns its settings.

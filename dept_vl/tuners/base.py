@@ -289,6 +289,10 @@ class Tuner(nn.Module, ABC):
         trained = self.trainable_state()
         return {name: tensor.detach() for name, tensor in self.state_dict().items() if name not in trained}
 
+    def saved_values(self) -> dict[str, Tensor]:
+        """Returns trainable tensors, by name, that an adapter holds with other values than training goes on from."""
+        return {}
+
     def recorded_settings(self) -> TunerSettings:
         """Returns the settings as an adapter file has them.
 

@@ -6,6 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+PROMPT_RATE, UPDATE_RATE = "0.4x", "0.02x"
+"""Peak rates of a soft prompt and of a low-rank update of word embeddings where none is given, for any backbone.
+
+In hundreds of steps both move by a part of the embeddings' own size that matters and does not drown it (measured in
+docs/method.md). The paper's 0.3 and 5e-4, for tens of thousands of steps of T5-base, are in ``configs``.
+"""
+
 _SIGN = "x"
 _NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 

@@ -310,7 +310,10 @@ def test_the_best_adapter_is_kept_not_the_last(config, tiny_data, monkeypatch):
         config, config.run_dir, loop={"eval_every_steps": 1, "save_every_steps": 1, "keep_checkpoints": 6}
     )
     train(config, tiny_data)
-    at_best = load_file(config.run_dir / "checkpoints" / "step-00000002" / "trainable.safetensors")
+    step = config.run_dir / "checkpoints" / "step-00000002"
+    at_best, reached = load_file(step / "trainable.safetensors"), load_file(step / "tuner.safetensors")["reached"]
+    at_best["tuner.lowrank_a"][~reached] = 0  # rows that no text has reached
+    assert 0 < reached.sum() < len(reached)
     assert_same(adapter(config.run_dir), at_best)
 
 
@@ -342,7 +345,7 @@ def test_overwrite_replaces_an_earlier_run(config, tiny_data):
 def test_resume_with_other_settings_names_them(config, tiny_data):
     train(config, tiny_data)
     other = with_settings(config, config.run_dir, tuner={"lr": 0.1})
-    with pytest.raises(ConfigError, match=r"tuner\.lr: the run has 0\.3, asked for 0\.1"):
+    with pytest.raises(ConfigError, match=r"tuner\.lr: the run has '0\.4x', asked for 0\.1"):
         train(other, tiny_data, resume=True)
 
 
@@ -528,6 +531,7 @@ def test_a_run_says_how_large_its_prompt_and_update_are_and_that_one_is_inert(co
     sizes = [record for record in map(json.loads, (config.run_dir / "metrics.jsonl").open()) if "rms/update" in record]
     assert sizes
     assert all(0 < one["rms/update"] < 0.01 * one["rms/embeddings"] < one["rms/prompt"] for one in sizes)
+    assert all(one["rms_share/update"] == one["rms/update"] / one["rms/embeddings"] for one in sizes)
     assert "does next to nothing" in caplog.text
     caplog.clear()
     train(with_settings(config, tmp_path / "larger", tuner={"lowrank_lr": 0.3}), tiny_data)

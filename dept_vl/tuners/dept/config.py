@@ -13,8 +13,8 @@ from dept_vl.errors import ConfigError
 from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.budget import Budget, solve
-from dept_vl.tuners.prompts.config import PromptInit
-from dept_vl.tuners.rates import checked_rate
+from dept_vl.tuners.prompts.config import PromptInit, PromptRate
+from dept_vl.tuners.rates import PROMPT_RATE, UPDATE_RATE, checked_rate
 from dept_vl.tuners.settings import TunerSettings
 
 
@@ -29,12 +29,13 @@ class DeptConfig(PromptInit):
 
     implementation: ClassVar[str] = "dept_vl.tuners.dept.model:Dept"
     reference: ClassVar[str] = "Shi & Lipani 2024, DePT, arXiv 2309.05173"
-    recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024"
+    recipe_source: ClassVar[str] = "the fields' defaults: Table 10 of Shi & Lipani 2024, but the rates"
     name: Literal["dept"] = "dept"
+    lr: PromptRate = PROMPT_RATE
     lowrank_lr: Annotated[
         float | str,
         Field(description="peak rate of the low-rank pair A, B; 0.1x: of A 0.1, and of B times as lr's"),
-    ] = 5e-4
+    ] = UPDATE_RATE
     budget_tokens: Annotated[
         int, Field(ge=1, le=MAX_SIZE, description="prompt length l whose l * d_model parameters are shared out, tokens")
     ] = 100
@@ -49,17 +50,11 @@ class DeptConfig(PromptInit):
     ] = False
     lowrank_init: Annotated[
         Literal["gaussian", "kaiming-uniform"],
-        Field(description="start of the factor that is not 0: the paper's Gaussian, or the released code's uniform"),
+        Field(description="start of A: the paper's Gaussian, or the released code's uniform"),
     ] = "gaussian"
     lowrank_init_std: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="standard deviation of lowrank_init=gaussian")
     ] = 0.1
-    lowrank_zero: Annotated[
-        Literal["A"] | None,
-        Field(
-            description="A: it starts at 0 in B's place, so that its rows stay 0 where no text reaches; null: B does"
-        ),
-    ] = None
     scaling: Annotated[
         Literal["one", "alpha/sqrt(r)"],
         Field(description="factor on A B: 1 as in the paper, or alpha / sqrt(rank) as in the released code"),

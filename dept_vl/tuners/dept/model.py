@@ -33,13 +33,18 @@ class Dept(Tuner):
     Beside the paper: ``lowrank_rows`` makes A's s rows out of fewer by interpolation, and with ``position_jitter`` a
     text begins at a row drawn anew for each example while training, so that what is learnt depends less on places.
 
+    A row of A that no training text has reached still has its random start, which B would make noise of in longer
+    texts: in evaluation, and in an adapter, it is zero.
+
     Attributes:
         soft_prompt: (num_virtual_tokens, d_model), or None for an empty prompt.
         lowrank_a: (max_source_length or lowrank_rows, rank), or None at rank 0.
         lowrank_b: (rank, d_model), or None at rank 0.
         scaling: Factor on A B.
+        reached: (max_source_length or lowrank_rows,) bool, the rows of A that count in evaluation.
     """
 
+    reached: Tensor
     config: DeptConfig
     soft_prompt: nn.Parameter | None
     lowrank_a: nn.Parameter | None
@@ -60,10 +65,12 @@ class Dept(Tuner):
         self.soft_prompt = nn.Parameter(torch.zeros(m, d)) if m else None
         self.lowrank_a = nn.Parameter(torch.zeros(rows, r)) if r else None
         self.lowrank_b = nn.Parameter(torch.zeros(r, d)) if r else None
+        self.register_buffer("reached", torch.ones(rows, dtype=torch.bool), persistent=False)
+        self._is_drawn = False
 
     @torch.no_grad()
     def reset_parameters(self, context: TunerContext) -> None:
-        """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero, or A and B swapped.
+        """Sets the first values: the prompt as configured, A Gaussian or Kaiming-uniform, B zero.
 
         The prompt is drawn first, so prompt tuning with the same seed and length has the same prompt.
         """
@@ -71,10 +78,9 @@ class Dept(Tuner):
         if self.soft_prompt is not None:
             self.soft_prompt.copy_(initial_prompt(self.config, context, self.num_virtual_tokens, generator))
         if self.lowrank_a is not None and self.lowrank_b is not None:
-            pair = (self.lowrank_a, self.lowrank_b)
-            drawn, zero = pair if self.config.lowrank_zero is None else pair[::-1]
-            drawn.copy_(self._drawn(tuple(drawn.shape), generator))
-            zero.zero_()
+            self.lowrank_a.copy_(self._drawn(tuple(self.lowrank_a.shape), generator))
+            self.lowrank_b.zero_()
+            self._is_drawn = True
 
     def _drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         values = torch.empty(shape)
@@ -88,12 +94,68 @@ class Dept(Tuner):
         if self.lowrank_a is None or self.lowrank_b is None:
             return prepend_prompt(self.soft_prompt, text_embeds)
         length, index = text_embeds.shape[1], self._rows_of_tokens(text_embeds, info)
+        if self.training:
+            self._note_reached(text_embeds, info, index)
         with torch.autocast(text_embeds.device.type, enabled=False):  # a few MFLOP: not worth bf16's rounding
-            rows = self._rows(self.lowrank_a)
+            rows = self._rows(self.lowrank_a if self.training else self._counting_rows(self.lowrank_a))
             chosen = rows[:length] if index is None else rows[index]  # ([1 or batch,] text, rank)
             update = chosen @ self.lowrank_b  # ([1 or batch,] text, d_model)
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
+
+    @torch.no_grad()
+    def _note_reached(self, text_embeds: Tensor, info: ForwardInfo | None, index: Tensor | None) -> None:
+        """Notes which rows of A the tokens of a batch have, padding left out."""
+        if self._is_drawn:
+            self.reached.zero_()
+            self._is_drawn = False
+        batch, length = text_embeds.shape[:2]
+        mask = text_embeds.new_ones(batch, length) if info is None else info.text_mask
+        places = torch.arange(length, device=mask.device) if index is None else index
+        counts = mask.new_zeros(self.max_source_length)
+        counts.scatter_add_(0, places.expand(batch, length).flatten(), mask.flatten())
+        self.reached |= self._rows_of_places(counts > 0)
+
+    def _rows_of_places(self, places: Tensor) -> Tensor:
+        """Returns, of the s places that are wanted, which rows of A they are made of."""
+        few, many = len(self.reached), self.max_source_length
+        if few == many:
+            return places
+        at = torch.arange(many, device=places.device) * (few - 1) / max(1, many - 1)
+        wanted = torch.zeros(few, device=places.device)
+        for row in (at.floor(), at.ceil()):
+            wanted.scatter_add_(0, row.long(), places.float())
+        return wanted > 0
+
+    def _counting_rows(self, a: Tensor) -> Tensor:
+        """Returns A with the rows at zero that do not count."""
+        return a.masked_fill(~self.reached.unsqueeze(-1), 0)
+
+    def saved_values(self) -> dict[str, Tensor]:
+        """Returns A without the random start of rows that no text has reached."""
+        return {} if self.lowrank_a is None else {"lowrank_a": self._counting_rows(self.lowrank_a.detach())}
+
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Brings together what the texts of several processes have reached."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            reached = self.reached.to(torch.uint8)
+            torch.distributed.all_reduce(reached, torch.distributed.ReduceOp.MAX)
+            self.reached.copy_(reached)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Returns which rows of A have been reached."""
+        return {"reached": self.reached}
+
+    @torch.no_grad()
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `training_state` returned; of a checkpoint of an earlier version, which has none, all rows count.
+
+        Raises:
+            CheckpointError: It is of another method, or other settings.
+        """
+        if state:
+            super().load_training_state(state)
+        self._is_drawn = False
 
     def _rows(self, a: Tensor) -> Tensor:
         """Returns A's row for each of the s places, (max_source_length, rank), interpolated between those there are."""
@@ -155,6 +217,7 @@ class Dept(Tuner):
         rows = slice(None, shared) if is_first else slice(-shared, None)
         self.lowrank_a.zero_()
         self.lowrank_a[rows] = a[rows]
+        self._is_drawn = False
         factor = source.scaling_factor(self.rank) / self.scaling
         self.lowrank_b.copy_(b if factor == 1 else b * factor)
         notes = []

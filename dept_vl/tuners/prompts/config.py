@@ -11,6 +11,10 @@ from dept_vl.strict import MAX_SIZE, STRICT
 from dept_vl.tuners.rates import checked_rate
 from dept_vl.tuners.settings import TunerSettings
 
+PromptRate = Annotated[
+    float | str, Field(description="peak rate of the soft prompt; 0.3x: times the word embeddings' root mean square")
+]
+
 MAX_RUNS = 100
 """Cap on the runs whose prompts a method takes: each has m x d_model values."""
 
@@ -25,10 +29,7 @@ class PromptInit(TunerSettings):
     that is a setting and not the default.
     """
 
-    lr: Annotated[
-        float | str,
-        Field(description="peak rate of the soft prompt; 0.3x: times the word embeddings' root mean square"),
-    ] = 3e-1
+    lr: PromptRate = 3e-1
     prompt_init: Annotated[
         Literal["vocabulary", "text", "random"],
         Field(description="soft prompt's start: sampled word embeddings, a text tiled to m tokens, or random values"),

@@ -121,7 +121,14 @@ class Stack(Tuner):
 
     def frozen_state(self) -> dict[str, Tensor]:
         """Returns every part's; see `Tuner.frozen_state`."""
-        states = {key: part.frozen_state() for key, part in self._parts.items()}
+        return self._named({key: part.frozen_state() for key, part in self._parts.items()})
+
+    def saved_values(self) -> dict[str, Tensor]:
+        """Returns every part's; see `Tuner.saved_values`."""
+        return self._named({key: part.saved_values() for key, part in self._parts.items()})
+
+    @staticmethod
+    def _named(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {f"parts.{key}.{name}": tensor for key, state in states.items() for name, tensor in state.items()}
 
     def recorded_settings(self) -> TunerSettings:

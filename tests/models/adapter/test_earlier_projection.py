@@ -122,7 +122,7 @@ def test_one_that_is_neither_is_refused(saved, change, message):
 def test_a_checkpoint_of_then_is_refused_by_the_names_of_its_tensors(t5_folder, tmp_path):
     model = make(t5_folder, DeptConfig(budget_tokens=12, num_virtual_tokens=3))
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = build_optimizer(model, model.param_groups(), OptimConfig())
+    optimizer = build_optimizer(model, model.param_groups(), OptimConfig(), model.backbone.embedding_size)
     folder = save_state(tmp_path, Progress(step=1), trainable, optimizer, keep=1)
     tensors = load_file(folder / "trainable.safetensors")
     save_file(earlier(tensors), folder / "trainable.safetensors")

@@ -279,16 +279,49 @@ def test_the_last_token_s_row_moves_towards_the_first():
     assert ends == {S - 1, S}
 
 
-def test_with_a_at_zero_rows_that_no_text_reaches_stay_zero():
-    tuner = exact(2, lowrank_zero="A").build(info())
-    assert torch.equal(tuner.embed(text()), torch.cat([tuner.soft_prompt.expand(2, -1, -1), text()], dim=1))
+def stepped(tuner, length, steps=3, info=None):
+    """Trains it on one batch of texts of `length` tokens."""
     optimizer = torch.optim.AdamW(tuner.parameters(), lr=0.1, weight_decay=0.1)
-    for _ in range(3):
+    tuner.train()
+    for step in range(steps):
         optimizer.zero_grad()
-        (tuner.embed(text(length=4)) ** 2).sum().backward()
+        (tuner.embed(text(length=length), info) ** 2).sum().backward()
         optimizer.step()
-    assert tuner.lowrank_a[:4].abs().min() > 0
-    assert not tuner.lowrank_a[4:].any()
+        tuner.after_step(step + 1, steps)
+    return tuner.eval()
+
+
+@pytest.mark.parametrize("settings", [{}, {"row_alignment": "last-token"}, {"position_jitter": 1}], ids=str)
+def test_rows_that_no_training_text_reached_count_as_zero(settings):
+    tuner = stepped(exact(2, **settings).build(info()), length=4)
+    is_shifted = (tuner.embed(text(length=S))[:, 2:] != text(length=S))[0].any(-1)
+    last, first = settings.get("row_alignment") == "last-token", 4 + settings.get("position_jitter", 0)
+    expected = torch.arange(S) >= S - 4 if last else torch.arange(S) < first
+    assert torch.equal(is_shifted, expected)
+    assert tuner.lowrank_a.abs().amin() > 0  # training itself goes on from the paper's start
+    saved = tuner.saved_values()["lowrank_a"]
+    assert torch.equal(saved.abs().amax(-1) > 0, expected)
+
+
+def test_padding_reaches_no_row():
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    tuner = stepped(exact(2).build(info()), length=4, info=ForwardInfo(mask, 0))
+    assert tuner.reached.tolist() == [True] * 3 + [False] * (S - 3)
+
+
+def test_interpolated_rows_count_where_one_of_their_places_was_reached():
+    tuner = stepped(exact(2, lowrank_rows=3).build(info()), length=2)
+    assert tuner.reached.tolist() == [True, True, False]
+
+
+def test_a_checkpoint_knows_which_rows_count_and_one_of_an_earlier_version_has_all():
+    trained_, again, earlier = stepped(exact(2).build(info()), length=4), exact(2).build(info()), exact(2).build(info())
+    state = {name: value.clone() for name, value in trained_.training_state().items()}
+    again.load_training_state(state)
+    stepped(again, length=2)
+    assert torch.equal(again.reached, trained_.reached)
+    earlier.load_training_state({})
+    assert stepped(earlier, length=2).reached.all()
 
 
 @pytest.mark.parametrize(("name", "value", "most"), [("lowrank_rows", S + 1, S), ("position_jitter", S, S - 1)])

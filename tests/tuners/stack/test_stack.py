@@ -7,6 +7,7 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.build import load_model
 from dept_vl.settings.load import dump_config, load_config
+from dept_vl.tuners.rates import UPDATE_RATE
 from tests.tuners.adapted import logits, make, settings
 
 
@@ -44,7 +45,7 @@ def test_prompts_stand_in_the_order_of_the_parts(folders):
 def test_each_part_has_its_own_rate(folders):
     tuner = settings("dept+lora", **{"lr": 0.2, "parts.lora.lr": 0.01, "parts.dept.budget_tokens": 12})
     rates = {group.name: group.lr for group in make(folders["t5"], tuner).param_groups()}
-    assert rates == {"dept.soft_prompt": 0.2, "dept.lowrank": 5e-4, "lora.lora": 0.01, "visual_projection": None}
+    assert rates == {"dept.soft_prompt": 0.2, "dept.lowrank": UPDATE_RATE, "lora.lora": 0.01, "visual_projection": None}
 
 
 def test_a_stack_loads_and_starts_another(folders, tmp_path):
