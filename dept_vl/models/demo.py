@@ -9,4 +9,4 @@ DEMO = "demo"
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets" / "demo"
 """``clip/`` and ``t5/``, small frozen models, and ``projection/`` between them; ``configs/<task>.yaml``, a method's
-sizes in ``configs/tuners/``, and the rates of all beside the frozen projection in ``rates.yaml``."""
+sizes in ``configs/tuners/``, and its rates beside the frozen projection in ``rates.yaml``."""
