@@ -94,8 +94,12 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
 def _of_method(tuner: str, *, is_own: bool) -> Tree:
     """Returns what differs from a method's defaults for models as small as the demo's.
 
-    Sizes, and rates beside a projection that is trained too; for the demo's own tasks those beside the frozen one.
+    Sizes, and rates beside a projection that is trained too; for the demo's own tasks those beside the frozen one,
+    where the method's defaults do not do.
     """
     path = _CONFIGS / "tuners" / f"{tuner}.yaml"
     own = read_yaml(path) if path.is_file() else {}
-    return own if is_own else own | read_yaml(ASSETS / "rates.yaml").get(tuner, {})
+    if is_own:
+        return own
+    sizes = {key: value for key, value in own.items() if not key.endswith("lr")}
+    return sizes | read_yaml(ASSETS / "rates.yaml").get(tuner, {})
