@@ -165,11 +165,12 @@ class CausalBackbone(Backbone[CausalInput]):
         """Returns which keys are visible, without padding, as (batch, 1, total, total) to be added to the scores.
 
         `is_visible` is (total, total), [query, key]. Of the lowest number and not of minus infinity: a padded token may
-        attend to nothing, and must not become NaN.
+        attend to nothing, and must not become NaN. Where nothing is padding, one for the whole batch: (1, 1, total,
+        total), which of 64 texts of 4,096 tokens is 67 MB and not 4.3 GB.
         """
         more = is_visible.shape[0] - joint.attention_mask.shape[1]
         keys = nn.functional.pad(joint.attention_mask, (0, more), value=1).bool()
-        is_open = is_visible[None, None] & keys[:, None, None, :]
+        is_open = is_visible[None, None] & keys[: None if joint.has_padding else 1, None, None, :]
         dtype = self.score_dtype
         mask = torch.zeros(is_open.shape, dtype=dtype, device=is_open.device)
         return mask.masked_fill_(~is_open, torch.finfo(dtype).min)

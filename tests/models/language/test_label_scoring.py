@@ -79,6 +79,22 @@ def test_one_source_pass_and_one_target_pass_a_batch(folders, kind):
     assert len(calls) == len(first)
 
 
+@pytest.mark.parametrize(("lengths", "masks"), [((6, 3, 1), 3), ((4, 4, 4), 1)], ids=["padded", "even"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_texts_without_padding_have_one_mask_together(folders, kind, lengths, masks):
+    model, _ = make(folders[kind])
+    seen = []
+    block = model.backbone.model.base_model.get_submodule({"gpt2": "h.0", "llama": "layers.0"}[kind])
+    block.register_forward_pre_hook(
+        lambda _, given, named: seen.extend(
+            len(value) for value in (*given, *named.values()) if isinstance(value, torch.Tensor) and value.ndim == 4
+        ),
+        with_kwargs=True,
+    )
+    model.score_labels(*batch(lengths), labels=LabelTrie.build(IDS))
+    assert seen == [masks]
+
+
 def test_shared_prefixes_are_read_once():
     trie = LabelTrie.build(IDS)
     # 5, 5 6, 5 6 7, 5 6 8, 5 6 8 9, 10, 11, 11 5, 11 5 6, 11 5 6 7; the ends are predicted and never read
