@@ -30,6 +30,7 @@ from dept_vl.training.trainer import Trainer, train
 from dept_vl.training.validation import Validation
 from tests.data_prep.text_rows import made_up_rows, write_rows
 from tests.models.language.causal_folders import save_tiny_gpt2
+from tests.training.states import adapter_at
 
 
 @pytest.fixture
@@ -227,9 +228,7 @@ def test_the_best_adapter_is_that_of_the_best_mean(config, mix_data, monkeypatch
     result = train(config, mix_data)
     found = [line["val/mean"] for line in lines(config.run_dir) if "val/mean" in line]
     assert result.progress.best_step == 2 * (1 + found.index(max(found)))
-    at_best = load_file(
-        config.run_dir / "checkpoints" / f"step-{result.progress.best_step:08d}" / "trainable.safetensors"
-    )
+    at_best = adapter_at(config.run_dir, result.progress.best_step)
     assert_same(load_file(config.run_dir / "adapter_model.safetensors"), at_best)
 
 

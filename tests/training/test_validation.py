@@ -26,6 +26,7 @@ from dept_vl.training.trainer import Trainer, train
 from dept_vl.training.validation import Validation
 from tests.conftest import tiny_vqa_rows
 from tests.models.language.causal_folders import save_tiny_gpt2
+from tests.training.states import adapter_at
 
 FALLING = [60.0, 50.0, 40.0, 30.0, 20.0, 10.0]
 
@@ -178,7 +179,7 @@ def test_the_best_by_loss_is_another_checkpoint_than_the_best_by_score(config, t
     assert (by_loss["metric"], by_loss["best_step"], by_loss["best_metric"]) == ("loss", best, min(losses))
     assert best > 1
     kept = load_file(tmp_path / "by-loss" / WEIGHTS_FILE)
-    at_best = load_file(tmp_path / "by-loss" / "checkpoints" / f"step-{best:08d}" / "trainable.safetensors")
+    at_best = adapter_at(tmp_path / "by-loss", best)
     assert all(torch.equal(kept[name], at_best[name]) for name in at_best)
     assert f"loss {min(losses):.3f} nats a token" in (tmp_path / "by-loss" / "README.md").read_text()
 
