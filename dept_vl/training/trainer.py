@@ -19,7 +19,8 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
-from dept_vl.models.magnitudes import describe_shares, embedding_shares, input_magnitudes, warning_about
+from dept_vl.models.magnitudes import input_magnitudes
+from dept_vl.models.shares import describe_shares, embedding_shares, warning_about
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
     CHECKPOINTS,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dept_vl.models.magnitudes import describe_shares, embedding_shares, input_magnitudes, warning_about
+from dept_vl.models.magnitudes import input_magnitudes
+from dept_vl.models.shares import describe_shares, embedding_shares, warning_about
 from tests.tuners.adapted import batch, make, settings
 from tests.tuners.test_laws import every_method, tuner_of
 
