@@ -42,6 +42,11 @@ class Answer:
     log_likelihoods: dict[str, float] | None = None
     loss: float | None = None
 
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the text, its end of sequence included, 0 to 1; None where labels were not scored."""
+        return None if self.log_likelihoods is None else math.exp(self.log_likelihoods[self.text])
+
 
 @dataclass(frozen=True)
 class SplitAnswers:
@@ -53,10 +58,17 @@ class SplitAnswers:
             read, of the row's own mean over the tokens of its heaviest target (the first of equals), by teacher
             forcing and without dropout. So it is a function of the model alone, and not of seed or step. None without
             such a row, or where the data set carries no targets.
+        confidences: Probability of each prediction, 0 to 1, where labels are scored; 0 for rows whose image could not
+            be read. None where answers are generated.
     """
 
     predictions: list[str]
     loss: float | None
+    confidences: list[float] | None = None
+
+
+_Kept = tuple[int, str, float | None, float | None]
+"""Of a row its number, text, loss and confidence."""
 
 
 class Answerer:
@@ -189,7 +201,7 @@ def answer_split(
         num_workers=num_workers,
         worker_init_fn=signals.worker_init(),
     )
-    mine: list[tuple[int, str, float | None]] = []
+    mine: list[_Kept] = []
     was_training = model.training
     model.eval()
     with Meter(len(rows), "predict", "rows", is_shown=state.is_main_process, stays=False) as meter:
@@ -198,17 +210,22 @@ def answer_split(
             if asked_to_stop:
                 break
             answers = answerer.answer(batch.to(state.device))
-            mine += [(row, answer.text, answer.loss) for row, answer in zip(request.indices, answers, strict=True)]
+            for row, answer in zip(request.indices, answers, strict=True):
+                mine.append((row, answer.text, answer.loss, answer.confidence))
             meter.add(len(answers) * state.num_processes)
     model.train(was_training)
-    gathered: list[tuple[int, list[tuple[int, str, float | None]]]] = gather_object([(signals.requested() or 0, mine)])
+    gathered: list[tuple[int, list[_Kept]]] = gather_object([(signals.requested() or 0, mine)])
     asked_to_stop = max(number for number, _ in gathered)
     if asked_to_stop:
         raise signals.StoppedError(asked_to_stop)
-    by_row = {row: (text, loss) for _, answered in gathered for row, text, loss in answered}
-    losses = [loss for _, loss in by_row.values() if loss is not None]
-    predictions = [by_row[row][0] if row in by_row else "" for row in range(num_rows)]
-    return SplitAnswers(predictions, math.fsum(losses) / len(losses) if losses else None)
+    by_row = {kept[0]: kept for _, answered in gathered for kept in answered}
+    losses = [loss for _, _, loss, _ in by_row.values() if loss is not None]
+    every = [by_row.get(row, (row, "", None, 0.0)) for row in range(num_rows)]
+    sure = [confidence for *_, confidence in every if confidence is not None]
+    return SplitAnswers(
+        [text for _, text, _, _ in every], math.fsum(losses) / len(losses) if losses else None,
+        sure if by_row and len(sure) == num_rows else None,
+    )  # fmt: skip
 
 
 def _as_many_everywhere(requests: list[BatchRequest], rows: np.ndarray) -> list[BatchRequest]:

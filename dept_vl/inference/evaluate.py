@@ -47,6 +47,7 @@ from dept_vl.system.atomic import can_be_written
 from dept_vl.system.bounded_reading import hash_file
 
 if TYPE_CHECKING:
+    from dept_vl.inference.answer import SplitAnswers
     from dept_vl.runs.open import RunParts
     from dept_vl.runs.session import Session
 
@@ -114,7 +115,8 @@ def evaluate_run(
 
     started = time.perf_counter()
     parts = open_run(config, data_dir, (split,), session, adapter=run_dir)
-    predictions, shared, answer_seconds = _answer(parts, config, split, with_agreement=with_agreement)
+    answered, shared, answer_seconds = _answer(parts, config, split, with_agreement=with_agreement)
+    predictions = answered.predictions
     dataset, inputs = parts.datasets[split], EvaluationInput(predictions, parts.references(split), tokenizer)
     result = EvaluationResult(
         parts.task.name, score(names, inputs, label_set=parts.task.labels), len(predictions), destination.files,
@@ -126,7 +128,10 @@ def evaluate_run(
         by_id = dict(zip(dataset.result_ids(), predictions, strict=True))
         each = score_each(names, inputs)
         destination.clear()
-        write_answers(destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs())
+        write_answers(
+            destination.files, parts.task.result_keys, by_id, inputs.references, each, dataset.inputs(),
+            answered.confidences,
+        )  # fmt: skip
         write_scores(result, names, tokenizer, **_describe(whole, parts, result, data_dir, run_dir, rows_sha256))
     return result
 
@@ -275,21 +280,21 @@ def _hashes(result: EvaluationResult, data: Path, run_dir: Path) -> dict[str, st
 
 def _answer(
     parts: RunParts, config: TrainConfig, split: str, *, with_agreement: bool
-) -> tuple[list[str], float | None, float]:
+) -> tuple[SplitAnswers, float | None, float]:
     """Returns every row's answer, the share of rows that the other method answers alike, if asked for, and seconds.
 
     The seconds are those of the answers that count.
     """
     from dept_vl.inference.answer import Answerer, agreement, answer_split
 
-    def answers(method: Literal["generate", "score"]) -> list[str]:
+    def answers(method: Literal["generate", "score"]) -> SplitAnswers:
         decoding = choose_decoding(config, parts.task, method)
         return answer_split(
             Answerer(parts.model, parts.codec, parts.visual.get(split), decoding, parts.task_id),
             parts.datasets[split],
             batch_size=config.data.eval_batch_size,
             num_workers=config.data.num_workers,
-        ).predictions
+        )
 
     started = time.perf_counter()
     own = answers(parts.decoding.method)
@@ -298,4 +303,4 @@ def _answer(
         return own, None, seconds
     other = answers("generate" if parts.decoding.method == "score" else "score")
     scored, generated = (own, other) if parts.decoding.method == "score" else (other, own)
-    return own, agreement(scored, generated, parts.codec, parts.task.labels or ()), seconds
+    return own, agreement(scored.predictions, generated.predictions, parts.codec, parts.task.labels or ()), seconds

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 """Files without a version are of format 1: they do not say what their scores are of."""
 
+CONFIDENCE = "confidence"
+"""Key of an answer's line: the probability that the model gave to the answer, 0 to 1, where labels were scored."""
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -86,6 +89,7 @@ def write_answers(
     references: Sequence[Reference],
     each: Mapping[str, Sequence[float]],
     inputs: Sequence[Row],
+    confidences: Sequence[float] | None = None,
 ) -> None:
     """Writes predictions in the official format and, a line each, with what they answer and what people said.
 
@@ -96,6 +100,7 @@ def write_answers(
         references: What people wrote, in the same order.
         each: Scores of each example, in the same order.
         inputs: Image and columns of each example, in the same order.
+        confidences: Probability of each prediction, 0 to 1, in the same order; None where that is not known.
     """
     files["answers"].parent.mkdir(parents=True, exist_ok=True)
     if "predictions" in files:
@@ -104,7 +109,9 @@ def write_answers(
     for index, ((example_id, text), reference) in enumerate(zip(predictions.items(), references, strict=True)):
         scores = {name: values[index] for name, values in each.items()}
         record = {keys[0]: example_id, **inputs[index], keys[1]: text}
-        lines.append(encode_json({**record, "references": list(reference.references), "scores": scores}) + "\n")
+        sure = {} if confidences is None else {CONFIDENCE: confidences[index]}
+        record |= {"references": list(reference.references), "scores": scores, **sure}
+        lines.append(encode_json(record) + "\n")
     write_text(files["answers"], "".join(lines))
 
 

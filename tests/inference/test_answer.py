@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from benchmarks.speed.workload import write_colour_work
 from dept_vl.cli import main
 from dept_vl.data.manifest import SplitInfo, manifest_schema, write_split
+from dept_vl.data.sampler import BatchRequest
 from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer, agreement, answer_split
+from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.build import build_model
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
@@ -115,6 +118,21 @@ def test_a_split_is_answered_with_the_label_of_the_least_loss(folder, text_data,
         targets = [torch.tensor([label]) for label in codec.target_ids(LABELS)]
         losses = [model(ids, torch.ones_like(ids), t).loss_per_example.item() * t.shape[1] for t in targets]
         assert prediction == LABELS[losses.index(min(losses))]
+
+
+def test_how_sure_a_model_is_of_a_label_is_written_beside_its_answer(t5_folder, text_data, tmp_path):
+    assert main(["train", *arguments(t5_folder, tmp_path / "run", text_data)]) == 0
+    config = load_config(None, {**settings(t5_folder, tmp_path / "run"), "data.dir": str(text_data)})
+    evaluate_run(config, text_data, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "answers-test.jsonl").read_text().splitlines()]
+    parts = open_run(config, text_data, ("test",), adapter=tmp_path / "run")
+    answerer = Answerer(parts.model.eval(), parts.codec, None, parts.decoding)
+    batch = parts.datasets["test"].batch(BatchRequest(0, tuple(range(20)), is_last_of_step=True, global_rows=20))
+    expected = answerer.confidences(batch, [line["prediction"] for line in lines])
+    assert [line["confidence"] for line in lines] == pytest.approx(expected, rel=1e-4)
+    evaluate_run(replace(config, decode=replace(config.decode, method="generate")), text_data, tmp_path / "run",
+                 output=tmp_path / "generated.json")  # fmt: skip
+    assert '"confidence"' not in (tmp_path / "generated-answers.jsonl").read_text()
 
 
 ECHO = """
