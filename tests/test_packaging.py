@@ -29,6 +29,8 @@ def files(folder: Path) -> set[str]:
 def test_the_shipped_settings_are_installed_in_the_package(installed):
     assert files(installed / "dept_vl" / "configs") == files(ROOT / "configs")
     assert files(installed / "dept_vl" / "assets") == files(ROOT / "dept_vl" / "assets")
+    page = installed / "dept_vl" / "assets" / "report"
+    assert {path.name for path in page.iterdir()} == {"page.html.j2", "page.css", "page.js"}
     assert {path.name for path in installed.iterdir()} == {"dept_vl", "data_prep"}
     assert not (installed / "data_prep" / "demo_models").exists()
 

@@ -112,13 +112,17 @@ def _transfer(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    text = "Print a table or figure of the paper, every row of it, with scored runs beside."
+    text = "Write scored runs as a page to look at, or print a table or figure of the paper with scored runs beside."
     parser = add_command(commands, "report", _report, text, has_settings=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--paper", metavar="TABLE", help="table1 to table6")
     which.add_argument(
         "--figure", type=int, metavar="N",
         help="3: training time and memory by m; 4: speed by m; 5: one rate or two; 6: score against parameters",
+    )  # fmt: skip
+    which.add_argument(
+        "--html", type=Path, metavar="FILE",
+        help="one page of a run: scores, curves, examples; of several runs their scores and where they differ",
     )  # fmt: skip
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
@@ -131,10 +135,16 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the table, or draw the figure: .png, .svg, .pdf"
     )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="page: where the runs' images are, if they moved")
 
 
 def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("report", overrides)
+    if options.html is not None:
+        _report_page(options)
+        return
+    if options.images is not None:
+        raise ConfigError("--images: is for a page, and has no effect without --html")
     if options.figure is not None:
         _report_figure(options)
         return
@@ -149,6 +159,16 @@ def _report(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     write_text(options.out, f"{text}\n")
     print(f"written: {options.out}")
+
+
+def _report_page(options: argparse.Namespace) -> None:
+    for name, value in (("mixed", options.mixed), ("format", options.format), ("out", options.out)):
+        if value:
+            raise ConfigError(f"--{name}: is for tables and figures, and has no effect with --html")
+    from dept_vl.reports.page.write import write_page
+
+    written = write_page(options.runs, options.html, images=options.images)
+    print(f"written: {options.html} ({written.size_bytes / 1e6:.1f} MB, {written.cards:,} examples)")
 
 
 def _report_figure(options: argparse.Namespace) -> None:

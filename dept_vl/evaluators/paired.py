@@ -6,6 +6,7 @@ what its standard deviation over seeds says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -143,6 +144,55 @@ def bootstrap(differences: Sequence[float], seed: int) -> tuple[float, float, fl
     )  # fmt: skip
     interval = drawn.confidence_interval
     return _share_as_far(drawn.bootstrap_distribution, float(values.mean())), float(interval.low), float(interval.high)
+
+
+def interval(metric: str, answered: Answered, *, seed: int = 0) -> tuple[float, float] | None:
+    """Returns the 95 % bootstrap interval of one method's score over the rows, in the scorer's own scale.
+
+    Of the mean of the rows' scores where the score is that; else the score is computed anew for every draw.
+
+    Args:
+        metric: A score's name.
+        answered: What the method made of the rows.
+        seed: Of the bootstrap.
+
+    Returns:
+        Its ends; None where the score cannot be computed from predictions and references alone.
+    """
+    import numpy as np
+
+    each = answered.each
+    if each is not None and math.isclose(sum(each) / len(each), answered.score, rel_tol=1e-9, abs_tol=1e-9):
+        return bootstrap(each, seed)[1:]
+    compute, generator = EVALUATORS[evaluator_name(metric)].compute, np.random.default_rng(seed)
+    rows = len(answered.inputs[0].predictions)
+    if any(metric not in compute(inputs) for inputs in answered.inputs):
+        return None
+    drawn = []
+    for _ in range(RECOMPUTED):
+        chosen = generator.integers(0, rows, rows)
+        drawn.append(np.mean([compute(_rows(inputs, chosen))[metric] for inputs in answered.inputs]))
+    low, high = np.quantile(drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def interval_of_mean(values: Sequence[float], most: float, *, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean of some rows' scores, few of them perhaps.
+
+    Wilson's interval of a share (Wilson 1927) where every row scores nothing or all, as a bootstrap of few rows that
+    are all right would have no width; else the percentile bootstrap.
+
+    Args:
+        values: At least one.
+        most: What a row that is right scores.
+        seed: Of the bootstrap.
+    """
+    from scipy.stats import binomtest
+
+    if not {0.0, most}.issuperset(values):
+        return bootstrap(values, seed)[1:]
+    found = binomtest(sum(value != 0 for value in values), len(values)).proportion_ci(_CONFIDENCE, method="wilson")
+    return float(found.low) * most, float(found.high) * most
 
 
 def _share_as_far(drawn: np.ndarray, found: float) -> float:

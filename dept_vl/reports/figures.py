@@ -43,14 +43,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes. Of `curves` x falls from left to right, as m in the paper's figures; of `lines` it rises."""
 
     title: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    kind: Literal["points", "curves", "bars"] = "points"
+    kind: Literal["points", "curves", "bars", "lines"] = "points"
     is_log: bool = False
+    is_log_y: bool = False
 
 
 @dataclass(frozen=True)

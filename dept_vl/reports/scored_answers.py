@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from dept_vl.errors import CheckpointError
 from dept_vl.evaluators import EvaluationInput, Reference
 from dept_vl.evaluators.paired import CORRECT
 from dept_vl.inference.result_files import files_beside
+from dept_vl.inference.results import CONFIDENCE
 from dept_vl.models.adapter.presence import WEIGHTS_FILE
 from dept_vl.runs.folder import METRICS_FILE
 from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
 from dept_vl.system.text_files import parse_lines, read_text
+from dept_vl.tasks.vqa_answers import normalise_answer
 
 _MAX_HEADER_BYTES = 100 << 20  # safetensors' own limit
 _PROJECTION = "visual_projection."
+_ENOUGH_PEOPLE = 3
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class RowAnswers:
         predictions: The answers.
         references: What people wrote.
         scores: Name -> a value a row.
+        asked: Of each row what else its line says: image and columns.
+        confidences: Probability that the model gave to each answer, 0 to 1; None where that was not recorded.
     """
 
     ids: tuple[Any, ...]
     predictions: tuple[str, ...]
     references: tuple[Reference, ...]
     scores: Mapping[str, tuple[float, ...]]
+    asked: tuple[Mapping[str, Any], ...] = ()
+    confidences: tuple[float, ...] | None = None
 
     def each(self, metric: str) -> tuple[float, ...] | None:
         """Returns what each row scores: by the metric, else right or wrong; None where rows have no such score."""
@@ -77,11 +85,15 @@ def read_answers(results: Path) -> RowAnswers:
 
 def _rows(lines: list[dict[str, Any]], id_key: str, text_key: str) -> RowAnswers:
     scores = lines[0]["scores"] if lines else {}
+    known = {id_key, text_key, "references", "scores", CONFIDENCE}
+    sure = [line.get(CONFIDENCE) for line in lines]
     return RowAnswers(
         tuple(line[id_key] for line in lines),
         tuple(str(line[text_key]) for line in lines),
         tuple(Reference([str(text) for text in line["references"]]) for line in lines),
         {name: tuple(_finite(line["scores"][name]) for line in lines) for name in scores},
+        tuple({name: value for name, value in line.items() if name not in known} for line in lines),
+        tuple(map(_finite, sure)) if sure and all(isinstance(value, float | int) for value in sure) else None,
     )
 
 
@@ -119,17 +131,32 @@ def count_trained(run_dir: Path, *, with_projection: bool = True) -> int | None:
 
 def training_speed(run_dir: Path) -> float | None:
     """Returns examples a second at the end of a run's training, by its ``metrics.jsonl``; None where none is known."""
+    speeds = [record["samples_per_s"] for record in read_metrics(run_dir) if "samples_per_s" in record]
+    return float(speeds[-1]) if speeds else None
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's ``metrics.jsonl``; none where there is no such file."""
     path = run_dir / METRICS_FILE
-    if not path.is_file():
-        return None
-    speed = None
-    for line in path.read_text(encoding="utf-8").splitlines():
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             record = json.loads(line)
         except ValueError:  # the line a kill cut short
             continue
-        speed = record.get("samples_per_s", speed) if isinstance(record, dict) else speed
-    return None if speed is None else float(speed)
+        records += [record] if isinstance(record, dict) else []
+    return records
+
+
+def is_right(answer: str, references: Sequence[str]) -> bool | None:
+    """Returns whether three people, or as many as agree at all, gave an answer; None where no one was asked.
+
+    Answers are compared as VQA accuracy normalises them.
+    """
+    if not references:
+        return None
+    counts = Counter(map(normalise_answer, references))
+    return counts[normalise_answer(answer)] >= min(_ENOUGH_PEOPLE, max(counts.values()))
 
 
 def answering_speed(results: Path) -> float | None:

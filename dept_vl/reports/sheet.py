@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dept_vl.data.images import open_image
 from dept_vl.inference.predict import Prediction
+from dept_vl.reports.scored_answers import is_right
 from dept_vl.system.atomic import write_bytes
-from dept_vl.tasks.vqa_answers import normalise_answer
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ _WRAP = 34
 _COLUMNS = 4
 _MAX_LINES = 8
 _MAX_CELLS = 100
-_ENOUGH_PEOPLE = 3
 _COLOURS = {True: "darkgreen", False: "firebrick", None: "black"}
 
 
@@ -52,7 +51,7 @@ def write_sheet(path: Path, predictions: Sequence[Prediction], *, has_one_answer
         side = _CELL // len(prediction.images)  # the command line refuses a sheet of a task without images
         for number, image in enumerate(prediction.images):
             sheet.paste(_fitted(open_image(image), side), (left + number * side, top))
-        mark = is_right(prediction) if has_one_answer else None
+        mark = is_right(prediction.answer, prediction.references) if has_one_answer else None
         for line, (text, colour) in enumerate(caption(prediction, mark)):
             draw.text((left, top + _CELL + 2 + line * _LINE), text, fill=colour, font=font)
     content = BytesIO()
@@ -65,17 +64,6 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def is_right(prediction: Prediction) -> bool | None:
-    """Returns whether three people, or as many as agree at all, gave the answer; None where no one was asked.
-
-    Answers are compared as VQA accuracy normalises them.
-    """
-    if not prediction.references:
-        return None
-    counts = Counter(map(normalise_answer, prediction.references))
-    return counts[normalise_answer(prediction.answer)] >= min(_ENOUGH_PEOPLE, max(counts.values()))
 
 
 def caption(prediction: Prediction, mark: bool | None) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ EXTRAS = {
     "optimizers": ("prodigyopt", "schedulefree"),
     "peft": ("peft",),
     "plots": ("matplotlib",),
+    "report": ("jinja2", "matplotlib"),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

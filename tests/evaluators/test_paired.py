@@ -2,12 +2,22 @@
 
 import math
 import random
+from statistics import NormalDist
 
 import pytest
 
 from dept_vl.errors import DataError
-from dept_vl.evaluators import EvaluationInput, Reference
-from dept_vl.evaluators.paired import Answered, bootstrap, compare_answers, is_right_or_wrong, mcnemar, row_scores
+from dept_vl.evaluators import EVALUATORS, EvaluationInput, Reference
+from dept_vl.evaluators.paired import (
+    Answered,
+    bootstrap,
+    compare_answers,
+    interval,
+    interval_of_mean,
+    is_right_or_wrong,
+    mcnemar,
+    row_scores,
+)
 
 
 def answers(predictions, golds):
@@ -123,3 +133,36 @@ def test_right_or_wrong_is_zero_and_one_other_value():
     assert is_right_or_wrong([0.0, 100.0, 0.0])
     assert is_right_or_wrong([])
     assert not is_right_or_wrong([0.0, 30.0, 100.0])
+
+
+def wilson(right, rows):
+    """Wilson's interval, written out."""
+    z, share = NormalDist().inv_cdf(0.975), right / rows
+    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    return middle - half, middle + half
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 5), (5, 5), (37, 40), (1, 1)])
+def test_the_interval_of_rows_that_are_right_or_wrong_is_wilsons(right, rows):
+    values = [100.0] * right + [0.0] * (rows - right)
+    expected = [100 * end for end in wilson(right, rows)]
+    assert interval_of_mean(values, 100.0) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_interval_of_other_rows_is_the_bootstraps():
+    values = [0.0, 30.0, 60.0, 90.0, 100.0] * 8
+    assert interval_of_mean(values, 100.0) == bootstrap(values, 0)[1:]
+
+
+def test_the_interval_of_a_score_is_over_its_rows_or_computed_anew():
+    golds = [Reference([text]) for text in ["1", "0"] * 20]
+    inputs = EvaluationInput(["1"] * 10 + ["0"] * 30, golds)
+    each = row_scores("accuracy", inputs)
+    accuracy = sum(each) / len(each)
+    assert interval("accuracy", Answered(accuracy, each, (inputs,))) == bootstrap(each, 0)[1:]
+    score = EVALUATORS["matthews-correlation"].compute(inputs)["matthews_correlation"]
+    low, high = interval("matthews_correlation", Answered(score, each, (inputs,)))
+    assert low < score < high
+    assert (low, high) != bootstrap(each, 0)[1:]
+    assert interval("em", Answered(0.5, None, (inputs,))) is None

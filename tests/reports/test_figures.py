@@ -184,7 +184,7 @@ def test_every_figure_is_a_table_and_a_picture(tmp_path, number):
         (["--figure", "6", "--mixed"], "--mixed: is for tables"),
         (["--figure", "6", "--format", "csv"], "--format: is for tables"),
         (["--figure", "6", "--paper", "table1"], "not allowed with argument"),
-        ([], "one of the arguments --paper --figure is required"),
+        ([], "one of the arguments --paper --figure --html is required"),
         (["--figure", "6", "absent"], "absent: no such folder"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from dept_vl.inference.predict import Prediction
-from dept_vl.reports.sheet import caption, is_right, write_sheet
+from dept_vl.reports.scored_answers import is_right
+from dept_vl.reports.sheet import caption, write_sheet
 from dept_vl.reports.text import describe_predictions
 
 
@@ -28,7 +29,7 @@ def answered(answer, *references, **fields):
     ],
 )
 def test_an_answer_is_right_if_three_people_or_as_many_as_agree_gave_it(answer, references, right):
-    assert is_right(answered(answer, *references)) is right
+    assert is_right(answer, references) is right
 
 
 def test_a_cell_says_what_was_asked_and_answered_how_sure_and_what_people_said():
