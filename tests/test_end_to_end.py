@@ -16,6 +16,9 @@ from tests.data_prep.raw_files import write_json
 LOSSES = {"vqa": [0.8906, 1.8544], "coco": [6.6065, 5.3960]}
 """First two training losses of the packaged backbone on the fixture's scenes: a change of any stage moves them."""
 
+RATES = ("--lr", "1.0", "--lowrank-lr", "0.1")
+"""Those that the losses belong to."""
+
 SIZES = {"num_train": 10, "num_restval": 2, "num_val": 4, "num_test": 6}
 BASE = ("--config", "demo", "--loop.eval_every_steps", "2", "--loop.log_every_steps", "1", "--data.batch_size", "8")
 
@@ -43,7 +46,8 @@ def demo(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("task", ["vqa", "coco"])
 def test_train_evaluate_and_score_the_written_predictions(demo, tmp_path, capsys, task):
     data, run_dir = demo / "data", tmp_path / "run"
-    run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    own = ("--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    run("train", "--task", task, *BASE, *RATES, *own)
     assert losses(run_dir) == pytest.approx(LOSSES[task], abs=0.01)
     run("eval", "--task", task, "--checkpoint", run_dir)
     results = json.loads((run_dir / "results-test.json").read_text())
@@ -159,7 +163,8 @@ def test_photographs_go_through_every_command(official, photographs, tmp_path, c
     photos, data, run_dir = photographs.folder, tmp_path / "data", tmp_path / "run"
     run("prepare", "--task", task, "--raw", official, "--out", data, "--images", photos)
     run("cache-features", "--task", task, "--config", "demo", "--data-dir", data, "--workers", "0")
-    run("train", "--task", task, *BASE, "--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    own = ("--data-dir", data, "--output-dir", run_dir, "--loop.max_steps", "2")
+    run("train", "--task", task, *BASE, *RATES, *own)
     run("eval", "--checkpoint", run_dir)
     test = open_split(data, get_task(task), "test")
     predictions = json.loads((run_dir / "predictions-test.json").read_text())

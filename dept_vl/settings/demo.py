@@ -101,5 +101,5 @@ def _of_method(tuner: str, *, is_own: bool) -> Tree:
     own = read_yaml(path) if path.is_file() else {}
     if is_own:
         return own
-    sizes = {key: value for key, value in own.items() if not key.endswith("lr")}
-    return sizes | read_yaml(ASSETS / "rates.yaml").get(tuner, {})
+    rates: Tree = read_yaml(ASSETS / "rates.yaml").get(tuner, {})
+    return {key: value for key, value in own.items() if not key.endswith("lr")} | rates
