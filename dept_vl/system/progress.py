@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dept_vl.system.memory import describe_peak
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -71,6 +73,7 @@ class Meter:
         self._is_shown, self._has_notes = is_shown, has_notes
         self._started = time.monotonic()
         self._next_line = self._started if has_notes else self._started + LINE_EVERY_S
+        self._next_memory = self._started
         self._bar: tqdm[Any] | None = None
         if is_shown and is_terminal():
             from tqdm import tqdm
@@ -83,6 +86,7 @@ class Meter:
         """Counts what has been done since."""
         self._done += count
         if self._bar is not None:
+            self._show_memory()
             self._bar.update(count)
         elif not self._has_notes:
             self._write_line()
@@ -91,7 +95,8 @@ class Meter:
         """Says more about the work, such as its loss; kept until the next note."""
         self._notes = values
         if self._bar is not None:
-            self._bar.set_postfix(values, refresh=False)
+            self._next_memory = 0.0
+            self._show_memory()
         else:
             self._write_line()
 
@@ -117,6 +122,13 @@ class Meter:
         """Ends the bar."""
         self.close()
 
+    def _show_memory(self) -> None:
+        """Puts notes and peak memory behind the bar, once a second or where there are new notes."""
+        now = time.monotonic()
+        if self._bar is not None and now >= self._next_memory:
+            self._next_memory = now + 1.0
+            self._bar.set_postfix({**self._notes, "memory": describe_peak()}, refresh=False)
+
     def _write_line(self) -> None:
         """Logs how far the work is, if the last line is long enough ago."""
         now = time.monotonic()
@@ -126,13 +138,16 @@ class Meter:
         parts = [f"{self._done:,} of {self._total:,} {self._unit}"]
         parts += [f"{name} {value}" for name, value in self._notes.items()]
         if self._done > self._initial:
-            left = (now - self._started) * (self._total - self._done) / (self._done - self._initial)
-            parts.append(f"{_format_seconds(left)} left")
+            passed, done = max(now - self._started, 1e-9), self._done - self._initial
+            if not self._has_notes:  # which say themselves how fast it goes
+                parts.append(f"{done / passed:,.{0 if done >= 10 * passed else 1}f} {self._unit}/s")
+            parts.append(f"{format_seconds(passed * (self._total - self._done) / done)} left")
+        parts.append(f"memory {describe_peak()}")
         logger.info("%s: %s", self._label, ", ".join(parts))
 
 
-def _format_seconds(seconds: float) -> str:
-    """Returns a time in the largest unit it has two of."""
+def format_seconds(seconds: float) -> str:
+    """Returns a time for people, in the largest unit it has two of."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

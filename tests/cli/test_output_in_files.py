@@ -8,6 +8,8 @@ from dept_vl.cli import main
 from dept_vl.system import progress
 from tests.data_prep.raw_files import write_raw
 
+MEMORY = r"memory [\d.]+ GiB(, GPU [\d.]+ GiB)?"
+
 
 def _run_all(commands):
     """In a process whose output is a file; every piece of work gets to say how far it is."""
@@ -42,14 +44,15 @@ def test_training_scoring_and_answering(fresh_process, label_data, steps, tmp_pa
     printed = fresh_process.printed()
     check_lines(printed)
     for step in (1, 2, 3, 4):
-        pattern = rf"^train cola: {step} of 4 steps, loss [\d.]+, lr soft_prompt [\d.e-]+, samples/s \d+, \d+ \w+ left$"
+        shown = r"loss [\d.]+, lr soft_prompt [\d.e-]+, samples/s \d+, \d+ \w+ left"
+        pattern = rf"^train cola: {step} of 4 steps, {shown}, {MEMORY}$"
         assert re.search(pattern, printed, re.MULTILINE), printed
     evaluations = re.findall(
         r"^step (\d): \S+ on val -?[\d.]+ .*\((the best so far|the best is .* at step 2)\)$", printed, re.M
     )
     assert [step for step, _ in evaluations] == ["2", "4"]
     assert evaluations[0][1] == "the best so far"
-    assert re.search(r"^predict: 8 of 8 rows, 0 s left$", printed, re.MULTILINE)
+    assert re.search(rf"^predict: 8 of 8 rows, [\d.,]+ rows/s, 0 s left, {MEMORY}$", printed, re.MULTILINE)
     assert re.search(r"^cola test \(protocol fixed\): 8 scored", printed, re.MULTILINE)
 
 
@@ -69,7 +72,7 @@ def test_images_prepared_and_encoded(fresh_process, tmp_path):
     assert fresh_process.run(_run_all, commands) == 0, fresh_process.printed()
     printed = fresh_process.printed()
     check_lines(printed)
-    assert re.search(r"^encode: 2 of \d+ images, \d+ s left$", printed, re.MULTILINE)
+    assert re.search(rf"^encode: 2 of \d+ images, [\d.,]+ images/s, \d+ s left, {MEMORY}$", printed, re.MULTILINE)
     data = tmp_path / "data"
     assert f"next: dept-vl cache-features --task vqa --data-dir {data}\n" in printed
     assert (

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,10 +36,10 @@ def test_a_line_now_and_then_says_what_is_done_and_how_long_the_rest_takes(lines
         for _ in range(10):
             clock[0] += 20
             meter.add(100)
-    assert lines.messages == [
-        "predict: 300 of 1,000 rows, 2 min left",
-        "predict: 600 of 1,000 rows, 80 s left",
-        "predict: 900 of 1,000 rows, 20 s left",
+    assert [text.rpartition(", memory ")[0] for text in lines.messages] == [
+        "predict: 300 of 1,000 rows, 5.0 rows/s, 2 min left",
+        "predict: 600 of 1,000 rows, 5.0 rows/s, 80 s left",
+        "predict: 900 of 1,000 rows, 5.0 rows/s, 20 s left",
     ]
     assert capsys.readouterr().err == ""
 
@@ -55,10 +56,9 @@ def test_the_first_note_is_a_line_at_once_and_others_wait(lines):
         for loss in ("3.0", "2.0"):
             meter.note(loss=loss)
         meter.say("step 11: better")
-    assert [text.rpartition(", ")[0] or text for text in lines.messages] == [
-        "train: 11 of 20 steps, loss 3.0",
-        "step 11: better",
-    ]
+    line, said = lines.messages
+    assert re.fullmatch(r"train: 11 of 20 steps, loss 3.0, 0 s left, memory [\d.]+ GiB(, GPU [\d.]+ GiB)?", line)
+    assert said == "step 11: better"
 
 
 def test_what_another_process_shows_is_not_shown_here(lines):
@@ -81,6 +81,15 @@ def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch):
     assert "\r" in shown
     assert "step 1: better\n" in shown
     assert "2/2" in shown
+    assert re.search(r"loss=1.5, memory=[\d.]+ GiB", shown)
+
+
+def test_a_bar_without_notes_says_the_memory(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Meter(2, "predict", "rows") as meter:
+        meter.add(2)
+    assert re.search(r"memory=[\d.]+ GiB", terminal.getvalue())
 
 
 @pytest.mark.parametrize("is_file", [True, False])
