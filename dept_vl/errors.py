@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -54,6 +55,22 @@ class SettingsError(ConfigError):
 
 class DataError(ValueError):
     """A file of raw data, a prepared split, an image or a feature store is missing or malformed."""
+
+
+class NotMadeError(DataError):
+    """What is made on first use is not there, and was not to be made.
+
+    Attributes:
+        folder: Where it would lie; of rows whose features are missing it is there, and prepared.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        super().__init__(f"{folder}: not made yet; the run makes it, or {command} before")
+        self.folder = folder
+
+
+class NoFeaturesError(DataError):
+    """There is no finished store of the features that a run reads."""
 
 
 class CheckpointError(ValueError):

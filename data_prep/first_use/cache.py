@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, NotMadeError
 
 CACHE_VARIABLE = "DEPT_VL_CACHE"
 """Environment variable that names the cache's folder."""
@@ -23,12 +23,20 @@ def cache_root() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path("~", ".cache", "dept_vl")).expanduser()
 
 
-def refuse_launch(folder: Path, command: str) -> None:
-    """Refuses to make something in a launch of several processes: one makes it before, by `command`.
+def refuse_making(folder: Path, command: str, *, may_make: bool = True) -> None:
+    """Refuses to make something where nothing may be made, or in a launch of several: one makes it before.
+
+    Args:
+        folder: Where it would lie.
+        command: What makes it too.
+        may_make: Whether anything may be made.
 
     Raises:
-        DataError: There are several.
+        NotMadeError: Nothing may be made.
+        DataError: There are several processes.
     """
+    if not may_make:
+        raise NotMadeError(folder, command)
     if any(os.environ.get(name, "1") != "1" for name in _LAUNCHERS):
         raise DataError(f"{folder}: not made yet, and one process makes it; run {command} without a launcher first")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_prep import demo_world
 from data_prep.demo_world.files import DRAWN_TASKS, write_scenes
-from data_prep.first_use.cache import cache_root, making, refuse_launch
+from data_prep.first_use.cache import cache_root, making, refuse_making
 from data_prep.prepare import prepare
 from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.models.demo import ASSETS, DEMO
@@ -29,7 +29,7 @@ SEED = 0
 _DONE = "done.json"
 
 
-def demo_data_dir(encoder: ImageEncoderSettings | None = None) -> Path:
+def demo_data_dir(encoder: ImageEncoderSettings | None = None, *, may_make: bool = True) -> Path:
     """Returns the folder of the demo's prepared data, made on the first call (about 20 seconds on two CPU cores).
 
     It lies in ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``, under a name that depends on everything it is made
@@ -38,14 +38,16 @@ def demo_data_dir(encoder: ImageEncoderSettings | None = None) -> Path:
     Args:
         encoder: Whose features are to be there. The packaged CLIP's are made when they are first asked for: those of a
             run of before there was a choice about EXIF rotation are others than today's.
+        may_make: Whether what is not there is made.
 
     Raises:
+        NotMadeError: It is not there, and nothing may be made.
         DataError: The folder cannot be written, or several processes were launched before it was made.
     """
     folder = cache_root() / f"demo-{_key()}"
     encoder = encoder or config_from_tree(demo_settings(get_task("vqa"), "dept")).model.image_encoder
     if not (folder / _DONE).is_file() or (encoder.model == DEMO and not _has_features(folder, encoder)):
-        refuse_launch(folder, "`dept-vl cache-features --task vqa --data-dir demo`")
+        refuse_making(folder, "`dept-vl cache-features --task vqa --data-dir demo`", may_make=may_make)
         _make(folder, encoder)
     return folder
 

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from data_prep.converters.rows import prepare_records
-from data_prep.first_use.cache import cache_root, making, refuse_launch
+from data_prep.first_use.cache import cache_root, making, refuse_making
 from data_prep.prepare import prepare
 from data_prep.raw.row_sources import as_list, is_saved_data_set, of_records, open_rows
 from dept_vl.data.feature_format import differences, finished_stores, read_index
@@ -33,14 +33,19 @@ _COMMAND = "`dept-vl cache-features` with the same --task, --rows and --images"
 _TEXT_COMMAND = "`dept-vl prepare` (and give --data-dir instead of the rows)"
 
 
-def rows_data_dir(config: TrainConfig) -> Path:
+def rows_data_dir(config: TrainConfig, *, may_make: bool = True) -> Path:
     """Returns the data folder of ``data.rows``, made on first use.
 
     It lies in ``own`` in ``$DEPT_VL_CACHE``, by default ``~/.cache/dept_vl``, under a name that depends on the
     declaration, the rows' content and the images' names, sizes and times: other rows get a folder of their own. All
     share one feature store an encoder, as a picture's number is made from its content.
 
+    Args:
+        config: The run's settings.
+        may_make: Whether what is not there is made.
+
     Raises:
+        NotMadeError: It is not there, and nothing may be made.
         ConfigError: The task is not declared for rows of one's own.
         DataError: Rows or images are not there or break a rule, or several processes were launched before the folder
             was made.
@@ -57,7 +62,7 @@ def rows_data_dir(config: TrainConfig) -> Path:
         root = file if file.is_dir() else file.parent
     listing = _listing(root) if root is not None and task.uses_images else []
     key = [_content(file, task) if file.exists() else rows, listing]
-    return _made(config, task, key, lambda out: prepare(task, None, out, rows=rows, images=images))
+    return _made(config, task, key, lambda out: prepare(task, None, out, rows=rows, images=images), may_make)
 
 
 def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Path:
@@ -80,7 +85,7 @@ def records_data_dir(config: TrainConfig, rows: Any, images: Path | None) -> Pat
     return _made(config, task, key, lambda out: prepare_records(task, rows, out, images=images))
 
 
-def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], object]) -> Path:
+def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], object], may_make: bool = True) -> Path:
     """Returns the folder of a task's prepared rows in the cache, with the features that a run reads.
 
     Args:
@@ -88,13 +93,14 @@ def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], o
         task: Its task.
         key: What the rows are made from, as JSON can say it; the folder's name depends on it and on the declaration.
         make: Prepares the rows into a folder.
+        may_make: Whether rows are prepared and images encoded here.
     """
     assert task.declaration is not None
     text = json.dumps([task.declaration.rows_key(), key], sort_keys=True)
     root = cache_root() / "own"
     folder = root / f"{task.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not task_folder(folder, task).is_dir():
-        refuse_launch(folder, _COMMAND if task.uses_images else _TEXT_COMMAND)
+        refuse_making(folder, _COMMAND if task.uses_images else _TEXT_COMMAND, may_make=may_make)
         with making(folder, "prepare the rows", ", or prepare them with `dept-vl prepare` and give --data-dir"):
             if not task_folder(folder, task).is_dir():
                 logger.info("preparing the rows of %s into %s (once)", task.name, folder)
@@ -102,11 +108,11 @@ def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], o
             if not (folder / _FEATURES).exists():
                 (root / _FEATURES).mkdir(exist_ok=True)
                 (folder / _FEATURES).symlink_to(Path("..") / _FEATURES)
-    _encode_if_read(config, task, folder)
+    _encode_if_read(config, task, folder, may_make)
     return folder
 
 
-def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
+def _encode_if_read(config: TrainConfig, task: Task, folder: Path, may_make: bool) -> None:
     """Adds the features of the task's images, where the run reads features that are not there yet."""
     if not task.uses_images or config.data.visual_features == "encode" or config.data.feature_dir is not None:
         return
@@ -119,9 +125,9 @@ def _encode_if_read(config: TrainConfig, task: Task, folder: Path) -> None:
         stored = {image_id for shard in index.shards for image_id in shard.image_ids}
         if not differences(index.fingerprint, wanted) and images <= stored | index.skipped.keys():
             return
+    refuse_making(folder, _COMMAND, may_make=may_make)
     from data_prep.cache_features import cache_features  # imports torch
 
-    refuse_launch(folder, _COMMAND)
     cache_features(encoder, folder, task, on_error=config.data.on_image_error)
 
 

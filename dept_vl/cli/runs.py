@@ -31,12 +31,19 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     parser.add_argument(
+        "--dry-run", action="store_true",
+        help="write nothing: run the first steps, and print how long all of it will take, its memory and disk",
+    )  # fmt: skip
+    parser.add_argument(
         "--seeds", type=parse_seeds, metavar="N,N,...",
         help="train and score a run for each, in <output-dir>/seed-N; prints mean and standard deviation",
     )  # fmt: skip
 
 
 def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    if options.dry_run:
+        _forecast(options, overrides)
+        return
     if options.seeds:
         _train_seeds(options, overrides)
         return
@@ -57,6 +64,19 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     result = train(config, data_dir, resume=options.resume, overwrite=options.overwrite)
     print_on_main_process(describe_training(result))
+
+
+def _forecast(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    for name in ("seeds", "resume"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name}: has no effect with --dry-run, which forecasts one run from its start")
+    from data_prep.first_use.data_dir import open_data_dir
+    from dept_vl.reports.forecast import describe_forecast
+    from dept_vl.training.forecast import forecast_run
+
+    config = load_settings(options, overrides)
+    forecast = forecast_run(config, lambda: open_data_dir(config, may_make=False), overwrite=options.overwrite)
+    print_on_main_process(describe_forecast(forecast))
 
 
 def _train_seeds(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

@@ -11,6 +11,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +30,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _FOLDER = ".arrow"
+_IS_TEMPORARY: ContextVar[bool] = ContextVar("is_temporary", default=False)
+
+
+@contextmanager
+def temporary_copies() -> Iterator[None]:
+    """Lets copies that are made in the block go to a temporary folder, so that the data folder stays as it is."""
+    token = _IS_TEMPORARY.set(True)
+    try:
+        yield
+    finally:
+        _IS_TEMPORARY.reset(token)
 
 
 def replace_copy(path: Path) -> None:
@@ -90,12 +104,13 @@ def open_copy(path: Path, rows: int, digest: str) -> Dataset:
 def _writable_cache(folder: Path) -> Path:
     """Returns the folder for Arrow copies: beside the split, or a temporary one when that is read-only."""
     cache = folder / _FOLDER
-    try:
-        cache.mkdir(exist_ok=True)
-        if os.access(cache, os.W_OK | os.X_OK):
-            return cache
-    except OSError:
-        pass  # a read-only file system: fall through
+    if not _IS_TEMPORARY.get():
+        try:
+            cache.mkdir(exist_ok=True)
+            if os.access(cache, os.W_OK | os.X_OK):
+                return cache
+        except OSError:
+            pass  # a read-only file system: fall through
     temporary = tempfile.mkdtemp(prefix="dept-vl-arrow-")
     atexit.register(_remove_in, os.getpid(), temporary)
     return Path(temporary)

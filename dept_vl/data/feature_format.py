@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dept_vl.errors import DataError
+from dept_vl.errors import DataError, NoFeaturesError
 from dept_vl.system.bounded_reading import check_regular, parse_json, read_file
 
 FORMAT = 1
@@ -33,6 +33,11 @@ _MAX_HEADER_BYTES = 16 * 2**20
 _ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
 DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """Torch's name of a dtype to safetensors' code."""
+
+
+def number_bytes(dtype: str) -> int:
+    """Returns the bytes that one number of a stored dtype takes."""
+    return _ITEM_BYTES[DTYPE_CODES[dtype]]
 
 
 UNRECORDED: Mapping[str, Any] = {"kind": None, "exif": "ignore"}
@@ -199,9 +204,9 @@ def finished_stores(data_dir: Path) -> list[Path]:
     return sorted(path.parent for path in (data_dir / "features").glob(f"*/{INDEX}"))
 
 
-def no_store_fits(data_dir: Path, why: str = "there is no finished store") -> DataError:
+def no_store_fits(data_dir: Path, why: str = "there is no finished store") -> NoFeaturesError:
     """Returns the error that says that a run's features are not there."""
-    return DataError(
+    return NoFeaturesError(
         f"{data_dir / 'features'}: no cached features of the encoder asked for ({why}); "
         f"run: dept-vl cache-features --task TASK --data-dir {data_dir}, with the same model.image_encoder settings"
     )

@@ -37,14 +37,44 @@ def check_start(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
             tracker is not installed; or as `check_method`.
         CheckpointError: There is no adapter to start from.
     """
-    folder = config.run_dir
     check_method(config)
     chosen_trackers(config.loop.trackers)
+    check_place(config, resume=resume, overwrite=overwrite)
+    if resume and (config.run_dir / RUN_CONFIG_FILE).is_file():
+        check_resumable(config.run_dir, config)
+    else:
+        check_source(config)
+
+
+def check_forecast(config: TrainConfig) -> None:
+    """Refuses what `check_start` does of a new run, but for its folder: a forecast writes none.
+
+    Raises:
+        ConfigError, CheckpointError: As `check_start`.
+    """
+    check_method(config)
+    chosen_trackers(config.loop.trackers)
+    check_source(config)
+
+
+def check_place(config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a run folder that another process is at work in, or that is taken.
+
+    Raises:
+        ConfigError: As said.
+    """
+    folder = config.run_dir
     folder_lock(folder, f"output_dir: {folder}").refuse_if_taken()
     check_run_folder(folder, resume=resume, overwrite=overwrite)
-    if resume and (folder / RUN_CONFIG_FILE).is_file():
-        check_resumable(folder, config)
-    elif config.init.source is not None:
+
+
+def check_source(config: TrainConfig) -> None:
+    """Refuses a run to start from that holds no adapter, or several.
+
+    Raises:
+        CheckpointError: As said.
+    """
+    if config.init.source is not None:
         source = find_run(config.init.source)
         refuse_several(source, "--init-from")
         require_adapter(source)

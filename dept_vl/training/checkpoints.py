@@ -105,6 +105,14 @@ def save_state(
     return target
 
 
+def state_bytes(
+    trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tuner: Mapping[str, Tensor]
+) -> int:
+    """Returns what the tensors of a checkpoint take on disk, bytes; arguments as of `save_state`."""
+    tensors = (*trainable.values(), *_moments(trainable, optimizer).values(), *tuner.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def state_folder(folder: Path, step: int) -> Path:
     """Returns where the checkpoint after so many steps lies."""
     return folder / f"step-{step:08d}"

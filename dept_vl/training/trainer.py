@@ -250,7 +250,7 @@ class Trainer:
                 break
             for callback in self.callbacks:
                 callback.on_step(self.config, step)
-            loss = self._step(step, parts)
+            loss = self.train_step(step, parts)
             losses += [] if loss is None else [loss]
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, step=step + 1, train_seconds=seconds_before + seconds)
@@ -297,8 +297,8 @@ class Trainer:
         patience = self.config.loop.early_stop_evals
         return patience is not None and self.progress.evals_since_best >= patience
 
-    def _step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor | None:
-        """Does one optimiser step.
+    def train_step(self, step: int, parts: list[tuple[BatchRequest, Batch]]) -> Tensor | None:
+        """Does one optimiser step, numbered from 0, in the parts that `read_steps` gives.
 
         Returns:
             This process's share of the step's mean loss, on the device; None for a step that was skipped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 
 from dept_vl.errors import DivergenceError
@@ -11,6 +12,7 @@ from dept_vl.inference.answer import Answerer, answer_split
 from dept_vl.runs.open import RunParts
 from dept_vl.runs.selection import choose_selection, join_scores, join_selections
 from dept_vl.settings.schema import TrainConfig
+from dept_vl.system.processes import process_state
 
 
 class Validation:
@@ -63,6 +65,20 @@ class Validation:
             )
         return {**metrics, LOSS: answers.loss}
 
+    def time_rows(self) -> tuple[float, int]:
+        """Returns how long the answers of one `measure` will take, s, and of how many rows.
+
+        Measured on the first batch, after the same batch once to warm up; the scores themselves are not counted.
+        """
+        data, dataset = self._config.data, self._dataset
+        num_rows = min(self._config.loop.eval_rows or len(dataset), len(dataset))
+        few = min(data.eval_batch_size * process_state().num_processes, num_rows)
+        for _ in range(2):
+            started = time.perf_counter()
+            answer_split(self._answerer, dataset, batch_size=data.eval_batch_size, limit=few)
+            seconds = time.perf_counter() - started
+        return seconds * num_rows / few, num_rows
+
 
 class MixValidation:
     """Measures a run of several tasks on each task's ``val``; used as `Validation`.
@@ -89,3 +105,8 @@ class MixValidation:
             StoppedError, DivergenceError: As `Validation.measure`.
         """
         return join_scores({name: one.measure(step) for name, one in self._each.items()}, self._primary)
+
+    def time_rows(self) -> tuple[float, int]:
+        """Returns the sums of every task's `Validation.time_rows`."""
+        seconds, rows = zip(*(one.time_rows() for one in self._each.values()), strict=True)
+        return sum(seconds), sum(rows)
