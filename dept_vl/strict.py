@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, GetCoreSchemaHandler
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from dept_vl.errors import ConfigError
@@ -95,6 +95,19 @@ class LocalPath:
     def _changed(self, value: str, change: Any) -> str:
         bare = value.removeprefix(self.prefix)
         return f"{value[: len(value) - len(bare)]}{change(bare)}"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The value is a list of names, which may be typed as one text with commas between: ``a,b``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Takes the text apart before the list is checked."""
+        return core_schema.no_info_before_validator_function(split_names, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Lets editors take both."""
+        return {"anyOf": [handler(schema), {"type": "string"}]}
 
 
 def split_names(value: Any) -> Any:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli import configs, convert, data, experiments, released, runs, share, studies, tasks
+from dept_vl.cli import completion, configs, convert, data, experiments, released, runs, share, studies, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -127,7 +127,12 @@ def _fail(message: str, code: int) -> int:
 
 @cache
 def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """Returns the parser, and that of each command by its name."""
+    """Returns the parser, and that of each command by its name, of which there is one in a process."""
+    return make_parser()
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Returns a new parser, and that of each command by its name."""
     parser = argparse.ArgumentParser(
         prog="dept-vl",
         description="Decomposed Prompt Tuning (DePT) of a frozen CLIP-T5: VQA v2, COCO captions and text tasks.",
@@ -145,6 +150,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         *configs.COMMANDS,
         *released.COMMANDS,
         *convert.COMMANDS,
+        *completion.COMMANDS,
     ):
         add(commands)
     return parser, commands.choices

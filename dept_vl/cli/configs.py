@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,21 @@ _METHOD = "method"
 
 def _add_configs(commands: Any) -> None:
     text = "List the settings files that come with the package, for --config NAME."
-    add_command(commands, "configs", _configs, text, has_settings=False)
+    parser = add_command(commands, "configs", _configs, text, has_settings=False)
+    parser.add_argument(
+        "--schema", action="store_true",
+        help="print the JSON Schema of a settings file instead, by which editors complete and check one",
+    )  # fmt: skip
 
 
 def _configs(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     refuse_settings("configs", overrides)
+    if options.schema:
+        from dept_vl.experiments.space import SweepConfig
+        from dept_vl.settings.json_schema import settings_schema
+
+        print(json.dumps(settings_schema({"sweep": SweepConfig}), indent=2))
+        return
     from dept_vl.settings.shipped import configs_folder, shipped_configs
 
     folders: dict[str, list[str]] = {}

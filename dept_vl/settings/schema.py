@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.demo import DEMO
 from dept_vl.settings.mix import MixConfig
-from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Whole, split_names
+from dept_vl.strict import MAX_SEED, MAX_SIZE, STRICT, LocalPath, MayDiffer, Names, Whole
 from dept_vl.tasks import Task, get_task
 from dept_vl.tasks.base import AnswerForm
 from dept_vl.tasks.declaration import TaskDeclaration
@@ -201,7 +201,7 @@ class LoopConfig:
     ] = 20
     trackers: Annotated[
         tuple[Literal["tensorboard", "wandb", "trackio"], ...] | None,
-        BeforeValidator(split_names),
+        Names(),
         MayDiffer(),
         Field(
             description="where metrics go beside metrics.jsonl; null: TensorBoard where it is installed; []: nowhere"

@@ -7,6 +7,7 @@ from importlib import metadata
 from dept_vl.errors import ConfigError
 
 EXTRAS = {
+    "completion": ("shtab",),
     "optimizers": ("prodigyopt", "schedulefree"),
     "peft": ("peft",),
     "plots": ("matplotlib",),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, Names
 from dept_vl.tuners.places.backbone_shape import BackboneShape
 from dept_vl.tuners.prompts.config import MAX_RUNS, PromptInit
 from dept_vl.tuners.settings import Recipe
@@ -40,7 +40,7 @@ class AttemptConfig(PromptInit):
     sources: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         LocalPath(or_name=True),
-        BeforeValidator(split_names),
+        Names(),
         Field(
             max_length=MAX_RUNS,
             description="trained runs whose prompts are mixed in: folders or hub ids; the adapter keeps their values",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, split_names
+from dept_vl.strict import MAX_SIZE, STRICT, LocalPath, Names
 from dept_vl.tuners.prompts.config import MAX_RUNS, PromptInit
 from dept_vl.tuners.settings import Recipe
 from dept_vl.tuners.shared_recipes import GLUE, TRAINER
@@ -38,7 +38,7 @@ class MptConfig(PromptInit):
     teachers: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         LocalPath(or_name=True),
-        BeforeValidator(split_names),
+        Names(),
         Field(
             max_length=MAX_RUNS,
             description="a trained run of each task, in the order of the tasks: folders or hub ids; []: no teachers",
