@@ -11,6 +11,8 @@ def settings_of(name):
     given = {key.removeprefix("--"): value for key, value in zip(words[::2], values, strict=True)}
     if "lr" in given:
         given["tuner.parts.dept.lr" if "+" in name else "tuner.lr"] = given.pop("lr")
+    if "lowrank-lr" in given:
+        given["tuner.lowrank_lr"] = given.pop("lowrank-lr")
     return load_config(None, {"task": "sst2", "tuner.name": name, **given})
 
 
