@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli import completion, configs, convert, data, experiments, released, runs, share, studies, tasks
+from dept_vl.cli import completion, configs, convert, data, experiments, released, runs, serve, share, studies, tasks
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -144,6 +144,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argume
         *runs.COMMANDS,
         *studies.COMMANDS,
         *share.COMMANDS,
+        *serve.COMMANDS,
         *experiments.COMMANDS,
         *data.COMMANDS,
         *tasks.COMMANDS,

@@ -36,11 +36,15 @@ class Answer:
         text: It.
         log_likelihoods: The labels', in nats, when it was scored.
         loss: Mean cross-entropy over the tokens of the target that the batch carries, in nats; None without one.
+        num_tokens: Tokens of it, the end of sequence included where it was generated; None where it was scored.
+        is_cut: Whether it was ended by a number of tokens, before its end of sequence.
     """
 
     text: str
     log_likelihoods: dict[str, float] | None = None
     loss: float | None = None
+    num_tokens: int | None = None
+    is_cut: bool = False
 
     @property
     def confidence(self) -> float | None:
@@ -112,17 +116,38 @@ class Answerer:
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Answer]:
         """Returns the answer to every example of a batch on the model's device, and the loss of its target."""
-        decoding, backbone = self.decoding, self.model.backbone
-        with self._autocast(batch), self.model.answering(*self._inputs(batch)) as joint:
+        with self.autocast(), self.model.answering(*self._inputs(batch)) as joint:
             losses = self._losses(joint, batch.labels)
-            if self._trie is not None:
-                scores = self._trie.log_likelihoods(backbone.trie_logits(joint, self._trie)).tolist()
-                each = [dict(zip(decoding.labels, row, strict=True)) for row in scores]
-                answers = [Answer(max(found, key=found.__getitem__), found) for found in each]
-            else:
-                tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
-                answers = [Answer(text) for text in self._codec.decode(tokens)]
+            answers = self.answer_joint(joint)
         return [replace(answer, loss=loss) for answer, loss in zip(answers, losses, strict=True)]
+
+    @torch.no_grad()
+    def answer_joint(self, joint: JointInput, max_tokens: Sequence[int | None] | None = None) -> list[Answer]:
+        """Returns the answer to every row of a joint input of this model's backbone, inside `autocast`.
+
+        Args:
+            joint: What the backbone reads, of this model or of several on one backbone.
+            max_tokens: Of each row how many tokens a greedy answer may have, its end of sequence included; None for
+                those of the decoding. A row that is cut is what the first tokens of the whole answer say.
+        """
+        decoding, backbone = self.decoding, self.model.backbone
+        if self._trie is not None:
+            scores = self._trie.log_likelihoods(backbone.trie_logits(joint, self._trie)).tolist()
+            each = [dict(zip(decoding.labels, row, strict=True)) for row in scores]
+            return [Answer(max(found, key=found.__getitem__), found) for found in each]
+        tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
+        most = decoding.max_new_tokens
+        limits = [most if one is None else min(one, most) for one in max_tokens or [None] * len(tokens)]
+        for row, limit in zip(tokens, limits, strict=True):
+            row[limit:] = self._codec.pad_token_id
+        counts = [self._count(row[:limit]) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+        texts = self._codec.decode(tokens)
+        return [Answer(text, num_tokens=n, is_cut=cut) for text, (n, cut) in zip(texts, counts, strict=True)]
+
+    def _count(self, ids: list[int]) -> tuple[int, bool]:
+        """Returns how many tokens an answer has, its end of sequence included, and whether it has no such end."""
+        end = self._codec.tokenizer.eos_token_id
+        return (ids.index(end) + 1, False) if end in ids else (len(ids), True)
 
     def _losses(self, joint: JointInput, labels: Tensor) -> list[float | None]:
         """Returns the loss of each example's target; None for one without."""
@@ -140,7 +165,7 @@ class Answerer:
         for row, ids in enumerate(self._codec.target_ids(texts, self.decoding.max_new_tokens)):
             one: list[Any] = [None if side is None else side[row : row + 1] for side in inputs]
             trie = LabelTrie.build([ids], batch.input_ids.device)
-            with self._autocast(batch):
+            with self.autocast():
                 scores = self.model.score_labels(*one, labels=trie)
             shares.append(math.exp(scores.item()))
         return shares
@@ -149,7 +174,7 @@ class Answerer:
     def embed(self, batch: Batch) -> Tensor:
         """Returns one vector for each example, (batch, d_model) float32 (`AdaptedModel.embed`)."""
         inputs = self._inputs(batch)
-        with self._autocast(batch):
+        with self.autocast():
             return self.model.embed(*inputs)
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -159,9 +184,11 @@ class Answerer:
             task_ids = torch.full((len(batch.input_ids),), self._task_id, device=batch.input_ids.device)
         return batch.input_ids, batch.attention_mask, features, task_ids
 
-    def _autocast(self, batch: Batch) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Returns the precision that the model answers in, for a ``with`` block."""
         is_bf16 = self.decoding.precision == "bf16"
-        return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=is_bf16)
+        device = self.model.backbone.word_embeddings.device
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16)
 
 
 def answer_split(

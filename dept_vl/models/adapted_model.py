@@ -23,6 +23,7 @@ from dept_vl.models.adapter.files import (
 from dept_vl.models.adapter.fits import check_fits
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.distillation import Answer, distance_per_example, state_hooks
+from dept_vl.models.joined_source import join_source
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
@@ -139,18 +140,14 @@ class AdaptedModel(nn.Module):
         info: ForwardInfo,
     ) -> JointInput:
         """Builds what the backbone reads of prompt and text as `embed` makes them."""
-        text_embeds = self.backbone.embed_source(input_ids).float()  # (batch, text, d_model)
-        prompt_and_text_embeds = embed(text_embeds, info)  # (batch, prompt + text, d_model)
-        behind = []
-        if visual_features is not None:
-            words = self.backbone.word_embeddings
-            visual = project_features(self.visual_projection, visual_features, words)
-            behind.append(visual)  # (batch, images * visual, d_model)
-        if self.cue_ids:
-            cue = self.backbone.embed_tokens(torch.tensor(self.cue_ids, device=input_ids.device)).float()
-            behind.append(cue.expand(len(input_ids), -1, -1))  # (batch, cue, d_model)
-        visual_embeds = torch.cat(behind, dim=1) if behind else None
-        return cast("JointInput", self.backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
+
+        def project(features: Tensor) -> Tensor:
+            return project_features(self.visual_projection, features, self.backbone.word_embeddings)
+
+        return join_source(
+            self.backbone, input_ids, attention_mask, visual_features,
+            embed=lambda text: embed(text, info), project=project, cue_ids=self.cue_ids,
+        )  # fmt: skip
 
     def forward(
         self,

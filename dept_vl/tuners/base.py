@@ -24,6 +24,7 @@ from dept_vl.tuners.places.extra_keys import ExtraKeys
 from dept_vl.tuners.places.hooks import SiteHook
 from dept_vl.tuners.places.sites import Site
 from dept_vl.tuners.prompts.teacher import Teacher
+from dept_vl.tuners.row_embedding import RowEmbedding
 from dept_vl.tuners.settings import TunerSettings
 
 Fact = int | float | str
@@ -102,6 +103,16 @@ class Tuner(nn.Module, ABC):
         something else as well, or gives every example or task a prompt of its own.
         """
         return None
+
+    def row_embedding(self) -> RowEmbedding | None:
+        """Returns what the whole method is in evaluation, where that is a prompt and an update of text tokens by place.
+
+        With it a server puts rows of several adapters into one batch (`dept_vl.tuners.row_embedding.embed_rows`). None
+        for a method that does something else as well: its rows are answered in batches of their own. Here: the plain
+        prompt, of a method that is one.
+        """
+        prompt = self.as_prompt()
+        return None if prompt is None else RowEmbedding(prompt)
 
     def folded_embeddings(self, table: Tensor) -> Tensor | None:
         """Returns the word embeddings that make the method, in evaluation, a plain prompt (`prompt`) on another table.

@@ -14,6 +14,7 @@ from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.dept.config import DeptConfig
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.prompts.init import initial_prompt
+from dept_vl.tuners.row_embedding import RowEmbedding
 from dept_vl.tuners.settings import TunerSettings
 
 
@@ -249,6 +250,16 @@ class Dept(Tuner):
         if self.lowrank_a is not None:
             return None
         return torch.zeros(0, self._budget.d_model) if self.soft_prompt is None else self.soft_prompt.detach().clone()
+
+    @torch.no_grad()
+    def row_embedding(self) -> RowEmbedding:
+        """Returns P and scaling * A B, (max_source_length, d_model)."""
+        prompt = torch.zeros(0, self._budget.d_model) if self.soft_prompt is None else self.soft_prompt.detach().clone()
+        if self.lowrank_a is None or self.lowrank_b is None:
+            return RowEmbedding(prompt)
+        with torch.autocast(self.lowrank_b.device.type, enabled=False):  # as `embed`
+            update = self.scaling * (self._rows(self._counting_rows(self.lowrank_a)) @ self.lowrank_b)
+        return RowEmbedding(prompt, update, is_last_aligned=self.config.row_alignment == "last-token")
 
     def facts(self) -> dict[str, Fact]:
         """Returns m, r, s, d, l and the parameters aimed at."""

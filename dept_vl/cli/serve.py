@@ -1,0 +1,69 @@
+"""The command that answers over HTTP: serve."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from dept_vl.cli.settings import add_command, check_paths, config_overrides, read_name
+from dept_vl.serving.limits import ServeLimits
+
+
+def _add_serve(commands: Any) -> None:
+    text = "Answer over HTTP, as OpenAI's chat completions, with several adapters on one backbone (extra `serve`)."
+    parser = add_command(commands, "serve", _serve, text)
+    parser.add_argument(
+        "runs", type=read_name, nargs="+", metavar="[NAME=]RUN", help="run folders or hub ids; name: the folder's own"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine's alone")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: a free one")
+    parser.add_argument("--device", help="where the models are; default: an accelerator if there is one")
+    default = ServeLimits()
+    for flag, kind, what in (
+        ("max-batch", int, "rows answered at once"),
+        ("max-wait-ms", float, "how long a row waits for others, milliseconds"),
+        ("max-queue", int, "rows that wait; a further one gets status 429"),
+        ("image-cache", int, "images whose features are kept"),
+        ("max-body-mib", float, "a request's body, MiB"),
+        ("max-pixels", int, "width x height of an image"),
+        ("max-text", int, "characters of a text"),
+    ):
+        value = getattr(default, flag.replace("-", "_"))
+        parser.add_argument(f"--{flag}", type=kind, default=value, metavar="N", help=f"{what}; default: {value}")
+    parser.add_argument(
+        "--allow-loading", type=Path, metavar="DIR",
+        help="let clients load and unload adapters at run time, from folders below this one; default: off",
+    )  # fmt: skip
+
+
+def _serve(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.system.extras import require_extra
+
+    require_extra("serve", "`dept-vl serve`")
+    from dept_vl.serving.startup import RunReader, read_runs
+
+    limits = ServeLimits(**{name: getattr(options, name) for name in ServeLimits.__dataclass_fields__})
+    limits.check()
+    settings = config_overrides(options, overrides)
+
+    def check(config: Any, folder: Path) -> None:
+        check_paths(config, folder, settings, options.reading)
+
+    runs = read_runs(options.runs, settings, check)
+    from dept_vl.serving.server import bind, serve
+
+    listening = bind(options.host, options.port)
+    from dept_vl.serving.service import Service
+
+    service = Service(RunReader(settings, check), runs, limits, device=options.device)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    names = ", ".join(run.name for run in runs)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    serve(service, listening, lambda: print(f"serving {names} at http://{shown}:{port}/v1", flush=True))
+    print("stopped: everything that waited is answered")
+
+
+COMMANDS = (_add_serve,)

@@ -1,0 +1,246 @@
+"""Adapters as they are served: loaded on one backbone, asked one request at a time, grouped by what fits a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dept_vl.data.images import open_image
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.inference.answer import Answerer
+from dept_vl.inference.inputs import PredictionInput, check_column, source_texts
+from dept_vl.models.vision.base import ImageEncoder
+from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
+from dept_vl.runs.session import Session
+from dept_vl.serving.errors import RequestError
+from dept_vl.serving.image_cache import LeastRecentlyUsed
+from dept_vl.serving.mixed import MixableAdapter, mixable
+from dept_vl.serving.protocol import ChatRequest
+from dept_vl.serving.startup import RunReader, ServedRun
+from dept_vl.system.bounded_reading import parse_json
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image of a request: its features where they are kept, else its pixels for the encoder.
+
+    Attributes:
+        encoder: Of its adapter; adapters of one server nearly always share it.
+        key: The encoder and the sha256 of its file.
+        features: (visual, feature_dim) float32, on the model's device.
+        pixels: (3, height, width) float32, on the CPU.
+    """
+
+    encoder: ImageEncoder
+    key: str
+    features: Tensor | None = None
+    pixels: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AskedRow:
+    """A request, ready for a batch.
+
+    Attributes:
+        adapter: Who answers.
+        input_ids: Source tokens.
+        pictures: Its images, as many as the task has.
+        max_tokens: Tokens of the answer at most; None for the adapter's own number.
+        notes: What was done with the text that a caller may not expect.
+    """
+
+    adapter: ServedAdapter
+    input_ids: list[int]
+    pictures: tuple[Picture, ...]
+    max_tokens: int | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ServedAdapter:
+    """One adapter on the server's backbone.
+
+    Attributes:
+        run: Its run.
+        parts: What answers with it.
+        answerer: How it answers.
+        mixable: Itself as one whose rows may stand beside other adapters'; None for a method that does more.
+        created: When it was loaded, seconds since 1970.
+    """
+
+    run: ServedRun
+    parts: RunParts
+    answerer: Answerer
+    mixable: MixableAdapter | None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def batch_key(self) -> Hashable:
+        """What rows of one batch have in common."""
+        if self.mixable is None:
+            return id(self)
+        return self.mixable.key, self.parts.decoding, self.parts.task.num_images, self.parts.codec.pad_token_id
+
+    def describe(self) -> dict[str, object]:
+        """Returns it as ``GET /v1/models`` lists it."""
+        task = self.parts.task
+        return {
+            "id": self.run.name, "object": "model", "created": self.created, "owned_by": "dept-vl",
+            "task": task.name, "method": self.run.config.tuner.label, "shares_batches": self.mixable is not None,
+            "images": task.num_images if task.uses_images else 0, "columns": list(task.input_columns),
+        }  # fmt: skip
+
+    def ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], *, max_pixels: int) -> AskedRow:
+        """Returns a request as a row; everything that can be wrong with it alone is said here.
+
+        Args:
+            chat: The request.
+            cache: Features of images by `Picture.key`.
+            max_pixels: Width x height that an image may have.
+
+        Raises:
+            RequestError: The adapter does not take what was given, or it cannot be read.
+        """
+        try:
+            return self._ask(chat, cache, max_pixels)
+        except (ConfigError, DataError) as error:
+            raise RequestError(400, str(error), param="messages") from None
+
+    def _ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], max_pixels: int) -> AskedRow:
+        parts, data = self.parts, self.run.config.data
+        columns = self._columns(chat.text)
+        for name in parts.task.input_columns:
+            check_column(parts.task, name, columns.get(name), f"model {self.run.name!r}", how_to_give=self._takes())
+        wanted = parts.task.num_images if parts.task.uses_images else 0
+        if len(chat.images) != wanted:
+            raise RequestError(
+                400, f"content: {len(chat.images)} images; {self._takes()}", param="messages", code="wrong_images"
+            )
+        self._check_max_tokens(chat.max_tokens)
+        text = source_texts(parts.task, [PredictionInput((), columns, f"model {self.run.name!r}")])
+        notes = chat.notes
+        if parts.codec.count_longer(text, data.max_source_length):
+            said = f"the text has more than the {data.max_source_length} tokens that model {self.run.name!r} reads"
+            if data.on_long == "error":
+                raise RequestError(400, f"{said}; shorten it", param="messages", code="text_too_long")
+            notes = (*notes, f"{said}, and was cut")
+        (ids,) = parts.codec.source_ids(text, data.max_source_length)
+        pictures = tuple(self._picture(image, cache, max_pixels) for image in chat.images)
+        return AskedRow(self, ids, pictures, chat.max_tokens, notes)
+
+    def _columns(self, text: str) -> dict[str, str]:
+        """Returns the task's columns: the text itself, or of several the members of the JSON object that it is."""
+        names = self.parts.task.input_columns
+        if not names and text.strip():
+            raise RequestError(400, f"content: got a text; {self._takes()}", param="messages", code="text_not_read")
+        if len(names) < 2:
+            return {name: text for name in names if text.strip()}
+        try:
+            given = parse_json(text)
+        except ValueError:
+            given = None
+        if not isinstance(given, dict) or given.keys() != set(names):
+            raise RequestError(400, f"content: {self._takes()}", param="messages")
+        return given
+
+    def _takes(self) -> str:
+        task = self.parts.task
+        images = f"{task.num_images} image{'s' * (task.num_images > 1)}" if task.uses_images else "no image"
+        names = task.input_columns
+        text = f"the {names[0]} as text" if len(names) == 1 else "no text"
+        if len(names) > 1:
+            text = f"as text a JSON object such as {json.dumps(dict.fromkeys(names, '...'))}"
+        return f"model {self.run.name!r} (task {task.name!r}) takes {images} and {text}"
+
+    def _check_max_tokens(self, asked: int | None) -> None:
+        """Refuses fewer tokens than an answer needs that is not made token by token."""
+        decoding = self.parts.decoding
+        is_greedy = decoding.method == "generate" and decoding.num_beams == 1
+        if asked is None or is_greedy or asked >= decoding.max_new_tokens:
+            return
+        how = "one of its labels" if decoding.method == "score" else f"the best of {decoding.num_beams} beams"
+        raise RequestError(
+            400, f"max_tokens: model {self.run.name!r} answers with {how}, of up to {decoding.max_new_tokens} tokens, "
+            "and is not cut; leave it out", param="max_tokens",
+        )  # fmt: skip
+
+    def _picture(self, content: bytes, cache: LeastRecentlyUsed[Tensor], max_pixels: int) -> Picture:
+        encoder = self.parts.visual[OWN_IMAGES].encoder
+        assert encoder is not None  # of images of the user's own
+        key = f"{id(encoder)} {hashlib.sha256(content).hexdigest()}"
+        features = cache.get(key)
+        if features is not None:
+            return Picture(encoder, key, features)
+        try:
+            image = open_image(content, max_pixels=max_pixels, exif=encoder.exif)
+        except DataError as error:
+            raise RequestError(400, f"image_url: {error}", param="messages", code="invalid_image") from None
+        return Picture(encoder, key, pixels=encoder.preprocess(image))
+
+
+class AdapterTable:
+    """The adapters that are served, by name; loaded and unloaded while requests are answered."""
+
+    def __init__(self, reader: RunReader, device: torch.device) -> None:
+        """Loads nothing yet.
+
+        Args:
+            reader: Reads further runs; it knows of none yet.
+            device: Where the models are.
+        """
+        self.session = Session()
+        self.device = device
+        self._reader = reader
+        self._adapters: dict[str, ServedAdapter] = {}
+        self._first: ServedRun | None = None
+        self._loading = threading.Lock()
+
+    def load(self, run: ServedRun) -> ServedAdapter:
+        """Loads a run that `RunReader` has read.
+
+        Raises:
+            ConfigError, CheckpointError: It does not fit its models, or they cannot be loaded.
+        """
+        with self.session.lock, torch.no_grad():
+            parts = open_run(run.config, None, (), self.session, adapter=run.folder, device=self.device)
+            parts.model.eval()
+            answerer = Answerer(parts.model, parts.codec, None, parts.decoding, parts.task_id)
+            adapter = ServedAdapter(run, parts, answerer, mixable(parts.model))
+        self._first = self._first or run
+        self._adapters = {**self._adapters, run.name: adapter}
+        return adapter
+
+    def add(self, name: str, folder: Path) -> ServedAdapter:
+        """Reads and loads one more run, on the backbone of the first one ever loaded.
+
+        Raises:
+            ConfigError, CheckpointError: As `RunReader.read` and `load`.
+        """
+        with self._loading:
+            served = tuple(one.run for one in self._adapters.values())
+            reader = RunReader(self._reader.settings, self._reader.check_paths, self._first, served)
+            return self.load(reader.read(name, folder))
+
+    def remove(self, name: str) -> bool:
+        """Takes an adapter out; rows that are asked already are still answered. Returns whether it was there."""
+        with self._loading:
+            found = name in self._adapters
+            self._adapters = {key: one for key, one in self._adapters.items() if key != name}
+        return found
+
+    def get(self, name: str) -> ServedAdapter | None:
+        """Returns the adapter of a name."""
+        return self._adapters.get(name)
+
+    @property
+    def all(self) -> Mapping[str, ServedAdapter]:
+        """Every adapter by its name."""
+        return self._adapters

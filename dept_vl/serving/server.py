@@ -1,0 +1,78 @@
+"""Runs the application under uvicorn until a signal, and then until everything that waits is answered."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from dept_vl.errors import ConfigError
+from dept_vl.serving.app import make_app
+from dept_vl.serving.service import Service
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a listening socket; port 0 takes a free one. Done before any model is loaded.
+
+    Raises:
+        ConfigError: The address is not this machine's, or is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        how = "; --port takes another one, 0 a free one" if taken else ""
+        reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None) or str(error)
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there: {reason}{how}") from None
+    return listening
+
+
+class DrainingServer(uvicorn.Server):
+    """Ends, at SIGTERM or SIGINT, once the queue is empty; until then whoever asks anew is answered with 503.
+
+    A second SIGINT ends it at once.
+    """
+
+    def __init__(self, service: Service) -> None:
+        """Takes the service."""
+        config = uvicorn.Config(
+            make_app(service), log_config=None, access_log=False, lifespan="off", server_header=False,
+            timeout_keep_alive=30,
+        )  # fmt: skip
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to drain; uvicorn's own would close the door first and end the process by the signal."""
+        if self._service.queue.is_draining:
+            self.force_exit = self.should_exit = True
+            return
+        threading.Thread(target=self.drain, name="drain", daemon=True).start()
+
+    def drain(self) -> None:
+        """Refuses new requests, waits until all that wait are answered, then ends."""
+        self._service.queue.drain()
+        self._service.queue.join()
+        self.should_exit = True
+
+
+def serve(service: Service, listening: socket.socket, on_start: Callable[[], None] = lambda: None) -> None:
+    """Answers until the process is asked to end.
+
+    Args:
+        service: What answers.
+        listening: From `bind`.
+        on_start: Called once before requests are taken.
+    """
+    on_start()
+    DrainingServer(service).run(sockets=[listening])
