@@ -17,6 +17,7 @@ from dept_vl.data.images import open_image
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.inference.answer import Answerer
 from dept_vl.inference.inputs import PredictionInput, check_column, source_texts
+from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
 from dept_vl.runs.session import Session
@@ -212,11 +213,24 @@ class AdapterTable:
         with self.session.lock, torch.no_grad():
             parts = open_run(run.config, None, (), self.session, adapter=run.folder, device=self.device)
             parts.model.eval()
+            self._share_projection(parts.model)
             answerer = Answerer(parts.model, parts.codec, None, parts.decoding, parts.task_id)
             adapter = ServedAdapter(run, parts, answerer, mixable(parts.model))
         self._first = self._first or run
         self._adapters = {**self._adapters, run.name: adapter}
         return adapter
+
+    def _share_projection(self, model: AdaptedModel) -> None:
+        """Gives a model whose projection is frozen that of another adapter with the same values, to run it once."""
+        own = model.visual_projection
+        if own is None or model.config.frozen_projection is None:
+            return
+        for other in self._adapters.values():
+            theirs = other.parts.model.visual_projection
+            is_frozen = other.parts.model.config.frozen_projection is not None
+            if theirs is not None and is_frozen and type(theirs) is type(own) and theirs.sha256() == own.sha256():
+                model.visual_projection = theirs
+                return
 
     def add(self, name: str, folder: Path) -> ServedAdapter:
         """Reads and loads one more run, on the backbone of the first one ever loaded.

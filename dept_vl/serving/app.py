@@ -169,8 +169,12 @@ class _Http:
         What is too long is read on for a while and thrown away: a client that is still sending would miss the answer.
 
         Raises:
-            RequestError: It is too long.
+            RequestError: It is too long, or is not said to be JSON: a page in a browser may send other types to any
+                address, this machine's own too, without being asked whether it may.
         """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RequestError(415, f"content-type: should be application/json, got {kind!r:.80}")
         most = self._service.limits.max_body_bytes
         said = request.headers.get("content-length", "")
         refused = RequestError(413, f"the body has more than {most:,} bytes", code="body_too_large")
@@ -240,8 +244,10 @@ class _Http:
         return root.resolve()
 
     async def health(self, _request: Request) -> Response:
-        is_draining = self._service.queue.is_draining
-        return JSONResponse({"status": "shutting down" if is_draining else "ok"}, 503 if is_draining else 200)
+        queue = self._service.queue
+        if queue.is_draining:
+            return JSONResponse({"status": "shutting down"}, 503)
+        return JSONResponse({"status": "ok"}) if queue.is_working else JSONResponse({"status": "dead"}, 500)
 
     async def metrics(self, _request: Request) -> Response:
         service = self._service

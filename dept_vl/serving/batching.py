@@ -75,6 +75,11 @@ class BatchQueue(Generic[Row, Result]):
         """Whether it takes nothing new."""
         return self._is_draining
 
+    @property
+    def is_working(self) -> bool:
+        """Whether its worker is there; if not, nothing is ever answered."""
+        return self._thread.is_alive()
+
     def submit(self, row: Row) -> Future[Result]:
         """Returns the result to come.
 

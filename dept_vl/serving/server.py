@@ -15,6 +15,9 @@ from dept_vl.errors import ConfigError
 from dept_vl.serving.app import make_app
 from dept_vl.serving.service import Service
 
+_LAST_SECONDS = 10
+"""How long clients that are slow to send or to read are waited for, once everything is answered."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Returns a listening socket; port 0 takes a free one. Done before any model is loaded.
@@ -23,7 +26,8 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: The address is not this machine's, or is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, as asyncio sets TCP_NODELAY on such alone: an answer would wait 40 ms for an acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
@@ -47,7 +51,7 @@ class DrainingServer(uvicorn.Server):
         """Takes the service."""
         config = uvicorn.Config(
             make_app(service), log_config=None, access_log=False, lifespan="off", server_header=False,
-            timeout_keep_alive=30,
+            timeout_keep_alive=30, timeout_graceful_shutdown=_LAST_SECONDS,
         )  # fmt: skip
         super().__init__(config)
         self._service = service

@@ -38,6 +38,22 @@ def no_check(config, folder):
     """Takes every recorded path as it is."""
 
 
+class Gate:
+    """Holds batches back until it is opened."""
+
+    def __init__(self):
+        self.is_open, self.begun, self.sizes = threading.Event(), threading.Event(), []
+
+    def __call__(self, answer):
+        def held(rows):
+            self.sizes.append(len(rows))
+            self.begun.set()
+            assert self.is_open.wait(30)
+            return answer(rows)
+
+        return held
+
+
 @contextmanager
 def serving(words, *, wrap=None, settings=None, **limits):
     """Serves runs in a thread for the block; yields the server and its port."""
@@ -56,6 +72,8 @@ def serving(words, *, wrap=None, settings=None, **limits):
     try:
         yield server, listening.getsockname()[1]
     finally:
+        if isinstance(wrap, Gate):
+            wrap.is_open.set()
         server.drain()
         thread.join(20)
         assert not thread.is_alive()

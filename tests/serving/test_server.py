@@ -13,7 +13,7 @@ from PIL import Image
 
 import dept_vl
 from dept_vl.errors import ConfigError
-from tests.serving.conftest import ask, call, chat, data_uri, numbers, png, serving, until
+from tests.serving.conftest import Gate, ask, call, chat, data_uri, numbers, png, serving, until
 
 QUESTIONS = ["what color is the ball ?", "how many ?", "is the small red cube left of the big ball ?"]
 VQA = ("one", "two", "three", "lora")
@@ -96,6 +96,11 @@ def test_earlier_messages_and_cut_texts_are_said_in_a_header(port):
     assert headers["x-dept-vl-note"].startswith("1 earlier messages were not read; the text has more than the 24")
 
 
+def request_head(length, more=""):
+    kind = "content-type: application/json"
+    return f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n{kind}\r\n{more}content-length: {length}\r\n\r\n"
+
+
 def bomb():
     """A PNG of a few bytes that says it has 40,000 x 40,000 pixels."""
 
@@ -142,9 +147,7 @@ def test_no_address_is_ever_fetched(port, address, monkeypatch):
     body = json.dumps(chat("one", QUESTIONS[0], address)).encode()
     with socket.socket() as plain:
         plain.connect(("127.0.0.1", port))
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        head = request_head(len(body), "connection: close\r\n")
         plain.sendall(head.encode() + body)
         answer = b"".join(iter(lambda: plain.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 400")
@@ -174,6 +177,12 @@ def test_unknown_paths_and_methods(port):
     refused(call(port, "GET", "/v1/completions"), 404)
     refused(call(port, "GET", "/v1/chat/completions"), 405)
     refused(call(port, "GET", "/v1/models/none"), 404, code="model_not_found")
+
+
+def test_a_page_in_a_browser_cannot_ask(port):
+    body = json.dumps(chat("one", QUESTIONS[0], png())).encode()
+    answer = call(port, "POST", "/v1/chat/completions", body, {"content-type": "text/plain"})
+    refused(answer, 415, match="should be application/json, got 'text/plain'")
 
 
 def test_loading_is_off_unless_a_folder_is_given(port):
@@ -206,22 +215,6 @@ def test_adapters_come_and_go_while_it_runs(served_runs, tmp_path):
         refused(call(port, "POST", "/v1/models", {"path": "two"}), 403)  # a link that leads out
 
 
-class Gate:
-    """Holds batches back until it is opened."""
-
-    def __init__(self):
-        self.is_open, self.begun, self.sizes = threading.Event(), threading.Event(), []
-
-    def __call__(self, answer):
-        def held(rows):
-            self.sizes.append(len(rows))
-            self.begun.set()
-            assert self.is_open.wait(30)
-            return answer(rows)
-
-        return held
-
-
 def test_a_full_queue_a_client_that_leaves_and_a_batch_of_what_waits(served_runs):
     gate, content = Gate(), png()
     with serving([served_runs / "one", served_runs / "two"], wrap=gate, max_queue=3, max_wait_ms=0) as (_, port):
@@ -232,7 +225,7 @@ def test_a_full_queue_a_client_that_leaves_and_a_batch_of_what_waits(served_runs
             until(lambda: numbers(port)["dept_vl_queue_length"] == 2)
             with socket.create_connection(("127.0.0.1", port)) as leaving:
                 body = json.dumps(chat("two", QUESTIONS[2], content)).encode()
-                head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+                head = request_head(len(body))
                 leaving.sendall(head.encode() + body)
                 until(lambda: numbers(port)["dept_vl_queue_length"] == 3)
                 status, headers, refusal = ask(port, "one", QUESTIONS[0], content)
@@ -301,3 +294,10 @@ def test_an_address_that_is_taken_is_refused(port):
 
     with pytest.raises(ConfigError, match=f"--port {port}: cannot listen there: Address already in use; --port takes"):
         bind("127.0.0.1", port)
+
+
+def test_answers_do_not_wait_for_an_acknowledgement():
+    from dept_vl.serving.server import bind
+
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # what asyncio sets TCP_NODELAY on

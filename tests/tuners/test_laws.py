@@ -13,6 +13,7 @@ from dept_vl.models.language.families import stored_family
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import open_backbone
 from dept_vl.tasks import get_task
+from dept_vl.tuners.row_embedding import embed_rows
 from tests.tuners.adapted import DECODER_ONLY, FAMILIES, TASKS, S, batch, fits, logits, make, registered, settings
 
 METHODS = [method.name for method in registered()]
@@ -281,3 +282,20 @@ def test_its_own_tensors_alone_learn_eight_rows(folders, name):
         losses[-1].backward()
         optimizer.step()
     assert losses[-1].item() < 0.9 * losses[0].item()
+
+
+@on_families(*FAMILIES)
+def test_a_row_embedding_is_the_whole_method(folders, family, name):
+    model = make(folders[family], tuner_of(name), moved=0.3)
+    found = model.tuner.row_embedding()
+    if found is None:
+        assert name not in ("dept", *PLAIN_PROMPTS)
+        return
+    ids, mask, *_ = batch()
+    text, info = model.backbone.embed_source(ids).float(), model.forward_info(mask, None)
+    assert not model.tuner.site_hooks()
+    assert not model.tuner.extra_keys(info)
+    assert model.tuner.side_network() is None
+    own = model.tuner.embed(text, info)
+    is_read = torch.nn.functional.pad(mask, (own.shape[1] - text.shape[1], 0), value=1).bool()
+    torch.testing.assert_close(embed_rows([found] * len(ids), text, info)[is_read], own[is_read])
