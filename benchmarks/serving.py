@@ -5,8 +5,9 @@
 The packaged T5 and CLIP with DePT adapters whose values are drawn: how fast they answer does not depend on what they
 learnt. First the model alone, in this process and without HTTP, image features cached, in turns: as many rows as there
 are adapters, all of one adapter in a batch; each of an adapter of its own in a batch; and each by itself, which is what
-a server does that switches adapters between batches. Their answers are compared, and all must be equal. Then
-`dept-vl serve` in a process of its own, under clients that ask one question after another: the times to an answer.
+a server does that switches adapters between batches. Answers have four tokens at most. Those of a mixed batch are
+compared with those of each row by itself, and all must be equal. Then `dept-vl serve` in a process of its own, under
+clients that ask one question after another: the times to an answer.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ from dept_vl.serving.service import Service
 from dept_vl.serving.startup import RunReader, read_runs
 from dept_vl.settings.demo import choose_settings
 from dept_vl.settings.load import dump_config
+
+TOKENS = 4
+"""Of every answer at most, so that no way has longer ones to make than another."""
 
 QUESTIONS = ("background color", "small circle color", "number of shapes", "is there a red square", "large shape")
 
@@ -98,7 +102,7 @@ def throughput(runs: Sequence[Path], rounds: int) -> dict[str, float]:
     engine = Engine(service.table.session, service.table.device, service.cache, service.metrics)
 
     def row(name: str, number: int) -> AskedRow:
-        chat = ChatRequest(name, QUESTIONS[number % len(QUESTIONS)], (picture(number % 8),))
+        chat = ChatRequest(name, QUESTIONS[number % len(QUESTIONS)], (picture(number % 8),), max_tokens=TOKENS)
         adapter = service.table.get(name)
         assert adapter is not None
         return adapter.ask(chat, service.cache, max_pixels=service.limits.max_pixels)
@@ -113,9 +117,6 @@ def throughput(runs: Sequence[Path], rounds: int) -> dict[str, float]:
     assert [one.text for one in answer(mixed, 32)] == [one.text for one in answer(mixed, 1)], (
         "a batch answers otherwise"
     )
-    most = max(one.num_tokens or 0 for one in answer(mixed, 32))
-    of_one = [max(one.num_tokens or 0 for one in answer(rows, 32)) for rows in each.values()]
-    print(f"tokens of the longest answer: {most} of a mixed batch, {of_one} of those of one adapter")
     rates: dict[str, list[float]] = {"one adapter": [], "mixed": [], "one after another": []}
     for number in range(rounds):
         alone = list(each.values())[number % len(each)]
@@ -172,7 +173,7 @@ def ask_for(port: int, names: Sequence[str], client: int, seconds: float) -> lis
     while time.perf_counter() < ends:
         body = json.dumps(question(names[number % len(names)], number)).encode()
         began = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", body)
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
         response = connection.getresponse()
         content = response.read()
         times.append(time.perf_counter() - began)
@@ -190,7 +191,7 @@ def question(model: str, number: int) -> dict[str, Any]:
         {"type": "text", "text": QUESTIONS[number % len(QUESTIONS)]},
         {"type": "image_url", "image_url": {"url": uri}},
     ]
-    return {"model": model, "messages": [{"role": "user", "content": parts}]}
+    return {"model": model, "messages": [{"role": "user", "content": parts}], "max_tokens": TOKENS}
 
 
 if __name__ == "__main__":

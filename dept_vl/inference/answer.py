@@ -127,17 +127,18 @@ class Answerer:
 
         Args:
             joint: What the backbone reads, of this model or of several on one backbone.
-            max_tokens: Of each row how many tokens a greedy answer may have, its end of sequence included; None for
-                those of the decoding. A row that is cut is what the first tokens of the whole answer say.
+            max_tokens: Of each row how many tokens its answer may have, its end of sequence included, as only greedy
+                ones can be cut; None for those of the decoding. A row that is cut says what the whole answer begins
+                with.
         """
         decoding, backbone = self.decoding, self.model.backbone
         if self._trie is not None:
             scores = self._trie.log_likelihoods(backbone.trie_logits(joint, self._trie)).tolist()
             each = [dict(zip(decoding.labels, row, strict=True)) for row in scores]
             return [Answer(max(found, key=found.__getitem__), found) for found in each]
-        tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens)
         most = decoding.max_new_tokens
-        limits = [most if one is None else min(one, most) for one in max_tokens or [None] * len(tokens)]
+        limits = [most if one is None else min(one, most) for one in max_tokens or [None] * len(joint.inputs_embeds)]
+        tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=max(limits))
         for row, limit in zip(tokens, limits, strict=True):
             row[limit:] = self._codec.pad_token_id
         counts = [self._count(row[:limit]) for row, limit in zip(tokens.tolist(), limits, strict=True)]

@@ -60,7 +60,6 @@ def serving(words, *, wrap=None, settings=None, **limits):
     from dept_vl.serving.server import DrainingServer, bind
     from dept_vl.serving.service import Service
 
-    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     listening = bind("127.0.0.1", 0)
     runs = read_runs(list(map(str, words)), settings or {}, no_check)
     service = Service(RunReader(settings or {}, no_check), runs, ServeLimits(**limits), wrap=wrap)

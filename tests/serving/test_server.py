@@ -15,6 +15,8 @@ import dept_vl
 from dept_vl.errors import ConfigError
 from tests.serving.conftest import Gate, ask, call, chat, data_uri, numbers, png, serving, until
 
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
 QUESTIONS = ["what color is the ball ?", "how many ?", "is the small red cube left of the big ball ?"]
 VQA = ("one", "two", "three", "lora")
 
@@ -86,6 +88,20 @@ def test_max_tokens_cuts_a_greedy_answer_and_says_so(port):
     assert whole["choices"][0]["message"]["content"].startswith(cut["choices"][0]["message"]["content"])
     body = json.dumps({"sentence1": "a", "sentence2": "b"})
     refused(ask(port, "rte", body, max_tokens=1), 400, match="answers with one of its labels, of up to 6 tokens")
+
+
+def test_rows_of_one_batch_have_limits_of_their_own(served_runs):
+    with serving([served_runs / "one", served_runs / "two"], max_wait_ms=60_000, max_batch=4) as (_, port):
+        asked = [("one", 1), ("two", None), ("two", 2), ("one", 50)]
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda one: ask(port, one[0], QUESTIONS[0], png(), max_tokens=one[1]), asked))
+        assert numbers(port)['dept_vl_batch_rows_bucket{le="2"}'] == 0
+    texts = [body["choices"][0]["message"]["content"] for _, _, body in answers]
+    assert texts[1] == dept_vl.load(served_runs / "two").answer(png(), QUESTIONS[0])
+    assert texts[3] == dept_vl.load(served_runs / "one").answer(png(), QUESTIONS[0])
+    assert texts[3].startswith(texts[0])
+    assert texts[1].startswith(texts[2])
+    assert [body["usage"]["completion_tokens"] for _, _, body in answers][:3:2] == [1, 2]
 
 
 def test_earlier_messages_and_cut_texts_are_said_in_a_header(port):

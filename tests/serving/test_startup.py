@@ -19,6 +19,8 @@ from dept_vl.system import extras
 from tests.api.saved_runs import save_run
 from tests.serving.conftest import ask, no_check, numbers, png, until
 
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
 QUESTION = "what color is the ball ?"
 
 
@@ -136,7 +138,6 @@ sys.exit(f"imported: {heavy}" if heavy else status)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_the_exit_code_is_0(served_runs, number):
-    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     words = [str(served_runs / "one"), str(served_runs / "two"), "--port", "0", "--max-wait-ms", "1000"]
     server = subprocess.Popen(
         [sys.executable, "-m", "dept_vl", "serve", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
