@@ -28,6 +28,7 @@ FIXED = {
     "pyyaml": ("5.4", "CVE-2020-14343: code through full_load"),
     "scikit-learn": ("1.5.0", "CVE-2024-5206"),
     "sentencepiece": ("0.2.1", "CVE-2026-1260: memory access with a crafted model"),
+    "starlette": ("0.49.1", "CVE-2024-47874: forms without end; CVE-2025-62727: a Range header of quadratic cost"),
     "torch": ("2.10.0", "CVE-2025-32434 and CVE-2026-24747: the weights-only unpickler"),
     "tqdm": ("4.66.3", "CVE-2024-34062"),
     "transformers": (

@@ -15,7 +15,11 @@ def _add_serve(commands: Any) -> None:
     text = "Answer over HTTP, as OpenAI's chat completions, with several adapters on one backbone (extra `serve`)."
     parser = add_command(commands, "serve", _serve, text)
     parser.add_argument(
-        "runs", type=read_name, nargs="+", metavar="[NAME=]RUN", help="run folders or hub ids; name: the folder's own"
+        "runs",
+        type=read_name,
+        nargs="+",
+        metavar="RUN",
+        help="run folders or hub ids; NAME=RUN gives another name than the folder's own",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine's alone")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: a free one")

@@ -12,7 +12,7 @@ EXTRAS = {
     "peft": ("peft",),
     "plots": ("matplotlib",),
     "report": ("jinja2", "matplotlib"),
-    "serve": ("starlette", "uvicorn"),
+    "serve": ("anyio", "starlette", "uvicorn"),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
