@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dept_vl.data.images import open_image
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.inference.answer import Answerer
+from dept_vl.inference.answer import Answer, Answerer
 from dept_vl.inference.inputs import PredictionInput, check_column, source_texts
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.vision.base import ImageEncoder
@@ -27,6 +27,9 @@ from dept_vl.serving.mixed import MixableAdapter, mixable
 from dept_vl.serving.protocol import ChatRequest
 from dept_vl.serving.startup import RunReader, ServedRun
 from dept_vl.system.bounded_reading import parse_json
+
+_TOKENIZING = threading.Lock()
+"""A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +131,23 @@ class ServedAdapter:
         self._check_max_tokens(chat.max_tokens)
         text = source_texts(parts.task, [PredictionInput((), columns, f"model {self.run.name!r}")])
         notes = chat.notes
-        if parts.codec.count_longer(text, data.max_source_length):
+        with _TOKENIZING:
+            is_long = bool(parts.codec.count_longer(text, data.max_source_length))
+            (ids,) = parts.codec.source_ids(text, data.max_source_length)
+        if is_long:
             said = f"the text has more than the {data.max_source_length} tokens that model {self.run.name!r} reads"
             if data.on_long == "error":
                 raise RequestError(400, f"{said}; shorten it", param="messages", code="text_too_long")
             notes = (*notes, f"{said}, and was cut")
-        (ids,) = parts.codec.source_ids(text, data.max_source_length)
         pictures = tuple(self._picture(image, cache, max_pixels) for image in chat.images)
         return AskedRow(self, ids, pictures, chat.max_tokens, notes)
+
+    def count_tokens(self, answer: Answer) -> int:
+        """Returns how many tokens an answer has; of a label those of its text."""
+        if answer.num_tokens is not None:
+            return answer.num_tokens
+        with _TOKENIZING:
+            return len(self.parts.codec.target_ids([answer.text])[0])
 
     def _columns(self, text: str) -> dict[str, str]:
         """Returns the task's columns: the text itself, or of several the members of the JSON object that it is."""

@@ -121,12 +121,9 @@ class _Http:
         answer = await self._answer(request, service.queue.submit(row))
         if answer is None:
             return Response(status_code=CLIENT_LEFT)
-        counted = answer.num_tokens
-        if counted is None:
-            counted = len(row.adapter.parts.codec.target_ids([answer.text])[0])
         completion = Completion(
             uuid.uuid4().hex, int(time.time()), chat.model, answer.text,
-            is_cut=answer.is_cut, prompt_tokens=len(row.input_ids), completion_tokens=counted,
+            is_cut=answer.is_cut, prompt_tokens=len(row.input_ids), completion_tokens=row.adapter.count_tokens(answer),
         )  # fmt: skip
         headers = {"x-dept-vl-note": "; ".join(row.notes)} if row.notes else {}
         if not chat.is_streamed:
