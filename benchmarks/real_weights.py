@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--task", default="sst2")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=lambda seeds: [int(seed) for seed in seeds.split(",")], default=[0, 1, 2])
     parser.add_argument("--only", type=lambda names: names.split(","), default=[*METHODS, PEFT])
     options = parser.parse_args(arguments)
