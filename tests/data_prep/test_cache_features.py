@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,7 +209,8 @@ def test_progress_is_shown(clip, data, caplog, monkeypatch):
     monkeypatch.setattr("dept_vl.system.progress.LINE_EVERY_S", 0.0)
     caplog.set_level(logging.INFO)
     cache(clip, data)
-    assert "encode: 23 of 23 images, 0 s left" in caplog.messages
+    last = re.compile(r"encode: 23 of 23 images, [\d.,]+ images/s, 0 s left, memory .*")
+    assert any(last.fullmatch(message) for message in caplog.messages)
 
 
 def test_drawn_scenes_through_the_packaged_encoder(tmp_path):
