@@ -78,9 +78,9 @@ def serving(words, *, wrap=None, settings=None, **limits):
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def port(served_runs):
-    """A server of all runs."""
+    """A server of all runs, which ends before tests of other modules change what its thread stands on."""
     words = [served_runs / name for name in ("one", "two", "three", "lora", "captions", "rte")]
     with serving(words, max_body_mib=16, max_pixels=1_000_000, max_text=2_000) as (_, port):
         yield port
