@@ -16,6 +16,7 @@ import json
 import random
 import statistics
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class PeftRun:
         optimizer = torch.optim.AdamW(trained, lr=PEFT_RATE)
         schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * steps), steps)
         self._model.train()
-        for _, batch in zip(range(steps), self._batches(), strict=False):
+        for batch in islice(self._batches(), steps):
             self._model(**_padded(batch)).loss.backward()
             optimizer.step()
             schedule.step()

@@ -342,8 +342,7 @@ class Model:
             {key: value for key, value in asdict(found.backbone).items() if key not in ("name", "revision")}
             for found in (loaded.parts.model.adapter_config(), read_adapter_config(folder))
         )
-        recorded = {key: value for key, value in theirs.items() if value is not None}
-        check_equal(folder, {f"backbone.{key}": (value, ours[key]) for key, value in recorded.items()})
+        check_equal(folder, {f"backbone.{key}": (one, ours[key]) for key, one in theirs.items() if one is not None})
         if loaded.parts.task.uses_images:
             config = replace(config, model=replace(config.model, image_encoder=own.model.image_encoder))
         return self._open(folder, config)
