@@ -152,7 +152,8 @@ def compare(one: AdaptedModel, other: AdaptedModel) -> tuple[float, float]:
     """
     generator = torch.Generator().manual_seed(0)
     words = one.backbone.word_embeddings
-    positions = one.backbone.max_positions or _TEXT + _TARGET + _VISUAL + one.tuner.num_virtual_tokens + _TEXT
+    limit = one.backbone.max_positions
+    positions = limit.count if limit else _TEXT + _TARGET + _VISUAL + one.tuner.num_virtual_tokens + _TEXT
     room = positions - one.tuner.num_virtual_tokens - _TARGET - _VISUAL - len(one.cue_ids)
     length = max(1, min(_TEXT, one.tuner.max_source_length, room))
     ids = torch.randint(len(words), (_ROWS, length), generator=generator)

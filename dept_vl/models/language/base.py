@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.family import no_position_bias
+from dept_vl.models.language.family import Positions, no_position_bias
 from dept_vl.models.language.hooked import HookedModel
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
@@ -195,8 +195,8 @@ class Backbone(HookedModel, Generic[Joint]):
         """The epsilon of the model's norms."""
 
     @property
-    def max_positions(self) -> int | None:
-        """Tokens the model was made for, source and target together; None where there is no limit."""
+    def max_positions(self) -> Positions | None:
+        """How many tokens the model can read, source and target together; None where there is no limit."""
         return None
 
     @property

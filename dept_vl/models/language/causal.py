@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
 from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.decoder_family import DecoderFamily
 from dept_vl.models.language.extra_keys import Attention
+from dept_vl.models.language.family import Positions
 from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
@@ -48,10 +51,25 @@ class CausalBackbone(Backbone[CausalInput]):
     codec_class = CausalTextCodec
     layout: ClassVar[DecoderFamily]
 
-    @property
-    def max_positions(self) -> int:
-        """``max_position_embeddings``: the rows of GPT-2's position table, or what Llama was trained on."""
-        return int(self.model.config.max_position_embeddings)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        special_tokens: Mapping[str, int],
+        visual_position_bias: VisualPositionBias | None = None,
+    ) -> None:
+        """Wraps a frozen model; see `Backbone`.
+
+        Where scores have a cap, attention is the one that transformers writes out: its 5.15 takes torch's fused one,
+        which leaves the cap out without a word.
+        """
+        super().__init__(model, special_tokens, visual_position_bias)
+        if self._cap(self.layout.score_cap) is not None:
+            model.set_attn_implementation("eager")
+
+    @cached_property
+    def max_positions(self) -> Positions | None:
+        """The rows of GPT-2's position table, or what Llama was trained on, or a sliding window."""
+        return self.layout.max_positions(self.model.config.to_dict())
 
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -159,7 +177,12 @@ class CausalBackbone(Backbone[CausalInput]):
             use_cache=False,
         ).last_hidden_state
         logits: Tensor = self.model.lm_head(states[:, -1 - tokens.shape[1] :].contiguous())
-        return logits
+        cap = self._cap(self.layout.logit_cap)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _cap(self, setting: str | None) -> float | None:
+        """Returns the value that scores or logits stay below; None for a model without."""
+        return None if setting is None else getattr(self.model.config, setting)
 
     def _additive_mask(self, joint: CausalInput, is_visible: Tensor) -> Tensor:
         """Returns which keys are visible, without padding, as (batch, 1, total, total) to be added to the scores.
@@ -177,12 +200,12 @@ class CausalBackbone(Backbone[CausalInput]):
 
     def _check_length(self, joint: CausalInput, target: int) -> None:
         """Refuses an input that is longer than the model's positions, padding counted."""
-        source = joint.attention_mask.shape[1]
-        if source + target > self.max_positions:
+        source, positions = joint.attention_mask.shape[1], self.max_positions
+        if positions is not None and source + target > positions.count:
             raise DataError(
                 f"a source of {source} tokens (prompt, text and visual) and {target} tokens of the target after it "
-                f"need {source + target} positions, and the backbone has {self.max_positions} "
-                f"({self.family}'s max_position_embeddings); shorten data.max_source_length, data.max_target_length "
+                f"need {source + target} positions, and the backbone has {positions.count} "
+                f"({self.family}'s {positions.setting}); shorten data.max_source_length, data.max_target_length "
                 "or the prompt"
             )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dept_vl.models.language.family import Family, read_sizes
+from dept_vl.errors import ConfigError
+from dept_vl.models.language.family import Family, Positions, read_sizes
 from dept_vl.tuners.places.backbone_shape import BackboneShape
 from dept_vl.tuners.places.sites import Part, Site
 
@@ -32,6 +33,11 @@ class DecoderFamily(Family):
         depth_field: The one that is the number of blocks.
         positions_field: The one that is how many positions there are.
         word_tables: The parameters that are its word embeddings, all of them one tensor; weights may hold any of them.
+        window: Which blocks read no further back than ``sliding_window`` says, where that is set: those that
+            ``layer_types`` calls ``sliding_attention``, or every one; None for a family without.
+        score_cap: The setting that is the largest attention score, towards which tanh bends them; None for a family
+            without. torch's fused attention cannot do it, and transformers' written-out one is taken.
+        logit_cap: The setting that is the largest logit, in the same way.
     """
 
     model_class: str
@@ -45,6 +51,9 @@ class DecoderFamily(Family):
     depth_field: str = "num_hidden_layers"
     positions_field: str = "max_position_embeddings"
     word_tables: tuple[str, ...] = ("model.embed_tokens.weight",)
+    window: Literal["by layer", "every block"] | None = None
+    score_cap: str | None = None
+    logit_cap: str | None = None
 
     @cached_property
     def backbone_class(self) -> type[CausalBackbone]:
@@ -62,7 +71,28 @@ class DecoderFamily(Family):
         blocks = (Site("decoder", number, part) for number in range(depth) for part in self.parts)
         return BackboneShape(width, (*blocks, Site("decoder", None, "norm"), Site("decoder", None, "lm_head")))
 
-    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
-        """See `Family.max_positions`."""
-        sizes = read_sizes(stored, self.positions_field)
-        return None if sizes is None else sizes[0]
+    def max_positions(self, stored: Mapping[str, Any]) -> Positions | None:
+        """See `Family.max_positions`.
+
+        Within a sliding window every block reads all that is before it; no input is longer.
+        """
+        limits = {self.positions_field: ""}
+        if self._slides(stored):
+            limits["sliding_window"] = "; longer inputs are not supported"
+        found = [(sizes[0], name + why) for name, why in limits.items() if (sizes := read_sizes(stored, name))]
+        return Positions(*min(found)) if found else None
+
+    def _slides(self, stored: Mapping[str, Any]) -> bool:
+        """Returns whether there is a block with a sliding window, as far as its settings say."""
+        if self.window == "by layer":
+            kinds = stored.get("layer_types")
+            return isinstance(kinds, list) and "sliding_attention" in kinds
+        return self.window == "every block"
+
+    def check(self, stored: Mapping[str, Any], name: str) -> None:
+        """See `Family.check`."""
+        if stored.get("use_bidirectional_attention"):
+            raise ConfigError(
+                f"model.backbone: {name!r} reads a text in both directions (use_bidirectional_attention in its "
+                "config.json), expected a model that writes text: one that reads what is before a token alone"
+            )

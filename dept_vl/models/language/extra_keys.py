@@ -2,7 +2,8 @@
 
 transformers lets an attention's core, softmax(q k + bias) v, be one's own function (``AttentionInterface``). For as
 long as a ``with`` block lasts it is the one here, on every family alike: in training, scoring and generation, whose
-cache holds the text's keys alone. Extra keys have no position: no position bias (T5) and no rotation (Llama).
+cache holds the text's keys alone. Extra keys have no position: no position bias (T5), no rotation (Llama)
+and no norm (Qwen3).
 """
 
 from __future__ import annotations
@@ -73,9 +74,12 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Returns softmax(scaling q [k'; k] + bias) [v'; v] for the extra k' and v'; a function of ``AttentionInterface``.
+
+    A sliding window need not be looked at: no input is longer (`DecoderFamily.max_positions`).
 
     Args:
         module: Whose attention it is.
@@ -86,6 +90,7 @@ def attend(
         scaling: Of the scores; None: 1 / sqrt(head width).
         dropout: Rate of dropout on the weights.
         position_bias: (batch or 1, heads, target, source), added to the scores, or None.
+        softcap: What scores stay below, before a bias is added: cap * tanh(score / cap), as Gemma 2; None for no cap.
 
     Returns:
         (batch, target, heads, head width), and no weights.
@@ -97,8 +102,19 @@ def attend(
         key, value = (_before(own, text) for own, text in ((extra.keys, key), (extra.values, value)))
         bias = None if bias is None else nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))
     key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
-    read = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scaling)
+    if softcap is None:
+        read = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scaling)
+    else:
+        scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        read = _weigh(softcap * torch.tanh(scores / softcap), value, bias, dropout)
     return read.transpose(1, 2).contiguous(), None
+
+
+def _weigh(scores: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    """Returns softmax(scores + bias) v, for scores that torch's fused attention has no way to compute."""
+    biased = scores if bias is None else scores + bias
+    weights = biased.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return nn.functional.dropout(weights, dropout) @ value
 
 
 def _before(own: Tensor, text: Tensor) -> Tensor:

@@ -47,11 +47,14 @@ def stored_family(name: str, revision: str | None = None) -> tuple[Family, dict[
         revision: Hub revision; None for the newest.
 
     Raises:
-        ConfigError: There is no such folder, its ``config.json`` cannot be read, or it is of no family that is known.
+        ConfigError: There is no such folder, its ``config.json`` cannot be read, or it is of no family that is known
+            (`find_family`, `Family.check`).
     """
     folder = find_folder(name, revision)
     stored = published_settings(name) if folder is None else read_config(folder, name)
     model_type = None if stored is None else stored.get("model_type")
     if stored is None or not isinstance(model_type, str):
         return None
-    return find_family(model_type, name), stored
+    family = find_family(model_type, name)
+    family.check(stored, name)
+    return family, stored

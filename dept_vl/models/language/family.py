@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dept_vl.errors import ConfigError
@@ -13,8 +14,21 @@ if TYPE_CHECKING:
     from dept_vl.models.language.base import Backbone
 
 
+@dataclass(frozen=True)
+class Positions:
+    """How many tokens a model can read, source and target together.
+
+    Attributes:
+        count: Tokens.
+        setting: What says so in its ``config.json``, for people.
+    """
+
+    count: int
+    setting: str
+
+
 class Family(ABC):
-    """T5, GPT-2, Llama: what has one architecture, ``model_type`` of its ``config.json``.
+    """T5, GPT-2, Llama, Gemma 2: what has one architecture, ``model_type`` of its ``config.json``.
 
     Attributes:
         has_position_bias: Whether it has T5's relative position bias, for which there is a choice of rules.
@@ -35,13 +49,24 @@ class Family(ABC):
             stored: The content of its ``config.json``.
         """
 
-    def max_positions(self, stored: Mapping[str, Any]) -> int | None:
-        """Returns how many tokens a model was made for, source and target together; None for no limit, or not said.
+    def max_positions(self, stored: Mapping[str, Any]) -> Positions | None:
+        """Returns how many tokens a model can read; None for no limit, or where its settings do not say it.
 
         Args:
             stored: As `shape`.
         """
         return None
+
+    def check(self, stored: Mapping[str, Any], name: str) -> None:  # noqa: B027
+        """Refuses a model that is of the family's type and does not work as the family does.
+
+        Args:
+            stored: As `shape`.
+            name: The backbone's, for the message.
+
+        Raises:
+            ConfigError: It is such a model.
+        """
 
 
 def no_position_bias(rule: str) -> ConfigError:
@@ -52,11 +77,11 @@ def no_position_bias(rule: str) -> ConfigError:
     )
 
 
-def check_positions(positions: int | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:
+def check_positions(positions: Positions | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:
     """Refuses a prompt and text length that leave no position for a target, before any training.
 
     Args:
-        positions: That a backbone was made for; None for no limit.
+        positions: That a backbone has; None for no limit.
         family: Its ``model_type``.
         num_virtual_tokens: Of the prompt.
         max_source_length: Of the text, tokens.
@@ -64,10 +89,11 @@ def check_positions(positions: int | None, family: str, num_virtual_tokens: int,
     Raises:
         ConfigError: They are longer.
     """
-    if positions is not None and num_virtual_tokens + max_source_length >= positions:
+    if positions is not None and num_virtual_tokens + max_source_length >= positions.count:
         raise ConfigError(
             f"data.max_source_length: a prompt of {num_virtual_tokens} and a text of {max_source_length} tokens leave "
-            f"no room for a target in the {positions} positions of this {family} backbone; shorten one of them"
+            f"no room for a target in the {positions.count} positions of this {family} backbone "
+            f"({positions.setting}); shorten one of them"
         )
 
 

@@ -178,7 +178,7 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # settings of a wrong type make the library raise errors of its own
         raise ConfigError(_not_loaded(name, revision, error)) from error
-    find_family(config.model_type, name)
+    find_family(config.model_type, name).check(config.to_dict(), name)
     return cast(PretrainedConfig, config)
 
 
