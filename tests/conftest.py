@@ -156,14 +156,10 @@ def t5_v1_1_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def folders(t5_folder, t5_v1_1_folder, tmp_path_factory):
     """A tiny backbone of every family."""
-    from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama  # they take this file's words
+    from tests.models.language.causal_folders import SAVE_TINY  # it takes this file's words
 
-    return {
-        "t5": t5_folder,
-        "t5-v1.1": t5_v1_1_folder,
-        "gpt2": save_tiny_gpt2(tmp_path_factory.mktemp("gpt2")),
-        "llama": save_tiny_llama(tmp_path_factory.mktemp("llama")),
-    }
+    saved = {family: save(tmp_path_factory.mktemp(family)) for family, save in SAVE_TINY.items()}
+    return {"t5": t5_folder, "t5-v1.1": t5_v1_1_folder, **saved}
 
 
 def tiny_vqa_rows(num_rows: int, seed: int) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument(
         "source",
         metavar="IN",
-        help="a weight file, a folder with one, or a hub id in the cache: T5, GPT-2, Llama, CLIP",
+        help="a weight file, a folder with one, or a hub id in the cache: a language model, CLIP",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="new folder")
 

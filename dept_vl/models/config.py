@@ -28,7 +28,10 @@ class ModelConfig:
     backbone: Annotated[
         str,
         BACKBONE,
-        Field(description="T5 (v1.1, Flan), GPT-2 or Llama: hub id, local folder, or 'demo' for the packaged T5"),
+        Field(
+            description="T5 (v1.1, Flan), GPT-2, Llama, Qwen2, Qwen3, Gemma, SmolLM3 or Mistral: hub id, local folder, "
+            "or 'demo' for the packaged T5"
+        ),
     ] = "t5-base"
     revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
     dtype: Annotated[

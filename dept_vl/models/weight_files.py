@@ -24,7 +24,7 @@ from dept_vl.system.bounded_reading import MAX_SETTINGS_BYTES, check_regular, pa
 FileKind = Literal["gguf", "torchscript", "pickle", "safetensors"]
 
 WeightKind = Literal["backbone", "gguf", "openai-clip", "open-clip", "transformers-clip"]
-"""What weights are of: a T5, GPT-2 or Llama in pickles; one in GGUF; a CLIP as OpenAI, open_clip or transformers have
+"""What weights are of: a language model in pickles; one in GGUF; a CLIP as OpenAI, open_clip or transformers have
 it."""
 
 CLIP_TYPES = ("clip", "clip_vision_model")

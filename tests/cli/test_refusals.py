@@ -319,7 +319,19 @@ CASES = [
         "train --task cola --data-dir x --model.backbone gpt2 --model.visual_position_bias zero",
         "model.visual_position_bias: 'zero' is a rule for T5's relative position bias, and the backbone is decoder",
     ),
-    ("train --task cola --data-dir x --model.backbone opt", "'opt' is of type 'opt', expected one of t5, gpt2, llama"),
+    (
+        "train --task cola --data-dir x --model.backbone opt",
+        "'opt' is of type 'opt', expected one of t5, gpt2, llama, qwen2, qwen3, gemma, gemma2, gemma3_text, smollm3",
+    ),
+    (
+        "train --task cola --data-dir x --tuner prompt-tuning --model.backbone mistral --data.max_source_length 32",
+        "a prompt of 100 and a text of 32 tokens leave no room for a target in the 64 positions of this mistral"
+        " backbone (sliding_window; longer inputs are not supported)",
+    ),
+    (
+        "train --task cola --data-dir x --tuner lora --model.backbone gemma3_text",
+        "'gemma3_text' reads a text in both directions (use_bidirectional_attention in its config.json)",
+    ),
     ("train --seeds 0,1 --task cola --tuner lst --data-dir x --model.backbone llama", "'lst' acts in an encoder"),
     ("train --seeds 0,1 --task cola --tuner hyperformer --data-dir x", "the run has one task; name several"),
     ("info --task cola --tuner lst --model.backbone llama", "'lst' acts in an encoder"),
@@ -393,6 +405,8 @@ def write_configs(folder: Path) -> None:
     configs = {
         "gpt2": {"n_embd": 16, "n_layer": 2, "n_positions": 64},
         "llama": {"hidden_size": 16, "num_hidden_layers": 2},
+        "mistral": {"hidden_size": 16, "num_hidden_layers": 2, "max_position_embeddings": 512, "sliding_window": 64},
+        "gemma3_text": {"hidden_size": 16, "num_hidden_layers": 2, "use_bidirectional_attention": True},
         "opt": {"hidden_size": 16},
     }
     for name, stored in configs.items():

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from dept_vl.data.text_codec import CausalTextCodec, TextCodec
 from dept_vl.errors import ConfigError, DataError
-from tests.models.language.causal_folders import byte_level_tokenizer, metaspace_tokenizer
+from tests.models.language.causal_folders import byte_level_tokenizer, gemma_tokenizer, metaspace_tokenizer
 
 TEXTS = ["Is the sky blue? Yes, said the old man.", "No.", "what is   this", "naïve café über 東京", ""]
 
@@ -22,6 +22,11 @@ def gpt2_like():
 @pytest.fixture(scope="module")
 def llama_like():
     return metaspace_tokenizer([*TEXTS, "Label : Label : yes no", "Caption: yes no", "Answer: yes no"])
+
+
+@pytest.fixture(scope="module")
+def gemma_like():
+    return gemma_tokenizer([*TEXTS, "Label : Label : yes no", "Caption: yes no", "Answer: yes no"])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def test_the_released_form_is_the_released_codes(gpt2_like):
     assert codec.cue_ids == ()
 
 
-@pytest.mark.parametrize("name", ["gpt2_like", "llama_like"])
+@pytest.mark.parametrize("name", ["gpt2_like", "llama_like", "gemma_like"])
 @pytest.mark.parametrize("cue", [" Label :", "\nCaption:", "\nAnswer:\n"])
 @pytest.mark.parametrize("answer", ["yes", "no one said so", "東京", "0"])
 def test_source_and_target_are_the_tokens_of_one_text(name, cue, answer, request):
@@ -140,6 +145,22 @@ def test_a_chat_is_the_tokenizers_own_template(chatty):
         whole = chatty.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         assert ids == whole
     assert codec.target_ids(["yes"]) == [[*chatty("yes", add_special_tokens=False)["input_ids"], 0]]
+
+
+def test_a_gemma_s_chat_begins_with_one_beginning_and_its_answer_ends_with_the_end_of_sequence(gemma_like):
+    codec = CausalTextCodec(gemma_like, answer_form="chat")
+    assert codec.answer_cue == "<end_of_turn>\n<start_of_turn>model\n"
+    for text, ids in zip(TEXTS, codec.source_ids(TEXTS, 100), strict=True):
+        messages = [{"role": "user", "content": text}]
+        assert (
+            ids == gemma_like.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        )
+        assert ids.count(gemma_like.bos_token_id) == 1
+    (plain,) = CausalTextCodec(gemma_like).source_ids(["No."], 100)
+    assert plain.count(gemma_like.bos_token_id) == 1
+    assert plain[0] == gemma_like.bos_token_id
+    (answer,) = codec.target_ids(["yes"])
+    assert (gemma_like.decode(answer), codec.pad_token_id) == ("yes<eos>", gemma_like.pad_token_id)
 
 
 @pytest.mark.parametrize("text", TEXTS[:4])

@@ -20,7 +20,7 @@ from dept_vl.runs.folder import read_run_config
 from dept_vl.settings.load import load_config
 from dept_vl.training.trainer import train
 from tests.api.saved_runs import save_run
-from tests.tuners.adapted import FAMILIES, registered
+from tests.tuners.adapted import FAMILIES, LIKE_LLAMA, registered
 
 WIDE = {"tuner.sites": ["attn.q", "attn.k", "attn.v", "attn.o", "ff.in", "ff.out"]}
 PROMPT = {"tuner.num_virtual_tokens": 3}
@@ -29,10 +29,10 @@ FOLDS = {
     "lora": ({"tuner.rank": 3, "tuner.alpha": 3.0, **WIDE}, "folded"),
     "lora with biases": (
         {"tuner.rank": 3, "tuner.alpha": 3.0, "tuner.biases": "all"},
-        {"gpt2": "folded", "other": "bitfit"},
+        {"gpt2": "folded", "qwen2": "folded", "other": "bitfit"},
     ),
     "ia3": ({}, "folded"),
-    "bitfit": ({}, {"gpt2": "folded", "other": None}),
+    "bitfit": ({}, {"gpt2": "folded", "qwen2": "folded", "other": None}),
     "fine-tuning": ({}, "folded"),
     "dora": ({"tuner.rank": 3, "tuner.alpha": 3.0, **WIDE}, "folded"),
     "rslora": ({"tuner.rank": 3, "tuner.alpha": 2.0, **WIDE}, "folded"),
@@ -56,7 +56,7 @@ FOLDS = {
     ),
     "lora+dora+bitfit": (
         {"tuner.parts.lora.alpha": 8.0, "tuner.parts.dora.alpha": 8.0},
-        {"gpt2": "folded", "other": "bitfit"},
+        {"gpt2": "folded", "qwen2": "folded", "other": "bitfit"},
     ),
 }
 """What is folded -> its settings, and what is left of it in each family; None where it is refused."""
@@ -65,7 +65,7 @@ _THERE = {method.name for method in registered()}
 CASES = [
     (name, family, left if isinstance(left, str) else left.get(family, left["other"]))
     for name, (_, left) in FOLDS.items()
-    for family in FAMILIES
+    for family in (*FAMILIES, *(LIKE_LLAMA if name in ("lora with biases", "ia3", "bitfit", "fine-tuning") else ()))
     if set(name.split(" ")[0].split("+")) <= _THERE | {"dept", "prompt-tuning"}
 ]
 

@@ -20,7 +20,7 @@ from dept_vl.settings.schema import TrainConfig
 from dept_vl.training.checkpoints import list_states
 from dept_vl.training.trainer import train
 from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
-from tests.tuners.adapted import registered, trained_sources
+from tests.tuners.adapted import LIKE_LLAMA, registered, trained_sources
 
 METHODS = registered()
 TUNERS = [*(method.name for method in METHODS if not method.needs_tasks), "dept+lora"]
@@ -99,6 +99,23 @@ def test_it_trains_resumes_and_is_scored_on_images(name, t5_folder, tiny_data, t
     assert 0 <= scores.metrics["vqa_accuracy"] <= 100
     again = evaluate_run(config, tiny_data, config.run_dir, folder=tmp_path)
     assert again.metrics == scores.metrics
+
+
+@pytest.mark.parametrize("family", LIKE_LLAMA)
+def test_it_trains_resumes_and_is_scored_on_every_family(family, folders, tiny_data, label_data, tmp_path):
+    """Images with DePT, and a text task with what changes weights beside it."""
+    unbroken = config_of("dept", folders[family], tmp_path / "unbroken")
+    train(unbroken, tiny_data)
+    config = config_of("dept", folders[family], tmp_path / "run")
+    with pytest.raises(KilledError):
+        train(config, tiny_data, callbacks=[Kill()])
+    train(config, tiny_data, resume=True)
+    assert (config.run_dir / WEIGHTS_FILE).read_bytes() == (unbroken.run_dir / WEIGHTS_FILE).read_bytes()
+    assert evaluate_run(config, tiny_data, config.run_dir).decode == "generate"
+    text = config_of("dept+lora", folders[family], tmp_path / "text", task="cola", loop__max_steps=2)
+    train(text, label_data)
+    scores = evaluate_run(text, label_data, text.run_dir)
+    assert (scores.decode, scores.metrics["invalid"]) == ("score", 0)
 
 
 ENCODER_ALONE = {method.name for method in METHODS if method.needs_encoder}

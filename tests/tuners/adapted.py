@@ -17,6 +17,8 @@ from dept_vl.tuners.settings import TunerSettings
 
 FAMILIES = ("t5", "t5-v1.1", "gpt2", "llama")
 DECODER_ONLY = ("gpt2", "llama")
+LIKE_LLAMA = ("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "mistral")
+"""Families whose modules lie as Llama's, and differ in what transformers does inside them."""
 TASKS = ("rte", "cola", "sst2")
 S, FEATURE_DIM, VISUAL = 12, 6, 3
 
@@ -29,7 +31,7 @@ def registered(*, is_installed: bool = True) -> list[TunerSettings]:
 
 def fits(tuner: TunerConfig, family: str) -> bool:
     """Whether a method has a place in a family."""
-    return family not in DECODER_ONLY or not tuner.needs_encoder
+    return family.startswith("t5") or not tuner.needs_encoder
 
 
 def settings(name: str, **own) -> TunerConfig:

@@ -6,9 +6,13 @@ from typing import Any
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.family import Family
+from dept_vl.models.language.gemma import GEMMA, GEMMA2, GEMMA3_TEXT
 from dept_vl.models.language.gpt2 import GPT2
 from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.mistral import MISTRAL
 from dept_vl.models.language.published_shapes import published_settings
+from dept_vl.models.language.qwen import QWEN2, QWEN3
+from dept_vl.models.language.smollm3 import SMOLLM3
 from dept_vl.models.language.stored import find_folder, read_config
 from dept_vl.models.language.t5_family import T5
 
@@ -16,6 +20,13 @@ FAMILIES: dict[str, Family] = {
     "t5": T5,
     "gpt2": GPT2,
     "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3_TEXT,
+    "smollm3": SMOLLM3,
+    "mistral": MISTRAL,
 }
 """``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
 

@@ -29,10 +29,10 @@ class _BiasHook(SiteHook):
 class AddedBiases(nn.Module):
     """The biases that BitFit trains.
 
-    A backbone with biases of its own (GPT-2) has those trained and no others. T5 and Llama have none, so each linear
-    map, each norm (after its scale) and ``lm_head`` gets one, as in Sung et al.'s T5 (``ylsung/Ladder-Side-Tuning``;
-    282,496 on T5-base). A bias of keys changes nothing, because softmax does not see what all keys share; it is there
-    for the count.
+    A backbone with biases of its own (GPT-2, Qwen2) has those trained and no others. T5 and Llama have none, so each
+    linear map, each norm (after its scale) and ``lm_head`` gets one, as in Sung et al.'s T5
+    (``ylsung/Ladder-Side-Tuning``; 282,496 on T5-base). A bias of keys changes nothing, because softmax does not see
+    what all keys share; it is there for the count.
 
     Attributes:
         own: Names of the backbone's own biases; empty where it has none.

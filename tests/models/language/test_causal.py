@@ -8,33 +8,37 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import AutoTokenizer
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.adapter.files import save_adapter
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.causal import causal_class
-from dept_vl.models.language.llama import LLAMA
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 from dept_vl.tuners import DeptConfig
-from tests.models.language.causal_folders import POSITIONS, save_tiny_gpt2, save_tiny_llama
+from tests.models.language.causal_folders import (
+    POSITIONS,
+    SAVE_TINY,
+    WINDOW,
+    save_tiny_gpt2,
+    save_tiny_llama,
+    set_attention,
+)
 
 FEATURE_DIM, VISUAL, S = 10, 5, 8
 TUNER = DeptConfig(budget_tokens=9, num_virtual_tokens=3, prompt_init="random", allow_nearest=True)
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
+@pytest.fixture(scope="module", params=SAVE_TINY)
 def folder(request, tmp_path_factory):
-    save = {"gpt2": save_tiny_gpt2, "llama": save_tiny_llama}[request.param]
-    return save(tmp_path_factory.mktemp(request.param))
+    return SAVE_TINY[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def make(folder, *, tuner=TUNER, feature_dim=FEATURE_DIM, attention="sdpa", s=S, **settings):
     """A model whose low-rank pair has moved from its start."""
     config = ModelConfig(backbone=str(folder), **settings)
     model, _ = build_model(config, tuner, max_source_length=s, feature_dim=feature_dim, seed=0)
-    model.backbone.model.set_attn_implementation(attention)
+    set_attention(model, attention)
     with torch.no_grad():
         model.tuner.lowrank_b.normal_(generator=torch.Generator().manual_seed(3))
     return model.eval()
@@ -52,13 +56,25 @@ def batch(lengths=(6, 3, 1), targets=(4, 2, 3)):
     return input_ids, mask, labels, torch.randn(len(lengths), VISUAL, FEATURE_DIM, generator=generator)
 
 
+def positions_of(folder):
+    """As its configuration has them, in which the sliding windows are the shorter."""
+    stored = json.loads((folder / "config.json").read_text())
+    return WINDOW if stored["model_type"] in ("gemma2", "gemma3_text", "mistral") else POSITIONS
+
+
+def padding_of(folder):
+    """The tokenizer's own padding; the end of sequence where it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
 def source_embeds(model, text_ids, features):
     """[prompt; text; visual; cue] of one unpadded example, written out."""
-    table, tuner = model.backbone.word_embeddings, model.tuner
+    tuner, read = model.tuner, model.backbone.model.get_input_embeddings()
     update = tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling
-    tokens = [*tuner.soft_prompt, *(table[token] + update[i] for i, token in enumerate(text_ids))]
-    tokens += [] if features is None else list(model.visual_projection(features[None], table)[0])
-    return torch.stack([*tokens, *(table[token] for token in model.cue_ids)])
+    tokens = [*tuner.soft_prompt, *(vector + update[i] for i, vector in enumerate(read(text_ids)))]
+    tokens += [] if features is None else list(model.visual_projection(features[None], read.weight)[0])
+    return torch.stack([*tokens, *read(torch.tensor(model.cue_ids, dtype=torch.long))])
 
 
 @pytest.mark.parametrize("projection", ["linear", "vl-t5"])
@@ -70,7 +86,7 @@ def test_logits_are_plain_transformers_on_each_example_alone(folder, with_image,
     output = model(ids, mask, labels, features if with_image else None)
     for row, (length, target) in enumerate(zip([6, 3, 1], [4, 2, 3], strict=True)):
         source = source_embeds(model, ids[row, :length], features[row] if with_image else None)
-        embeds = torch.cat([source, model.backbone.word_embeddings[labels[row, : target - 1]]])
+        embeds = torch.cat([source, model.backbone.model.get_input_embeddings()(labels[row, : target - 1])])
         plain = model.backbone.model(inputs_embeds=embeds[None]).logits[0, len(source) - 1 :]
         torch.testing.assert_close(output.logits[row, :target], plain, rtol=1e-5, atol=1e-5)
         losses = torch.nn.functional.cross_entropy(plain, labels[row, :target])
@@ -118,18 +134,21 @@ def test_content_of_padding_is_never_read(folder):
 
 
 def test_every_source_ends_at_the_same_place_and_counts_its_own_positions(folder):
-    joint = make(folder).joint_input(*batch()[:2], batch()[3])
-    assert joint.attention_mask.tolist() == [[1] * 16, [0] * 3 + [1] * 13, [0] * 5 + [1] * 11]
-    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(13)]
+    model = make(folder)
+    joint = model.joint_input(*batch()[:2], batch()[3])
+    total = 3 + 6 + VISUAL + len(model.cue_ids)
+    assert joint.attention_mask.tolist() == [[0] * pad + [1] * (total - pad) for pad in (0, 3, 5)]
+    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(total - 3)]
 
 
 def test_with_an_image_the_cue_stands_right_before_the_answer(folder):
     model = make(folder)
     ids, mask, _, features = batch()
     joint = model.joint_input(ids, mask, features)
-    words = model.backbone.word_embeddings[[*model.cue_ids]]
-    assert len(words) == 2  # " Label :"
-    assert all(torch.equal(row[-2:], words) for row in joint.inputs_embeds)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert list(model.cue_ids) == tokenizer(" Label :", add_special_tokens=False)["input_ids"]
+    words = model.backbone.model.get_input_embeddings()(torch.tensor(model.cue_ids))
+    assert all(torch.equal(row[-len(words) :], words) for row in joint.inputs_embeds)
     without = make(folder, feature_dim=None)
     assert without.cue_ids == ()
     assert without.answer_cue == model.answer_cue == " Label :"
@@ -179,10 +198,12 @@ def test_greedy_generation_equals_a_loop_of_forwards(folder, with_image):
         tokens = []
         embeds = source_embeds(model, ids[row, :length], features[row] if with_image else None)
         while len(tokens) < 6 and 1 not in tokens:
-            read = torch.cat([embeds, model.backbone.word_embeddings[torch.tensor(tokens, dtype=torch.long)]])
-            tokens.append(int(model.backbone.model(inputs_embeds=read[None]).logits[0, -1].argmax()))
+            words = model.backbone.model.get_input_embeddings()(torch.tensor(tokens, dtype=torch.long))
+            tokens.append(
+                int(model.backbone.model(inputs_embeds=torch.cat([embeds, words])[None]).logits[0, -1].argmax())
+            )
         assert generated[row, : len(tokens)].tolist() == tokens
-        assert (generated[row, len(tokens) :] == 1).all()  # padded with the end of sequence: there is no other token
+        assert (generated[row, len(tokens) :] == padding_of(folder)).all()
 
 
 def test_beam_search_finds_the_best_of_all_short_answers(folder):
@@ -212,17 +233,23 @@ def test_generation_is_quiet_without_dropout_and_restores_the_mode(folder, capfd
 
 @pytest.mark.parametrize("use", ["forward", "generate"])
 def test_an_input_longer_than_the_positions_names_both(folder, use):
-    model = make(folder, s=60, tuner=DeptConfig(budget_tokens=40, num_virtual_tokens=3, allow_nearest=True))
-    ids, mask, labels, features = batch(lengths=(55, 2), targets=(4, 2))
-    with pytest.raises(DataError, match=rf"a source of 65 tokens .* and 3 tokens .* 68 positions.* has {POSITIONS}"):
+    limit = positions_of(folder)
+    tuner = DeptConfig(budget_tokens=limit - 24, num_virtual_tokens=3, allow_nearest=True)
+    model = make(folder, s=limit - 4, tuner=tuner)
+    ids, mask, labels, features = batch(lengths=(limit - 9, 2), targets=(4, 2))
+    source = limit - 9 + 3 + VISUAL + len(model.cue_ids)
+    expected = rf"a source of {source} tokens .* and 3 tokens .* {source + 3} positions.* has {limit} \("
+    with pytest.raises(DataError, match=expected):
         model(ids, mask, labels, features) if use == "forward" else model.generate(
             ids, mask, features, max_new_tokens=4
         )
 
 
 def test_a_prompt_and_text_length_without_room_are_refused_before_training(folder):
-    with pytest.raises(ConfigError, match=r"data\.max_source_length: a prompt of 3 .* 61 tokens .* 64 positions"):
-        make(folder, s=61)
+    limit = positions_of(folder)
+    expected = rf"data\.max_source_length: a prompt of 3 .* {limit - 3} tokens .* {limit} positions"
+    with pytest.raises(ConfigError, match=expected):
+        make(folder, s=limit - 3)
 
 
 def test_t5s_relative_bias_is_refused(folder):
@@ -285,31 +312,3 @@ def test_shape_of_a_local_llama_is_counted_without_weights(tmp_path):
     (folder / "model.safetensors").unlink()
     counted = meta_backbone(backbone_config(str(folder)))
     assert sum(p.numel() for p in counted.parameters()) == sum(p.numel() for p in loaded.parameters())
-
-
-def test_a_family_whose_embedding_module_scales_is_read_through_the_module():
-    """Gemma 3 multiplies its table by sqrt(d_model) inside the module; its hidden states are those of its own ids."""
-    config = Gemma3TextConfig(
-        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
-        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, layer_types=["full_attention"] * 2,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    gemma = Gemma3ForCausalLM(config).eval().requires_grad_(False)
-    backbone = causal_class(replace(LLAMA, model_class="Gemma3ForCausalLM"))(gemma, {})
-    ids, labels = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11]])
-    joint = backbone.join(backbone.embed_tokens(ids), None, torch.ones_like(ids))
-    expected = gemma(input_ids=torch.cat([ids, labels[:, :-1]], dim=1)).logits[:, 3:]
-    torch.testing.assert_close(backbone.logits(joint, labels), expected, rtol=1e-5, atol=1e-5)
-    table = torch.nn.functional.embedding(ids, backbone.word_embeddings)
-    torch.testing.assert_close(backbone.embed_tokens(ids), 4.0 * table)
-    prompt = (
-        DeptConfig(budget_tokens=4, num_virtual_tokens=2, allow_nearest=True)
-        .build(backbone.tuner_context(8, tokenize=lambda _: [5]))
-        .soft_prompt
-    )
-    rows = backbone.embed_tokens(torch.arange(32))
-    assert all((rows - vector).abs().sum(dim=1).min() < 1e-6 for vector in prompt), (
-        "a prompt starts as what the model reads"
-    )
-    read = 4 * float(gemma.get_input_embeddings().weight.square().mean().sqrt())
-    assert backbone.embedding_size() == pytest.approx(read, rel=1e-6)

@@ -7,7 +7,7 @@ from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig
-from tests.models.language.causal_folders import save_tiny_gpt2, save_tiny_llama
+from tests.models.language.causal_folders import SAVE_TINY, set_attention
 
 FEATURE_DIM, S = 10, 8
 TUNER = DeptConfig(budget_tokens=9, num_virtual_tokens=3, prompt_init="vocabulary", allow_nearest=True)
@@ -17,7 +17,7 @@ IDS = [[5, 6, 1], [7, 1]]
 def make(folder, *, attention="sdpa", **settings):
     config = ModelConfig(backbone=str(folder), **settings)
     model, _ = build_model(config, TUNER, max_source_length=S, feature_dim=FEATURE_DIM, seed=0)
-    model.backbone.model.set_attn_implementation(attention)
+    set_attention(model, attention)
     return model.eval()
 
 
@@ -30,12 +30,12 @@ def batch():
     return ids * mask, mask, labels, torch.randn(3, 5, FEATURE_DIM, generator=generator)
 
 
-@pytest.fixture(params=["t5", "t5-v1.1", "gpt2", "llama"])
+@pytest.fixture(params=["t5", "t5-v1.1", "gpt2", "llama", "qwen3", "gemma", "gemma2"])
 def folder(request, t5_folder, t5_v1_1_folder, tmp_path):
     ready = {"t5": t5_folder, "t5-v1.1": t5_v1_1_folder}
     if request.param in ready:
         return ready[request.param]
-    return (save_tiny_gpt2 if request.param == "gpt2" else save_tiny_llama)(tmp_path)
+    return SAVE_TINY[request.param](tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["linear", "vl-t5"])

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.load import load_backbone
-from tests.models.language.causal_folders import byte_level_tokenizer, save_tiny_gpt2, save_tiny_llama
+from tests.models.language.causal_folders import SAVE_TINY, byte_level_tokenizer, save_tiny_gpt2
 
 OUTPUT, SHARED = "lm_head.weight", "shared.weight"
 ENCODER, DECODER = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
@@ -82,7 +82,7 @@ def test_a_promised_output_matrix_that_is_not_there_is_refused(t5_v1_1_folder, t
         load_backbone(str(folder))
 
 
-@pytest.mark.parametrize("save", [save_tiny_gpt2, save_tiny_llama])
+@pytest.mark.parametrize("save", SAVE_TINY.values(), ids=SAVE_TINY.keys())
 def test_decoder_only_word_embeddings_may_be_stored_as_the_output_matrix_where_they_are_one(save, tmp_path):
     folder = save(tmp_path / "model")
     words = next(

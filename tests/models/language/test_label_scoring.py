@@ -8,6 +8,7 @@ from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.tuners import DeptConfig
+from tests.models.language.causal_folders import SAVE_TINY, set_attention
 
 FEATURE_DIM, VISUAL, S = 10, 5, 16
 TUNER = DeptConfig(budget_tokens=9, num_virtual_tokens=3, prompt_init="random", allow_nearest=True)
@@ -18,7 +19,7 @@ IDS = [[5, 6, 7, 1], [5, 6, 8, 9, 1], [5, 1], [10, 1], [5, 6, 1], [11, 5, 6, 7, 
 def make(folder, *, feature_dim=FEATURE_DIM, attention="sdpa", **settings):
     config = ModelConfig(backbone=str(folder), **settings)
     model, codec = build_model(config, TUNER, max_source_length=S, feature_dim=feature_dim, seed=0)
-    model.backbone.model.set_attn_implementation(attention)
+    set_attention(model, attention)
     with torch.no_grad():
         model.tuner.lowrank_b.normal_(generator=torch.Generator().manual_seed(3))
     return model.eval(), codec
@@ -46,7 +47,7 @@ def exhaustive(model, label_ids, ids, mask, features):
 @pytest.mark.parametrize("lengths", [(6, 3, 1), (4, 4, 4)], ids=["padded", "even"])
 @pytest.mark.parametrize("with_image", [True, False])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", ["t5", "t5-v1.1", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["t5", "t5-v1.1", *SAVE_TINY])
 def test_scores_equal_one_forward_a_label(folders, kind, attention, with_image, lengths):
     model, _ = make(folders[kind], attention=attention)
     ids, mask, features = batch(lengths)
@@ -112,7 +113,7 @@ def test_the_only_label_of_one_token_needs_no_node(folders, kind):
     torch.testing.assert_close(scores, exhaustive(model, [[5]], *inputs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["t5", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["t5", *SAVE_TINY])
 def test_scores_under_bf16_autocast_are_near(folders, kind):
     model, _ = make(folders[kind])
     trie, inputs = LabelTrie.build(IDS), batch()

@@ -7,14 +7,15 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners.places.hooks import HookChain, LinearMap, merge_hooks
 from dept_vl.tuners.places.sites import Site
-from tests.tuners.adapted import FAMILIES, batch, logits, make, settings
+from tests.tuners.adapted import FAMILIES, LIKE_LLAMA, batch, logits, make, settings
 from tests.tuners.plain_t5 import TEXT, plain_logits
 
 T5 = {"target_modules": ["k", "v", "wo"], "feedforward_modules": ["wo"]}
+LLAMA = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
 TARGETS = {
     "t5": T5,
     "t5-v1.1": T5,
-    "llama": {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+    **dict.fromkeys(("llama", *LIKE_LLAMA), LLAMA),
     "gpt2": {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"], "fan_in_fan_out": True},
 }
 
@@ -27,7 +28,7 @@ def test_counts_on_t5_base(own, expected):
     assert built.parameter_budget().trainable == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TARGETS)
 def test_it_equals_peft_s_with_the_same_vectors(folders, family):
     peft = pytest.importorskip("peft")
     model = make(folders[family], settings("ia3"), moved=0.5)

@@ -11,9 +11,9 @@ from dept_vl.models.language.load import meta_backbone, open_backbone
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners.places.hooks import LinearMap
 from dept_vl.tuners.places.sites import Site
-from tests.tuners.adapted import batch, logits, make, settings
+from tests.tuners.adapted import LIKE_LLAMA, batch, logits, make, settings
 
-PARTS = {"t5": ("q", "v"), "llama": ("q_proj", "v_proj")}
+PARTS = {"t5": ("q", "v")} | dict.fromkeys(("llama", *LIKE_LLAMA), ("q_proj", "v_proj"))
 
 
 def count(**own) -> int:
@@ -35,7 +35,7 @@ def test_counts_of_the_paper_s_recipes_on_t5_base():
     assert model.parameter_budget().trainable == 3_821_412
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize("family", PARTS)
 def test_it_equals_peft_s_with_the_same_weights(folders, family):
     peft = pytest.importorskip("peft")
     model = make(folders[family], settings("lora", rank=3, alpha=6.0, dropout=0.0), moved=0.3)

@@ -9,7 +9,7 @@ from dept_vl.models.language.t5_input import CACHE_ARGUMENT
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.places.extra_keys import ExtraKeys
-from tests.tuners.adapted import batch, logits, make, settings
+from tests.tuners.adapted import LIKE_LLAMA, batch, logits, make, settings
 
 LENGTH = 3
 INFO = ForwardInfo(torch.ones(1, 1), 0)
@@ -28,7 +28,7 @@ def test_count_on_t5_base():
     assert model.parameter_budget().trainable == 36 * 2 * 20 * 768 == 1_105_920
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", *LIKE_LLAMA])
 def test_it_equals_a_cache_that_holds_the_keys_already(folders, family):
     """transformers reads a cache's keys as they are, without a position."""
     model = text_model(folders[family])
@@ -94,7 +94,7 @@ def test_it_equals_t5_written_out(folders, family):
     torch.testing.assert_close(logits(model, (ids, torch.ones_like(ids), labels)), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["t5", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["t5", "gpt2", "llama", *LIKE_LLAMA])
 def test_no_keys_are_the_frozen_model_and_keys_of_zero_are_not(folders, family):
     model = make(folders[family], settings("prefix-tuning", prefix_length=LENGTH, init_std=0.0), feature_dim=None)
     frozen = logits(make(folders[family], settings("fine-tuning"), feature_dim=None), batch()[:3])
