@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from dept_vl.errors import CheckpointError, ConfigError, first_line
 from dept_vl.models.language.families import FAMILIES
-from dept_vl.models.language.load import load_backbone, quiet_transformers
+from dept_vl.models.language.load import load_backbone
 from dept_vl.models.language.stored import BESIDE_WEIGHTS, WEIGHTS_FILE
 from dept_vl.models.pickled import read_pickled
+from dept_vl.models.quiet_loading import quiet_transformers
 from dept_vl.models.tensor_file import save_tensors
 from dept_vl.system.atomic import write_bytes
 

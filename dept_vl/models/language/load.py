@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig, VisualPositionBias
@@ -21,6 +17,7 @@ from dept_vl.models.language.families import FAMILIES, find_family
 from dept_vl.models.language.fit import check_tokenizer, tie_words
 from dept_vl.models.language.published_shapes import published_config
 from dept_vl.models.language.stored import check_files, find_folder, read_config, resolve, tensor_names
+from dept_vl.models.quiet_loading import quiet_transformers, weights_in_every_process
 
 LoadedBackbone = tuple[Backbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
@@ -111,7 +108,7 @@ def _load_model(
 ) -> PreTrainedModel:
     """Loads the weights, all of them, each where the file says it belongs."""
     try:
-        with quiet_transformers(), _weights_in_every_process():
+        with quiet_transformers(), weights_in_every_process():
             model, report = family.model_class.from_pretrained(
                 source,
                 config=config,
@@ -202,36 +199,3 @@ def _freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(False)
     model.train(False)
     return model
-
-
-@contextmanager
-def _weights_in_every_process() -> Iterator[None]:
-    """Keeps transformers from reading weights in the first process only.
-
-    Launched with FSDP it would leave them to accelerate to send on, by default; `dept_vl.models.sharding` has no need
-    of that.
-    """
-    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silences loading bars and the warning that T5 v1.1 has an output matrix of its own; what matters is raised."""
-    verbosity = transformers_logging.get_verbosity()
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    cast(Any, transformers_logging).disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bars:
-            cast(Any, transformers_logging).enable_progress_bar()
