@@ -29,6 +29,7 @@ FIXED = {
     "scikit-learn": ("1.5.0", "CVE-2024-5206"),
     "sentencepiece": ("0.2.1", "CVE-2026-1260: memory access with a crafted model"),
     "starlette": ("0.49.1", "CVE-2024-47874: forms without end; CVE-2025-62727: a Range header of quadratic cost"),
+    "timm": ("1.0.29", "a folder's pickle is read in place of the safetensors beside it"),
     "torch": ("2.10.0", "CVE-2025-32434 and CVE-2026-24747: the weights-only unpickler"),
     "tqdm": ("4.66.3", "CVE-2024-34062"),
     "transformers": (

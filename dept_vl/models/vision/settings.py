@@ -10,10 +10,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.data.feature_format import UNRECORDED
-from dept_vl.strict import STRICT
+from dept_vl.models.demo import DEMO
+from dept_vl.strict import STRICT, LocalPath
 
 if TYPE_CHECKING:
     import torch
+
+LOCAL = "local-dir:"
+"""What the name of a local folder may begin with, as open_clip and timm have it."""
+
+MODEL_PATH = LocalPath(or_name=True, words=(DEMO,), prefix=LOCAL)
+"""The mark of a kind's `model` that may be a folder. Marks are found by dotted key, so that every kind has this one."""
 
 
 @dataclass(frozen=True, config=STRICT)

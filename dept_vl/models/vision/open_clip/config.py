@@ -16,14 +16,11 @@ from dept_vl.models.vision.open_clip.files import (
     read_folder_config,
     refuse_weight_file,
 )
-from dept_vl.models.vision.settings import ImageEncoderSettings
-from dept_vl.strict import STRICT, LocalPath
+from dept_vl.models.vision.settings import LOCAL, MODEL_PATH, ImageEncoderSettings
+from dept_vl.strict import STRICT
 
 HUB = "hf-hub:"
 """What the name of a model on the hub begins with."""
-
-LOCAL = "local-dir:"
-"""What open_clip lets the name of a local folder begin with."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,7 +37,7 @@ class OpenClipConfig(ImageEncoderSettings):
     kind: Literal["open-clip"] = "open-clip"
     model: Annotated[
         str,
-        LocalPath(or_name=True, words=(DEMO,), prefix=LOCAL),
+        MODEL_PATH,
         Field(description="open_clip model name, a local open_clip folder, or 'demo' for the packaged one"),
     ] = "RN101"
     pretrained: Annotated[
@@ -69,6 +66,10 @@ class OpenClipConfig(ImageEncoderSettings):
     def feature_dim(self) -> int:
         """See `ImageEncoderSettings.feature_dim`; a model on the hub is not known without its files."""
         tower = described_tower(self.model, self.folder)
+        if "timm_model_name" in tower:
+            from dept_vl.models.vision.timm_trunk import described_trunk_width
+
+            return described_trunk_width(tower["timm_model_name"])
         return int(tower["width"]) * (32 if isinstance(tower["layers"], list) else 1)
 
     def check_files(self) -> None:

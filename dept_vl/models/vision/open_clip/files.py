@@ -25,7 +25,8 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
         config: dict[str, Any] = parse_json(read_file(path, MAX_SETTINGS_BYTES))
-        config["model_cfg"]["vision_cfg"]["layers"]
+        tower = config["model_cfg"]["vision_cfg"]
+        tower["timm_model_name" if "timm_model_name" in tower else "layers"]
     except FileNotFoundError as error:
         raise ConfigError(_without_config(folder)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -51,15 +52,17 @@ def described_tower(model: str, folder: Path | None) -> dict[str, Any]:
     """Returns the ``vision_cfg`` of a model that open_clip describes, or of a local folder.
 
     Raises:
-        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet nor a ViT.
+        ConfigError: The model is unknown here, or its tower is neither a CLIP ResNet or ViT nor a model of timm.
     """
     described = _described_models().get(model) if folder is None else read_folder_config(folder)["model_cfg"]
     if described is None:
         hint = suggest(model, [*_described_models()])
         raise ConfigError(f"model.image_encoder.model: the shape of {model!r} is not known without its files{hint}")
     tower: dict[str, Any] = described["vision_cfg"]
-    if "timm_model_name" in tower or "width" not in tower:
-        raise ConfigError(f"model.image_encoder.model: the tower of {model!r} is neither a CLIP ResNet nor a ViT")
+    if not tower.keys() & {"timm_model_name", "width"}:
+        raise ConfigError(
+            f"model.image_encoder.model: the tower of {model!r} is neither a CLIP ResNet or ViT nor a model of timm"
+        )
     return tower
 
 
@@ -93,11 +96,12 @@ def _without_config(folder: Path) -> str:
         names = [str(described.get("model_type")), *map(str, described.get("architectures") or ())]
     except (OSError, ValueError, AttributeError, TypeError):
         names = []
-    if any(name.lower().startswith(("clip", "chinese_clip", "siglip")) for name in names):
+    if any(name.lower().startswith(("clip", "chinese_clip")) for name in names):
         return (
             f"{folder}: this is transformers' CLIP format (config.json of type {names[0]!r}), and open_clip's is read "
             f"({CONFIG_FILE} with the weights beside it): name the model as open_clip does, such as "
             "--model.image_encoder.model ViT-B-32 --model.image_encoder.pretrained openai (open_clip.list_pretrained() "
             f"has all), or make a folder of that format: dept-vl convert {folder} --out FOLDER"
         )
-    return f"{path}: no such file; a local CLIP folder needs it and the weights beside it"
+    other = "; kinds timm and transformers read the folders of those libraries" if names else ""
+    return f"{path}: no such file; a local CLIP folder needs it and the weights beside it{other}"

@@ -94,11 +94,12 @@ def _load_folder(folder: Path) -> ClipTower:
         # the text tower is not used: build the smallest one
         tiny = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
         quick_gelu = bool(model_cfg.get("quick_gelu", False))
-        model = open_clip.CLIP(model_cfg["embed_dim"], model_cfg["vision_cfg"], tiny, quick_gelu=quick_gelu)
+        described = {**model_cfg["vision_cfg"], "timm_model_pretrained": False}  # the folder has the weights
+        model = open_clip.CLIP(model_cfg["embed_dim"], described, tiny, quick_gelu=quick_gelu)
         tower = cast(nn.Module, model.visual)
         own = {**config.get("preprocess_cfg", {}), "size": tower.image_size}
         preprocessing = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), own))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         path = folder / CONFIG_FILE
         raise ConfigError(f"{path}: not an open_clip config of a CLIP image tower ({error!r})") from error
     _load_weights(tower, find_weight_file(folder))

@@ -16,7 +16,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.models.vision.open_clip.model import OpenClipEncoder
 from dept_vl.models.vision.open_clip.weights import ClipTower
-from tests.models.vision.open_clip.folders import RESNET, VIT, save_clip
+from tests.models.vision.open_clip.folders import RESNET, TIMM, VIT, save_clip
 
 
 def reference(folder: Path) -> torch.nn.Module:
@@ -75,6 +75,42 @@ def test_vit_features_are_the_last_layers_patch_tokens_after_the_final_norm(vit)
         assert features.shape == (2, 16, 32)
         assert_close(features, normed[:, 1:], rtol=1e-5, atol=1e-5)
         assert_close(normed[:, 0] @ model.visual.proj, model.encode_image(pixels), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "prefix", "side"), [("test_vit", 1, 10), ("test_convnext", 0, 5), ("test_efficientnet", 0, 5)]
+)
+def test_features_of_a_timm_tower_are_what_its_trunk_pools(tmp_path, architecture, prefix, side):
+    pool = "token" if architecture == "test_vit" else "avg"
+    folder = save_clip(tmp_path / "clip", {**TIMM, "timm_model_name": architecture, "timm_pool": pool}, mean=[0.5] * 3)
+    encoder, model = config(folder).load(), reference(folder)
+    pixels = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        features = encoder(pixels)
+        trunk = model.visual.trunk.forward_features(pixels)
+        assert_close(model.visual.head(model.visual.trunk.forward_head(trunk)), model.encode_image(pixels))
+    expected = trunk[:, prefix:] if trunk.ndim == 3 else trunk.flatten(2).transpose(1, 2)
+    assert_close(features, expected, rtol=0, atol=0)
+    assert features.shape == (1, side * side, config(folder).feature_dim())
+    assert encoder.fingerprint["architecture"] == architecture
+    assert encoder.fingerprint["preprocessing_details"]["mean"] == [0.5] * 3
+    assert "activation" not in encoder.fingerprint
+
+
+def test_widths_of_named_towers_are_known_without_weights():
+    widths = {"RN101": 2048, "ViT-B-32": 768, "ViT-B-16-SigLIP2": 768, "convnext_base": 1024, "PE-Core-B-16": 768}
+    assert {name: OpenClipConfig(model=name).feature_dim() for name in widths} == widths
+
+
+def test_a_timm_tower_that_timm_does_not_know_is_refused(tmp_path):
+    folder = save_clip(tmp_path / "clip", TIMM)
+    described = json.loads((folder / "open_clip_config.json").read_text())
+    described["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_of_ours"
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    with pytest.raises(ConfigError, match=r"not an open_clip config .*Unknown model \(vit_of_ours\)"):
+        config(folder).load()
+    with pytest.raises(ConfigError, match=r"timm cannot build 'vit_of_ours': Unknown model"):
+        config(folder).feature_dim()
 
 
 def test_pooling_takes_the_maximum_of_each_cell(vit):
@@ -227,6 +263,12 @@ def test_incomplete_folders_are_named(tmp_path, vit):
     (folder / "open_clip_model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ConfigError, match=r"not a complete safetensors file"):
         config(folder).load()
+
+
+def test_folders_of_other_libraries_name_their_kinds(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
+    with pytest.raises(ConfigError, match=r"open_clip_config\.json: no such file; .*kinds timm and transformers read"):
+        config(tmp_path).check_files()
 
 
 def test_weights_of_another_shape_are_refused(tmp_path, resnet):
