@@ -9,6 +9,7 @@ from typing import Any
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.demo import ASSETS, DEMO
+from dept_vl.models.vision.encoders import DefaultImageEncoder
 from dept_vl.settings.choices import Tree
 from dept_vl.settings.declared import find_tasks
 from dept_vl.settings.load import load_config, overlay_config
@@ -42,25 +43,34 @@ def demo_file(task: Task) -> Path:
     return path
 
 
-def demo_settings(task: Task | TaskMix, tuner: str) -> Tree:
+def demo_settings(task: Task | TaskMix, tuner: str, *, has_own_encoder: bool = False) -> Tree:
     """Returns the demo's nested settings for a task and a method, or several as ``dept+lora``.
 
     For a task that a file declares they are the demo's models and steps, without its scenes; its pictures are no drawn
     scenes, so the projection is trained too, and the method has rates for that. For several tasks they are those of the
     one with most steps.
 
+    Args:
+        task: Which, or several.
+        tuner: The method.
+        has_own_encoder: Whether the run's image encoder is of another kind than the packaged one. Then nothing is said
+            of it, and the projection, of which there is none for it, is trained too.
+
     Raises:
         ConfigError: As `demo_file`.
     """
     each = task.tasks if isinstance(task, TaskMix) else (task,)
     is_own = any(one.declaration is not None for one in each)
-    parts = {name: _of_method(name, is_own=is_own) for name in tuner.split("+")}
+    trains_projection = is_own or has_own_encoder
+    parts = {name: _of_method(name, trains_projection=trains_projection) for name in tuner.split("+")}
     own = parts.get(tuner, {"parts": parts})
     longest = max((read_yaml(demo_file(one)) for one in each), key=lambda file: int(file["loop"]["max_steps"]))
     tree = {**longest, "task": task.name, "tuner": {"name": tuner, **own}}
     if is_own:
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "dir"}
-        tree["model"] = {key: value for key, value in tree["model"].items() if key != "frozen_projection"}
+    left_out = {"frozen_projection"} if trains_projection else set()
+    left_out |= {"image_encoder"} if has_own_encoder else set()
+    tree["model"] = {key: value for key, value in tree["model"].items() if key not in left_out}
     if isinstance(task, Task) and task.declaration is not None:
         del tree["task"]
     return tree
@@ -83,23 +93,26 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
     is_own_data = is_own_data or overrides.get("data.rows") is not None
     each = task.tasks if isinstance(task, TaskMix) else (task,)
     is_of_demo = task.uses_images and all(one.declaration is None for one in each) and not is_own_data
+    packaged = DefaultImageEncoder().kind
+    has_own_encoder = overrides.get("model.image_encoder.kind", packaged) != packaged
     if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:
-        logger.info("no data and no --config given: using the embedded scenes, CLIP and T5")
+        models = " and T5" if has_own_encoder else ", CLIP and T5"
+        logger.info("no data and no --config given: using the embedded scenes%s", models)
         base = Path(DEMO)
     if base == Path(DEMO):
-        return overlay_config(demo_settings(task, tuner), overrides)
+        return overlay_config(demo_settings(task, tuner, has_own_encoder=has_own_encoder), overrides)
     return load_config(base, overrides)
 
 
-def _of_method(tuner: str, *, is_own: bool) -> Tree:
+def _of_method(tuner: str, *, trains_projection: bool) -> Tree:
     """Returns what differs from a method's defaults for models as small as the demo's.
 
-    Sizes, and rates beside a projection that is trained too; for the demo's own tasks those beside the frozen one,
-    where the method's defaults do not do.
+    Sizes, and rates beside a projection that is trained too; else rates beside the demo's frozen one, where the
+    method's defaults do not do.
     """
     path = _CONFIGS / "tuners" / f"{tuner}.yaml"
     own = read_yaml(path) if path.is_file() else {}
-    if is_own:
+    if trains_projection:
         return own
     rates: Tree = read_yaml(ASSETS / "rates.yaml").get(tuner, {})
     return {key: value for key, value in own.items() if not key.endswith("lr")} | rates

@@ -13,9 +13,11 @@ from pydantic import Field
 
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.models.vision.settings import ImageEncoderSettings
+from dept_vl.models.vision.timm_models.config import TimmConfig
+from dept_vl.models.vision.transformers_models.config import TransformersConfig
 
 ImageEncoderConfig = Annotated[
-    OpenClipConfig,
+    OpenClipConfig | TimmConfig | TransformersConfig,
     Field(discriminator="kind"),
 ]
 """Settings of any one kind, told apart by their field `kind`."""

@@ -1,6 +1,8 @@
 """What every registered kind of image encoder promises."""
 
+import pickle
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -8,18 +10,33 @@ from PIL import Image
 
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.encoders import DefaultImageEncoder, registered_encoders
+from dept_vl.models.vision.settings import MODEL_PATH
 from dept_vl.settings.load import config_from_tree
+from dept_vl.strict import LocalPath
+from tests.models.vision.timm_models.folders import save_timm
+from tests.models.vision.transformers_models.folders import save_vision_model
 
-SAMPLES = {"open-clip": {"model": "demo", "pooled_grid": None}}
-"""Kind -> settings of an encoder that loads without a network."""
+SAMPLES = {
+    "open-clip": lambda folder: {"model": "demo", "pooled_grid": None},
+    "timm": lambda folder: {"model": str(save_timm(folder, "test_efficientnet")), "pooled_grid": None},
+    "transformers": lambda folder: {"model": str(save_vision_model(folder, "dinov3")), "pooled_grid": None},
+}
+"""Kind -> settings of an encoder that loads without a network; it may write itself into an empty folder."""
 
 KINDS = {kind.__pydantic_fields__["kind"].default: kind for kind in registered_encoders()}
 IMAGES = [Image.new("RGB", (60 + 30 * n, 80), (90 * n, 40, 200)) for n in range(3)]
 
 
-def settings_of(kind):
-    tree = {"model": {"image_encoder": {"kind": kind, **SAMPLES[kind]}}}
-    return config_from_tree(tree).model.image_encoder
+@pytest.fixture(scope="module")
+def settings_of(tmp_path_factory):
+    """Returns the settings of a kind's sample, which is written once."""
+
+    @cache
+    def settings(kind):
+        sample = SAMPLES[kind](tmp_path_factory.mktemp("samples") / kind)
+        return config_from_tree({"model": {"image_encoder": {"kind": kind, **sample}}}).model.image_encoder
+
+    return settings
 
 
 def pixels_of(encoder):
@@ -32,7 +49,7 @@ def test_every_kind_has_a_sample_and_settings_that_name_none_have_one():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_what_its_settings_say_without_loading(kind):
+def test_it_is_what_its_settings_say_without_loading(kind, settings_of):
     settings = settings_of(kind)
     assert type(settings) is KINDS[kind]
     encoder = settings.load()
@@ -44,7 +61,7 @@ def test_it_is_what_its_settings_say_without_loading(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_gives_frozen_tokens_of_its_shape_rounded_to_its_dtype(kind):
+def test_it_gives_frozen_tokens_of_its_shape_rounded_to_its_dtype(kind, settings_of):
     encoder = settings_of(kind).load()
     tokens = encoder.train()(pixels_of(encoder))
     assert tokens.shape == (len(IMAGES), encoder.num_visual_tokens, encoder.feature_dim)
@@ -56,21 +73,29 @@ def test_it_gives_frozen_tokens_of_its_shape_rounded_to_its_dtype(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_loads_agree_on_fingerprint_and_features(kind):
+def test_two_loads_agree_on_fingerprint_and_features(kind, settings_of):
     first, second = settings_of(kind).load(), settings_of(kind).load()
     assert first.fingerprint == second.fingerprint
     assert torch.equal(first(pixels_of(first)), second(pixels_of(second)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_features_have_the_bits_of_a_batch_of_one(kind):
+def test_loader_processes_prepare_the_same_pixels(kind, settings_of):
+    encoder = settings_of(kind).load()
+    sent = pickle.loads(pickle.dumps(encoder.preprocess))
+    for image in IMAGES:
+        assert torch.equal(sent(image), encoder.preprocess(image))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_features_have_the_bits_of_a_batch_of_one(kind, settings_of):
     encoder = replace(settings_of(kind), dtype="float32").load()
     pixels = pixels_of(encoder)
     assert torch.equal(encoder(pixels), torch.cat([encoder(one[None]) for one in pixels]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_changes_its_features_changes_what_a_store_is_found_by(kind):
+def test_what_changes_its_features_changes_what_a_store_is_found_by(kind, settings_of):
     settings = settings_of(kind)
     for changes in ({"pooled_grid": 1}, {"dtype": "bfloat16"}, {"exif": "ignore"}):
         other = replace(settings, **changes)
@@ -78,5 +103,11 @@ def test_what_changes_its_features_changes_what_a_store_is_found_by(kind):
         assert other.load().fingerprint != settings.load().fingerprint
 
 
-def test_fingerprints_tell_kinds_apart():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_may_be_a_folder_is_marked_alike_in_every_kind(kind):
+    marks = [mark for mark in KINDS[kind].__pydantic_fields__["model"].metadata if isinstance(mark, LocalPath)]
+    assert marks in ([], [MODEL_PATH])
+
+
+def test_fingerprints_tell_kinds_apart(settings_of):
     assert len({settings_of(kind).known_fingerprint().get("kind") for kind in KINDS}) == len(KINDS)

@@ -1,0 +1,1 @@
+"""Image models of timm, by their ``forward_features``: settings, weights, grid features."""

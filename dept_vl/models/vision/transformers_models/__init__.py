@@ -1,0 +1,1 @@
+"""Vision models of transformers: settings, weights, grid features."""
