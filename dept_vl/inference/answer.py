@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from dept_vl.data.collator import IGNORE_INDEX, Batch
@@ -29,6 +30,22 @@ from dept_vl.system.progress import Meter
 
 
 @dataclass(frozen=True)
+class Likely:
+    """One of the likeliest answers to an example.
+
+    Attributes:
+        text: It.
+        probability: 0 to 1. Of a label its share among all labels, which sum to 1; of a generated text how probable it
+            is that the model writes this and ends.
+        is_cut: Whether it was ended by the number of tokens: the probability is that of an answer which begins so.
+    """
+
+    text: str
+    probability: float
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer to one example.
 
@@ -38,6 +55,8 @@ class Answer:
         loss: Mean cross-entropy over the tokens of the target that the batch carries, in nats; None without one.
         num_tokens: Tokens of it, the end of sequence included where it was generated; None where it was scored.
         is_cut: Whether it was ended by a number of tokens, before its end of sequence.
+        likeliest: The likeliest answers that were found, likeliest first, this one among them; empty where they were
+            not asked for.
     """
 
     text: str
@@ -45,6 +64,7 @@ class Answer:
     loss: float | None = None
     num_tokens: int | None = None
     is_cut: bool = False
+    likeliest: tuple[Likely, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -145,6 +165,46 @@ class Answerer:
         texts = self._codec.decode(tokens)
         return [Answer(text, num_tokens=n, is_cut=cut) for text, (n, cut) in zip(texts, counts, strict=True)]
 
+    @torch.no_grad()
+    def with_likeliest(self, joint: JointInput, answers: Sequence[Answer], number: int) -> list[Answer]:
+        """Returns answers with the likeliest ones of their rows, inside `autocast`.
+
+        Of labels all are known. Generated ones are those that a beam search finds (`Backbone.likeliest`); different
+        tokens of the same text count together; and an answer that was made otherwise, greedily say, and is not among
+        them is one more.
+
+        Args:
+            joint: What was answered.
+            answers: From `answer_joint`.
+            number: How many a row, from 2 on.
+        """
+        if self._trie is not None:
+            return [replace(one, likeliest=_of_labels(one.log_likelihoods or {}, number)) for one in answers]
+        ids, scores = self.model.backbone.likeliest(joint, number=number, max_new_tokens=self.decoding.max_new_tokens)
+        found = [self._found(row, logs) for row, logs in zip(ids, scores.float().exp().tolist(), strict=True)]
+        if any(one.text not in likely for one, likely in zip(answers, found, strict=True)):
+            shares = self._shares(joint, [one.text for one in answers])
+            for one, likely, share in zip(answers, found, shares, strict=True):
+                likely.setdefault(one.text, Likely(one.text, share, one.is_cut))
+        ranked = [sorted(likely.values(), key=lambda one: -one.probability) for likely in found]
+        return [replace(one, likeliest=tuple(likely)) for one, likely in zip(answers, ranked, strict=True)]
+
+    def _found(self, ids: Tensor, probabilities: Sequence[float]) -> dict[str, Likely]:
+        """Returns the answers of one row, (number, new tokens), by their text."""
+        found: dict[str, Likely] = {}
+        for row, text, probability in zip(ids.tolist(), self._codec.decode(ids), probabilities, strict=True):
+            before = found[text].probability if text in found else 0.0
+            found[text] = Likely(text, before + probability, self._count(row)[1])
+        return found
+
+    def _shares(self, joint: JointInput, texts: Sequence[str]) -> list[float]:
+        """Returns the probability of a text as the answer to each row, its end of sequence included, 0 to 1."""
+        ids = self._codec.target_ids(texts, self.decoding.max_new_tokens)
+        labels = pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=IGNORE_INDEX)
+        labels = labels.to(joint.inputs_embeds.device)  # (batch, target)
+        losses = loss_per_example(self.model.backbone.logits(joint, labels), labels)
+        return [math.exp(-loss * len(row)) for loss, row in zip(losses.tolist(), ids, strict=True)]
+
     def _count(self, ids: list[int]) -> tuple[int, bool]:
         """Returns how many tokens an answer has, its end of sequence included, and whether it has no such end."""
         end = self._codec.tokenizer.eos_token_id
@@ -190,6 +250,13 @@ class Answerer:
         is_bf16 = self.decoding.precision == "bf16"
         device = self.model.backbone.word_embeddings.device
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16)
+
+
+def _of_labels(log_likelihoods: dict[str, float], number: int) -> tuple[Likely, ...]:
+    """Returns the likeliest labels, each with its share among all."""
+    labels = sorted(log_likelihoods, key=log_likelihoods.__getitem__, reverse=True)
+    total = np.logaddexp.reduce(list(log_likelihoods.values()))
+    return tuple(Likely(one, math.exp(log_likelihoods[one] - total)) for one in labels[:number])
 
 
 def answer_split(

@@ -1,6 +1,7 @@
 """Answers by scoring labels and by generating, through training, evaluation and prediction."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dept_vl.errors import ConfigError
 from dept_vl.inference.answer import Answerer, agreement, answer_split
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.build import build_model
+from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
@@ -278,3 +280,31 @@ def test_labels_are_checked_before_training(text_data, t5_folder, tmp_path, monk
     code, _, error = run(capsys, "train", *arguments(t5_folder, tmp_path / "run", text_data))
     assert (code, "cannot tell the labels 'yes' and 'yes ' apart" in error) == (2, True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["score", "generate"])
+def test_the_likeliest_answers_have_the_probability_of_their_texts(folder, text_data, tmp_path, method):
+    config = load_config(None, {**settings(folder, tmp_path), "decode.method": method, "decode.max_new_tokens": 8})
+    parts = open_run(config, text_data, ("test",))
+    answerer = Answerer(parts.model.eval(), parts.codec, None, parts.decoding)
+    batch = parts.datasets["test"].batch(BatchRequest(0, tuple(range(6)), is_last_of_step=True, global_rows=6))
+    inputs, backbone = (batch.input_ids, batch.attention_mask), parts.model.backbone
+    with parts.model.answering(*inputs) as joint:
+        alone = answerer.answer_joint(joint)
+        answers = answerer.with_likeliest(joint, alone, 3)
+        written, _ = backbone.likeliest(joint, number=3, max_new_tokens=parts.decoding.max_new_tokens)
+    assert [replace(one, likeliest=()) for one in answers] == alone
+    for row, answer in enumerate(answers):
+        expected = dict.fromkeys([answer.text], 0.0) if method == "generate" else {}
+        for ids in written[row].tolist() if method == "generate" else parts.codec.target_ids(LABELS):
+            whole = ids[: ids.index(1) + 1] if 1 in ids else ids
+            text = parts.codec.decode(torch.tensor([ids]))[0] if method == "generate" else LABELS[len(expected)]
+            score = parts.model.score_labels(*(one[row : row + 1] for one in inputs), labels=LabelTrie.build([whole]))
+            expected[text] = expected.get(text, 0.0) + math.exp(score.item())
+        if not expected[answer.text]:
+            expected[answer.text] = answerer.confidences(batch, [answer.text] * 6)[row]
+        total = sum(expected.values()) if method == "score" else 1.0
+        likeliest = sorted(((share / total, text) for text, share in expected.items()), reverse=True)
+        likeliest = likeliest if method == "generate" else likeliest[:3]
+        assert [one.text for one in answer.likeliest] == [text for _, text in likeliest]
+        assert [one.probability for one in answer.likeliest] == pytest.approx([p for p, _ in likeliest], rel=1e-4)

@@ -114,18 +114,21 @@ class CausalBackbone(Backbone[CausalInput]):
             mask = self._additive_mask(joint, is_before)
         return self._run(joint, read, offsets, mask)
 
-    def generate(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
-        """Returns (batch, new tokens); see `Backbone.generate`."""
+    def run_generation(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
+        """See `Backbone.run_generation`."""
         self._check_length(joint, max_new_tokens - 1)
-        generated: Tensor = self.model.generate(
+        return self.model.generate(
             inputs_embeds=joint.inputs_embeds,
             attention_mask=joint.attention_mask,  # transformers counts positions over it as `join` does
             generation_config=self.generation_config(
-                num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+                num_beams=num_beams,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+                **settings,
             ),
             synced_gpus=self.is_sharded,
         )
-        return generated
 
     def trie_logits(self, joint: CausalInput, trie: LabelTrie) -> Tensor:
         """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.

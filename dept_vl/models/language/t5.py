@@ -174,22 +174,27 @@ class T5Backbone(Backbone[EncoderInput]):
         input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
         return self._decode(joint, input_ids, lambda own: own.compute_bias(target, target, device=device), is_ahead)
 
-    def generate(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int) -> Tensor:
-        """Returns (batch, new tokens); see `Backbone.generate`."""
+    def run_generation(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
+        """See `Backbone.run_generation`."""
         states, side = self.encode(joint), self._side
         cache = {} if num_beams == 1 and side is None else {CACHE_ARGUMENT: self._cache(joint, states, num_beams)}
         beside = side.answering(self.model.decoder, self.embed_tokens, joint, num_beams) if side else nullcontext()
         with beside:
-            generated: Tensor = self.model.generate(
+            generated: Any = self.model.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=joint.attention_mask,
                 **cache,
                 generation_config=self.generation_config(
-                    num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=False
+                    num_beams=num_beams,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    return_dict_in_generate=True,
+                    **settings,
                 ),
                 synced_gpus=self.is_sharded,
             )
-        return generated[:, 1:]
+        generated.sequences = generated.sequences[:, 1:]
+        return generated
 
     def _cache(self, joint: EncoderInput, states: Tensor, num_beams: int) -> EncoderDecoderCache:
         """Returns a cache for the decoder's blocks and for a side network's behind them."""
