@@ -6,9 +6,10 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ from dept_vl.system.bounded_reading import parse_json
 
 _TOKENIZING = threading.Lock()
 """A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
+
+
+class _ImageError(DataError):
+    """What is wrong is an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +64,20 @@ class AskedRow:
         pictures: Its images, as many as the task has.
         max_tokens: Tokens of the answer at most; None for the adapter's own number.
         notes: What was done with the text that a caller may not expect.
+        num_likeliest: How many likeliest answers are told beside its own, from 2 on; 0 for none.
     """
 
     adapter: ServedAdapter
     input_ids: list[int]
     pictures: tuple[Picture, ...]
-    max_tokens: int | None
+    max_tokens: int | None = None
     notes: tuple[str, ...] = ()
+    num_likeliest: int = 0
+
+    @property
+    def batch_key(self) -> Hashable:
+        """What rows of one batch have in common."""
+        return self.adapter.batch_key, self.num_likeliest
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +100,15 @@ class ServedAdapter:
 
     @property
     def batch_key(self) -> Hashable:
-        """What rows of one batch have in common."""
+        """What adapters have in common whose rows share a batch."""
         if self.mixable is None:
             return id(self)
         return self.mixable.key, self.parts.decoding, self.parts.task.num_images, self.parts.codec.pad_token_id
+
+    @property
+    def num_images(self) -> int:
+        """Images that a request has."""
+        return self.parts.task.num_images if self.parts.task.uses_images else 0
 
     def describe(self) -> dict[str, object]:
         """Returns it as ``GET /v1/models`` lists it."""
@@ -99,7 +116,7 @@ class ServedAdapter:
         return {
             "id": self.run.name, "object": "model", "created": self.created, "owned_by": "dept-vl",
             "task": task.name, "method": self.run.config.tuner.label, "shares_batches": self.mixable is not None,
-            "images": task.num_images if task.uses_images else 0, "columns": list(task.input_columns),
+            "images": self.num_images, "columns": list(task.input_columns),
         }  # fmt: skip
 
     def ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], *, max_pixels: int) -> AskedRow:
@@ -114,23 +131,47 @@ class ServedAdapter:
             RequestError: The adapter does not take what was given, or it cannot be read.
         """
         try:
-            return self._ask(chat, cache, max_pixels)
+            columns = self._columns(chat.text)
+            self._check_max_tokens(chat.max_tokens)
+            row = self.ask_columns(columns, chat.images, cache, max_pixels=max_pixels)
+        except _ImageError as error:
+            raise RequestError(400, f"image_url: {error}", param="messages", code="invalid_image") from None
         except (ConfigError, DataError) as error:
             raise RequestError(400, str(error), param="messages") from None
+        return replace(row, max_tokens=chat.max_tokens, notes=(*chat.notes, *row.notes))
 
-    def _ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], max_pixels: int) -> AskedRow:
+    def ask_columns(
+        self,
+        columns: Mapping[str, Any],
+        images: Sequence[bytes],
+        cache: LeastRecentlyUsed[Tensor],
+        *,
+        max_pixels: int,
+        num_likeliest: int = 0,
+    ) -> AskedRow:
+        """Returns as a row what is given by the task's columns.
+
+        Args:
+            columns: Those that its template reads.
+            images: The content of its image files, in order.
+            cache: As `ask`.
+            max_pixels: As `ask`.
+            num_likeliest: See `AskedRow`.
+
+        Raises:
+            ConfigError: A column is missing.
+            DataError: A column is of another kind, or an image cannot be read.
+            RequestError: There are more or fewer images than it takes, or the text is too long.
+        """
         parts, data = self.parts, self.run.config.data
-        columns = self._columns(chat.text)
         for name in parts.task.input_columns:
             check_column(parts.task, name, columns.get(name), f"model {self.run.name!r}", how_to_give=self._takes())
-        wanted = parts.task.num_images if parts.task.uses_images else 0
-        if len(chat.images) != wanted:
+        if len(images) != self.num_images:
             raise RequestError(
-                400, f"content: {len(chat.images)} images; {self._takes()}", param="messages", code="wrong_images"
+                400, f"content: {len(images)} images; {self._takes()}", param="messages", code="wrong_images"
             )
-        self._check_max_tokens(chat.max_tokens)
-        text = source_texts(parts.task, [PredictionInput((), columns, f"model {self.run.name!r}")])
-        notes = chat.notes
+        text = source_texts(parts.task, [PredictionInput((), dict(columns), f"model {self.run.name!r}")])
+        notes: tuple[str, ...] = ()
         with _TOKENIZING:
             is_long = bool(parts.codec.count_longer(text, data.max_source_length))
             (ids,) = parts.codec.source_ids(text, data.max_source_length)
@@ -138,9 +179,9 @@ class ServedAdapter:
             said = f"the text has more than the {data.max_source_length} tokens that model {self.run.name!r} reads"
             if data.on_long == "error":
                 raise RequestError(400, f"{said}; shorten it", param="messages", code="text_too_long")
-            notes = (*notes, f"{said}, and was cut")
-        pictures = tuple(self._picture(image, cache, max_pixels) for image in chat.images)
-        return AskedRow(self, ids, pictures, chat.max_tokens, notes)
+            notes = (f"{said}, and was cut",)
+        pictures = tuple(self._picture(image, cache, max_pixels) for image in images)
+        return AskedRow(self, ids, pictures, notes=notes, num_likeliest=num_likeliest)
 
     def count_tokens(self, answer: Answer) -> int:
         """Returns how many tokens an answer has; of a label those of its text."""
@@ -195,7 +236,7 @@ class ServedAdapter:
         try:
             image = open_image(content, max_pixels=max_pixels, exif=encoder.exif)
         except DataError as error:
-            raise RequestError(400, f"image_url: {error}", param="messages", code="invalid_image") from None
+            raise _ImageError(str(error)) from None
         return Picture(encoder, key, pixels=encoder.preprocess(image))
 
 

@@ -42,14 +42,16 @@ class Engine:
         """Returns the answer to each row.
 
         Args:
-            rows: At least one; all have one `ServedAdapter.batch_key`.
+            rows: At least one; all have one `AskedRow.batch_key`.
         """
         self._metrics.add_batch(len(rows), len({id(row.adapter) for row in rows}))
         answerer = rows[0].adapter.answerer
         with self._session.lock, answerer.autocast():
             batch = self._batch(rows)
             with self._joint(rows, batch) as joint:
-                return answerer.answer_joint(joint, [row.max_tokens for row in rows])
+                answers = answerer.answer_joint(joint, [row.max_tokens for row in rows])
+                number = rows[0].num_likeliest
+                return answerer.with_likeliest(joint, answers, number) if number else answers
 
     def _batch(self, rows: Sequence[AskedRow]) -> Batch:
         examples = [Example(number, row.input_ids, []) for number, row in enumerate(rows)]

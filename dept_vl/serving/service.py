@@ -60,7 +60,7 @@ class Service:
         answer = Engine(self.table.session, self.table.device, self.cache, self.metrics).answer
         self.queue: BatchQueue[AskedRow, Answer] = BatchQueue(
             wrap(answer) if wrap else answer,
-            lambda row: row.adapter.batch_key,
+            lambda row: row.batch_key,
             max_batch=limits.max_batch,
             max_wait_ms=limits.max_wait_ms,
             max_queue=limits.max_queue,
