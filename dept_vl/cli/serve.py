@@ -56,17 +56,16 @@ def _serve(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         check_paths(config, folder, settings, options.reading)
 
     runs = read_runs(options.runs, settings, check)
-    from dept_vl.serving.server import bind, serve
+    from dept_vl.serving.server import DrainingServer, bind, shown_address
 
     listening = bind(options.host, options.port)
+    from dept_vl.serving.app import make_app
     from dept_vl.serving.service import Service
 
     service = Service(RunReader(settings, check), runs, limits, device=options.device)
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    names = ", ".join(run.name for run in runs)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    serve(service, listening, lambda: print(f"serving {names} at http://{shown}:{port}/v1", flush=True))
+    print(f"serving {', '.join(run.name for run in runs)} at http://{shown_address(listening)}/v1", flush=True)
+    DrainingServer(service, make_app(service)).run(sockets=[listening])
     print("stopped: everything that waited is answered")
 
 

@@ -87,6 +87,23 @@ def image_suffix(content: bytes) -> str | None:
     return ".webp" if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") else None
 
 
+def image_below(root: Path | None, path: str) -> Path:
+    """Returns where an image lies that a row names.
+
+    Args:
+        root: The folder that its path starts from; None where nothing says it.
+        path: As the row has it, which may be a stranger's.
+
+    Raises:
+        DataError: Nothing says where, or it would be outside the folder.
+    """
+    if root is None:
+        raise DataError(f"{path}: nothing says where the images lie")
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise DataError(f"{path}: leads out of the folder of the images")
+    return root / path
+
+
 def coco_image_id(name: str) -> int | None:
     """Returns the image id in a file's name as COCO writes it, such as ``COCO_val2014_000000000042.jpg``."""
     match = _OFFICIAL.match(name)

@@ -6,13 +6,12 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from dept_vl.errors import ConfigError
-from dept_vl.serving.app import make_app
 from dept_vl.serving.service import Service
 
 _LAST_SECONDS = 10
@@ -41,17 +40,29 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def shown_address(listening: socket.socket) -> str:
+    """Returns a listening socket's address as it stands in a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class DrainingServer(uvicorn.Server):
     """Ends, at SIGTERM or SIGINT, once the queue is empty; until then whoever asks anew is answered with 503.
 
     A second SIGINT ends it at once.
     """
 
-    def __init__(self, service: Service) -> None:
-        """Takes the service."""
+    def __init__(self, service: Service, app: ASGIApp, *, last_seconds: int = _LAST_SECONDS) -> None:
+        """Takes what answers.
+
+        Args:
+            service: Whose queue is drained.
+            app: Its HTTP interface.
+            last_seconds: How long open connections are waited for, once everything is answered.
+        """
         config = uvicorn.Config(
-            make_app(service), log_config=None, access_log=False, lifespan="off", server_header=False,
-            timeout_keep_alive=30, timeout_graceful_shutdown=_LAST_SECONDS,
+            app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=30,
+            timeout_graceful_shutdown=last_seconds,
         )  # fmt: skip
         super().__init__(config)
         self._service = service
@@ -68,15 +79,3 @@ class DrainingServer(uvicorn.Server):
         self._service.queue.drain()
         self._service.queue.join()
         self.should_exit = True
-
-
-def serve(service: Service, listening: socket.socket, on_start: Callable[[], None] = lambda: None) -> None:
-    """Answers until the process is asked to end.
-
-    Args:
-        service: What answers.
-        listening: From `bind`.
-        on_start: Called once before requests are taken.
-    """
-    on_start()
-    DrainingServer(service).run(sockets=[listening])

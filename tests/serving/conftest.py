@@ -34,6 +34,13 @@ def served_runs(t5_folder, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def other_backbone(save_tiny_t5, tmp_path_factory):
+    """A run on another T5."""
+    folder = tmp_path_factory.mktemp("other")
+    return save_run(folder / "other", "vqa", save_tiny_t5(folder / "t5", seed=7))
+
+
 def no_check(config, folder):
     """Takes every recorded path as it is."""
 
@@ -57,13 +64,14 @@ class Gate:
 @contextmanager
 def serving(words, *, wrap=None, settings=None, **limits):
     """Serves runs in a thread for the block; yields the server and its port."""
+    from dept_vl.serving.app import make_app
     from dept_vl.serving.server import DrainingServer, bind
     from dept_vl.serving.service import Service
 
     listening = bind("127.0.0.1", 0)
     runs = read_runs(list(map(str, words)), settings or {}, no_check)
     service = Service(RunReader(settings or {}, no_check), runs, ServeLimits(**limits), wrap=wrap)
-    server = DrainingServer(service)
+    server = DrainingServer(service, make_app(service))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -32,12 +32,6 @@ def refusal(capsys, *words):
     return lines[0]
 
 
-@pytest.fixture(scope="session")
-def other_backbone(save_tiny_t5, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("other")
-    return save_run(folder / "other", "vqa", save_tiny_t5(folder / "t5", seed=7))
-
-
 def test_two_adapters_of_one_name(capsys, served_runs, tmp_path):
     shutil.copytree(served_runs / "two", tmp_path / "one")
     said = refusal(capsys, served_runs / "one", tmp_path / "one")

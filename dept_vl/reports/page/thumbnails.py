@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from dept_vl.data.image_files import image_below
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
 
@@ -45,7 +46,7 @@ def open_pictures(places: Mapping[str, Path | None]) -> Pictures:
     found = Pictures({}, {}, {})
     for path, root in places.items():
         try:
-            image = open_image(_below(root, path))
+            image = open_image(image_below(root, path))
         except DataError as error:
             found.missing[path] = str(error)
             continue
@@ -53,19 +54,6 @@ def open_pictures(places: Mapping[str, Path | None]) -> Pictures:
         image.thumbnail((_SIZES[0][0],) * 2)
         found.small[path] = image
     return found
-
-
-def _below(root: Path | None, path: str) -> Path:
-    """Returns where an image lies.
-
-    Raises:
-        DataError: Nothing says it, or it would be outside the folder: an answers file may be a stranger's.
-    """
-    if root is None:
-        raise DataError(f"{path}: nothing says where the images lie")
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise DataError(f"{path}: leads out of the folder of the images")
-    return root / path
 
 
 def encode_pictures(images: dict[str, Image.Image], budget_bytes: int) -> dict[str, str] | None:

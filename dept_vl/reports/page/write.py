@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dept_vl.errors import ConfigError
 from dept_vl.reports.comparison import compare_runs
+from dept_vl.reports.escaped import escaped_template
 from dept_vl.reports.scored_runs import ScoredRun, read_scored_runs
 from dept_vl.reports.studies import describe_comparison
 from dept_vl.system.atomic import check_output_file, write_bytes
@@ -133,7 +134,7 @@ def _fitted(page: Mapping[str, Any], galleries: Sequence[_Gallery]) -> tuple[byt
     from dept_vl.reports.page.cards import cards_of
     from dept_vl.reports.page.thumbnails import encode_pictures
 
-    template = _template()
+    template = escaped_template("report", "page.html.j2")
     for limit in _CARDS:
         share = max(1, limit // max(1, len(galleries)))
         shown = [(one, cards_of(one.runs, one.rows[:share])) for one in galleries]
@@ -195,13 +196,3 @@ def _context(
         "image_sizes": size_lines(list(pictures.sizes.values())) if pictures.sizes else [],
         "num_images": len(pictures.missing) + len(pictures.small),
     }  # fmt: skip
-
-
-def _template() -> Any:
-    """Returns the template; whatever it is given is escaped but for figures, style and script, which are ours."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("dept_vl", "assets/report")
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template("page.html.j2")
