@@ -41,14 +41,22 @@ FIXED = {
 """Package -> the first release without the flaws named."""
 
 
-def floors(pyproject: Path) -> dict[str, Version | None]:
-    """Returns the lowest release that a project allows of each dependency, those of its extras included."""
+def floors(pyproject: Path, *, is_together: bool = False) -> dict[str, Version | None]:
+    """Returns the lowest release that a project allows of each dependency, those of its extras included.
+
+    Args:
+        pyproject: The project's file.
+        is_together: Of a dependency with several floors whether all extras are installed, and the highest one counts.
+    """
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    found: dict[str, Version | None] = {}
+    found: dict[str, list[Version | None]] = {}
     for requirement in map(Requirement, chain(project["dependencies"], *project["optional-dependencies"].values())):
         lowest = [Version(part.version) for part in requirement.specifier if part.operator in (">=", "==", "~=")]
-        found[requirement.name.lower()] = max(lowest, default=None)
-    return found
+        found.setdefault(requirement.name.lower(), []).append(max(lowest, default=None))
+    choose = max if is_together else min
+    return {
+        name: None if None in each else choose(one for one in each if one is not None) for name, each in found.items()
+    }
 
 
 def problems(declared: dict[str, Version | None]) -> list[str]:

@@ -13,7 +13,7 @@ from check_floors import floors
 
 def main() -> None:
     """Prints a pin a line; a dependency without a floor is left to pip."""
-    for name, floor in floors(Path(__file__).resolve().parents[1] / "pyproject.toml").items():
+    for name, floor in floors(Path(__file__).resolve().parents[1] / "pyproject.toml", is_together=True).items():
         if floor is not None:
             sys.stdout.write(f"{name}=={floor}\n")
 

@@ -162,6 +162,13 @@ def test_a_floor_that_is_too_low_is_named(tmp_path):
     assert lines[0].startswith("torch: the floor is 2.6, should be 2.10.0 (CVE-2025-32434")
 
 
+def test_of_several_floors_the_lowest_is_checked_and_the_highest_installed(tmp_path):
+    extras = '[project.optional-dependencies]\na = ["torch>=2.10", "x"]\nb = ["torch>=2.11"]\nc = ["torch>=2.9"]\n'
+    (tmp_path / "pyproject.toml").write_text(f"[project]\ndependencies = []\n{extras}")
+    each = [_check_floors().floors(tmp_path / "pyproject.toml", is_together=both) for both in (False, True)]
+    assert [(str(one["torch"]), one["x"]) for one in each] == [("2.9", None), ("2.11", None)]
+
+
 def test_what_is_installed_satisfies_every_declared_range():
     import tomllib
 
