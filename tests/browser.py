@@ -1,11 +1,13 @@
 """A real browser for tests of pages: headless Chromium, asked by the DevTools protocol over a pipe."""
 
+import base64
 import fcntl
 import itertools
 import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ def find_browser() -> str:
 
 
 class Browser:
-    """One page of a browser that may ask nobody: every name of a host is unknown to it."""
+    """One page of a browser that may ask this machine alone: every name of a host is unknown to it."""
 
     def __init__(self, folder: Path) -> None:
         words = [
             find_browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--disable-background-networking", "--disable-component-update",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             f"--user-data-dir={folder}", "--remote-debugging-pipe",
         ]  # fmt: skip
         theirs_in, ours_out = os.pipe()
@@ -90,6 +93,30 @@ class Browser:
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait(self, expression: str, *, timeout_s: float = 60) -> None:
+        """Waits until an expression is true in the page."""
+        until = time.monotonic() + timeout_s
+        while not self.value(f"Boolean({expression})"):
+            assert time.monotonic() < until, f"waited {timeout_s} s for {expression}"
+            time.sleep(0.05)
+
+    def upload(self, selector: str, path: Path) -> None:
+        """Chooses a file for an input of the page, as people do in a dialogue."""
+        found = self.ask("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self.ask("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
+
+    def type(self, selector: str, text: str) -> None:
+        """Puts a text into a field of the page and says so, as typing does."""
+        self.value(
+            f"(() => {{ const field = document.querySelector({json.dumps(selector)}); field.value = {json.dumps(text)};"
+            "field.dispatchEvent(new Event('input', {bubbles: true})); })()"
+        )
+
+    def picture(self) -> bytes:
+        """Returns the page as it looks, all of it, as a PNG."""
+        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
 
     def requested(self) -> list[str]:
         """Returns the addresses that the page has asked for, its own and what it holds itself left out."""

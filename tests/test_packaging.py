@@ -22,8 +22,8 @@ def installed(tmp_path_factory) -> Path:
     return folder / "lib"
 
 
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")}
+def files(folder: Path, pattern: str = "*.yaml") -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob(pattern)}
 
 
 def test_the_shipped_settings_are_installed_in_the_package(installed):
@@ -31,6 +31,9 @@ def test_the_shipped_settings_are_installed_in_the_package(installed):
     assert files(installed / "dept_vl" / "assets") == files(ROOT / "dept_vl" / "assets")
     page = installed / "dept_vl" / "assets" / "report"
     assert {path.name for path in page.iterdir()} == {"page.html.j2", "page.css", "page.js"}
+    assert (
+        files(installed / "dept_vl" / "assets" / "ui", "*") == files(ROOT / "dept_vl" / "assets" / "ui", "*") != set()
+    )
     assert {path.name for path in installed.iterdir()} == {"dept_vl", "data_prep"}
     assert not (installed / "data_prep" / "demo_models").exists()
 

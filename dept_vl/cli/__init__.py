@@ -18,7 +18,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli import completion, configs, convert, data, experiments, released, runs, serve, share, studies, tasks
+from dept_vl.cli import (
+    completion,
+    configs,
+    convert,
+    data,
+    experiments,
+    released,
+    runs,
+    serve,
+    share,
+    studies,
+    tasks,
+    ui,
+)
 from dept_vl.cli.settings import flag_names, split_overrides
 from dept_vl.errors import CheckpointError, ConfigError, DataError, DivergenceError, MismatchError, SettingsError
 from dept_vl.registry import lookup
@@ -145,6 +158,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argume
         *studies.COMMANDS,
         *share.COMMANDS,
         *serve.COMMANDS,
+        *ui.COMMANDS,
         *experiments.COMMANDS,
         *data.COMMANDS,
         *tasks.COMMANDS,

@@ -58,6 +58,7 @@ READS: dict[str, Collection[str]] = {
     "ablate": (*_SCORES, "init.from"),
     "predict": (*_ANSWERS, *GIVEN_ALONE, "data.on_long"),
     "serve": (*_FROZEN, "data.on_long", "loop.precision", "decode"),
+    "ui": (*_FROZEN, "data.dir", "data.rows", "data.image_dir", "data.on_long", "loop.precision", "decode"),
     "fold": ("model.backbone", "model.revision", "model.dtype", "model.frozen_projection"),
     "push": ("model.backbone", "model.revision", "model.image_encoder", "model.frozen_projection"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),

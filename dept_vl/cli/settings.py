@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMES = frozenset({"task", "output_dir", "tuner.name", "data.dir", "init.from"})
 """Keys whose flags take a name as it is: as YAML, a folder called ``run: 2`` would be a mapping, ``2024`` a number."""
 
-_OF_A_RUN = ("eval", "ablate", "predict", "push", "fold", "serve")
+_OF_A_RUN = ("eval", "ablate", "predict", "push", "fold", "serve", "ui")
 """Commands that take the settings a run has recorded."""
 
 _METAVARS = {"integer": "N", "number": "X", "string": "NAME", "boolean": "{true,false}"}

@@ -110,13 +110,18 @@ class ServedAdapter:
         """Images that a request has."""
         return self.parts.task.num_images if self.parts.task.uses_images else 0
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that a request has."""
+        return self.parts.task.input_columns
+
     def describe(self) -> dict[str, object]:
         """Returns it as ``GET /v1/models`` lists it."""
         task = self.parts.task
         return {
             "id": self.run.name, "object": "model", "created": self.created, "owned_by": "dept-vl",
             "task": task.name, "method": self.run.config.tuner.label, "shares_batches": self.mixable is not None,
-            "images": self.num_images, "columns": list(task.input_columns),
+            "images": self.num_images, "columns": list(self.columns),
         }  # fmt: skip
 
     def ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], *, max_pixels: int) -> AskedRow:

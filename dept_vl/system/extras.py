@@ -15,6 +15,7 @@ EXTRAS = {
     "serve": ("anyio", "starlette", "uvicorn"),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
+    "ui": ("anyio", "gradio", "jinja2", "starlette", "uvicorn"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
 }
