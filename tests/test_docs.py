@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.prepared import PreparedStats
+from dept_vl.cli import make_parser
 from dept_vl.experiments.ablation import ablate
 from dept_vl.experiments.seeds import train_seeds
 from dept_vl.inference.evaluate import evaluate_run
@@ -89,6 +90,13 @@ def test_every_key_of_prepared_data_is_in_the_docs(tiny_data):
 
 def test_a_name_that_is_not_in_the_docs_is_found():
     assert unknown(["metrics.jsonl", "measured.jsonl", "val/accuracy"]) == ["measured.jsonl"]
+
+
+def test_every_command_is_named():
+    _, commands = make_parser()
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = {parser.prog for parser in commands.values()}  # without those of earlier versions
+    assert sorted(name for name in names if not re.search(rf"{re.escape(name)}\b", text)) == []
 
 
 @every_page
