@@ -27,6 +27,7 @@ from dept_vl.models.joined_source import join_source
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.shared_prompt import KeptPromptKeys, SharedPrompt, shared_prompt
 from dept_vl.models.loss import ModelOutput, loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
 from dept_vl.models.vision.projection import VisualProjection, project_features
@@ -96,6 +97,7 @@ class AdaptedModel(nn.Module):
         self.cue_ids = codec.cue_ids if codec else ()
         self.tasks = tuple(tasks)
         self._own = own
+        self._prompt_keys = KeptPromptKeys()
         self._identity: BackboneIdentity | None = None
 
     @property
@@ -129,7 +131,8 @@ class AdaptedModel(nn.Module):
             DataError: The text is longer than the tuner's, or features are of another width or not expected.
         """
         info = info or self.forward_info(attention_mask, visual_features)
-        return self._join(self.tuner.embed, input_ids, attention_mask, visual_features, info)
+        shared = shared_prompt(self.tuner, info, None if self._own else self._prompt_keys)
+        return self._join(self.tuner.embed, input_ids, attention_mask, visual_features, info, shared)
 
     def _join(
         self,
@@ -138,15 +141,14 @@ class AdaptedModel(nn.Module):
         attention_mask: Tensor,
         visual_features: Tensor | None,
         info: ForwardInfo,
+        shared: SharedPrompt | None = None,
     ) -> JointInput:
         """Builds what the backbone reads of prompt and text as `embed` makes them."""
-
-        def project(features: Tensor) -> Tensor:
-            return project_features(self.visual_projection, features, self.backbone.word_embeddings)
-
+        words = self.backbone.word_embeddings
         return join_source(
-            self.backbone, input_ids, attention_mask, visual_features,
-            embed=lambda text: embed(text, info), project=project, cue_ids=self.cue_ids,
+            self.backbone, input_ids, attention_mask, visual_features, embed=lambda text: embed(text, info),
+            project=lambda features: project_features(self.visual_projection, features, words),
+            cue_ids=self.cue_ids, shared=shared,
         )  # fmt: skip
 
     def forward(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
+from dept_vl.models.language.shared_prompt import SharedPrompt
 
 
 def join_source(
@@ -21,6 +22,7 @@ def join_source(
     embed: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
     cue_ids: Sequence[int],
+    shared: SharedPrompt | None = None,
 ) -> JointInput:
     """Builds what the backbone reads.
 
@@ -33,6 +35,7 @@ def join_source(
         embed: From the text's embeddings, (batch, text, d_model) float32, to (batch, prompt + text, d_model).
         project: From the features to (batch, images * visual, d_model).
         cue_ids: The tokens of a cue that stands behind the image.
+        shared: The prompt that all rows have in common; None where each may have its own.
     """
     prompt_and_text_embeds = embed(backbone.embed_source(input_ids).float())  # (batch, prompt + text, d_model)
     behind = []
@@ -42,4 +45,4 @@ def join_source(
         cue = backbone.embed_tokens(torch.tensor(cue_ids, device=input_ids.device)).float()
         behind.append(cue.expand(len(input_ids), -1, -1))  # (batch, cue, d_model)
     visual_embeds = torch.cat(behind, dim=1) if behind else None
-    return cast("JointInput", backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask))
+    return cast("JointInput", backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask, shared))

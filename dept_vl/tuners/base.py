@@ -147,6 +147,13 @@ class Tuner(nn.Module, ABC):
         """
         return text_embeds
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns whether `embed` puts the same vectors before every text of a forward pass.
+
+        A decoder-only model then reads them once for all (`dept_vl.models.language.shared_prompt`).
+        """
+        return False
+
     def site_hooks(self) -> Mapping[Site, SiteHook]:
         """Returns what is done at places inside the backbone; the same objects at every call."""
         return {}

@@ -249,6 +249,17 @@ def test_a_method_that_is_a_plain_prompt_answers_as_prompt_tuning_with_it(folder
         assert torch.equal(logits(plain), logits(model))
 
 
+@on_families(*DECODER_ONLY)
+def test_a_prompt_that_is_read_once_for_all_rows_is_one_that_each_row_reads(folders, family, name):
+    model = make(folders[family], tuner_of(name), moved=0.1)
+    found = []
+    for _ in range(2):
+        found += [model(*batch()).logits, logits(model)]
+        model.tuner.has_common_prompt = lambda info: False
+    for other in found[:3]:
+        torch.testing.assert_close(other, found[3], rtol=1e-4, atol=2e-5)
+
+
 @every_method
 def test_word_embeddings_of_its_own_leave_the_table_as_it_is(folders, name):
     model = make(folders["t5"], tuner_of(name), moved=0.3)

@@ -22,6 +22,7 @@ from dept_vl.models.language.hooked import HookedModel
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
+from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.layers.dropout import replace_dropout
@@ -125,13 +126,20 @@ class Backbone(HookedModel, Generic[Joint]):
         return cast(PreTrainedModel, cls.model_class(config))
 
     @abstractmethod
-    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> Joint:
+    def join(
+        self,
+        prompt_and_text_embeds: Tensor,
+        visual_embeds: Tensor | None,
+        text_mask: Tensor,
+        shared: SharedPrompt | None = None,
+    ) -> Joint:
         """Joins prompt and text with visual tokens.
 
         Args:
             prompt_and_text_embeds: (batch, prompt + text, d_model).
             visual_embeds: (batch, visual, d_model), or None without an image.
             text_mask: (batch, text), 1 for text and 0 for padding on the right.
+            shared: The prompt that all rows have in common, for a family that can read it once for all; or None.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -19,11 +20,13 @@ from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.decoder_family import DecoderFamily
-from dept_vl.models.language.extra_keys import Attention
+from dept_vl.models.language.extra_keys import Attention, Packing
 from dept_vl.models.language.family import Positions
 from dept_vl.models.language.joint import JointInput, concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
+from dept_vl.models.language.shared_prompt import KeptPromptKeys, PromptKeys, SharedPrompt
+from dept_vl.tuners.places.extra_keys import ExtraKeys
 from dept_vl.tuners.places.sites import AttentionShape, Site
 
 
@@ -32,10 +35,20 @@ class CausalInput(JointInput):
     """What a decoder-only model reads before the target: padding first, so that every source ends at the same index.
 
     Attributes:
-        position_ids: (batch, total) place of each token in its own unpadded sequence; 0 for padding, which is not read.
+        position_ids: (batch, total) place of each token in its own unpadded sequence; padding has the first, and is not
+            read.
+        prompt_embeds: (1, shared, d_model), what stands before every row and is in none of the other tensors; or None.
+        kept: Where the keys and values of that are kept; None where they may change.
     """
 
     position_ids: Tensor
+    prompt_embeds: Tensor | None = None
+    kept: KeptPromptKeys | None = None
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens that stand before every row."""
+        return 0 if self.prompt_embeds is None else self.prompt_embeds.shape[1]
 
 
 class CausalBackbone(Backbone[CausalInput]):
@@ -43,6 +56,9 @@ class CausalBackbone(Backbone[CausalInput]):
 
     Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
     its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
+
+    A prompt that all rows have in common is read once (`dept_vl.models.language.shared_prompt`), where that gives the
+    same numbers: `_num_shared` says where. It then stands before the padding, [prompt; padding; text; ...].
 
     Attributes:
         layout: Where the family's modules lie; see `causal_class`.
@@ -88,15 +104,67 @@ class CausalBackbone(Backbone[CausalInput]):
             )
         return {"eos_token_id": eos, "pad_token_id": eos if pad is None else pad}
 
-    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> CausalInput:
+    def join(
+        self,
+        prompt_and_text_embeds: Tensor,
+        visual_embeds: Tensor | None,
+        text_mask: Tensor,
+        shared: SharedPrompt | None = None,
+    ) -> CausalInput:
         """Joins prompt and text with visual tokens and moves the padding to the left; see `Backbone.join`."""
         inputs_embeds, attention_mask, has_padding = concatenate(prompt_and_text_embeds, visual_embeds, text_mask)
+        prompt, kept = None, None
+        if shared is not None and (size := self._num_shared(shared, text_mask, visual_embeds)):
+            prompt = inputs_embeds[:1, :size].to(self.word_embeddings.dtype)
+            kept = self._kept(shared)
+            inputs_embeds, attention_mask = inputs_embeds[:, size:], attention_mask[:, size:]
         if has_padding:
             order = attention_mask.argsort(dim=1, stable=True)  # padding first, the rest in its order
             inputs_embeds = inputs_embeds.gather(1, order[:, :, None].expand_as(inputs_embeds))
             attention_mask = attention_mask.gather(1, order)
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        return CausalInput(inputs_embeds.to(self.word_embeddings.dtype), attention_mask, has_padding, position_ids)
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + (0 if prompt is None else prompt.shape[1])
+        embeds = inputs_embeds.to(self.word_embeddings.dtype)
+        return CausalInput(embeds, attention_mask, has_padding, position_ids, prompt, kept)
+
+    def _num_shared(self, shared: SharedPrompt, text_mask: Tensor, visual_embeds: Tensor | None) -> int:
+        """Returns how many tokens the rows of a batch read once for all; 0 where each reads its own prompt.
+
+        It does so where attention is not the plain one or depends on a text's length, where dropout would draw for
+        every row apart, where a method does something inside the model that is not the same for every token, and where
+        nothing is saved. Of several processes that share the weights, each must run the model as often as the others:
+        without gradient the prompt is then read alone before every use, whatever the batch.
+
+        A row of a prompt alone would have no token of its own to predict from: unless it is known that there is none,
+        which a GPU is not asked for, the prompt's last token stays with the rows.
+        """
+        has_gradient = torch.is_grad_enabled()
+        is_worth_it = len(text_mask) > 1 or (not has_gradient and self._kept(shared) is not None)
+        if self.is_sharded and not has_gradient:
+            is_worth_it = shared.num_tokens > 1
+        has_dropout = self.model.training and self._has_dropout
+        if not is_worth_it or has_dropout or not (self._has_plain_attention and self.acts_by_token):
+            return 0
+        has_own = visual_embeds is not None or (text_mask.device.type == "cpu" and bool(text_mask.any(dim=1).all()))
+        return max(0, shared.num_tokens - (not has_own))
+
+    def _kept(self, shared: SharedPrompt) -> KeptPromptKeys | None:
+        """Returns where the prompt's keys and values are kept; None where they may change, or not every process may."""
+        return None if self.is_acted_on or self.is_sharded else shared.kept
+
+    @property
+    def _has_dropout(self) -> bool:
+        return any(getattr(self.model.config, field) for field in self.dropout_fields)
+
+    @property
+    def _has_plain_attention(self) -> bool:
+        """Whether every token attends to all before it, at positions that mean the same in texts of any length."""
+        config = self.model.config
+        layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+        rope = getattr(config, "rope_parameters", None) or {}
+        is_fixed = rope.get("rope_type", "default") not in ("dynamic", "longrope")
+        window = getattr(config, "sliding_window", None)
+        is_capped = self._cap(self.layout.score_cap) is not None
+        return self.layout.has_plain_attention and not (layers or is_capped) and window is None and is_fixed
 
     def logits(self, joint: CausalInput, labels: Tensor) -> Tensor:
         """Returns (batch, target, vocabulary); see `Backbone.logits`.
@@ -108,7 +176,7 @@ class CausalBackbone(Backbone[CausalInput]):
         self._check_length(joint, read.shape[1])
         offsets = torch.arange(1, target, device=labels.device)
         mask = None
-        if joint.has_padding:
+        if joint.has_padding or joint.prompt_embeds is not None:
             total = joint.attention_mask.shape[1] + read.shape[1]
             is_before = torch.ones(total, total, dtype=torch.bool, device=labels.device).tril()
             mask = self._additive_mask(joint, is_before)
@@ -117,18 +185,20 @@ class CausalBackbone(Backbone[CausalInput]):
     def run_generation(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
         """See `Backbone.run_generation`."""
         self._check_length(joint, max_new_tokens - 1)
-        return self.model.generate(
-            inputs_embeds=joint.inputs_embeds,
-            attention_mask=joint.attention_mask,  # transformers counts positions over it as `join` does
-            generation_config=self.generation_config(
-                num_beams=num_beams,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                return_dict_in_generate=True,
-                **settings,
-            ),
-            synced_gpus=self.is_sharded,
-        )
+        with self._beside_prompt(joint):
+            return self.model.generate(
+                inputs_embeds=joint.inputs_embeds,
+                attention_mask=joint.attention_mask,
+                position_ids=joint.position_ids,
+                generation_config=self.generation_config(
+                    num_beams=num_beams,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    return_dict_in_generate=True,
+                    **settings,
+                ),
+                synced_gpus=self.is_sharded,
+            )
 
     def trie_logits(self, joint: CausalInput, trie: LabelTrie) -> Tensor:
         """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
@@ -149,13 +219,8 @@ class CausalBackbone(Backbone[CausalInput]):
         """Returns the last hidden state, after the final norm, at the source's last token, (batch, d_model)."""
         total = joint.attention_mask.shape[1]
         is_before = torch.ones(total, total, dtype=torch.bool, device=joint.attention_mask.device).tril()
-        states: Tensor = self.model.base_model(
-            inputs_embeds=joint.inputs_embeds,
-            attention_mask=self._additive_mask(joint, is_before),
-            position_ids=joint.position_ids,
-            use_cache=False,
-        ).last_hidden_state
-        return states[:, -1]
+        mask = self._additive_mask(joint, is_before)
+        return self._states(joint, joint.inputs_embeds, joint.position_ids, mask)[:, -1]
 
     def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
         """Runs the model on the source and more tokens.
@@ -173,12 +238,8 @@ class CausalBackbone(Backbone[CausalInput]):
         """
         embeds = self.embed_tokens(tokens)
         after = joint.position_ids[:, -1:] + offsets  # (batch, more)
-        states: Tensor = self.model.base_model(
-            inputs_embeds=torch.cat([joint.inputs_embeds, embeds], dim=1),
-            attention_mask=mask,
-            position_ids=torch.cat([joint.position_ids, after], dim=1),
-            use_cache=False,
-        ).last_hidden_state
+        rows, places = torch.cat([joint.inputs_embeds, embeds], dim=1), torch.cat([joint.position_ids, after], dim=1)
+        states = self._states(joint, rows, places, mask)
         logits: Tensor = self.model.lm_head(states[:, -1 - tokens.shape[1] :].contiguous())
         cap = self._cap(self.layout.logit_cap)
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -186,6 +247,56 @@ class CausalBackbone(Backbone[CausalInput]):
     def _cap(self, setting: str | None) -> float | None:
         """Returns the value that scores or logits stay below; None for a model without."""
         return None if setting is None else getattr(self.model.config, setting)
+
+    def _states(self, joint: CausalInput, rows: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the last hidden states of rows, after the final norm, (batch, total, d_model).
+
+        Args:
+            joint: Which prompt stands before them.
+            rows: (batch, total, d_model).
+            positions: (batch, total).
+            mask: (batch or 1, 1, total, total) additive; None for a plain causal one, of rows without such a prompt.
+        """
+        if joint.prompt_embeds is None or mask is None or not torch.is_grad_enabled():
+            with self._beside_prompt(joint):
+                return self._run_model(rows, positions, mask)
+        size, batch = joint.num_shared, len(rows)
+        packed = torch.cat([joint.prompt_embeds, rows.flatten(0, 1)[None]], dim=1)
+        places = torch.cat([torch.arange(size, device=rows.device), positions.flatten()])[None]
+        with self.attending(packing=Packing(size, batch)):
+            states = self._run_model(packed, places, nn.functional.pad(mask, (size, 0)))  # the prompt is open to all
+        return states[0, size:].unflatten(0, (batch, -1))
+
+    def _run_model(self, embeds: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        states: Tensor = self.model.base_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return states
+
+    @contextmanager
+    def _beside_prompt(self, joint: CausalInput) -> Iterator[None]:
+        """Lets rows read the keys and values of the prompt before them, where there is one, for the block."""
+        prompt = joint.prompt_embeds
+        if prompt is None:
+            yield
+            return
+        keys = joint.kept.of(prompt, lambda: self._prompt_keys(prompt)) if joint.kept else self._prompt_keys(prompt)
+        with self.attending(extra_keys=keys):
+            yield
+
+    def _prompt_keys(self, prompt: Tensor) -> PromptKeys:
+        """Reads a prompt, (1, prompt, d_model), alone."""
+        size = prompt.shape[1]
+        closed = torch.finfo(self.score_dtype).min
+        ahead = torch.full((size, size), closed, dtype=self.score_dtype, device=prompt.device).triu(1)[None, None]
+        made: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        with self.attending(made=made):
+            self._run_model(prompt, torch.arange(size, device=prompt.device)[None], ahead)
+        each = {site: made[attention.module] for site, attention in self.attentions.items()}
+        return {
+            site: ExtraKeys(keys.transpose(1, 2).flatten(2), values.transpose(1, 2).flatten(2))
+            for site, (keys, values) in each.items()
+        }
 
     def _additive_mask(self, joint: CausalInput, is_visible: Tensor) -> Tensor:
         """Returns which keys are visible, without padding, as (batch, 1, total, total) to be added to the scores.
@@ -203,7 +314,7 @@ class CausalBackbone(Backbone[CausalInput]):
 
     def _check_length(self, joint: CausalInput, target: int) -> None:
         """Refuses an input that is longer than the model's positions, padding counted."""
-        source, positions = joint.attention_mask.shape[1], self.max_positions
+        source, positions = joint.num_shared + joint.attention_mask.shape[1], self.max_positions
         if positions is not None and source + target > positions.count:
             raise DataError(
                 f"a source of {source} tokens (prompt, text and visual) and {target} tokens of the target after it "

@@ -38,6 +38,8 @@ class DecoderFamily(Family):
         score_cap: The setting that is the largest attention score, towards which tanh bends them; None for a family
             without. torch's fused attention cannot do it, and transformers' written-out one is taken.
         logit_cap: The setting that is the largest logit, in the same way.
+        has_plain_attention: Whether an attention is softmax(q k) v over everything before a token and no more but what
+            `window` and `score_cap` say: no sinks. A prompt is then read once for all rows; else by each.
     """
 
     model_class: str
@@ -54,6 +56,7 @@ class DecoderFamily(Family):
     window: Literal["by layer", "every block"] | None = None
     score_cap: str | None = None
     logit_cap: str | None = None
+    has_plain_attention: bool = False
 
     @cached_property
     def backbone_class(self) -> type[CausalBackbone]:

@@ -25,5 +25,6 @@ GPT2 = DecoderFamily(
     depth_field="n_layer",
     positions_field="n_positions",
     word_tables=("transformer.wte.weight",),
+    has_plain_attention=True,
 )
 """GPT-2; one module makes q, k and v."""

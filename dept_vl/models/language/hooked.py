@@ -5,29 +5,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from dept_vl.models.language.extra_keys import Attention, reading
+from dept_vl.models.language.extra_keys import Attention, Packing, Reading, reading
 from dept_vl.models.language.places import Place, hook_places
 from dept_vl.tuners.forward_info import ForwardInfo
 from dept_vl.tuners.layers.side_network import SideNetwork
-from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.tuners.places.extra_keys import ExtraKeys, merge_extra_keys
 from dept_vl.tuners.places.hooks import SiteHook
 from dept_vl.tuners.places.sites import Site
 
 
 @dataclass(frozen=True)
 class _Hooked:
-    """What acts inside the model now."""
+    """What acts inside the model now.
 
-    hooks: Mapping[Site, SiteHook]
-    extra_keys: Mapping[Site, ExtraKeys]
-    side_network: SideNetwork | None
-    info: ForwardInfo
+    Attributes:
+        hooks: By their place.
+        extra_keys: By their attention.
+        side_network: What stands beside it.
+        info: What every hook is told; None without hooks.
+        packing: How rows are packed (`Reading`).
+    """
+
+    hooks: Mapping[Site, SiteHook] = field(default_factory=dict)
+    extra_keys: Mapping[Site, ExtraKeys] = field(default_factory=dict)
+    side_network: SideNetwork | None = None
+    info: ForwardInfo | None = None
+    packing: Packing | None = None
 
 
 class HookedModel(nn.Module, ABC):
@@ -83,15 +92,65 @@ class HookedModel(nn.Module, ABC):
         if not hooks and not extra_keys and side_network is None:
             yield
             return
-        before, self._hooked = self._hooked, _Hooked(hooks, extra_keys, side_network, info)
+        with self._acting(_Hooked(hooks, extra_keys, side_network, info)):
+            yield
+
+    @contextmanager
+    def attending(
+        self,
+        *,
+        extra_keys: Mapping[Site, ExtraKeys] | None = None,
+        packing: Packing | None = None,
+        made: dict[nn.Module, tuple[Tensor, Tensor]] | None = None,
+    ) -> Iterator[None]:
+        """Lets attentions read in another way for the block, beside what acts on the model already.
+
+        Args:
+            extra_keys: What they read further, by their attention.
+            packing: How rows are packed; all attentions then read them so.
+            made: Where all attentions put down their own keys and values.
+        """
+        now = self._hooked or _Hooked()
+        merged = merge_extra_keys(now.extra_keys, extra_keys or {})
+        with self._reading(replace(now, extra_keys=merged, packing=packing), made):
+            yield
+
+    @contextmanager
+    def _acting(self, hooked: _Hooked) -> Iterator[None]:
         with ExitStack() as stack:
-            for handle in hook_places({self.places[site]: hook for site, hook in hooks.items()}, info):
-                stack.callback(handle.remove)
-            stack.enter_context(reading({self.attentions[site].module: own for site, own in extra_keys.items()}))
+            if hooked.info is not None:
+                hooks = {self.places[site]: hook for site, hook in hooked.hooks.items()}
+                for handle in hook_places(hooks, hooked.info):
+                    stack.callback(handle.remove)
+            stack.enter_context(self._reading(hooked))
+            yield
+
+    @contextmanager
+    def _reading(self, hooked: _Hooked, made: dict[nn.Module, tuple[Tensor, Tensor]] | None = None) -> Iterator[None]:
+        """Lets attentions read as what acts wants it; its hooks are on the model already."""
+        concerned = self.attentions if hooked.packing or made is not None else hooked.extra_keys
+        each = {
+            self.attentions[site].module: Reading(hooked.extra_keys.get(site), hooked.packing, made)
+            for site in concerned
+        }
+        before, self._hooked = self._hooked, hooked
+        with reading(each):
             try:
                 yield
             finally:
                 self._hooked = before
+
+    @property
+    def acts_by_token(self) -> bool:
+        """Whether what acts on the model now makes of a token the same in every row, whatever stands around it."""
+        now = self._hooked or _Hooked()
+        has_common_keys = all(len(extra.keys) == 1 for extra in now.extra_keys.values())
+        return now.side_network is None and has_common_keys and all(hook.acts_by_token for hook in now.hooks.values())
+
+    @property
+    def is_acted_on(self) -> bool:
+        """Whether anything acts inside the model now."""
+        return self._hooked is not None
 
     def hook_at(self, site: Site) -> SiteHook | None:
         """Returns what acts at a place now."""
@@ -119,8 +178,9 @@ class HookedModel(nn.Module, ABC):
 
     @contextmanager
     def _hooked_again(self, hooked: _Hooked | None) -> Iterator[None]:
-        if hooked is None or self._hooked is not None:  # nothing acted, or the block of `hooked` is still open
+        if hooked is None or hooked is self._hooked:  # nothing acted, or its block is still open
             yield
             return
-        with self.hooked(hooked.hooks, hooked.info, hooked.extra_keys, hooked.side_network):
+        # In a block that is still open, the hooks are on the model, and only what attentions read is another.
+        with self._reading(hooked) if self._hooked is not None else self._acting(hooked):
             yield

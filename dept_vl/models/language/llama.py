@@ -22,5 +22,6 @@ LLAMA = DecoderFamily(
     attention="self_attn",
     norm_epsilon="rms_norm_eps",
     dropout_fields=("attention_dropout",),
+    has_plain_attention=True,
 )
 """Llama 1 to 3 and what has its architecture (SmolLM2, ...)."""

@@ -28,6 +28,7 @@ from dept_vl.models.language.joint import concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
 from dept_vl.models.language.relative_bias import fold_mask, position_bias
+from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.models.language.t5_block import block_attentions, block_parts, replace_block_dropout, run_decoder_block
 from dept_vl.models.language.t5_input import CACHE_ARGUMENT, EncoderInput, beam_cache, new_cache
 from dept_vl.models.language.t5_side import T5NarrowBlocks, T5Side
@@ -120,8 +121,14 @@ class T5Backbone(Backbone[EncoderInput]):
         """Takes the rule for pairs with a visual token."""
         self.visual_position_bias = rule
 
-    def join(self, prompt_and_text_embeds: Tensor, visual_embeds: Tensor | None, text_mask: Tensor) -> EncoderInput:
-        """Joins prompt and text with visual tokens; see `Backbone.join`.
+    def join(
+        self,
+        prompt_and_text_embeds: Tensor,
+        visual_embeds: Tensor | None,
+        text_mask: Tensor,
+        shared: SharedPrompt | None = None,
+    ) -> EncoderInput:
+        """Joins prompt and text with visual tokens; see `Backbone.join`. An encoder's prompt sees the text: no sharing.
 
         Beside a side network the frozen encoder reads no visual tokens; the network's own does (Sung et al.'s
         ``JointEncoder``).

@@ -24,6 +24,11 @@ class _AdapterHook(SiteHook):
         self._activation = activation
         self._post_norm = post_norm
 
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return not self._weights.has_tasks
+
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         change = self._weights.of(info)(output, self._activation)
         if self._post_norm is not None:

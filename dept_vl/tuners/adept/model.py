@@ -62,6 +62,10 @@ class Adept(Tuner):
         self.check_length(text_embeds)
         return prepend_prompt(self.soft_prompt, self._shifted(text_embeds))
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns that it does; see `Tuner.has_common_prompt`."""
+        return True
+
     def _shifted(self, embeds: Tensor) -> Tensor:
         """Returns (..., d_model) embeddings with their offsets."""
         with full_precision(embeds):

@@ -104,6 +104,10 @@ class Dept(Tuner):
             shifted = torch.add(text_embeds, update, alpha=self.scaling)  # (batch, text, d_model)
         return prepend_prompt(self.soft_prompt, shifted.to(text_embeds.dtype))
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns that it does; see `Tuner.has_common_prompt`."""
+        return True
+
     @torch.no_grad()
     def _note_reached(self, text_embeds: Tensor, info: ForwardInfo | None, index: Tensor | None) -> None:
         """Notes which rows of A the tokens of a batch have, padding left out."""

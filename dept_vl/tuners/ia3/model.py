@@ -26,6 +26,11 @@ class _ScaledOutput(SiteHook):
     def __init__(self, scale: nn.Parameter) -> None:
         self._scale = scale
 
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return True
+
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         return output * self._scale.to(output.dtype)
 
@@ -46,6 +51,11 @@ class _ScaledInput(SiteHook):
 
     def __init__(self, scale: nn.Parameter) -> None:
         self._scale = scale
+
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return True
 
     def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
         return inputs * self._scale.to(inputs.dtype)

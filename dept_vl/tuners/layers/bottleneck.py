@@ -85,6 +85,7 @@ class BottleneckWeights(nn.Module):
         down_bias: (width,).
         up: (outputs, width).
         up_bias: (outputs,).
+        has_tasks: Whether each task has its own.
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, num_tasks: int | None = None) -> None:
@@ -98,7 +99,7 @@ class BottleneckWeights(nn.Module):
         """
         super().__init__()
         tasks = () if num_tasks is None else (num_tasks,)
-        self._has_tasks = num_tasks is not None
+        self.has_tasks = num_tasks is not None
         self.down = nn.Parameter(torch.zeros(*tasks, width, inputs))
         self.down_bias = nn.Parameter(torch.zeros(*tasks, width))
         self.up = nn.Parameter(torch.zeros(*tasks, outputs, width))
@@ -128,7 +129,7 @@ class BottleneckWeights(nn.Module):
 
     def of(self, info: ForwardInfo) -> Bottleneck:
         """Returns the one that acts on the rows of a pass, or each example's own."""
-        if not self._has_tasks:
+        if not self.has_tasks:
             return Bottleneck(self.down, self.down_bias, self.up, self.up_bias)
         return Bottleneck(*(of_each_row(each, info) for each in (self.down, self.down_bias, self.up, self.up_bias)))
 

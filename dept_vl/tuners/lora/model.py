@@ -62,6 +62,11 @@ class _UpdateHook(SiteHook):
     def __init__(self, update: LowRankUpdate) -> None:
         self._update = update
 
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return not (self._update.training and self._update.dropout)
+
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         update: Tensor = self._update(inputs)
         return output + update.to(output.dtype)

@@ -101,6 +101,10 @@ class Mpt(Tuner):
         self.check_length(text_embeds)
         return prepend_prompt(self._prompts(_tasks(info)), text_embeds)
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns whether the pass is of one task, as far as that is known; see `Tuner.has_common_prompt`."""
+        return info.only_task is not None
+
     def _prompts(self, tasks: Tensor | None) -> Tensor:
         """Returns the prompts of some tasks, (rows, m, d_model); of None the first's, (m, d_model)."""
         tokens, features = (

@@ -49,6 +49,10 @@ class PTuning(Tuner):
         self.check_length(text_embeds)
         return prepend_prompt(self._prompt(), text_embeds)
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns that it does; see `Tuner.has_common_prompt`."""
+        return True
+
     def _prompt(self) -> Tensor:
         with full_precision(self.embeddings):
             prompt: Tensor = self.network_out(torch.tanh(self.network_in(self.embeddings)))

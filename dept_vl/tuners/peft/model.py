@@ -83,6 +83,16 @@ class _LayerHook(SiteHook):
     def __init__(self, layer: nn.Module, place: FrozenMap) -> None:
         self._layer, self._place = layer, place
 
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return not self._draws
+
+    @property
+    def _draws(self) -> bool:
+        """Whether dropout is active."""
+        return any(isinstance(one, nn.Dropout) and one.p and one.training for one in self._layer.modules())
+
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         return self._apply(inputs, output)
 
@@ -100,7 +110,7 @@ class _LayerHook(SiteHook):
         Without dropout a layer is linear in the input and the output that it is given together: the changed matrix is
         what it makes of the unit vectors, and a bias of what it makes of 0.
         """
-        if any(isinstance(module, nn.Dropout) and module.p and module.training for module in self._layer.modules()):
+        if self._draws:
             return None
         bias, own, dtype = linear.bias, self._place.bias, linear.weight.dtype
         eye = torch.eye(self._place.in_features, device=linear.weight.device)

@@ -17,6 +17,11 @@ class _BiasHook(SiteHook):
     def __init__(self, bias: nn.Parameter) -> None:
         self._bias = bias
 
+    @property
+    def acts_by_token(self) -> bool:
+        """See `SiteHook`."""
+        return True
+
     def __call__(self, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         return output + self._bias.to(output.dtype)
 

@@ -52,9 +52,16 @@ class SiteHook(ABC):
 
     Attributes:
         acts_before: Whether `before` changes what goes in.
+        acts_by_token: Whether it makes of a token the same in every row, whatever stands around it, so that what rows
+            have in common may be read once for all (`dept_vl.models.language.shared_prompt`). Not while dropout draws.
     """
 
     acts_before: bool = False
+
+    @property
+    def acts_by_token(self) -> bool:
+        """See the class."""
+        return False
 
     def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """Returns what goes into the place instead of `inputs`; see `acts_before`."""
@@ -93,6 +100,11 @@ class HookChain(SiteHook):
         self._hooks: tuple[SiteHook, ...] = tuple(flat)
         self._early = tuple(hook for hook in self._hooks if hook.acts_before)
         self.acts_before = bool(self._early)
+
+    @property
+    def acts_by_token(self) -> bool:
+        """Whether all of them do."""
+        return all(hook.acts_by_token for hook in self._hooks)
 
     def before(self, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """Lets each hook change the input as the one before it left it."""

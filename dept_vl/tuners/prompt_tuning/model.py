@@ -39,6 +39,10 @@ class PromptTuning(Tuner):
         self.check_length(text_embeds)
         return prepend_prompt(self.soft_prompt, text_embeds)
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns that it does; see `Tuner.has_common_prompt`."""
+        return True
+
     def param_groups(self, own: Mapping[str, nn.Parameter]) -> list[ParamGroup]:
         """Returns the one group ``soft_prompt``."""
         return [ParamGroup("soft_prompt", (self.soft_prompt,), self.config.lr)]

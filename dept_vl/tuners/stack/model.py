@@ -68,6 +68,10 @@ class Stack(Tuner):
             text_embeds = worded[:, worded.shape[1] - length :]
         return torch.cat([*prompts, text_embeds], dim=1) if prompts else text_embeds
 
+    def has_common_prompt(self, info: ForwardInfo) -> bool:
+        """Returns whether each part with a prompt does; see `Tuner.has_common_prompt`."""
+        return all(part.has_common_prompt(info) for part in self._parts.values() if part.num_virtual_tokens)
+
     def site_hooks(self) -> Mapping[Site, SiteHook]:
         """Returns every part's, chained where several act."""
         return self._hooks

@@ -134,11 +134,16 @@ def test_content_of_padding_is_never_read(folder):
 
 
 def test_every_source_ends_at_the_same_place_and_counts_its_own_positions(folder):
-    model = make(folder)
-    joint = model.joint_input(*batch()[:2], batch()[3])
-    total = 3 + 6 + VISUAL + len(model.cue_ids)
+    model, (ids, mask, _, features) = make(folder), batch()
+    joint = model.joint_input(ids, mask, features)
+    shared = 3 if model.backbone._has_plain_attention else 0  # the prompt, where it is read once
+    assert joint.num_shared == shared
+    total = 3 - shared + 6 + VISUAL + len(model.cue_ids)
     assert joint.attention_mask.tolist() == [[0] * pad + [1] * (total - pad) for pad in (0, 3, 5)]
-    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(total - 3)]
+    assert joint.position_ids[1].tolist() == [shared] * 3 + list(range(shared, shared + total - 3))
+    joint = model.backbone.join(model.tuner.embed(model.backbone.embed_tokens(ids)), None, mask)
+    assert joint.attention_mask.tolist() == [[1] * 9, [0] * 3 + [1] * 6, [0] * 5 + [1] * 4]
+    assert joint.position_ids[1].tolist() == [0, 0, 0, *range(6)]
 
 
 def test_with_an_image_the_cue_stands_right_before_the_answer(folder):

@@ -69,6 +69,7 @@ def test_scores_follow_t5s_rule_for_visual_tokens(t5_folder, bias):
 @pytest.mark.parametrize("kind", ["t5", "gpt2", "llama"])
 def test_one_source_pass_and_one_target_pass_a_batch(folders, kind):
     model, _ = make(folders[kind])
+    model.score_labels(*batch(), labels=LabelTrie.build(IDS))  # a decoder-only model has then read the prompt
     language_model = model.backbone.model
     calls = []
     first = {"t5": ("encoder.block.0", "decoder.block.0.layer.0"), "gpt2": ("h.0",), "llama": ("layers.0",)}[kind]
@@ -84,6 +85,7 @@ def test_one_source_pass_and_one_target_pass_a_batch(folders, kind):
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_texts_without_padding_have_one_mask_together(folders, kind, lengths, masks):
     model, _ = make(folders[kind])
+    model.score_labels(*batch(lengths), labels=LabelTrie.build(IDS))  # reads the prompt, with a mask of its own
     seen = []
     block = model.backbone.model.base_model.get_submodule({"gpt2": "h.0", "llama": "layers.0"}[kind])
     block.register_forward_pre_hook(
