@@ -114,7 +114,7 @@ def test_the_output_matrix_is_not_copied_for_every_row(folder):
 def test_logits_do_not_depend_on_padding_or_batch_mates(folder, attention, alignment):
     tuner = DeptConfig(budget_tokens=9, num_virtual_tokens=3, allow_nearest=True, row_alignment=alignment)
     model = make(folder, attention=attention, tuner=tuner)
-    if model.backbone._has_plain_attention:  # one row reads its prompt itself: in float32 a tiny model shows the rounding
+    if model.backbone._has_plain_attention:  # one row reads its prompt itself, which float32's rounding shows
         model.backbone.model.double()
     ids, mask, labels, features = batch()
     together = model(ids, mask, labels, features)
