@@ -19,6 +19,7 @@ from dept_vl.data.dataset import TaskDataset
 from dept_vl.data.sampler import BatchRequest, evaluation_requests
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.language.answer_probability import TokenProbabilities
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.loss import loss_per_example
@@ -57,6 +58,7 @@ class Answer:
         is_cut: Whether it was ended by a number of tokens, before its end of sequence.
         likeliest: The likeliest answers that were found, likeliest first, this one among them; empty where they were
             not asked for.
+        log_probability: Of the tokens of a greedy answer, in nats; None where it was scored or searched by beams.
     """
 
     text: str
@@ -65,11 +67,16 @@ class Answer:
     num_tokens: int | None = None
     is_cut: bool = False
     likeliest: tuple[Likely, ...] = ()
+    log_probability: float | None = None
 
     @property
     def confidence(self) -> float | None:
-        """Probability of the text, its end of sequence included, 0 to 1; None where labels were not scored."""
-        return None if self.log_likelihoods is None else math.exp(self.log_likelihoods[self.text])
+        """Probability of the label, or of the tokens of a greedy answer, 0 to 1; None of an answer of beams.
+
+        The end of sequence counts where the answer has one. It is not normalised by length: the product over tokens.
+        """
+        known = self.log_probability if self.log_likelihoods is None else self.log_likelihoods[self.text]
+        return None if known is None else math.exp(known)
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,8 @@ class SplitAnswers:
             read, of the row's own mean over the tokens of its heaviest target (the first of equals), by teacher
             forcing and without dropout. So it is a function of the model alone, and not of seed or step. None without
             such a row, or where the data set carries no targets.
-        confidences: Probability of each prediction, 0 to 1, where labels are scored; 0 for rows whose image could not
-            be read. None where answers are generated.
+        confidences: Probability of each prediction, 0 to 1 (`Answer.confidence`); 0 for rows whose image could not be
+            read. None where answers are searched by beams.
     """
 
     predictions: list[str]
@@ -158,12 +165,16 @@ class Answerer:
             return [Answer(max(found, key=found.__getitem__), found) for found in each]
         most = decoding.max_new_tokens
         limits = [most if one is None else min(one, most) for one in max_tokens or [None] * len(joint.inputs_embeds)]
-        tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=max(limits))
+        sure = TokenProbabilities() if decoding.num_beams == 1 else None
+        tokens = backbone.generate(joint, num_beams=decoding.num_beams, max_new_tokens=max(limits), observer=sure)
         for row, limit in zip(tokens, limits, strict=True):
             row[limit:] = self._codec.pad_token_id
         counts = [self._count(row[:limit]) for row, limit in zip(tokens.tolist(), limits, strict=True)]
-        texts = self._codec.decode(tokens)
-        return [Answer(text, num_tokens=n, is_cut=cut) for text, (n, cut) in zip(texts, counts, strict=True)]
+        probable: Sequence[float | None] = sure.of_answers([n for n, _ in counts]) if sure else [None] * len(counts)
+        return [
+            Answer(text, num_tokens=n, is_cut=cut, log_probability=log_probability)
+            for text, (n, cut), log_probability in zip(self._codec.decode(tokens), counts, probable, strict=True)
+        ]
 
     @torch.no_grad()
     def with_likeliest(self, joint: JointInput, answers: Sequence[Answer], number: int) -> list[Answer]:

@@ -29,7 +29,7 @@ FORMAT_VERSION = 2
 """Files without a version are of format 1: they do not say what their scores are of."""
 
 CONFIDENCE = "confidence"
-"""Key of an answer's line: the probability that the model gave to the answer, 0 to 1, where labels were scored."""
+"""Key of an answer's line: the probability that the model gave to the answer, 0 to 1; not of answers of beams."""
 
 
 @dataclass(frozen=True)

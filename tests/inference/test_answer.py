@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -132,9 +131,17 @@ def test_how_sure_a_model_is_of_a_label_is_written_beside_its_answer(t5_folder, 
     batch = parts.datasets["test"].batch(BatchRequest(0, tuple(range(20)), is_last_of_step=True, global_rows=20))
     expected = answerer.confidences(batch, [line["prediction"] for line in lines])
     assert [line["confidence"] for line in lines] == pytest.approx(expected, rel=1e-4)
-    evaluate_run(replace(config, decode=replace(config.decode, method="generate")), text_data, tmp_path / "run",
-                 output=tmp_path / "generated.json")  # fmt: skip
-    assert '"confidence"' not in (tmp_path / "generated-answers.jsonl").read_text()
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_it_is_written_beside_greedy_answers(t5_folder, text_data, tmp_path, beams):
+    assert main(["train", *arguments(t5_folder, tmp_path / "run", text_data)]) == 0
+    given = {"decode.method": "generate", "decode.num_beams": beams, "data.dir": str(text_data)}
+    config = load_config(None, {**settings(t5_folder, tmp_path / "run"), **given})
+    evaluate_run(config, text_data, tmp_path / "run", output=tmp_path / "generated.json")
+    lines = [json.loads(line) for line in (tmp_path / "generated-answers.jsonl").read_text().splitlines()]
+    assert all(("confidence" in line) == (beams == 1) for line in lines)
+    assert all(0 < line.get("confidence", 0.5) < 1 for line in lines)
 
 
 ECHO = """

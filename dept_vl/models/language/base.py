@@ -12,7 +12,13 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.errors import ConfigError
@@ -155,26 +161,45 @@ class Backbone(HookedModel, Generic[Joint]):
         """
 
     @abstractmethod
-    def run_generation(self, joint: Joint, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
+    def run_generation(
+        self,
+        joint: Joint,
+        *,
+        num_beams: int,
+        max_new_tokens: int,
+        observer: LogitsProcessor | None = None,
+        **settings: Any,
+    ) -> Any:
         """Returns what transformers' ``generate`` does with ``return_dict_in_generate``, ids without a start token.
 
         Args:
             joint: The source.
             num_beams: 1 for greedy.
             max_new_tokens: Generated tokens at most, the end-of-sequence token included.
+            observer: Sees the scores of every step after everything else that has a say in them.
             **settings: Further ones of a ``GenerationConfig``.
 
         Raises:
             DataError: Source and target together are longer than `max_positions`.
         """
 
-    def generate(self, joint: Joint, *, num_beams: int, max_new_tokens: int) -> Tensor:
+    def generate(
+        self, joint: Joint, *, num_beams: int, max_new_tokens: int, observer: LogitsProcessor | None = None
+    ) -> Tensor:
         """Returns generated ids, (batch, new tokens), without a start token and padded on the right.
+
+        Args:
+            joint: As `run_generation`.
+            num_beams: As `run_generation`.
+            max_new_tokens: As `run_generation`.
+            observer: As `run_generation`.
 
         Raises:
             DataError: As `run_generation`.
         """
-        ids: Tensor = self.run_generation(joint, num_beams=num_beams, max_new_tokens=max_new_tokens).sequences
+        ids: Tensor = self.run_generation(
+            joint, num_beams=num_beams, max_new_tokens=max_new_tokens, observer=observer
+        ).sequences
         return ids
 
     def likeliest(self, joint: Joint, *, number: int, max_new_tokens: int) -> tuple[Tensor, Tensor]:

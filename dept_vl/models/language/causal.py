@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec
@@ -182,7 +188,15 @@ class CausalBackbone(Backbone[CausalInput]):
             mask = self._additive_mask(joint, is_before)
         return self._run(joint, read, offsets, mask)
 
-    def run_generation(self, joint: CausalInput, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
+    def run_generation(
+        self,
+        joint: CausalInput,
+        *,
+        num_beams: int,
+        max_new_tokens: int,
+        observer: LogitsProcessor | None = None,
+        **settings: Any,
+    ) -> Any:
         """See `Backbone.run_generation`."""
         self._check_length(joint, max_new_tokens - 1)
         with self._beside_prompt(joint):
@@ -197,6 +211,7 @@ class CausalBackbone(Backbone[CausalInput]):
                     return_dict_in_generate=True,
                     **settings,
                 ),
+                logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
             )
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     EncoderDecoderCache,
+    LogitsProcessor,
+    LogitsProcessorList,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     T5Config,
@@ -181,7 +183,15 @@ class T5Backbone(Backbone[EncoderInput]):
         input_ids = self.model.prepare_decoder_input_ids_from_labels(labels)
         return self._decode(joint, input_ids, lambda own: own.compute_bias(target, target, device=device), is_ahead)
 
-    def run_generation(self, joint: EncoderInput, *, num_beams: int, max_new_tokens: int, **settings: Any) -> Any:
+    def run_generation(
+        self,
+        joint: EncoderInput,
+        *,
+        num_beams: int,
+        max_new_tokens: int,
+        observer: LogitsProcessor | None = None,
+        **settings: Any,
+    ) -> Any:
         """See `Backbone.run_generation`."""
         states, side = self.encode(joint), self._side
         cache = {} if num_beams == 1 and side is None else {CACHE_ARGUMENT: self._cache(joint, states, num_beams)}
@@ -198,6 +208,7 @@ class T5Backbone(Backbone[EncoderInput]):
                     return_dict_in_generate=True,
                     **settings,
                 ),
+                logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
             )
         generated.sequences = generated.sequences[:, 1:]

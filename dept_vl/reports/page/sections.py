@@ -33,8 +33,10 @@ from dept_vl.settings.load import flat_settings, nested_settings
 _MOST_LABELS = 30
 _NO_CONFIDENCE = (
     "How sure the model was of its answers is not recorded in this run's answers, so there is no calibration. "
-    "dept-vl eval records it where it chooses between the labels of a task (decode: score)."
+    "dept-vl eval records it of labels and of greedy answers, not of answers of beam search; earlier versions recorded "
+    "it of labels alone."
 )
+_NO_RIGHT = "There is no right and wrong answer to these rows, and so no calibration."
 
 Section = dict[str, Any]
 
@@ -156,7 +158,9 @@ def _group_line(group: Group, scale: Scale, most: float) -> Section:
 
 
 def _calibration(rows: RunRows, name: str) -> Section:
-    if rows.answers.confidences is None or rows.right is None:
+    if rows.right is None:
+        return {"note": _NO_RIGHT}
+    if rows.answers.confidences is None:
         return {"note": _NO_CONFIDENCE}
     found: Calibration = calibrate(rows.answers.confidences, rows.right)
     points = tuple(Point(sure, right) for _, sure, right in found.bins)
