@@ -78,15 +78,17 @@ def _parser() -> argparse.ArgumentParser:
 def _table(options: argparse.Namespace) -> bool:
     shape = make_shape(options.shape, options.work)
     runs = make_runs(shape, options.work, max(options.adapters), owns_projection=options.own_projections)
-    ways = Ways(runs, options.tokens, with_peft=not options.own_projections, clock=CLOCKS[options.clock])
-    peft = f", of PEFT's LoRA {ways.peft.num_parameters:,}" if ways.peft else ""
+    ways = Ways(
+        runs, options.adapters, options.tokens, with_peft=not options.own_projections, clock=CLOCKS[options.clock],
+    )  # fmt: skip
+    peft = f", of PEFT's LoRA {ways.peft[options.adapters[0]].num_parameters:,}" if ways.peft else ""
     print(f"{ways.num_parameters:,} parameters an adapter{peft}; answers of {options.tokens} tokens")
     found = ways.equality(max(options.adapters))
     print(
         f"largest difference of a logit (the highest: {found.highest:.1f}): {found.same_batch:.1e} from the adapter's "
         f"own batch of the same rows, {found.single:.1e} from the row by itself"
     )
-    results = ways.rates(options.adapters, options.rounds)
+    results = ways.rates(options.rounds)
     for name in (ONE, BASE, PLAIN):
         if spread := results[0].spread(name):
             print(f"{name}: {spread.median:.2f} rows a second")

@@ -1,10 +1,11 @@
-"""PEFT's LoRA on the same T5, text and visual tokens: several adapters in one batch, and one after another."""
+"""The same T5, text and visual tokens without this package: plain, and with PEFT's LoRA."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -17,54 +18,19 @@ Rows = tuple[Tensor, Tensor, Tensor]
 """``input_ids`` and ``attention_mask`` (batch, text), and visual features (batch, visual, feature_dim)."""
 
 
-class PeftLora:
-    """LoRA of rank 1 on queries and values of both stacks' self-attention.
+class PlainT5:
+    """Transformers' own T5 on the visual tokens of the DePT runs' frozen projection and on the text."""
 
-    On the demo's T5 these are 3,840 numbers, as many as DePT has there; on T5-base 73,728 beside DePT's 76,800. The
-    visual projection is the frozen one of the DePT runs.
-    """
+    _model: Any
 
-    def __init__(self, backbone: Path, projection: VisualProjection, names: Sequence[str]) -> None:
-        """Loads the T5 and puts drawn adapters on it."""
-        base = T5ForConditionalGeneration.from_pretrained(backbone, dtype=torch.float32)
-        config = peft.LoraConfig(
-            r=1, task_type="SEQ_2_SEQ_LM", target_modules=r".*SelfAttention\.(q|v)", init_lora_weights=False
-        )
-        self._model = peft.get_peft_model(base, config, adapter_name=names[0]).eval()
-        for name in names[1:]:
-            self._model.add_adapter(name, config)
+    def __init__(self, backbone: Path, projection: VisualProjection) -> None:
+        """Loads it."""
+        self._model = T5ForConditionalGeneration.from_pretrained(backbone, dtype=torch.float32).eval()
         self._projection = projection
 
-    @property
-    def num_parameters(self) -> int:
-        """Numbers of one adapter."""
-        return sum(p.numel() for name, p in self._model.named_parameters() if f".{self._model.active_adapter}." in name)
-
     @torch.no_grad()
-    def alone(self, rows: Rows, tokens: int) -> Tensor:
-        """Answers with the plain T5, no adapter on it."""
-        with self._model.disable_adapter():
-            return self._generate(rows, tokens)
-
-    @torch.no_grad()
-    def together(self, rows: Rows, names: Sequence[str], tokens: int) -> Tensor:
-        """Answers rows of several adapters as one batch, by ``adapter_names``."""
-        return self._generate(rows, tokens, adapter_names=list(names))
-
-    @torch.no_grad()
-    def in_turn(self, rows: Rows, names: Sequence[str], tokens: int) -> Tensor:
-        """Answers the rows of one adapter after another's, by ``set_adapter``."""
-        order = sorted(range(len(names)), key=names.__getitem__)
-        found: list[Tensor] = []
-        for name, group in groupby(order, key=names.__getitem__):
-            places = list(group)
-            self._model.set_adapter(name)
-            ids, mask, features = (side[places] for side in rows)
-            longest = int(mask.sum(dim=1).max())
-            found.append(self._generate((ids[:, :longest], mask[:, :longest], features), tokens))
-        return torch.cat(found)[torch.tensor(order).argsort()]
-
-    def _generate(self, rows: Rows, tokens: int, **names: list[str]) -> Tensor:
+    def answer(self, rows: Rows, tokens: int, **names: list[str]) -> Tensor:
+        """Answers greedily with so many tokens each; `names` are those of adapters, as PEFT takes them."""
         ids, mask, features = rows
         words = self._model.get_input_embeddings()
         visual = project_features(self._projection, features, words.weight)
@@ -78,3 +44,42 @@ class PeftLora:
             inputs_embeds=embeds, attention_mask=mask, generation_config=config, **names
         )
         return generated[:, 1:]
+
+
+class PeftLora(PlainT5):
+    """LoRA of rank 1 on queries and values of both stacks' self-attention.
+
+    On the demo's T5 these are 3,840 numbers, as many as DePT has there; on T5-base 73,728 beside DePT's 76,800.
+    """
+
+    def __init__(self, backbone: Path, projection: VisualProjection, names: Sequence[str]) -> None:
+        """Loads the T5 and puts drawn adapters on it."""
+        super().__init__(backbone, projection)
+        config = peft.LoraConfig(
+            r=1, task_type="SEQ_2_SEQ_LM", target_modules=r".*SelfAttention\.(q|v)", init_lora_weights=False
+        )
+        self._model = peft.get_peft_model(self._model, config, adapter_name=names[0]).eval()
+        for name in names[1:]:
+            self._model.add_adapter(name, config)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of one adapter."""
+        own = f".{self._model.active_adapter}."
+        return sum(tensor.numel() for name, tensor in self._model.named_parameters() if own in name)
+
+    def together(self, rows: Rows, names: Sequence[str], tokens: int) -> Tensor:
+        """Answers rows of several adapters as one batch, by ``adapter_names``."""
+        return self.answer(rows, tokens, adapter_names=list(names))
+
+    def in_turn(self, rows: Rows, names: Sequence[str], tokens: int) -> Tensor:
+        """Answers the rows of one adapter after another's, by ``set_adapter``."""
+        order = sorted(range(len(names)), key=names.__getitem__)
+        found: list[Tensor] = []
+        for name, group in groupby(order, key=names.__getitem__):
+            places = list(group)
+            self._model.set_adapter(name)
+            ids, mask, features = (side[places] for side in rows)
+            longest = int(mask.sum(dim=1).max())
+            found.append(self.answer((ids[:, :longest], mask[:, :longest], features), tokens))
+        return torch.cat(found)[torch.tensor(order).argsort()]

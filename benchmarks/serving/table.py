@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.serving.asking import Asked, Clock, batch_of
-from benchmarks.serving.peft_lora import PeftLora, Rows
+from benchmarks.serving.peft_lora import PeftLora, PlainT5, Rows
 from benchmarks.speed.harness import Contestant, Floor, Result, run_rounds
 from dept_vl.models.demo import ASSETS, DEMO
 from dept_vl.models.vision.projection import project_features
 from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.mixed import mixed_joint_input
 
-BATCH, CHECKED = 32, 8
+BATCH, CHECKED = 32, 4
 """Rows of a batch; how many of them have their logits compared."""
 
 ONE, MIXED, IN_TURN = "one adapter", "mixed batch", "one after another"
@@ -47,9 +47,15 @@ class Ways:
     """Every way to answer a batch of `BATCH` rows, adapters round robin, greedily, `tokens` tokens each."""
 
     def __init__(
-        self, runs: Sequence[Path], tokens: int, *, with_peft: bool = True, clock: Clock = time.perf_counter
+        self,
+        runs: Sequence[Path],
+        adapters: Sequence[int],
+        tokens: int,
+        *,
+        with_peft: bool = True,
+        clock: Clock = time.perf_counter,
     ) -> None:
-        """Loads the adapters, and as many of PEFT's LoRA beside their frozen projection."""
+        """Loads all adapters, and a model of PEFT's for each number of them: it gets slower with all that it holds."""
         self._asked, self._tokens, self._clock = Asked(runs), tokens, clock
         self._asked.see_pictures()
         self._made: dict[int, list[AskedRow]] = {}
@@ -57,14 +63,15 @@ class Ways:
         # Every answer is as long as any other, for which there is no setting.
         self._model.backbone._special_tokens["min_new_tokens"] = tokens
         self.num_parameters = sum(p.numel() for p in self._model.tuner.parameters())
-        self.peft = None
+        self.adapters, self.peft = adapters, dict[int, PeftLora]()
         if with_peft:
-            assert self._model.visual_projection is not None
-            name = self._model.config.backbone
+            projection, name = self._model.visual_projection, self._model.config.backbone
+            assert projection is not None
             folder = ASSETS / "t5" if name == DEMO else Path(name)
-            self.peft = PeftLora(folder, self._model.visual_projection, self._asked.names)
+            self.peft = {n: PeftLora(folder, projection, self._asked.names[:n]) for n in adapters}
+            self._plain_t5 = PlainT5(folder, projection)
 
-    def rates(self, adapters: Sequence[int], rounds: int) -> list[Result]:
+    def rates(self, rounds: int) -> list[Result]:
         """Returns, for each number of adapters, rows a second of every way, all of them in turns.
 
         Raises:
@@ -73,16 +80,16 @@ class Ways:
         alone: dict[str, Callable[[], object]] = {ONE: partial(self._mixed, 1), BASE: self._base}
         if self.peft:
             alone[PLAIN] = self._plain
-        timed = {**alone, **{f"{name} of {n}": way for n in adapters for name, way in self._several(n).items()}}
+        timed = {**alone, **{f"{name} of {n}": way for n in self.adapters for name, way in self._several(n).items()}}
         contestants = [Contestant(name, partial(self._measure, way)) for name, way in timed.items()]
         said = {name: way() for name, way in timed.items()}  # which warms up, too
-        for n in adapters:
+        for n in self.adapters:
             for mixed, in_turn in ((MIXED, IN_TURN), (PEFT_MIXED, PEFT_IN_TURN)):
                 if f"{mixed} of {n}" in said:
                     assert said[f"{mixed} of {n}"] == said[f"{in_turn} of {n}"], f"{mixed} of {n} answers otherwise"
         measured = run_rounds(contestants, rounds)
         floors = [Floor("beside one adapter", MIXED, ONE, 0.9), Floor("beside one after another", MIXED, IN_TURN, 4.0)]
-        each = {n: [{_general(name, n): one[name] for name in one} for one in measured] for n in adapters}
+        each = {n: [{_general(name, n): one[name] for name in one} for one in measured] for n in self.adapters}
         return [Result(f"{n} adapters", "rows", found, floors) for n, found in each.items()]
 
     def equality(self, adapters: int) -> Equality:
@@ -115,8 +122,8 @@ class Ways:
             MIXED: partial(self._mixed, adapters), IN_TURN: partial(self._in_turn, adapters),
         }  # fmt: skip
         if self.peft:
-            ways[PEFT_MIXED] = partial(self._peft, self.peft.together, adapters)
-            ways[PEFT_IN_TURN] = partial(self._peft, self.peft.in_turn, adapters)
+            ways[PEFT_MIXED] = partial(self._peft, self.peft[adapters].together, adapters)
+            ways[PEFT_IN_TURN] = partial(self._peft, self.peft[adapters].in_turn, adapters)
         return ways
 
     def _rows(self, adapters: int) -> list[AskedRow]:
@@ -149,8 +156,7 @@ class Ways:
             return self._decode(backbone.generate(joint, num_beams=1, max_new_tokens=self._tokens))
 
     def _plain(self) -> list[str]:
-        assert self.peft is not None
-        return self._decode(self.peft.alone(self._plain_rows(1), self._tokens))
+        return self._decode(self._plain_t5.answer(self._plain_rows(1), self._tokens))
 
     def _peft(self, way: Callable[[Rows, Sequence[str], int], Tensor], adapters: int) -> list[str]:
         names = [row.adapter.run.name for row in self._rows(adapters)]
