@@ -22,6 +22,7 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.language.answer_probability import TokenProbabilities
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.likeliest import likeliest
 from dept_vl.models.loss import loss_per_example
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.visual_input import VisualInput
@@ -180,9 +181,9 @@ class Answerer:
     def with_likeliest(self, joint: JointInput, answers: Sequence[Answer], number: int) -> list[Answer]:
         """Returns answers with the likeliest ones of their rows, inside `autocast`.
 
-        Of labels all are known. Generated ones are those that a beam search finds (`Backbone.likeliest`); different
-        tokens of the same text count together; and an answer that was made otherwise, greedily say, and is not among
-        them is one more.
+        Of labels all are known. Generated ones are those that a beam search finds
+        (`dept_vl.models.language.likeliest`); different tokens of the same text count together; and an answer that was
+        made otherwise, greedily say, and is not among them is one more.
 
         Args:
             joint: What was answered.
@@ -191,7 +192,8 @@ class Answerer:
         """
         if self._trie is not None:
             return [replace(one, likeliest=_of_labels(one.log_likelihoods or {}, number)) for one in answers]
-        ids, scores = self.model.backbone.likeliest(joint, number=number, max_new_tokens=self.decoding.max_new_tokens)
+        backbone, longest = self.model.backbone, self.decoding.max_new_tokens
+        ids, scores = likeliest(backbone, joint, number=number, max_new_tokens=longest)
         found = [self._found(row, logs) for row, logs in zip(ids, scores.float().exp().tolist(), strict=True)]
         if any(one.text not in likely for one, likely in zip(answers, found, strict=True)):
             shares = self._shares(joint, [one.text for one in answers])

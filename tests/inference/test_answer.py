@@ -17,6 +17,7 @@ from dept_vl.inference.answer import Answerer, agreement, answer_split
 from dept_vl.inference.evaluate import evaluate_run
 from dept_vl.models.build import build_model
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.likeliest import likeliest
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.open import open_run
 from dept_vl.settings.load import load_config
@@ -299,7 +300,7 @@ def test_the_likeliest_answers_have_the_probability_of_their_texts(folder, text_
     with parts.model.answering(*inputs) as joint:
         alone = answerer.answer_joint(joint)
         answers = answerer.with_likeliest(joint, alone, 3)
-        written, _ = backbone.likeliest(joint, number=3, max_new_tokens=parts.decoding.max_new_tokens)
+        written, _ = likeliest(backbone, joint, number=3, max_new_tokens=parts.decoding.max_new_tokens)
     assert [replace(one, likeliest=()) for one in answers] == alone
     for row, answer in enumerate(answers):
         expected = dict.fromkeys([answer.text], 0.0) if method == "generate" else {}

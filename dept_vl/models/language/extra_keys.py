@@ -136,7 +136,8 @@ def attend(
         how.made[module] = (key, value)
     before = [] if how.extra is None else [_by_head(how.extra, key)]
     if how.packing is not None:
-        assert bias is not None and softcap is None  # who packs rows gives one; a cap is no plain attention
+        assert bias is not None  # who packs rows gives one
+        assert softcap is None  # a cap is no plain attention
         return _attend_packed(query, key, value, bias, how.packing, before, scaling, dropout), None
     return _attend(query, key, value, bias, before, scaling, dropout, softcap), None
 
