@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -312,7 +313,7 @@ def test_the_likeliest_answers_have_the_probability_of_their_texts(folder, text_
         if not expected[answer.text]:
             expected[answer.text] = answerer.confidences(batch, [answer.text] * 6)[row]
         total = sum(expected.values()) if method == "score" else 1.0
-        likeliest = sorted(((share / total, text) for text, share in expected.items()), reverse=True)
-        likeliest = likeliest if method == "generate" else likeliest[:3]
-        assert [one.text for one in answer.likeliest] == [text for _, text in likeliest]
-        assert [one.probability for one in answer.likeliest] == pytest.approx([p for p, _ in likeliest], rel=1e-4)
+        ranked = sorted(((share / total, text) for text, share in expected.items()), reverse=True)
+        ranked = ranked if method == "generate" else ranked[:3]
+        assert [one.text for one in answer.likeliest] == [text for _, text in ranked]
+        assert [one.probability for one in answer.likeliest] == pytest.approx([p for p, _ in ranked], rel=1e-4)
