@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         if name != "load":
             command.add_argument("--rounds", type=int, default=rounds)
             command.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
+    commands.choices["table"].add_argument(
+        "--checked", type=int, choices=(4, 8, 16, 32), default=32, help="rows of a batch whose logits are compared"
+    )
     commands.choices["table"].add_argument("--own-projections", action="store_true", help="one each, and without PEFT")
     commands.choices["load"].add_argument("--clients", type=int, nargs="+", default=[200])
     commands.choices["load"].add_argument("--seconds", type=float, default=60.0)
@@ -83,7 +86,7 @@ def _table(options: argparse.Namespace) -> bool:
     )  # fmt: skip
     peft = f", of PEFT's LoRA {ways.peft[options.adapters[0]].num_parameters:,}" if ways.peft else ""
     print(f"{ways.num_parameters:,} parameters an adapter{peft}; answers of {options.tokens} tokens")
-    found = ways.equality(max(options.adapters))
+    found = ways.equality(max(options.adapters), options.checked)
     print(
         f"largest difference of a logit (the highest: {found.highest:.1f}): {found.same_batch:.1e} from the adapter's "
         f"own batch of the same rows, {found.single:.1e} from the row by itself"

@@ -20,8 +20,7 @@ from dept_vl.models.vision.projection import project_features
 from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.mixed import mixed_joint_input
 
-BATCH, CHECKED = 32, 4
-"""Rows of a batch; how many of them have their logits compared."""
+BATCH = 32
 
 ONE, MIXED, IN_TURN = "one adapter", "mixed batch", "one after another"
 PEFT_MIXED, PEFT_IN_TURN = "PEFT LoRA, adapter_names", "PEFT LoRA, set_adapter in turn"
@@ -92,8 +91,13 @@ class Ways:
         each = {n: [{_general(name, n): one[name] for name in one} for one in measured] for n in self.adapters}
         return [Result(f"{n} adapters", "rows", found, floors) for n, found in each.items()]
 
-    def equality(self, adapters: int) -> Equality:
-        """Returns how far a mixed batch's logits are from those of its adapters alone, by teacher forcing."""
+    def equality(self, adapters: int, checked: int) -> Equality:
+        """Returns how far the logits of a mixed batch are from those of its adapters alone, by teacher forcing.
+
+        Args:
+            adapters: Of the batch.
+            checked: Of how many rows of it.
+        """
         rows = self._rows(adapters)
         batch, backbone = batch_of(rows), self._model.backbone
         same, single = [], []
@@ -102,7 +106,7 @@ class Ways:
             joint = mixed_joint_input(known, batch.input_ids, batch.attention_mask, batch.visual_features)
             answers = backbone.generate(joint, num_beams=1, max_new_tokens=self._tokens)
             together = backbone.logits(joint, answers)
-            for place in range(0, len(rows), len(rows) // CHECKED):
+            for place in range(0, BATCH, BATCH // checked):
                 model, one = rows[place].adapter.parts.model, batch_of([rows[place]])
                 with model.answering(batch.input_ids, batch.attention_mask, batch.visual_features) as own:
                     same.append(float((backbone.logits(own, answers)[place] - together[place]).abs().max()))

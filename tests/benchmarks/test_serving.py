@@ -35,7 +35,7 @@ def test_clients_at_once_get_the_answers_of_the_adapters_they_ask(runs):
 @pytest.mark.bench
 def test_the_table_has_every_way(tmp_path, capsys):
     pytest.importorskip("peft", reason="the extra `peft` is not installed")
-    assert main(["table", "--work", str(tmp_path), "--adapters", "1", "2", "--rounds", "1"]) == 0
+    assert main(["table", "--work", str(tmp_path), "--adapters", "1", "2", "--rounds", "1", "--checked", "4"]) == 0
     said = capsys.readouterr().out
     assert "3,840 parameters an adapter, of PEFT's LoRA 3,840" in said
     assert "from the adapter's own batch of the same rows" in said
