@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dept_vl.data.image_rows import ImageRows
 from dept_vl.errors import DataError
 
 IGNORE_INDEX = -100
@@ -34,10 +35,22 @@ class Example:
 
 
 class VisualTensors(TypedDict, total=False):
-    """The visual part of a batch: one of the two, or none for a text-only task."""
+    """The visual part of a batch: one of the three, or none for a text-only task."""
 
     visual_features: Tensor
     pixel_values: Tensor
+    images: ImageRows
+
+
+def by_rows(read: VisualTensors, num_rows: int) -> VisualTensors:
+    """Returns visual input of one row an image as that of so many rows, of as many images each."""
+    grouped: dict[str, Any] = {}
+    for name, value in read.items():
+        if isinstance(value, ImageRows):
+            grouped[name] = value.grouped(num_rows)
+        else:
+            grouped[name] = cast(Tensor, value).unflatten(0, (num_rows, -1))
+    return cast(VisualTensors, grouped)
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Batch:
             feature_dim); or None for a text-only task.
         pixel_values: (batch, 3, height, width) float32, or (batch, images, 3, height, width), when the image encoder
             runs on the fly; else None.
+        images: Every row's, for a backbone with an image encoder of its own; else None.
         task_ids: (batch,) int64, each example's task by its place among the run's; None where it has one.
     """
 
@@ -65,6 +79,7 @@ class Batch:
     visual_features: Tensor | None = None
     pixel_values: Tensor | None = None
     task_ids: Tensor | None = None
+    images: ImageRows | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with every tensor on `device`."""
@@ -78,6 +93,8 @@ class Batch:
         changed: dict[str, Any] = {
             name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
+        if self.images is not None:
+            changed["images"] = self.images.map(function)
         return replace(self, **changed)
 
 
@@ -88,6 +105,7 @@ def collate(
     pad_to_length: int | None = None,
     visual_features: Tensor | None = None,
     pixel_values: Tensor | None = None,
+    images: ImageRows | None = None,
 ) -> Batch:
     """Pads text and targets on the right.
 
@@ -97,6 +115,7 @@ def collate(
         pad_to_length: Text length to pad to (tokens); None for the longest of the batch.
         visual_features: As `Batch` has them, handed through.
         pixel_values: As `Batch` has them, handed through.
+        images: As `Batch` has them, handed through.
 
     Raises:
         ValueError: An example is longer than `pad_to_length`.
@@ -116,6 +135,7 @@ def collate(
         loss_weights=torch.tensor([example.loss_weight for example in examples], dtype=torch.float32),
         visual_features=visual_features,
         pixel_values=pixel_values,
+        images=images,
     )
 
 
@@ -123,7 +143,7 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
     """Returns several batches as one, in their order, each padded to the longest of all.
 
     Args:
-        batches: At least one; with visual input all or none, and of one shape.
+        batches: At least one; with visual input all or none, and of one shape where it is no `Batch.images`.
         pad_token_id: Fills ``input_ids``.
 
     Raises:
@@ -151,6 +171,9 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
         **{name: joined(name, fill) for name, fill in fills.items()},
         **{name: joined(name) for name in names},
     }
+    images = [one.images for one in batches if one.images is not None]
+    if images:
+        tensors["images"] = ImageRows(tuple(row for part in images for row in part.rows))
     return Batch(example_ids=tuple(number for one in batches for number in one.example_ids), **tensors)
 
 

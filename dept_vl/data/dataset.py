@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
 
-from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, collate
+from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, by_rows, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, as_list
 from dept_vl.data.sampler import BatchRequest, StepBatches
@@ -228,8 +227,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         read = self._visual.read(image_ids, [image for row in rows for image in as_list(row["image"])])
         if self.task.num_images == 1:
             return read
-        by_row = {name: cast(Tensor, tensor).unflatten(0, (len(rows), -1)) for name, tensor in read.items()}
-        return cast(VisualTensors, by_row)
+        return by_rows(read, len(rows))
 
     def _targets(self, rows: Sequence[Row], step: int) -> tuple[list[list[int]], list[float]]:
         """Returns each row's label ids and the weight of its loss."""

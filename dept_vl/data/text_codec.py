@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -13,6 +14,23 @@ from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 
 RELEASED_CUE = " Label : "
 """What the released DePT code puts behind a source (``train.py``, ``decoder_preprocess_function``)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Token ids that stand around prompt, images and text in every source.
+
+    Attributes:
+        head: Before the prompt of a source with images, where the family's template has something there.
+        between: Between the last image and the text.
+        text_head: Before the prompt of a source without images.
+        tail: Behind the text, and an image behind it.
+    """
+
+    head: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+    text_head: tuple[int, ...] = ()
+    tail: tuple[int, ...] = ()
 
 
 class TextCodec:
@@ -60,6 +78,11 @@ class TextCodec:
         self.tokenizer = tokenizer
         self.answer_cue = answer_cue or ""
         self._ending = self.answer_cue
+
+    @property
+    def frame(self) -> Frame:
+        """What stands around every source as ids: here the cue, where it is behind an image."""
+        return Frame(tail=self.cue_ids)
 
     @property
     def pad_token_id(self) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from dept_vl.data.collator import VisualTensors
 from dept_vl.data.features import FeatureStore
+from dept_vl.data.image_rows import ImageRows, ProcessedImage
 from dept_vl.data.images import open_image
 from dept_vl.errors import DataError
 
@@ -34,7 +34,7 @@ class VisualSource(Protocol):
         ...
 
     def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
-        """Returns ``visual_features`` or ``pixel_values`` of `collate`, one row an image."""
+        """Returns ``visual_features``, ``pixel_values`` or ``images`` of `collate`, one row an image."""
         ...
 
 
@@ -89,7 +89,7 @@ class ImagePixels:
     def __init__(
         self,
         image_root: Path,
-        preprocess: Callable[[Image.Image], Tensor],
+        preprocess: Callable[[Image.Image], Any],
         *,
         exif: Literal["apply", "ignore"] = "apply",
         skipped: Collection[int] = (),
@@ -125,3 +125,24 @@ class ImagePixels:
         if Path(image).is_absolute() or ".." in Path(image).parts:
             raise DataError(f"{image}: leads out of the image root {self._image_root}; prepare the task again")
         return self._image_root / image
+
+
+class ProcessedImages(ImagePixels):
+    """Decoded images as the processor of a vision-language backbone gives them."""
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``images``, one row an image; one that is named twice is one object, and so encoded once.
+
+        Raises:
+            DataError: As `ImagePixels.read`, or the processor refuses an image.
+        """
+        processed = {image: self._process(image) for image in dict.fromkeys(images)}
+        return {"images": ImageRows.one_each([processed[image] for image in images])}
+
+    def _process(self, image: str) -> ProcessedImage:
+        opened = open_image(self._place(image), exif=self._exif)
+        try:
+            processed: ProcessedImage = self._preprocess(opened)
+        except DataError as error:
+            raise DataError(f"{image}: {error}") from error
+        return processed

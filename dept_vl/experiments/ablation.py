@@ -219,7 +219,6 @@ def _changes(
 ) -> Iterator[_Change]:
     """Yields each part in each state."""
     from dept_vl.models.parts import left_out, model_parts, set_to_start
-    from dept_vl.runs.visual_input import ZeroedInput
 
     visual = parts.visual.get(split)
     frozen: dict[str, Tensor] = dict(session.backbone(config.model)[0].model.named_parameters())
@@ -234,7 +233,7 @@ def _changes(
         elif "nothing" in states:
             yield _Change(part.name, "nothing", part.parameters, left_out(parts.model, part, frozen), visual)
     if _has_features(parts, config, split) and (only is None or FEATURES in only) and visual is not None:
-        yield _Change(FEATURES, "zero", 0, nullcontext(), ZeroedInput.of(visual))
+        yield _Change(FEATURES, "zero", 0, nullcontext(), visual.zeroed())
 
 
 def _has_features(parts: RunParts, config: TrainConfig, split: str) -> bool:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from dept_vl.data.collator import IGNORE_INDEX, Batch
 from dept_vl.data.dataset import TaskDataset
+from dept_vl.data.image_rows import VisualFeatures
 from dept_vl.data.sampler import BatchRequest, evaluation_requests
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.models.adapted_model import AdaptedModel
@@ -251,7 +252,7 @@ class Answerer:
         with self.autocast():
             return self.model.embed(*inputs)
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, VisualFeatures | None, Tensor | None]:
         features = self._visual.features(batch) if self._visual else None
         task_ids = None
         if self._task_id is not None:

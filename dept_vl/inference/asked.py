@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from dept_vl.data.collator import Batch, Example, collate
+from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.data.images import ImageSource, open_image
 from dept_vl.errors import DataError
 from dept_vl.runs.open import OWN_IMAGES, RunParts, report_long
@@ -61,20 +59,18 @@ def ask(
     pictures, keys = _pictures(asked)
     numbers = {key: number for number, key in enumerate(pictures)}
     order = sorted(range(len(asked)), key=lambda row: ([numbers[key] for key in keys[row]], len(ids[row])))
-    features: dict[Hashable, Tensor] = {}
+    features: dict[Hashable, Any] = {}
     results: dict[int, T] = {}
     with Meter(len(order), "predict", "inputs", is_shown=len(order) > batch_size) as meter:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             examples = [Example(row, ids[row], []) for row in rows]
-            stacked = None
+            read: VisualTensors = {}
             if visual is not None:
                 wanted = {key: pictures[key] for row in rows for key in keys[row]}
                 features = _with_features(features, wanted, visual, parts)
-                stacked = torch.stack([features[key] for row in rows for key in keys[row]])
-                if len(stacked) > len(rows):  # several images a row
-                    stacked = stacked.unflatten(0, (len(rows), -1))
-            batch = collate(examples, parts.codec.pad_token_id, visual_features=stacked).to(parts.device)
+                read = visual.stacked([features[key] for row in rows for key in keys[row]], len(rows))
+            batch = collate(examples, parts.codec.pad_token_id, **read).to(parts.device)
             results |= zip(rows, each(batch), strict=True)
             meter.add(len(rows))
     return [results[number] for number in range(len(asked))]
@@ -100,9 +96,9 @@ def _key(image: ImageSource) -> Hashable:
 
 
 def _with_features(
-    known: dict[Hashable, Tensor], wanted: dict[Hashable, _Picture], visual: VisualInput, parts: RunParts
-) -> dict[Hashable, Tensor]:
-    """Returns (visual, feature_dim) of every image that is wanted, those that are known not encoded again."""
+    known: dict[Hashable, Any], wanted: dict[Hashable, _Picture], visual: VisualInput, parts: RunParts
+) -> dict[Hashable, Any]:
+    """Returns the features of every image that is wanted, those that are known not encoded again."""
     kept = {key: known[key] for key in wanted if key in known}
     new = [key for key in wanted if key not in known]
     if not new:
@@ -113,6 +109,6 @@ def _with_features(
 
 def _open(image: ImageSource, place: str, visual: VisualInput) -> Image.Image:
     try:
-        return open_image(image, exif=visual.settings.exif)
+        return open_image(image, exif=visual.exif)
     except DataError as error:
         raise DataError(f"{place}: {error}" if place else str(error)) from error

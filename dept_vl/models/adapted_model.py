@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dept_vl.data.text_codec import TextCodec
+from dept_vl.data.image_rows import VisualFeatures
+from dept_vl.data.text_codec import Frame, TextCodec
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
     AdapterConfig,
@@ -60,7 +61,7 @@ class AdaptedModel(nn.Module):
         config: The settings it was built from.
         answer_cue: The last text before an answer, for the adapter file.
         answer_form: How it is led to an answer, for the adapter file; None for T5.
-        cue_ids: The tokens of a cue that stands behind the image.
+        frame: The tokens that stand around prompt, images and text.
         tasks: Names of the tasks that are trained together, in the order of ``task_ids``; empty for one.
     """
 
@@ -94,7 +95,7 @@ class AdaptedModel(nn.Module):
         self.config = config
         self.answer_cue = codec.answer_cue if codec else ""
         self.answer_form = codec.answer_form if codec else None
-        self.cue_ids = codec.cue_ids if codec else ()
+        self.frame = codec.frame if codec else Frame()
         self.tasks = tuple(tasks)
         self._own = own
         self._prompt_keys = KeptPromptKeys()
@@ -115,7 +116,7 @@ class AdaptedModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         info: ForwardInfo | None = None,
     ) -> JointInput:
         """Builds what the backbone reads; training, generation and label scoring all start here.
@@ -139,7 +140,7 @@ class AdaptedModel(nn.Module):
         embed: Callable[[Tensor, ForwardInfo], Tensor],
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None,
+        visual_features: VisualFeatures | None,
         info: ForwardInfo,
         shared: SharedPrompt | None = None,
     ) -> JointInput:
@@ -148,7 +149,7 @@ class AdaptedModel(nn.Module):
         return join_source(
             self.backbone, input_ids, attention_mask, visual_features, embed=lambda text: embed(text, info),
             project=lambda features: project_features(self.visual_projection, features, words),
-            cue_ids=self.cue_ids, shared=shared,
+            frame=self.frame, shared=shared,
         )  # fmt: skip
 
     def forward(
@@ -156,7 +157,7 @@ class AdaptedModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         task_ids: Tensor | None = None,
         *,
         label_smoothing: float = 0.0,
@@ -197,7 +198,7 @@ class AdaptedModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
-        visual_features: Tensor | None,
+        visual_features: VisualFeatures | None,
         task_ids: Tensor | None,
     ) -> Answer:
         """Lets the frozen backbone answer with a teacher's input, without dropout."""
@@ -211,7 +212,7 @@ class AdaptedModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         task_ids: Tensor | None = None,
         *,
         num_beams: int = 1,
@@ -241,7 +242,7 @@ class AdaptedModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         task_ids: Tensor | None = None,
         *,
         labels: LabelTrie,
@@ -272,7 +273,7 @@ class AdaptedModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         task_ids: Tensor | None = None,
     ) -> Tensor:
         """Returns a vector for each source of `joint_input`, (batch, d_model) float32 (`Backbone.source_embedding`)."""
@@ -284,7 +285,7 @@ class AdaptedModel(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        visual_features: Tensor | None = None,
+        visual_features: VisualFeatures | None = None,
         task_ids: Tensor | None = None,
     ) -> Iterator[JointInput]:
         """Gives the joint input for any uses in the block, without dropout; see `joint_input`."""
@@ -386,10 +387,10 @@ class AdaptedModel(nn.Module):
         return saved
 
     def forward_info(
-        self, text_mask: Tensor, visual_features: Tensor | None, task_ids: Tensor | None = None
+        self, text_mask: Tensor, visual_features: VisualFeatures | None, task_ids: Tensor | None = None
     ) -> ForwardInfo:
         """Returns what the method is told of one pass."""
-        num_visual_tokens = 0 if visual_features is None else visual_features.shape[1:-1].numel()
+        num_visual_tokens = visual_features.shape[1:-1].numel() if isinstance(visual_features, Tensor) else 0
         return ForwardInfo(text_mask, self.tuner.num_virtual_tokens, task_ids, num_visual_tokens)
 
     @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from dept_vl.data.image_rows import ImageRows, VisualFeatures
+from dept_vl.data.text_codec import Frame
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.shared_prompt import SharedPrompt
@@ -17,11 +19,11 @@ def join_source(
     backbone: Backbone[Any],
     input_ids: Tensor,
     attention_mask: Tensor,
-    visual_features: Tensor | None,
+    visual_features: VisualFeatures | None,
     *,
     embed: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
-    cue_ids: Sequence[int],
+    frame: Frame,
     shared: SharedPrompt | None = None,
 ) -> JointInput:
     """Builds what the backbone reads.
@@ -30,19 +32,20 @@ def join_source(
         backbone: The frozen model.
         input_ids: (batch, text) token ids, padded on the right.
         attention_mask: (batch, text), 1 for text and 0 for padding.
-        visual_features: (batch, visual, feature_dim), of several images a row (batch, images, visual, feature_dim); or
-            None.
+        visual_features: (batch, visual, feature_dim), of several images a row (batch, images, visual, feature_dim); for
+            a backbone with an image encoder of its own the images of each row; or None.
         embed: From the text's embeddings, (batch, text, d_model) float32, to (batch, prompt + text, d_model).
         project: From the features to (batch, images * visual, d_model).
-        cue_ids: The tokens of a cue that stands behind the image.
+        frame: What stands around prompt, images and text.
         shared: The prompt that all rows have in common; None where each may have its own.
     """
     prompt_and_text_embeds = embed(backbone.embed_source(input_ids).float())  # (batch, prompt + text, d_model)
+    assert not isinstance(visual_features, ImageRows)  # only such a backbone has a processor that makes them
     behind = []
     if visual_features is not None:
         behind.append(project(visual_features))  # (batch, images * visual, d_model)
-    if cue_ids:
-        cue = backbone.embed_tokens(torch.tensor(cue_ids, device=input_ids.device)).float()
+    if frame.tail:
+        cue = backbone.embed_tokens(torch.tensor(frame.tail, device=input_ids.device)).float()
         behind.append(cue.expand(len(input_ids), -1, -1))  # (batch, cue, d_model)
     visual_embeds = torch.cat(behind, dim=1) if behind else None
     return cast("JointInput", backbone.join(prompt_and_text_embeds, visual_embeds, attention_mask, shared))

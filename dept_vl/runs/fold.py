@@ -154,7 +154,7 @@ def compare(one: AdaptedModel, other: AdaptedModel) -> tuple[float, float]:
     words = one.backbone.word_embeddings
     limit = one.backbone.max_positions
     positions = limit.count if limit else _TEXT + _TARGET + _VISUAL + one.tuner.num_virtual_tokens + _TEXT
-    room = positions - one.tuner.num_virtual_tokens - _TARGET - _VISUAL - len(one.cue_ids)
+    room = positions - one.tuner.num_virtual_tokens - _TARGET - _VISUAL - len(one.frame.tail)
     length = max(1, min(_TEXT, one.tuner.max_source_length, room))
     ids = torch.randint(len(words), (_ROWS, length), generator=generator)
     mask = torch.zeros_like(ids)

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from dept_vl.data.collator import Batch
+from dept_vl.data.collator import Batch, VisualTensors, by_rows
 from dept_vl.data.feature_format import UNRECORDED, describe_differences, differences
 from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.image_rows import VisualFeatures
 from dept_vl.data.manifest import split_images, split_info
 from dept_vl.data.visual import CachedFeatures, ImagePixels, VisualSource, ZeroFeatures, find_unreadable
 from dept_vl.errors import CheckpointError, ConfigError, DataError
@@ -33,27 +34,32 @@ class VisualInput:
     Attributes:
         source: Reads a batch's features or pixels; None for images of the user's own, which are given to `encode`.
         encoder: The frozen image encoder when it runs on the fly, else None.
-        feature_dim: Width of one visual token.
+        feature_dim: Width of one visual token; None where the backbone's own image encoder makes them.
         fingerprint: What made the features; recorded in the adapter.
         settings: Of the encoder.
     """
 
     source: VisualSource | None
     encoder: ImageEncoder | None
-    feature_dim: int
+    feature_dim: int | None
     fingerprint: dict[str, Any]
     settings: ImageEncoderSettings
 
-    def features(self, batch: Batch) -> Tensor | None:
-        """Returns ``visual_features`` of a batch, float32, encoding pixels if that is what the batch carries."""
+    @property
+    def exif(self) -> Literal["apply", "ignore"]:
+        """How images are opened."""
+        return self.settings.exif
+
+    def features(self, batch: Batch) -> VisualFeatures | None:
+        """Returns what the model reads of a batch's images, encoding pixels if that is what the batch carries."""
         pixels = batch.pixel_values
         if pixels is None or self.encoder is None:
             return batch.visual_features
         features: Tensor = self.encoder(pixels.flatten(0, -4))  # (images of the batch, visual, feature_dim)
         return features.unflatten(0, pixels.shape[:-3])
 
-    def encode(self, images: Iterable[Image.Image], device: torch.device) -> Tensor:
-        """Returns the features of images of the user's own, from `open_image`, (images, visual, feature_dim) float32.
+    def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[Any]:
+        """Returns the features of images of the user's own, from `open_image`, (visual, feature_dim) float32 each.
 
         All at once: measured on one core, one at a time costs an RN50 a tenth of its time, and makes a ViT-B-32 take
         twice and the demo's encoder six times as long. A batch of another size rounds a few of the 16-bit features to
@@ -61,7 +67,16 @@ class VisualInput:
         """
         assert self.encoder is not None  # `open_own_images` made it
         features: Tensor = self.encoder(torch.stack([self.encoder.preprocess(image) for image in images]).to(device))
-        return features
+        return list(features)
+
+    def stacked(self, features: Sequence[Any], num_rows: int) -> VisualTensors:
+        """Returns what `encode` returned, of the images of some rows one after the other, as `collate` takes it."""
+        read: VisualTensors = {"visual_features": torch.stack(list(features))}
+        return by_rows(read, num_rows) if len(features) > num_rows else read
+
+    def zeroed(self) -> VisualInput:
+        """Returns the same input with nothing to be seen in it."""
+        return ZeroedInput(self.source, self.encoder, self.feature_dim, self.fingerprint, self.settings)
 
     def check_trained_on(self, recorded: Mapping[str, Any], where: Path) -> None:
         """Refuses to stand in for the features that an adapter was trained on where it makes others.
@@ -103,15 +118,10 @@ class VisualInput:
 class ZeroedInput(VisualInput):
     """The same features, all at zero: what a run scores that reads its visual tokens and sees nothing in them."""
 
-    def features(self, batch: Batch) -> Tensor | None:
+    def features(self, batch: Batch) -> VisualFeatures | None:
         """Returns zeros in the shape of `VisualInput.features`."""
         features = super().features(batch)
-        return None if features is None else torch.zeros_like(features)
-
-    @classmethod
-    def of(cls, visual: VisualInput) -> ZeroedInput:
-        """Returns the zeroed input of a run's own."""
-        return cls(visual.source, visual.encoder, visual.feature_dim, visual.fingerprint, visual.settings)
+        return torch.zeros_like(features) if isinstance(features, Tensor) else None
 
 
 def open_visual(
@@ -132,8 +142,10 @@ def open_visual(
     """
     if data.visual_features == "encode":
         encoder: ImageEncoder = running or settings.load(device)
+        sources = {split: split_source(task, data, data_dir, split) for split in splits}
         return {
-            split: _encoded(settings, encoder, _split_pixels(task, data, data_dir, split, encoder)) for split in splits
+            split: _encoded(settings, encoder, ImagePixels(preprocess=encoder.preprocess, exif=encoder.exif, **source))
+            for split, source in sources.items()
         }
     store = _open_store(data, settings, data_dir)
     source: VisualSource = CachedFeatures(store)
@@ -156,8 +168,14 @@ def _encoded(settings: ImageEncoderSettings, encoder: ImageEncoder, source: Visu
     return VisualInput(source, encoder, encoder.feature_dim, encoder.fingerprint, settings)
 
 
-def _split_pixels(task: Task, data: DataConfig, data_dir: Path, split: str, encoder: ImageEncoder) -> ImagePixels:
-    """Returns a split's images; those that cannot be read are found first where ``data.on_image_error`` skips them."""
+def split_source(task: Task, data: DataConfig, data_dir: Path, split: str) -> dict[str, Any]:
+    """Returns where a split's images lie and which of them cannot be read, as `ImagePixels` takes it.
+
+    The latter are found first where ``data.on_image_error`` skips them.
+
+    Raises:
+        DataError: As `image_root`.
+    """
     root = image_root(task, data, data_dir, split)
     skipped: Mapping[int, str] = {}
     if data.on_image_error == "skip":
@@ -169,7 +187,7 @@ def _split_pixels(task: Task, data: DataConfig, data_dir: Path, split: str, enco
                 "%s %s: %d of %d images cannot be read (%s%s)",
                 task.name, split, len(skipped), len(images), reasons, "; ..." if len(skipped) > 3 else "",
             )  # fmt: skip
-    return ImagePixels(root, encoder.preprocess, exif=encoder.exif, skipped=skipped.keys())
+    return {"image_root": root, "skipped": skipped.keys()}
 
 
 def _open_store(data: DataConfig, settings: ImageEncoderSettings, data_dir: Path) -> FeatureStore:

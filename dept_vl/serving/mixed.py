@@ -32,7 +32,7 @@ class MixableAdapter:
         """What adapters have in common whose rows share a batch: backbone, prompt length, image or none, and cue."""
         model = self.model
         has_image = model.visual_projection is not None
-        return id(model.backbone), self.embedding.num_virtual_tokens, has_image, model.cue_ids
+        return id(model.backbone), self.embedding.num_virtual_tokens, has_image, model.frame
 
 
 def mixable(model: AdaptedModel) -> MixableAdapter | None:
@@ -70,7 +70,7 @@ def mixed_joint_input(
 
     return join_source(
         model.backbone, input_ids, attention_mask, visual_features,
-        embed=lambda text: embed_rows(embeddings, text, info), project=project, cue_ids=model.cue_ids,
+        embed=lambda text: embed_rows(embeddings, text, info), project=project, frame=model.frame,
     )  # fmt: skip
 
 

@@ -112,6 +112,11 @@ class Backbone(HookedModel, Generic[Joint]):
         """
 
     @staticmethod
+    def text_config(config: PretrainedConfig) -> PretrainedConfig:
+        """Returns the part of a configuration that describes the language model: all of it, but for one with images."""
+        return config
+
+    @staticmethod
     def is_output_tied(config: PretrainedConfig, stored: Mapping[str, Any]) -> bool | None:
         """Returns whether the output matrix is the word embeddings; None where it is if the weights have no other.
 
@@ -188,14 +193,7 @@ class Backbone(HookedModel, Generic[Joint]):
     ) -> Tensor:
         """Returns generated ids, (batch, new tokens), without a start token and padded on the right.
 
-        Args:
-            joint: As `run_generation`.
-            num_beams: As `run_generation`.
-            max_new_tokens: As `run_generation`.
-            observer: As `run_generation`.
-
-        Raises:
-            DataError: As `run_generation`.
+        Arguments and errors are those of `run_generation`.
         """
         ids: Tensor = self.run_generation(
             joint, num_beams=num_beams, max_new_tokens=max_new_tokens, observer=observer
@@ -255,7 +253,7 @@ class Backbone(HookedModel, Generic[Joint]):
     @property
     def d_model(self) -> int:
         """Width."""
-        return int(self.model.config.hidden_size)
+        return int(self.text_config(self.model.config).hidden_size)
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -388,7 +386,7 @@ class Backbone(HookedModel, Generic[Joint]):
             "d_model": self.d_model,
             "num_layers": num_layers,
             "num_decoder_layers": num_decoder_layers,
-            "vocab_size": self.model.config.vocab_size,
+            "vocab_size": self.text_config(self.model.config).vocab_size,
             "weights_sha256": self.weights_sha256,
         }
 

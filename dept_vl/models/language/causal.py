@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from dept_vl.data.collator import IGNORE_INDEX
-from dept_vl.data.text_codec import CausalTextCodec
+from dept_vl.data.text_codec import CausalTextCodec, TextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.base import Backbone
@@ -33,7 +33,7 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
 from dept_vl.models.language.shared_prompt import KeptPromptKeys, PromptKeys, SharedPrompt
 from dept_vl.tuners.places.extra_keys import ExtraKeys
-from dept_vl.tuners.places.sites import AttentionShape, Site
+from dept_vl.tuners.places.sites import AttentionShape, Part, Site
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CausalBackbone(Backbone[CausalInput]):
         layout: Where the family's modules lie; see `causal_class`.
     """
 
-    codec_class = CausalTextCodec
+    codec_class: ClassVar[type[TextCodec]] = CausalTextCodec
     layout: ClassVar[DecoderFamily]
 
     def __init__(
@@ -91,7 +91,7 @@ class CausalBackbone(Backbone[CausalInput]):
     @cached_property
     def max_positions(self) -> Positions | None:
         """The rows of GPT-2's position table, or what Llama was trained on, or a sliding window."""
-        return self.layout.max_positions(self.model.config.to_dict())
+        return self.layout.max_positions(self.text_config(self.model.config).to_dict())
 
     @staticmethod
     def special_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -159,12 +159,13 @@ class CausalBackbone(Backbone[CausalInput]):
 
     @property
     def _has_dropout(self) -> bool:
-        return any(getattr(self.model.config, field) for field in self.dropout_fields)
+        config = self.text_config(self.model.config)
+        return any(getattr(config, field) for field in self.dropout_fields)
 
     @property
     def _has_plain_attention(self) -> bool:
         """Whether every token attends to all before it, at positions that mean the same in texts of any length."""
-        config = self.model.config
+        config = self.text_config(self.model.config)
         layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
         rope = getattr(config, "rope_parameters", None) or {}
         is_fixed = rope.get("rope_type", "default") not in ("dynamic", "longrope")
@@ -222,13 +223,18 @@ class CausalBackbone(Backbone[CausalInput]):
         after it.
         """
         self._check_length(joint, trie.longest)
+        tokens = trie.tokens.expand(len(joint.attention_mask), -1)
+        return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, self._tree(joint, trie)))
+
+    @staticmethod
+    def _tree(joint: CausalInput, trie: LabelTrie) -> Tensor:
+        """Returns which keys the source and the nodes of a trie after it see, (total, total) bool, [query, key]."""
         source, nodes = joint.attention_mask.shape[1], len(trie.tokens)
         is_visible = torch.zeros(source + nodes, source + nodes, dtype=torch.bool, device=trie.ancestor_mask.device)
         is_visible[:source, :source] = torch.ones_like(is_visible[:source, :source]).tril()
         is_visible[source:, :source] = True
         is_visible[source:, source:] = trie.ancestor_mask[1:, 1:]
-        tokens = trie.tokens.expand(len(joint.attention_mask), -1)
-        return self._run(joint, tokens, trie.depths[1:], self._additive_mask(joint, is_visible))
+        return is_visible
 
     def source_embedding(self, joint: CausalInput) -> Tensor:
         """Returns the last hidden state, after the final norm, at the source's last token, (batch, d_model)."""
@@ -261,7 +267,7 @@ class CausalBackbone(Backbone[CausalInput]):
 
     def _cap(self, setting: str | None) -> float | None:
         """Returns the value that scores or logits stay below; None for a model without."""
-        return None if setting is None else getattr(self.model.config, setting)
+        return None if setting is None else getattr(self.text_config(self.model.config), setting)
 
     def _states(self, joint: CausalInput, rows: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the last hidden states of rows, after the final norm, (batch, total, d_model).
@@ -345,19 +351,24 @@ class CausalBackbone(Backbone[CausalInput]):
     def find_places(self) -> Iterator[tuple[Site, Place]]:
         """Yields the places of every block, then the last norm and the output matrix; see `Backbone.find_places`."""
         for number, block in enumerate(self._find(self.layout.blocks)):
-            for part, where in self.layout.parts.items():
+            for part, where in self.block_parts(number).items():
                 name, *piece = (where,) if isinstance(where, str) else where
                 yield Site("decoder", number, part), Place(attrgetter(name)(block), *piece)
         yield Site("decoder", None, "norm"), Place(self._find(self.layout.norm))
         yield Site("decoder", None, "lm_head"), Place(self.model.lm_head)
 
+    def block_parts(self, number: int) -> Mapping[Part, str | tuple[str, int, int]]:
+        """Returns where the parts of one block lie, as `DecoderFamily.parts` has them."""
+        return self.layout.parts
+
     def find_attentions(self) -> Iterator[tuple[Site, Attention]]:
         """Yields the attention of every block; see `Backbone.find_attentions`."""
-        config = self.model.config
+        config = self.text_config(self.model.config)
         heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
         shape = AttentionShape(heads, getattr(config, "head_dim", None) or self.d_model // config.num_attention_heads)
         for number, block in enumerate(self._find(self.layout.blocks)):
-            yield Site("decoder", number, "self_attn"), Attention(attrgetter(self.layout.attention)(block), shape)
+            if "self_attn.q" in self.block_parts(number):
+                yield Site("decoder", number, "self_attn"), Attention(attrgetter(self.layout.attention)(block), shape)
 
     def _find(self, name: str) -> Any:
         return attrgetter(name)(self.model)
@@ -365,7 +376,7 @@ class CausalBackbone(Backbone[CausalInput]):
     @property
     def num_layers(self) -> tuple[int, int | None]:
         """The blocks of the one stack, and None."""
-        return self.model.config.num_hidden_layers, None
+        return self.text_config(self.model.config).num_hidden_layers, None
 
     @property
     def final_norm(self) -> Tensor:
@@ -376,7 +387,7 @@ class CausalBackbone(Backbone[CausalInput]):
     @property
     def layer_norm_epsilon(self) -> float:
         """The epsilon of the model's norms."""
-        return float(getattr(self.model.config, self.layout.norm_epsilon))
+        return float(getattr(self.text_config(self.model.config), self.layout.norm_epsilon))
 
 
 def causal_class(family: DecoderFamily) -> type[CausalBackbone]:

@@ -74,7 +74,7 @@ def source_embeds(model, text_ids, features):
     update = tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling
     tokens = [*tuner.soft_prompt, *(vector + update[i] for i, vector in enumerate(read(text_ids)))]
     tokens += [] if features is None else list(model.visual_projection(features[None], read.weight)[0])
-    return torch.stack([*tokens, *read(torch.tensor(model.cue_ids, dtype=torch.long))])
+    return torch.stack([*tokens, *read(torch.tensor(model.frame.tail, dtype=torch.long))])
 
 
 @pytest.mark.parametrize("projection", ["linear", "vl-t5"])
@@ -140,7 +140,7 @@ def test_every_source_ends_at_the_same_place_and_counts_its_own_positions(folder
     joint = model.joint_input(ids, mask, features)
     shared = 3 if model.backbone._has_plain_attention else 0  # the prompt, where it is read once
     assert joint.num_shared == shared
-    total = 3 - shared + 6 + VISUAL + len(model.cue_ids)
+    total = 3 - shared + 6 + VISUAL + len(model.frame.tail)
     assert joint.attention_mask.tolist() == [[0] * pad + [1] * (total - pad) for pad in (0, 3, 5)]
     assert joint.position_ids[1].tolist() == [shared] * 3 + list(range(shared, shared + total - 3))
     joint = model.backbone.join(model.tuner.embed(model.backbone.embed_tokens(ids)), None, mask)
@@ -153,11 +153,11 @@ def test_with_an_image_the_cue_stands_right_before_the_answer(folder):
     ids, mask, _, features = batch()
     joint = model.joint_input(ids, mask, features)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert list(model.cue_ids) == tokenizer(" Label :", add_special_tokens=False)["input_ids"]
-    words = model.backbone.model.get_input_embeddings()(torch.tensor(model.cue_ids))
+    assert list(model.frame.tail) == tokenizer(" Label :", add_special_tokens=False)["input_ids"]
+    words = model.backbone.model.get_input_embeddings()(torch.tensor(model.frame.tail))
     assert all(torch.equal(row[-len(words) :], words) for row in joint.inputs_embeds)
     without = make(folder, feature_dim=None)
-    assert without.cue_ids == ()
+    assert without.frame.tail == ()
     assert without.answer_cue == model.answer_cue == " Label :"
 
 
@@ -244,7 +244,7 @@ def test_an_input_longer_than_the_positions_names_both(folder, use):
     tuner = DeptConfig(budget_tokens=limit - 24, num_virtual_tokens=3, allow_nearest=True)
     model = make(folder, s=limit - 4, tuner=tuner)
     ids, mask, labels, features = batch(lengths=(limit - 9, 2), targets=(4, 2))
-    source = limit - 9 + 3 + VISUAL + len(model.cue_ids)
+    source = limit - 9 + 3 + VISUAL + len(model.frame.tail)
     expected = rf"a source of {source} tokens .* and 3 tokens .* {source + 3} positions.* has {limit} \("
     with pytest.raises(DataError, match=expected):
         model(ids, mask, labels, features) if use == "forward" else model.generate(
@@ -282,7 +282,7 @@ def test_an_adapter_records_the_family_and_the_cue_and_comes_back(folder, tmp_pa
     assert described["visual"]["position_bias"] is None
     assert (described["answer_cue"], described["answer_form"]) == (" Label :", "plain")
     loaded, codec = load_model(tmp_path, model.config)
-    assert (codec.answer_cue, codec.answer_form, loaded.cue_ids) == (" Label :", "plain", model.cue_ids)
+    assert (codec.answer_cue, codec.answer_form, loaded.frame.tail) == (" Label :", "plain", model.frame.tail)
     assert not loaded.training
     assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
     with pytest.raises(CheckpointError, match=r"data\.answer_cue: saved for ' Label :', this run has ' ='"):
@@ -298,7 +298,7 @@ def test_an_adapter_that_says_no_form_is_of_the_released_one(folder, tmp_path):
     saved = replace(model.adapter_config(), answer_form=None)  # as before there was another
     save_adapter(tmp_path, model.trainable_state(), saved, "")
     loaded, codec = load_model(tmp_path, config)
-    assert (codec.answer_form, codec.answer_cue, loaded.cue_ids) == ("released", " Label : ", ())
+    assert (codec.answer_form, codec.answer_cue, loaded.frame.tail) == ("released", " Label : ", ())
     assert torch.equal(loaded(*batch()).logits, model(*batch()).logits)
 
 

@@ -53,8 +53,8 @@ def test_a_prompt_on_its_table_of_text_embeddings_answers_alike(folders, family)
         plain.tuner.soft_prompt.copy_(model.tuner.prompt())
         embed = plain.tuner.embed(table[ids])
         visual = plain.visual_projection(features, plain.backbone.word_embeddings)
-        if plain.cue_ids:
-            cue = plain.backbone.embed_tokens(torch.tensor(plain.cue_ids)).expand(len(ids), -1, -1)
+        if plain.frame.tail:
+            cue = plain.backbone.embed_tokens(torch.tensor(plain.frame.tail)).expand(len(ids), -1, -1)
             visual = torch.cat([visual, cue], dim=1)
         folded = plain.backbone.logits(plain.backbone.join(embed, visual, mask), labels)
     model.eval()

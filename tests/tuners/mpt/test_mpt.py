@@ -143,7 +143,7 @@ def answer_of(model, prompt, ids, labels):
     """One example's log-probabilities and last hidden states, by transformers' own forward."""
     t5_or_causal = model.backbone.model
     embed = t5_or_causal.get_input_embeddings()
-    source = torch.cat([prompt, embed(ids), embed(torch.tensor(model.cue_ids, dtype=torch.long))])[None]
+    source = torch.cat([prompt, embed(ids), embed(torch.tensor(model.frame.tail, dtype=torch.long))])[None]
     if model.backbone.num_layers[1] is not None:
         output = t5_or_causal(inputs_embeds=source, labels=labels[None], output_hidden_states=True)
         return output.logits[0].log_softmax(-1), [
