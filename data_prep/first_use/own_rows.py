@@ -21,6 +21,7 @@ from dept_vl.data.feature_format import differences, finished_stores, read_index
 from dept_vl.data.image_files import IMAGE_SUFFIXES, walk_files
 from dept_vl.data.manifest import split_images, split_path, task_folder
 from dept_vl.errors import ConfigError
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.bounded_reading import hash_file
 from dept_vl.tasks import Task
@@ -115,6 +116,8 @@ def _made(config: TrainConfig, task: Task, key: object, make: Callable[[Path], o
 def _encode_if_read(config: TrainConfig, task: Task, folder: Path, may_make: bool) -> None:
     """Adds the features of the task's images, where the run reads features that are not there yet."""
     if not task.uses_images or config.data.visual_features == "encode" or config.data.feature_dir is not None:
+        return
+    if has_own_image_encoder(config):
         return
     splits = [split for split in SPLITS if split_path(folder, task, split).is_file()]
     images = set().union(*(split_images(folder, task, split) for split in splits))

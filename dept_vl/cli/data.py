@@ -94,10 +94,16 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         return
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.refusals import check_splits
+    from dept_vl.settings.own_encoder import has_own_image_encoder
 
     config = load_settings(options, overrides)
     if not config.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
+    if has_own_image_encoder(config):
+        raise ConfigError(
+            f"model.backbone: {config.model.backbone!r} is a vision-language model, which encodes its images itself "
+            "while it trains and answers; its features cannot be stored yet, and `dept-vl train` needs none"
+        )
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
     config.model.image_encoder.check_files()

@@ -13,6 +13,7 @@ _FROZEN = (
     "model.backbone",
     "model.revision",
     "model.dtype",
+    "model.system_prompt",
     "model.image_encoder",
     "model.visual_projection",
     "model.frozen_projection",
@@ -62,8 +63,11 @@ READS: dict[str, Collection[str]] = {
     "fold": ("model.backbone", "model.revision", "model.dtype", "model.frozen_projection"),
     "push": ("model.backbone", "model.revision", "model.image_encoder", "model.frozen_projection"),
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
-    "cache-features": ("task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder"),
-}
+    "cache-features": (
+        "task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder",
+        "model.backbone", "model.revision",
+    ),
+}  # fmt: skip
 """Command -> settings, or whole groups of them, by dotted key."""
 
 _INSTEAD = {

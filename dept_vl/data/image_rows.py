@@ -112,4 +112,5 @@ class ImageRows:
 
 
 VisualFeatures = Tensor | ImageRows
-"""What a model reads of a batch's images: features of an image encoder beside it, or images for one of its own."""
+"""What a model reads of a batch's images: features of an image encoder beside it, (batch, visual, feature_dim), of
+several images a row (batch, images, visual, feature_dim); or the images of every row, for an encoder of its own."""

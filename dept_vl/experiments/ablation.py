@@ -243,10 +243,12 @@ def _has_features(parts: RunParts, config: TrainConfig, split: str) -> bool:
 
 def _check_names(model: AdaptedModel, only: Sequence[str]) -> None:
     """Refuses names of parts that a model, of any device, has not."""
+    from dept_vl.models.language.vision_language import VisionLanguageBackbone
     from dept_vl.models.parts import model_parts
 
     known = [part.name for part in model_parts(model)]
-    known += [FEATURES] if model.feature_dim is not None else []
+    has_features = model.feature_dim is not None or isinstance(model.backbone, VisionLanguageBackbone)
+    known += [FEATURES] if has_features else []
     for name in only:
         if name not in known:
             raise ConfigError(

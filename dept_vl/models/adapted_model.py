@@ -22,6 +22,7 @@ from dept_vl.models.adapter.files import (
     save_adapter,
 )
 from dept_vl.models.adapter.fits import check_fits
+from dept_vl.models.adapter.identity import backbone_identity
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.distillation import Answer, distance_per_example, state_hooks
 from dept_vl.models.joined_source import join_source
@@ -124,8 +125,7 @@ class AdaptedModel(nn.Module):
         Args:
             input_ids: (batch, text) token ids, padded on the right.
             attention_mask: (batch, text), 1 for text and 0 for padding.
-            visual_features: (batch, visual, feature_dim) of any floating type, of several images a row (batch, images,
-                visual, feature_dim); or None.
+            visual_features: As `VisualFeatures` says, of any floating type; or None.
             info: The forward pass that it is for; None for one of a single task.
 
         Raises:
@@ -133,22 +133,20 @@ class AdaptedModel(nn.Module):
         """
         info = info or self.forward_info(attention_mask, visual_features)
         shared = shared_prompt(self.tuner, info, None if self._own else self._prompt_keys)
-        return self._join(self.tuner.embed, input_ids, attention_mask, visual_features, info, shared)
+        return self._join(lambda text: self.tuner.embed(text, info), input_ids, attention_mask, visual_features, shared)
 
     def _join(
         self,
-        embed: Callable[[Tensor, ForwardInfo], Tensor],
+        embed: Callable[[Tensor], Tensor],
         input_ids: Tensor,
         attention_mask: Tensor,
         visual_features: VisualFeatures | None,
-        info: ForwardInfo,
         shared: SharedPrompt | None = None,
     ) -> JointInput:
         """Builds what the backbone reads of prompt and text as `embed` makes them."""
-        words = self.backbone.word_embeddings
         return join_source(
-            self.backbone, input_ids, attention_mask, visual_features, embed=lambda text: embed(text, info),
-            project=lambda features: project_features(self.visual_projection, features, words),
+            self.backbone, input_ids, attention_mask, visual_features, embed=embed,
+            project=lambda features: project_features(self.visual_projection, features, self.backbone.word_embeddings),
             frame=self.frame, shared=shared,
         )  # fmt: skip
 
@@ -204,7 +202,7 @@ class AdaptedModel(nn.Module):
         """Lets the frozen backbone answer with a teacher's input, without dropout."""
         info = self.forward_info(attention_mask, visual_features, task_ids)
         with self._in_evaluation_mode(), self.backbone.hooked(state_hooks(self.backbone), info):
-            joint = self._join(teacher.embed, input_ids, attention_mask, visual_features, info)
+            joint = self._join(lambda text: teacher.embed(text, info), input_ids, attention_mask, visual_features)
             return Answer.of(self.backbone.logits(joint, labels), info)
 
     @torch.no_grad()
@@ -324,8 +322,7 @@ class AdaptedModel(nn.Module):
 
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
-        if self._identity is None:
-            self._identity = BackboneIdentity(**self.backbone.identity(self.config.backbone, self.config.revision))
+        self._identity = self._identity or backbone_identity(self.backbone, self.config.backbone, self.config.revision)
         visual = None
         if self.visual_projection is not None:
             own, bias = self.visual_projection, self.backbone.visual_position_bias
@@ -340,6 +337,7 @@ class AdaptedModel(nn.Module):
             visual=visual,
             answer_cue=self.answer_cue,
             answer_form=self.answer_form,
+            system_prompt=self.config.system_prompt,
             task=task.name if task else JOINED.join(self.tasks) or None,
             declaration=task.declaration if task else None,
             tasks=self.tasks,

@@ -15,7 +15,8 @@ from dept_vl.models.adapter.fits import check_equal
 from dept_vl.models.adapter.frozen_projection import load_projection
 from dept_vl.models.adapter.source_prompts import prompt_reader
 from dept_vl.models.config import ModelConfig
-from dept_vl.models.language.family import check_positions
+from dept_vl.models.language.families import FAMILIES
+from dept_vl.models.language.family import check_image_settings, check_positions
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.vision.projection import VisualProjection, new_projection
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
@@ -65,9 +66,11 @@ def build_model(
         CheckpointError: Such a run has no prompt or projection, or one for another backbone.
     """
     frozen, tokenizer = backbone or open_backbone(model)
-    codec = frozen.codec_class(
-        tokenizer, answer_cue, answer_form=answer_form, task_cue=task_cue, has_image=feature_dim is not None
-    )
+    check_image_settings(FAMILIES[frozen.family], model)
+    codec = frozen.new_codec(
+        tokenizer, answer_cue, system_prompt=model.system_prompt,
+        answer_form=answer_form, task_cue=task_cue, has_image=feature_dim is not None,
+    )  # fmt: skip
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text)["input_ids"])

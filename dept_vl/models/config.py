@@ -29,8 +29,8 @@ class ModelConfig:
         str,
         BACKBONE,
         Field(
-            description="T5 (v1.1, Flan), GPT-2, Llama, Qwen2, Qwen3, Gemma, SmolLM3 or Mistral: hub id, local folder, "
-            "or 'demo' for the packaged T5"
+            description="T5 (v1.1, Flan), GPT-2, Llama, Qwen2, Qwen3, Gemma, SmolLM3, Mistral, or a vision-language "
+            "model (Qwen3-VL, SmolVLM, ...): hub id, local folder, or 'demo' for the packaged T5"
         ),
     ] = "t5-base"
     revision: Annotated[str | None, Field(description="hub revision of the backbone; null: the newest")] = None
@@ -38,6 +38,10 @@ class ModelConfig:
         Literal["float32", "bfloat16"],
         Field(description="precision its frozen weights are kept and multiplied in; trainable tensors stay float32"),
     ] = "float32"
+    system_prompt: Annotated[
+        str | None,
+        Field(description="vision-language backbones: what a system's turn says before the user's; null: none"),
+    ] = None
     image_encoder: Annotated[ImageEncoderConfig, Field(description="how the frozen image encoder is loaded")] = Field(
         default_factory=DefaultImageEncoder
     )

@@ -13,6 +13,7 @@ from dept_vl.data.text_codec import Frame
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.shared_prompt import SharedPrompt
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 
 
 def join_source(
@@ -38,8 +39,13 @@ def join_source(
         project: From the features to (batch, images * visual, d_model).
         frame: What stands around prompt, images and text.
         shared: The prompt that all rows have in common; None where each may have its own.
+
+    Raises:
+        DataError: The images are not what the backbone reads.
     """
     prompt_and_text_embeds = embed(backbone.embed_source(input_ids).float())  # (batch, prompt + text, d_model)
+    if isinstance(backbone, VisionLanguageBackbone):
+        return backbone.join_images(prompt_and_text_embeds, input_ids, attention_mask, visual_features, frame)
     assert not isinstance(visual_features, ImageRows)  # only such a backbone has a processor that makes them
     behind = []
     if visual_features is not None:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dept_vl.models.adapted_model import AdaptedModel
+from dept_vl.models.language.base import Backbone
+
+_ROWS_AT_ONCE = 8_192
+"""Of the table of word embeddings."""
+
+
+@torch.no_grad()
+def embedding_size(backbone: Backbone[Any]) -> float:
+    """Returns the root mean square over all numbers of the embeddings that the model reads a source's text with."""
+    table = backbone.source_table
+    rows = torch.arange(table.shape[0], device=table.device).split(_ROWS_AT_ONCE)
+    norms = [torch.linalg.vector_norm(backbone.embed_source(ids), dtype=torch.float64) for ids in rows]
+    return float(torch.stack(norms).norm()) / math.sqrt(table.shape[0] * backbone.d_model)
 
 
 @torch.no_grad()

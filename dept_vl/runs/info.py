@@ -7,6 +7,7 @@ from pathlib import PurePath
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.meta_model import build_meta_model
 from dept_vl.models.parameter_budget import ParameterBudget
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 
 TABLE_3_VOCABULARY = 32_200
@@ -23,7 +24,8 @@ def meta_model(config: TrainConfig, *, vocab_size: int | None = None) -> Adapted
     Raises:
         ConfigError: The budget cannot be met, or the backbone's or the image encoder's shape is not known here.
     """
-    feature_dim = config.model.image_encoder.feature_dim() if config.uses_images else None
+    has_features = config.uses_images and not has_own_image_encoder(config)
+    feature_dim = config.model.image_encoder.feature_dim() if has_features else None
     return build_meta_model(
         config.model,
         config.tuner,

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -23,11 +23,14 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.files import read_adapter_config
 from dept_vl.models.adapter.presence import projection_source
 from dept_vl.models.build import build_model, load_model
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.models.sharding import place_model
+from dept_vl.runs.backbone_images import BackboneImages, open_backbone_images
 from dept_vl.runs.decoding import Decoding, choose_decoding
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.session import Session
 from dept_vl.runs.visual_input import VisualInput
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import DataConfig, TrainConfig
 from dept_vl.system.processes import process_state
 from dept_vl.tasks import Task
@@ -215,7 +218,13 @@ def _open_visual(
     device: torch.device,
 ) -> Mapping[str, VisualInput]:
     """Returns the visual input of each split of a task with images, or of the user's own."""
-    encoder = config.model.image_encoder
+    model, encoder = config.model, config.model.image_encoder
+    if has_own_image_encoder(config):
+        backbone = cast(VisionLanguageBackbone, session.backbone(model)[0])
+        processing = backbone.image_processing(model.system_prompt)
+        if data_dir is None:
+            return {OWN_IMAGES: BackboneImages(processing, model, None)}
+        return open_backbone_images(task, config.data, model, data_dir, splits, processing)
     if data_dir is None:
         return {OWN_IMAGES: session.own_images(encoder, device)}
     return session.visual(task, config.data, encoder, data_dir, splits, device)

@@ -9,6 +9,7 @@ from typing import Any
 from dept_vl.errors import ConfigError
 from dept_vl.settings.load import flat_settings, nested_settings
 from dept_vl.settings.marked import path_settings
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.renamed import new_key
 from dept_vl.settings.schema import TrainConfig
 
@@ -61,10 +62,17 @@ def _is_needed(config: TrainConfig, key: str) -> bool:
         return False
     if key == "data.image_dir":
         is_prepared = config.data.rows is not None and config.uses_images
-        return is_prepared or config.data.visual_features == "encode"
+        return is_prepared or config.data.visual_features == "encode" or _is_read_by_the_backbone(config)
     if key == "data.feature_dir":
         return config.data.visual_features != "encode"
     return config.uses_images or not key.startswith(("model.image_encoder.", "model.frozen_projection"))
+
+
+def _is_read_by_the_backbone(config: TrainConfig) -> bool:
+    try:
+        return config.uses_images and has_own_image_encoder(config)
+    except ConfigError:  # the backbone moved too, which is said of its own path
+        return False
 
 
 def _started_in(config: TrainConfig, folder: Path) -> Path | None:

@@ -14,11 +14,12 @@ from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.presence import projection_source, require_adapter, require_released
 from dept_vl.models.config import MAX_IMAGES
 from dept_vl.models.language.families import stored_family
-from dept_vl.models.language.family import check_positions, no_position_bias
+from dept_vl.models.language.family import check_image_settings, check_positions, no_position_bias
 from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import RUN_CONFIG_FILE, check_resumable, check_run_folder, read_run_config, refuse_several
 from dept_vl.runs.hub import find_run
 from dept_vl.runs.trackers import chosen_trackers
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import refuse_existing
 from dept_vl.system.extras import require_extra
@@ -124,7 +125,7 @@ def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> No
 
     Raises:
         ConfigError: As `TunerSettings.check_backbone`, `TunerSettings.prompt_length`, `check_positions`,
-            `stored_family` and `no_position_bias`.
+            `stored_family`, `no_position_bias` and `check_image_settings`; or an answer form that the backbone has not.
     """
     found = stored_family(config.model.backbone, config.model.revision)
     if found is None:
@@ -133,6 +134,12 @@ def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> No
     rule = config.model.visual_position_bias
     if rule is not None and not family.has_position_bias:
         raise no_position_bias(rule)
+    check_image_settings(family, config.model)
+    if family.reads_images and config.data.answer_form not in (None, "chat"):
+        raise ConfigError(
+            f"data.answer_form: a vision-language backbone is led to its answers by the chat template of its processor "
+            f"('chat'), given {config.data.answer_form!r}; leave it out"
+        )
     shape = family.shape(stored)
     if shape is None:
         return
@@ -160,7 +167,7 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
             projection_source(config.model, find_run)
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not config.uses_images:
+    if not config.uses_images or has_own_image_encoder(config):
         return
     if config.data.visual_features == "encode":
         config.model.image_encoder.check_files()
@@ -184,7 +191,9 @@ def check_images(config: TrainConfig, splits: Sequence[str]) -> None:
                 f"model.visual_projection: 'vl-t5' tells {MAX_IMAGES} images of a row apart, as Sung et al.'s does, "
                 f"and rows of {name!r} have {count}; use model.visual_projection=linear"
             )
-    if "train" in splits and len({*counts.values()}) > 1 and config.mix.batches in (None, "mixed"):
+    has_rows_of_any = has_own_image_encoder(config)
+    is_mixed = config.mix.batches in (None, "mixed") and not has_rows_of_any
+    if "train" in splits and len({*counts.values()}) > 1 and is_mixed:
         each = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ConfigError(
             f"mix.batches: rows of these tasks have different numbers of images ({each}) and cannot share a step; set "

@@ -11,6 +11,7 @@ from transformers import T5Config
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, load_adapter, save_adapter
+from dept_vl.models.adapter.identity import backbone_identity
 from dept_vl.models.adapter.released_format import (
     ADAPTER_CONFIG_FILE,
     ReleasedAdapter,
@@ -132,7 +133,7 @@ def _identity(folder: Path, config: ReleasedConfig, backbone: str | None) -> Bac
         CheckpointError: Width or depth differ; both sides are named.
     """
     if backbone is not None:
-        identity = BackboneIdentity(**load_backbone(backbone)[0].identity(backbone))
+        identity = backbone_identity(load_backbone(backbone)[0], backbone)
     else:
         name = config.base_model_name_or_path or ""
         t5 = published_config(name)

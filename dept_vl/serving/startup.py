@@ -15,6 +15,7 @@ from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
 from dept_vl.runs.hub import find_run
 from dept_vl.settings.load import load_config
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -166,6 +167,11 @@ def _check_files(config: TrainConfig) -> None:
     """Refuses what would only be noticed once torch is there: files of frozen models, packages, how to answer."""
     choose_decoding(config, config.resolve_task())
     config.tuner.check_packages()
+    if has_own_image_encoder(config):
+        raise ConfigError(
+            f"model.backbone: {config.model.backbone!r} is a vision-language model, and those are not served yet; "
+            "`dept-vl predict` and dept_vl.load answer with it"
+        )
     check_files(config.model.backbone, config.model.revision)
     if config.uses_images:
         config.model.image_encoder.check_files()

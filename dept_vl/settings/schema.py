@@ -53,7 +53,10 @@ class DataConfig:
     ] = None
     visual_features: Annotated[
         Literal["cache", "encode", "zero"],
-        Field(description="'cache': stored features; 'encode': the encoder on the fly; 'zero': blind baseline"),
+        Field(
+            description="'cache': stored features (vision-language backbones: as 'encode'); 'encode': the encoder on "
+            "the fly; 'zero': blind baseline"
+        ),
     ] = "cache"
     on_image_error: Annotated[
         Literal["stop", "skip"],

@@ -13,6 +13,7 @@ EXTRAS = {
     "plots": ("matplotlib",),
     "report": ("jinja2", "matplotlib"),
     "serve": ("anyio", "starlette", "uvicorn"),
+    "smolvlm": ("num2words",),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
     "ui": ("anyio", "gradio", "jinja2", "starlette", "uvicorn"),

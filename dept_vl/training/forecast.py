@@ -20,6 +20,7 @@ from dept_vl.models.language.stored import find_folder, is_offline
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.refusals import check_forecast, check_place
 from dept_vl.runs.selection import check_best_metric, check_data
+from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.memory import peak_gpu_gib, peak_resident_gib
 from dept_vl.tasks.splits import SPLITS
@@ -215,6 +216,8 @@ def _count_steps(config: TrainConfig, data_dir: Path) -> Length:
 
 def _missing_features(config: TrainConfig, data_dir: Path) -> FeatureSize | None:
     """Returns the size of the features that the run reads, where they are not stored; None where it reads none."""
+    if has_own_image_encoder(config):
+        return None
     encoder = config.model.image_encoder
     wanted = encoder.known_fingerprint()
     is_stored = any(not differences(read_index(store).fingerprint, wanted) for store in finished_stores(data_dir))

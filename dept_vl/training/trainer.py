@@ -19,7 +19,7 @@ from dept_vl.data.collator import Batch
 from dept_vl.data.sampler import BatchRequest, whole_batches
 from dept_vl.errors import ConfigError
 from dept_vl.models.adapter.warm_start import warm_start
-from dept_vl.models.magnitudes import input_magnitudes
+from dept_vl.models.magnitudes import embedding_size, input_magnitudes
 from dept_vl.models.shares import describe_shares, embedding_shares, warning_about
 from dept_vl.runs.callbacks import Callback
 from dept_vl.runs.folder import (
@@ -141,7 +141,7 @@ class Trainer:
         self.validation = MixValidation(config, self.tasks) if config.is_mix else Validation(config, self.parts)
         self.selection = self.validation.selection
         groups = self.model.param_groups()
-        self.optimizer = build_optimizer(self.model, groups, config.optim, self.model.backbone.embedding_size)
+        self.optimizer = build_optimizer(self.model, groups, config.optim, lambda: embedding_size(self.model.backbone))
         self.guard = StepGuard(groups, config.loop)
         self.trackers = chosen_trackers(config.loop.trackers)
         services = [Tracker(name) for name in self.trackers if name != TENSORBOARD]

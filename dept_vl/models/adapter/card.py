@@ -20,7 +20,9 @@ from dept_vl.tasks import Task, get_task, is_task
 FOLDER = "path/to/this/folder"
 """What the code in the card calls the adapter's folder."""
 
-_LOADED_WITH = ("backbone", "revision", "dtype", "visual_projection", "frozen_projection", "visual_position_bias")
+_LOADED_WITH = (
+    "backbone", "revision", "dtype", "system_prompt", "visual_projection", "frozen_projection", "visual_position_bias",
+)  # fmt: skip
 """Settings of the frozen models that an adapter is loaded with; the others are about training, or about images."""
 
 _UNKNOWN = "unknown"
@@ -123,7 +125,7 @@ def model_card(
 def _rows(
     config: AdapterConfig, model: ModelConfig, task: Task | None, scores: Mapping[str, float], publication: Publication
 ) -> list[tuple[str, str]]:
-    visual = "none: text only"
+    visual = "none: text only" if config.features is None else "images, read by the backbone's own image encoder"
     if config.visual is not None:
         encoder = (config.features or {}).get("model", "not recorded")
         visual = f"{config.visual.feature_dim}-d features of {encoder}, `{config.visual.projection}` projection"

@@ -74,5 +74,6 @@ def _comparable(config: AdapterConfig) -> dict[str, Any]:
         "data.max_source_length": config.max_source_length,
         "data.answer_cue": config.answer_cue,
         "data.answer_form": config.answer_form or "released",
+        "model.system_prompt": config.system_prompt,
         **{f"{_FACTS}{name}": fact for name, fact in config.facts.items()},
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.announced import TUNER, announced_tensors, empty_tuner, part_of
 from dept_vl.models.adapter.files import AdapterConfig, BackboneIdentity, copy_tensors, load_adapter
+from dept_vl.models.adapter.identity import backbone_identity
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.base import Backbone
 from dept_vl.tuners.base import Tuner
@@ -33,7 +34,7 @@ def prompt_reader(
     """
 
     def read(name: str) -> Tensor:
-        identity = BackboneIdentity(**backbone.identity(model.backbone, model.revision))
+        identity = backbone_identity(backbone, model.backbone, model.revision)
         return read_source_prompt(find(name), backbone, identity, tokenize)
 
     return read

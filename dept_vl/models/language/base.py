@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
@@ -29,7 +28,6 @@ from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.shared_prompt import SharedPrompt
-from dept_vl.models.language.stored import recorded_name
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.layers.dropout import replace_dropout
 from dept_vl.tuners.layers.side_network import NarrowBlocks
@@ -38,9 +36,6 @@ Joint = TypeVar("Joint", bound=JointInput)
 
 CHANGED_WEIGHTS = "dept_vl_weights_sha256"
 """Key of the ``config.json`` of a backbone that `dept_vl.models.language.write` wrote: sha256 of all its weights."""
-
-_ROWS_AT_ONCE = 8_192
-"""Of the table of word embeddings."""
 
 
 class Backbone(HookedModel, Generic[Joint]):
@@ -116,6 +111,22 @@ class Backbone(HookedModel, Generic[Joint]):
         """Returns the part of a configuration that describes the language model: all of it, but for one with images."""
         return config
 
+    def new_codec(
+        self, tokenizer: PreTrainedTokenizerBase, answer_cue: str | None, *, system_prompt: str | None, **form: Any
+    ) -> TextCodec:
+        """Returns what makes token ids from text.
+
+        Args:
+            tokenizer: The backbone's.
+            answer_cue: As `TextCodec`.
+            system_prompt: What a system's turn says before the user's, for a family that has one.
+            form: The other arguments of `TextCodec`.
+
+        Raises:
+            ConfigError: As `TextCodec`.
+        """
+        return self.codec_class(tokenizer, answer_cue, **form)
+
     @staticmethod
     def is_output_tied(config: PretrainedConfig, stored: Mapping[str, Any]) -> bool | None:
         """Returns whether the output matrix is the word embeddings; None where it is if the weights have no other.
@@ -130,6 +141,17 @@ class Backbone(HookedModel, Generic[Joint]):
     def tied_tables(cls, stored: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns those of `word_tables` that are one tensor in a checkpoint with this ``config.json``."""
         return cls.word_tables
+
+    @classmethod
+    def loaded_names(cls, stored: set[str], model: PreTrainedModel, missing: Collection[str]) -> set[str]:
+        """Returns the names of what a checkpoint's weights filled, for `dept_vl.models.language.fit.tie_words`.
+
+        Args:
+            stored: The names in its files.
+            model: As transformers loaded it.
+            missing: The model's tensors that transformers found none for.
+        """
+        return stored
 
     @classmethod
     def uninitialised(cls, config: PretrainedConfig) -> PreTrainedModel:
@@ -279,13 +301,6 @@ class Backbone(HookedModel, Generic[Joint]):
         """The table of those, (vocabulary, d_model)."""
         return self.word_embeddings
 
-    @torch.no_grad()
-    def embedding_size(self) -> float:
-        """Returns the root mean square over all numbers of the embeddings that the model reads a source's text with."""
-        rows = torch.arange(self.source_table.shape[0], device=self.source_table.device).split(_ROWS_AT_ONCE)
-        norms = [torch.linalg.vector_norm(self.embed_source(ids), dtype=torch.float64) for ids in rows]
-        return float(torch.stack(norms).norm()) / math.sqrt(self.source_table.shape[0] * self.d_model)
-
     @property
     def score_dtype(self) -> torch.dtype:
         """The precision attention scores will have: autocast's where it is on, else the weights'."""
@@ -372,23 +387,10 @@ class Backbone(HookedModel, Generic[Joint]):
             digest.update(rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes())
         return digest.hexdigest()
 
-    def identity(self, name: str, revision: str | None = None) -> dict[str, Any]:
-        """Returns what an adapter records of its backbone; another one's differs in more than `name` and `revision`.
-
-        Those two are as it was asked for, and recorded so that it can be loaded again (`recorded_name`).
-        """
-        num_layers, num_decoder_layers = self.num_layers
-        loadable, commit = recorded_name(name, revision)
-        return {
-            "name": loadable,
-            "revision": commit,
-            "family": self.family,
-            "d_model": self.d_model,
-            "num_layers": num_layers,
-            "num_decoder_layers": num_decoder_layers,
-            "vocab_size": self.text_config(self.model.config).vocab_size,
-            "weights_sha256": self.weights_sha256,
-        }
+    def search_config(self, num_beams: int, max_new_tokens: int, **settings: Any) -> GenerationConfig:
+        """Returns the settings of a search for the best answer, without any drawing; see `run_generation`."""
+        own = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, **settings}
+        return self.generation_config(do_sample=False, return_dict_in_generate=True, **own)
 
     def generation_config(self, **settings: Any) -> GenerationConfig:
         """Returns generation settings with the special tokens and nothing else of the checkpoint's own."""

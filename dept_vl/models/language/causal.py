@@ -205,13 +205,7 @@ class CausalBackbone(Backbone[CausalInput]):
                 inputs_embeds=joint.inputs_embeds,
                 attention_mask=joint.attention_mask,
                 position_ids=joint.position_ids,
-                generation_config=self.generation_config(
-                    num_beams=num_beams,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    return_dict_in_generate=True,
-                    **settings,
-                ),
+                generation_config=self.search_config(num_beams, max_new_tokens, **settings),
                 logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
             )

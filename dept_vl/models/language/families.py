@@ -7,11 +7,15 @@ from typing import Any
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.family import Family
 from dept_vl.models.language.gemma import GEMMA, GEMMA2, GEMMA3_TEXT
+from dept_vl.models.language.gemma_vision import GEMMA3, PALIGEMMA
 from dept_vl.models.language.gpt2 import GPT2
+from dept_vl.models.language.idefics3 import IDEFICS3, SMOLVLM
 from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.llava import INTERNVL, LLAVA, LLAVA_ONEVISION
 from dept_vl.models.language.mistral import MISTRAL
 from dept_vl.models.language.published_shapes import published_settings
 from dept_vl.models.language.qwen import QWEN2, QWEN3
+from dept_vl.models.language.qwen_vl import QWEN2_5_VL, QWEN3_5, QWEN3_VL
 from dept_vl.models.language.smollm3 import SMOLLM3
 from dept_vl.models.language.stored import find_folder, read_config
 from dept_vl.models.language.t5_family import T5
@@ -27,6 +31,16 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": GEMMA3_TEXT,
     "smollm3": SMOLLM3,
     "mistral": MISTRAL,
+    "gemma3": GEMMA3,
+    "idefics3": IDEFICS3,
+    "internvl": INTERNVL,
+    "llava": LLAVA,
+    "llava_onevision": LLAVA_ONEVISION,
+    "paligemma": PALIGEMMA,
+    "qwen2_5_vl": QWEN2_5_VL,
+    "qwen3_5": QWEN3_5,
+    "qwen3_vl": QWEN3_VL,
+    "smolvlm": SMOLVLM,
 }
 """``model_type`` of a ``config.json`` -> the family. Nothing else is loaded."""
 

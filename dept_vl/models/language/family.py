@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dept_vl.errors import ConfigError
+from dept_vl.models.config import ModelConfig
 from dept_vl.tuners.places.backbone_shape import BackboneShape
 
 if TYPE_CHECKING:
     from dept_vl.models.language.base import Backbone
+
+
+_BESIDE = ("image_encoder", "visual_projection", "visual_projection_std", "frozen_projection", "visual_position_bias")
+"""Settings of an image encoder beside the backbone, and of what joins the two."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,11 @@ class Family(ABC):
 
     Attributes:
         has_position_bias: Whether it has T5's relative position bias, for which there is a choice of rules.
+        reads_images: Whether it has an image encoder of its own.
     """
 
     has_position_bias: ClassVar[bool] = False
+    reads_images: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -75,6 +82,28 @@ def no_position_bias(rule: str) -> ConfigError:
         f"model.visual_position_bias: {rule!r} is a rule for T5's relative position bias, and the backbone is "
         "decoder-only; leave it out (null)"
     )
+
+
+def check_image_settings(family: Family, model: ModelConfig) -> None:
+    """Refuses settings of an image encoder beside a backbone that has its own, and of its template for one without.
+
+    Raises:
+        ConfigError: A setting has no place in the family; the message names it.
+    """
+    if not family.reads_images:
+        if model.system_prompt is not None:
+            raise ConfigError(
+                "model.system_prompt: stands in the chat template of a vision-language model's processor, and "
+                f"{model.backbone!r} is none; leave it out (null)"
+            )
+        return
+    default = ModelConfig()
+    for name in _BESIDE:
+        if getattr(model, name) != getattr(default, name):
+            raise ConfigError(
+                f"model.{name}: {model.backbone!r} is a vision-language model, which has an image encoder and a "
+                f"projection of its own; leave model.{name} out"
+            )
 
 
 def check_positions(positions: Positions | None, family: str, num_virtual_tokens: int, max_source_length: int) -> None:

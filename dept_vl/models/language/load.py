@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.config import ModelConfig, VisualPositionBias
@@ -16,8 +23,18 @@ from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.families import FAMILIES, find_family
 from dept_vl.models.language.fit import check_tokenizer, tie_words
 from dept_vl.models.language.published_shapes import published_config
-from dept_vl.models.language.stored import check_files, find_folder, read_config, resolve, tensor_names
+from dept_vl.models.language.stored import (
+    PROCESSOR_FILES,
+    check_files,
+    find_folder,
+    read_config,
+    resolve,
+    tensor_names,
+)
+from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.models.quiet_loading import quiet_transformers, weights_in_every_process
+from dept_vl.system.extras import require_extra
 
 LoadedBackbone = tuple[Backbone[Any], PreTrainedTokenizerBase]
 """A frozen backbone with its tokenizer."""
@@ -73,15 +90,20 @@ def load_backbone(
     source = resolve(name, revision)
     config = _read_config(name, revision)
     check_files(name, revision)
-    family = find_family(config.model_type, name).backbone_class
+    layout = find_family(config.model_type, name)
+    family = layout.backbone_class
+    if isinstance(layout, VisionLanguageFamily):
+        layout.check_language_model(family.text_config(config).model_type, name)
     tokenizer = _load_tokenizer(name, source, revision)
     special_tokens = family.special_tokens(config, tokenizer)
-    check_tokenizer(name, tokenizer, config)
+    check_tokenizer(name, tokenizer, family.text_config(config))
     if dropout_rate is not None:
         for field in family.dropout_fields:
-            setattr(config, field, dropout_rate)
+            setattr(family.text_config(config), field, dropout_rate)
     model = _load_model(name, source, revision, family, config, dtype)
     backbone = family(_freeze(model), special_tokens, visual_position_bias)
+    if isinstance(backbone, VisionLanguageBackbone):
+        backbone.processor = _load_processor(name, source, revision, backbone.layout.extra)
     if gradient_checkpointing:
         backbone.recompute_activations()
     # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
@@ -96,6 +118,23 @@ def _load_tokenizer(name: str, source: str, revision: str | None) -> PreTrainedT
     except Exception as error:  # a damaged tokenizer makes the library raise errors of any type
         raise ConfigError(_not_loaded(name, revision, error, "the tokenizer")) from error
     return cast(PreTrainedTokenizerBase, loaded)
+
+
+def _load_processor(name: str, source: str, revision: str | None, extra: str | None) -> Any:
+    """Loads the processor of a vision-language model, which needs the packages of `extra`."""
+    if extra is not None:
+        require_extra(extra, f"model.backbone: the processor of {name!r}")
+    try:
+        with quiet_transformers():
+            processor = AutoProcessor.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:  # damaged settings make the library raise errors of any type
+        raise ConfigError(_not_loaded(name, revision, error, "the processor")) from error
+    if getattr(processor, "image_processor", None) is None:
+        raise ConfigError(
+            f"model.backbone: the processor of {name!r} reads no images ({type(processor).__name__}); give a folder "
+            f"with the settings of the processor that the model was trained with ({' or '.join(PROCESSOR_FILES)})"
+        )
+    return processor
 
 
 def _load_model(
@@ -133,7 +172,7 @@ def _load_model(
             f"model.backbone: the weights of {name!r} are not of the shape its config.json describes: "
             f"{', '.join(sorted(mismatched)[:3])} ({len(mismatched)} in all)"
         )
-    tie_words(model, family, names, settings, name)
+    tie_words(model, family, family.loaded_names(names, model, report["missing_keys"]), settings, name)
     tables = {*family.word_tables, "lm_head.weight"}  # `tie_words` has seen to those
     lacking = sorted(set(report["missing_keys"]) - tables)
     if lacking:

@@ -24,9 +24,13 @@ VOCABULARY_FILES = (
 )  # fmt: skip
 """Files that a tokenizer's words come from; one is enough."""
 
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Files that say how a vision-language model's images are processed; older releases have the second alone."""
+
 BESIDE_WEIGHTS = (
     CONFIG_FILE, "generation_config.json", *VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "merges.txt", "chat_template.jinja",
+    "added_tokens.json", "merges.txt", "chat_template.jinja", "chat_template.json", *PROCESSOR_FILES,
+    "video_preprocessor_config.json",
 )  # fmt: skip
 """Files that belong to weights and are taken along with them."""
 
@@ -286,6 +290,22 @@ def _cached(name: str, revision: str | None) -> Path | None:
     except (HFValidationError, ValueError):  # no hub id at all
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def fetch_config(name: str, revision: str | None) -> bool:
+    """Puts the ``config.json`` of a hub id into the cache; returns whether it is there now.
+
+    What keeps it from being fetched is left to what loads the backbone, which says so.
+    """
+    if is_offline():
+        return False
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(resolve(name, revision), CONFIG_FILE, revision=revision)
+    except (OSError, ValueError):  # no such model, none that may be read, or no network
+        return False
+    return True
 
 
 def _below_home(path: Path) -> str:

@@ -201,13 +201,7 @@ class T5Backbone(Backbone[EncoderInput]):
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=joint.attention_mask,
                 **cache,
-                generation_config=self.generation_config(
-                    num_beams=num_beams,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    return_dict_in_generate=True,
-                    **settings,
-                ),
+                generation_config=self.search_config(num_beams, max_new_tokens, **settings),
                 logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
             )

@@ -13,6 +13,7 @@ from dept_vl.models.adapter.files import WEIGHTS_FILE
 from dept_vl.models.adapter.warm_start import warm_start
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.magnitudes import embedding_size
 from dept_vl.settings.schema import OptimConfig
 from dept_vl.training.checkpoints import Progress, load_state, save_state
 from dept_vl.training.optim import build_optimizer
@@ -122,7 +123,7 @@ def test_one_that_is_neither_is_refused(saved, change, message):
 def test_a_checkpoint_of_then_is_refused_by_the_names_of_its_tensors(t5_folder, tmp_path):
     model = make(t5_folder, DeptConfig(budget_tokens=12, num_virtual_tokens=3))
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = build_optimizer(model, model.param_groups(), OptimConfig(), model.backbone.embedding_size)
+    optimizer = build_optimizer(model, model.param_groups(), OptimConfig(), lambda: embedding_size(model.backbone))
     folder = save_state(tmp_path, Progress(step=1), trainable, optimizer, keep=1)
     tensors = load_file(folder / "trainable.safetensors")
     save_file(earlier(tensors), folder / "trainable.safetensors")

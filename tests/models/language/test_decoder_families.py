@@ -14,6 +14,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.families import stored_family
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import load_backbone
+from dept_vl.models.magnitudes import embedding_size
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.places.sites import Site
 from tests.models.language.causal_folders import POSITIONS, SAVE_TINY, WINDOW
@@ -163,7 +164,7 @@ def test_prompts_are_of_the_size_of_words_that_are_scaled(folders, kind):
     backbone = load_backbone(str(folders[kind]))[0]
     table = backbone.word_embeddings
     torch.testing.assert_close(backbone.embed_tokens(torch.arange(32)), 4.0 * table)
-    assert backbone.embedding_size() == pytest.approx(4.0 * float(table.square().mean().sqrt()), rel=1e-6)
+    assert embedding_size(backbone) == pytest.approx(4.0 * float(table.square().mean().sqrt()), rel=1e-6)
     tuner = DeptConfig(budget_tokens=4, num_virtual_tokens=2, allow_nearest=True)
     prompt = tuner.build(backbone.tuner_context(8, tokenize=lambda _: [5])).soft_prompt
     assert all((4.0 * table - vector).abs().sum(dim=1).min() < 1e-6 for vector in prompt)

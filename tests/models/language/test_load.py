@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, T5ForConditionalGeneration
 
 from dept_vl.errors import ConfigError
+from dept_vl.models.adapter.identity import backbone_identity
 from dept_vl.models.language.load import backbone_config, load_backbone, meta_backbone
 
 
@@ -106,11 +107,11 @@ def test_code_of_a_checkpoint_is_not_run(t5_folder, tmp_path):
 
 def test_identity_tells_backbones_apart_but_not_precisions(save_tiny_t5, t5_folder, tmp_path):
     other = save_tiny_t5(tmp_path / "other", seed=1)
-    identity = load_backbone(str(t5_folder))[0].identity("t5-base")
-    rounded = load_backbone(str(t5_folder), dtype=torch.bfloat16)[0].identity("t5-base")
+    identity = backbone_identity(load_backbone(str(t5_folder))[0], "t5-base")
+    rounded = backbone_identity(load_backbone(str(t5_folder), dtype=torch.bfloat16)[0], "t5-base")
     assert identity == rounded
-    assert identity["name"] == "t5-base"
-    assert identity != load_backbone(str(other))[0].identity("t5-base")
+    assert identity.name == "t5-base"
+    assert identity != backbone_identity(load_backbone(str(other))[0], "t5-base")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dept_vl.errors import ConfigError
+from dept_vl.models.adapter.identity import backbone_identity
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import load_backbone
@@ -62,9 +63,9 @@ def test_a_snapshot_folder_is_recorded_by_its_hub_id_and_commit(cache, t5_folder
     link.symlink_to(snapshot)
     for given in (str(snapshot), f"{snapshot}/", str(link), "google/flan-t5-small"):
         assert recorded_name(given) == ("google/flan-t5-small", COMMIT)
-    identity = load_backbone(str(snapshot))[0].identity(str(snapshot))
-    assert (identity["name"], identity["revision"]) == ("google/flan-t5-small", COMMIT)
-    assert load_backbone(identity["name"], identity["revision"])[0].weights_sha256 == identity["weights_sha256"]
+    identity = backbone_identity(load_backbone(str(snapshot))[0], str(snapshot))
+    assert (identity.name, identity.revision) == ("google/flan-t5-small", COMMIT)
+    assert load_backbone(identity.name, identity.revision)[0].weights_sha256 == identity.weights_sha256
 
 
 def test_another_folder_is_recorded_by_a_path_that_loads_from_anywhere(t5_folder, tmp_path, monkeypatch):

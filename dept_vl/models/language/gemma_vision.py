@@ -1,0 +1,34 @@
+"""Gemma 3 and PaliGemma, whose images are read both ways. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dept_vl.data.image_template import Template
+from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.vision_family import VisionLanguageFamily
+
+GEMMA3 = VisionLanguageFamily(
+    model_class="Gemma3ForConditionalGeneration",
+    blocks="model.language_model.layers",
+    norm="model.language_model.norm",
+    parts={**LLAMA.parts, "ff.norm": "pre_feedforward_layernorm"},
+    attention="self_attn",
+    norm_epsilon="rms_norm_eps",
+    dropout_fields=("attention_dropout",),
+    word_tables=("model.language_model.embed_tokens.weight",),
+    token_types="image",
+    has_one_pass_labels=False,
+)
+"""Gemma 3 with images (4B and larger); the places of an image see each other."""
+
+PALIGEMMA = replace(
+    GEMMA3,
+    model_class="PaliGemmaForConditionalGeneration",
+    parts=LLAMA.parts,
+    text_types={"gemma": {}, "gemma2": {"ff.norm": "pre_feedforward_layernorm"}},
+    token_types="target",
+    first_position=1,
+    own_template=Template(head="", image="<image>", between="<bos>", text_head="<bos>", tail="\n"),
+)
+"""PaliGemma 1 and 2; the whole source sees itself."""

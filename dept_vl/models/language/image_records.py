@@ -1,0 +1,83 @@
+"""From what a processor makes of images to what a vision-language model's language model reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dept_vl.data.image_rows import ImageRows, ProcessedImage, Record
+from dept_vl.errors import DataError
+
+GRID = "image_grid_thw"
+"""What processors call the frames, rows and columns of an image's patches."""
+
+
+def make_records(
+    model: Any, images: ImageRows, image_token_id: int, image_dim: int = 0
+) -> tuple[tuple[Record, ...], ...]:
+    """Returns the record of every image of a batch; those that are records already stay as they are.
+
+    Images of one shape go through the image encoder together, and one that several rows have goes once.
+
+    Args:
+        model: Of transformers, with ``get_image_features``.
+        images: Of every row.
+        image_token_id: The token that stands for one image token.
+        image_dim: The dimension of the processor's tensors along which images are put together.
+
+    Raises:
+        DataError: An image becomes another number of tokens than its processor made room for.
+    """
+    new = {id(image): image for image in images if isinstance(image, ProcessedImage)}
+    groups: dict[Hashable, list[ProcessedImage]] = {}
+    for image in new.values():
+        groups.setdefault(_shape(image, image_dim), []).append(image)
+    made: dict[int, Record] = {}
+    for group in groups.values():
+        records = _encode(model, group, image_token_id, image_dim)
+        made.update((id(image), record) for image, record in zip(group, records, strict=True))
+    return tuple(tuple(made[id(one)] if isinstance(one, ProcessedImage) else one for one in row) for row in images.rows)
+
+
+def _shape(image: ProcessedImage, image_dim: int) -> Hashable:
+    """Returns what images have in common that can be put together."""
+    return tuple(
+        (name, tensor.shape[:image_dim], tensor.shape[image_dim + 1 :])
+        for name, tensor in sorted(image.tensors.items())
+    )
+
+
+def _encode(model: Any, images: Sequence[ProcessedImage], image_token_id: int, image_dim: int) -> Iterator[Record]:
+    """Yields the records of images of one shape."""
+    names = images[0].tensors
+    tensors = {name: torch.cat([image.tensors[name] for image in images], dim=image_dim) for name in names}
+    output = model.get_image_features(**tensors, return_dict=True)
+    tokens = _flat(output.pooler_output)  # (placeholders of all images, d_model)
+    counts = [int((image.ids == image_token_id).sum()) for image in images]
+    if sum(counts) != len(tokens):
+        raise DataError(
+            f"{len(images)} images became {len(tokens)} tokens, and their processor left {sum(counts)} places for them "
+            f"({image_token_id} is the token of such a place); processor and weights of the backbone do not belong "
+            "together"
+        )
+    deepstack = getattr(output, "deepstack_features", None)
+    layers = None if not deepstack else torch.stack([_flat(layer) for layer in deepstack])
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    for image, start, count in zip(images, starts, counts, strict=True):
+        grid = image.tensors.get(GRID)
+        record = Record(
+            image.ids,
+            tokens[start : start + count],
+            None if layers is None else layers[:, start : start + count],
+            None if grid is None else grid[0],
+        )
+        yield record.zeroed() if image.is_unseen else record
+
+
+def _flat(features: Tensor | Sequence[Tensor]) -> Tensor:
+    """Returns features as (tokens, d_model), whether a family has them in one tensor or in one an image."""
+    parts = [features] if isinstance(features, Tensor) else features
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

@@ -1,0 +1,31 @@
+"""LLaVA, LLaVA-OneVision and InternVL: an image encoder, a projection and a decoder of another family. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.vision_family import VisionLanguageFamily
+
+LLAVA = VisionLanguageFamily(
+    model_class="LlavaForConditionalGeneration",
+    blocks="model.language_model.layers",
+    norm="model.language_model.norm",
+    parts=LLAMA.parts,
+    attention="self_attn",
+    norm_epsilon="rms_norm_eps",
+    dropout_fields=("attention_dropout",),
+    word_tables=("model.language_model.embed_tokens.weight",),
+    text_types={"llama": {}, "mistral": {}, "qwen2": {}},
+)
+"""LLaVA 1.5."""
+
+LLAVA_ONEVISION = replace(
+    LLAVA, model_class="LlavaOnevisionForConditionalGeneration", text_types={"qwen2": {}, "qwen3": {}}
+)
+"""LLaVA-OneVision; each image of a row is cut into tiles as if it were alone."""
+
+INTERNVL = replace(
+    LLAVA, model_class="InternVLForConditionalGeneration", text_types={"qwen2": {}, "qwen3": {}, "llama": {}}
+)
+"""InternVL 3 and 3.5 in transformers' own format (``-hf``)."""

@@ -1,0 +1,32 @@
+"""Qwen's vision-language models. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dept_vl.models.language.llama import LLAMA
+from dept_vl.models.language.vision_family import VisionLanguageFamily
+
+QWEN3_VL = VisionLanguageFamily(
+    model_class="Qwen3VLForConditionalGeneration",
+    blocks="model.language_model.layers",
+    norm="model.language_model.norm",
+    parts=LLAMA.parts,
+    attention="self_attn",
+    norm_epsilon="rms_norm_eps",
+    dropout_fields=("attention_dropout",),
+    word_tables=("model.language_model.embed_tokens.weight",),
+    has_grid_positions=True,
+)
+"""Qwen3-VL, dense; its image encoder also adds to what the first blocks put out (deepstack)."""
+
+QWEN2_5_VL = replace(QWEN3_VL, model_class="Qwen2_5_VLForConditionalGeneration")
+"""Qwen2.5-VL."""
+
+QWEN3_5 = replace(
+    QWEN3_VL,
+    model_class="Qwen3_5ForConditionalGeneration",
+    linear_parts=("self_attn.norm", "ff.norm", "ff.gate", "ff.in", "ff.out"),
+    has_one_pass_labels=False,
+)
+"""Qwen3.5, dense: three of four blocks have linear attention, whose state no mask of a tree can part."""

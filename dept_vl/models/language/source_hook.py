@@ -1,0 +1,100 @@
+"""What a vision-language model reads in the place of its ids' embeddings, and the hook that puts it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dept_vl.data.image_rows import Record
+from dept_vl.models.language.causal import CausalInput
+
+
+class Kind(IntEnum):
+    """What stands at a place of the input."""
+
+    PAD = 0
+    TEMPLATE = 1
+    PROMPT = 2
+    IMAGE = 3
+    TEXT = 4
+    TARGET = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionLanguageInput(CausalInput):
+    """What a vision-language model reads before the target.
+
+    Attributes:
+        position_ids: (batch, total), or (3, batch, total) where the family counts time, rows and columns.
+        input_ids: (batch, total); what is read at the places of prompt, text and images is `inputs_embeds`.
+        kinds: (batch, total) `Kind` of each place.
+        records: The images of each row.
+    """
+
+    input_ids: Tensor
+    kinds: Tensor
+    records: tuple[tuple[Record, ...], ...]
+
+
+@contextmanager
+def reading(model: Any, text_model: nn.Module, joint: VisionLanguageInput) -> Iterator[None]:
+    """Lets the model read a joint input in the place of its ids' embeddings, in the first pass of the block.
+
+    Passes after it are of generated tokens. In beam search the first one has ``beams`` rows for each example.
+
+    Args:
+        model: Of transformers.
+        text_model: The stack of blocks in it.
+        joint: The source.
+    """
+    passes: list[int] = []
+    total = joint.input_ids.shape[1]
+
+    def put(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        passes.append(len(output))
+        if len(passes) > 1:
+            return None
+        embeds = joint.inputs_embeds.repeat_interleave(len(output) // len(joint.kinds), dim=0)
+        return torch.cat([embeds.to(output.dtype), output[:, total:]], dim=1)
+
+    def add(_module: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> tuple[Any, Any] | None:
+        if len(passes) > 1:
+            return None
+        length = arguments["inputs_embeds"].shape[1]
+        return inputs, {**arguments, **_deepstack(joint, passes[0] // len(joint.kinds), length)}
+
+    handles = [model.get_input_embeddings().register_forward_hook(put)]
+    if any(record.deepstack is not None for row in joint.records for record in row):
+        handles.append(text_model.register_forward_pre_hook(add, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _deepstack(joint: VisionLanguageInput, repeats: int, length: int) -> dict[str, Any]:
+    """Returns what Qwen3-VL's language model adds behind its first blocks, at which places.
+
+    Args:
+        joint: With records that have it.
+        repeats: Rows that the model reads of each example.
+        length: Of what it reads.
+    """
+    is_image = nn.functional.pad(joint.kinds == Kind.IMAGE, (0, length - joint.kinds.shape[1]))
+    rows = [
+        torch.cat([record.deepstack for record in row if record.deepstack is not None], dim=1)
+        for row in joint.records
+        if row
+        for _ in range(repeats)
+    ]
+    return {
+        "visual_pos_masks": is_image.repeat_interleave(repeats, dim=0),
+        "deepstack_visual_embeds": list(torch.cat(rows, dim=1).to(is_image.device, joint.inputs_embeds.dtype)),
+    }

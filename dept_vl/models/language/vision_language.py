@@ -1,0 +1,342 @@
+"""A vision-language model: a decoder-only model that reads the images of its own image encoder among the text.
+
+[padding; template; prompt; image; text; template; target]. The source is given to the model as token ids, an ordinary
+token in every place of the prompt, and a hook on its word embeddings puts prompt, edited text and image tokens there,
+so that all else is the model's own. ``docs/decisions/0014-one-hook-for-vision-language-models.md`` says why.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dept_vl.data.collator import IGNORE_INDEX
+from dept_vl.data.image_processing import ImageProcessing
+from dept_vl.data.image_rows import ImageRows, Record, VisualFeatures
+from dept_vl.data.image_template import Template, read_template
+from dept_vl.data.text_codec import Frame, TextCodec
+from dept_vl.data.vision_codec import VisionLanguageTextCodec
+from dept_vl.errors import ConfigError, DataError
+from dept_vl.models.language.causal import CausalBackbone, CausalInput
+from dept_vl.models.language.image_records import make_records
+from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.source_hook import Kind, VisionLanguageInput, reading
+from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.tuners.places.sites import Part
+
+_ORDINARY = 0
+"""The token whose place the prompt takes; its embedding is never read."""
+
+
+class VisionLanguageBackbone(CausalBackbone):
+    """One stack over [padding; template; prompt; image; text; template; target].
+
+    The image encoder and what connects it are frozen with the rest, and stay in evaluation mode.
+
+    Attributes:
+        layout: What the family is; see `vision_language_class`.
+        processor: transformers' processor of the checkpoint; None for a model that is only counted.
+    """
+
+    codec_class = VisionLanguageTextCodec
+    layout: ClassVar[VisionLanguageFamily]
+    processor: Any = None
+
+    @staticmethod
+    def text_config(config: PretrainedConfig) -> PretrainedConfig:
+        """See `Backbone.text_config`."""
+        text: PretrainedConfig = config.text_config
+        return text
+
+    @staticmethod
+    def is_output_tied(config: PretrainedConfig, stored: Mapping[str, Any]) -> bool | None:
+        """Returns None: the setting lies at the top or below it, by the release; see `Backbone.is_output_tied`."""
+        return None
+
+    @classmethod
+    def loaded_names(cls, stored: set[str], model: PreTrainedModel, missing: Collection[str]) -> set[str]:
+        """Returns the model's own names, which releases do not have; see `Backbone.loaded_names`."""
+        return set(model.state_dict()) - set(missing)
+
+    def template(self, system_prompt: str | None = None) -> Template:
+        """Returns how a user's turn is written.
+
+        Raises:
+            ConfigError: As `read_template`; or a system prompt for a family that has no room for one.
+        """
+        if self.layout.own_template is None:
+            return read_template(self.processor, system_prompt)
+        if system_prompt is not None:
+            raise ConfigError(f"model.system_prompt: {self.family} has no system's turn; leave it out")
+        return self.layout.own_template
+
+    def new_codec(
+        self, tokenizer: PreTrainedTokenizerBase, answer_cue: str | None, *, system_prompt: str | None, **_form: Any
+    ) -> TextCodec:
+        """Returns the codec of the processor's template; see `Backbone.new_codec`."""
+        return VisionLanguageTextCodec(tokenizer, self.template(system_prompt), answer_cue)
+
+    def image_processing(self, system_prompt: str | None = None) -> ImageProcessing:
+        """Returns what turns an image into what `records` takes.
+
+        Raises:
+            ConfigError: As `template`.
+        """
+        names = inspect.signature(self.model.get_image_features).parameters
+        own = self.layout.own_template
+        return ImageProcessing(
+            self.processor, self.template(system_prompt).image, self.image_token_id, names, has_markers=own is None
+        )
+
+    def train(self, mode: bool = True) -> VisionLanguageBackbone:
+        """Leaves all but the language model in evaluation mode: features are the same in training and after it."""
+        super().train(mode)
+        for module in self.model.base_model.children():
+            if module is not self._text_model:
+                module.train(False)
+        return self
+
+    @property
+    def _text_model(self) -> nn.Module:
+        found: nn.Module = self._find(self.layout.blocks.rpartition(".")[0])
+        return found
+
+    def block_parts(self, number: int) -> Mapping[Part, str | tuple[str, int, int]]:
+        """See `CausalBackbone.block_parts`."""
+        config = self.text_config(self.model.config)
+        layer_types = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
+        return self.layout.parts_of(config.model_type, layer_types[number])
+
+    @property
+    def image_token_id(self) -> int:
+        """The token that stands for one image token."""
+        return int(self.model.config.image_token_id)
+
+    def records(self, images: ImageRows) -> tuple[tuple[Record, ...], ...]:
+        """Returns what every image becomes for the language model; records stay as they are.
+
+        Raises:
+            DataError: An image becomes another number of tokens than its processor made room for.
+        """
+        return make_records(self.model, images, self.image_token_id, self.layout.image_dim)
+
+    def join_images(
+        self,
+        prompt_and_text_embeds: Tensor,
+        text_ids: Tensor,
+        text_mask: Tensor,
+        images: VisualFeatures | None,
+        frame: Frame,
+    ) -> VisionLanguageInput:
+        """Joins template, prompt, images and text; a row may have no image, and then has none of its markers either.
+
+        Args:
+            prompt_and_text_embeds: (batch, prompt + text, d_model).
+            text_ids: (batch, text), padded on the right.
+            text_mask: (batch, text), 1 for text and 0 for padding.
+            images: Of every row, as many as the text's; None for none.
+            frame: The tokens of the template.
+
+        Raises:
+            DataError: Features of another image encoder, images of another number of rows, or as `records`.
+        """
+        num_rows, device = len(text_ids), text_ids.device
+        if images is None:
+            images = ImageRows(((),) * num_rows)
+        if not isinstance(images, ImageRows) or len(images) != num_rows:
+            given = f"{len(images)} rows of images" if isinstance(images, ImageRows) else "features of another encoder"
+            raise DataError(f"a {self.family} backbone reads {num_rows} texts, and got {given}")
+        records = self.records(images)
+        num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
+        rows = [
+            self._row(ids[: int(length)], row, frame, num_virtual_tokens)
+            for ids, length, row in zip(text_ids, text_mask.sum(dim=1), records, strict=True)
+        ]
+        total = max(len(ids) for ids, _ in rows)
+        input_ids = text_ids.new_full((num_rows, total), _ORDINARY)
+        kinds = text_ids.new_full((num_rows, total), Kind.PAD)
+        for number, (ids, kind) in enumerate(rows):
+            input_ids[number, total - len(ids) :], kinds[number, total - len(ids) :] = ids, kind
+        is_edited = (kinds == Kind.PROMPT) | (kinds == Kind.TEXT)
+        is_read = nn.functional.pad(text_mask, (num_virtual_tokens, 0), value=1).bool()  # (batch, prompt + text)
+        embeds = self.embed_tokens(input_ids.where(kinds != Kind.IMAGE, _ORDINARY)).float()
+        embeds = embeds.masked_scatter(is_edited[:, :, None], prompt_and_text_embeds.float()[is_read])
+        if tokens := [record.tokens.to(device) for row in records for record in row]:
+            embeds = embeds.masked_scatter((kinds == Kind.IMAGE)[:, :, None], torch.cat(tokens).float())
+        mask = (kinds != Kind.PAD).long()
+        return VisionLanguageInput(
+            embeds.to(self.word_embeddings.dtype), mask, has_padding=any(len(ids) < total for ids, _ in rows),
+            position_ids=self._positions(input_ids, kinds, mask, records), input_ids=input_ids, kinds=kinds,
+            records=records,
+        )  # fmt: skip
+
+    def _row(
+        self, text_ids: Tensor, records: Sequence[Record], frame: Frame, num_virtual_tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the ids of one row's places, and their kinds."""
+        pieces: list[tuple[Tensor, int]] = [
+            (text_ids.new_tensor(frame.head if records else frame.text_head), Kind.TEMPLATE),
+            (text_ids.new_full((num_virtual_tokens,), _ORDINARY), Kind.PROMPT),
+            *((record.ids.to(text_ids.device), Kind.IMAGE) for record in records),
+            (text_ids.new_tensor(frame.between if records else ()), Kind.TEMPLATE),
+            (text_ids, Kind.TEXT),
+            (text_ids.new_tensor(frame.tail), Kind.TEMPLATE),
+        ]
+        ids = torch.cat([ids.long() for ids, _ in pieces])
+        kinds = torch.cat([torch.full_like(ids, kind, dtype=torch.long) for ids, kind in pieces])
+        is_marker = (kinds == Kind.IMAGE) & (ids != self.image_token_id)  # what stands around an image's tokens
+        return ids, kinds.masked_fill(is_marker, Kind.TEMPLATE)
+
+    def _positions(self, input_ids: Tensor, kinds: Tensor, mask: Tensor, records: Sequence[Sequence[Record]]) -> Tensor:
+        """Returns the position of every place in its own unpadded sequence, see `VisionLanguageInput`."""
+        if not self.layout.has_grid_positions:
+            return (mask.cumsum(dim=1) - 1).clamp(min=0)
+        grids = [record.grid.to(mask.device) for row in records for record in row if record.grid is not None]
+        positions: Tensor
+        positions, _ = self.model.base_model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=(kinds == Kind.IMAGE).int(),
+            image_grid_thw=torch.stack(grids) if grids else None,
+            attention_mask=mask,
+        )
+        return positions
+
+    def logits(self, joint: VisionLanguageInput, labels: Tensor) -> Tensor:  # type: ignore[override]
+        """Returns (batch, target, vocabulary); see `Backbone.logits`.
+
+        The source's last token predicts the first label, so the last label is not read.
+        """
+        read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, _ORDINARY)  # (batch, target - 1)
+        self._check_length(joint, read.shape[1])
+        return self._read_on(joint, read, torch.arange(1, labels.shape[1], device=labels.device))
+
+    def run_generation(  # type: ignore[override]
+        self,
+        joint: VisionLanguageInput,
+        *,
+        num_beams: int,
+        max_new_tokens: int,
+        observer: LogitsProcessor | None = None,
+        **settings: Any,
+    ) -> Any:
+        """See `Backbone.run_generation`."""
+        self._check_length(joint, max_new_tokens - 1)
+        with reading(self.model, self._text_model, joint):
+            generated: Any = self.model.generate(
+                input_ids=joint.input_ids,
+                attention_mask=joint.attention_mask,
+                position_ids=joint.position_ids,  # which transformers counts on from, and from its family's first
+                **self._token_types(joint.kinds),
+                generation_config=self.search_config(num_beams, max_new_tokens, **settings),
+                logits_processor=LogitsProcessorList([observer] if observer else []),
+                synced_gpus=self.is_sharded,
+            )
+        generated.sequences = generated.sequences[:, joint.input_ids.shape[1] :]
+        return generated
+
+    def trie_logits(self, joint: VisionLanguageInput, trie: LabelTrie) -> Tensor:  # type: ignore[override]
+        """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
+
+        Where the family's masks are more than causal, or its state is not only keys and values, every label is read by
+        itself behind the source.
+        """
+        self._check_length(joint, trie.longest)
+        if not self.layout.has_one_pass_labels:
+            return self._label_by_label(joint, trie)
+        mask = self._additive_mask(joint, self._tree(joint, trie))
+        return self._read_on(joint, trie.tokens.expand(len(joint.kinds), -1), trie.depths[1:], mask)
+
+    def _label_by_label(self, joint: VisionLanguageInput, trie: LabelTrie) -> Tensor:
+        """Returns the logits of `trie_logits` by one forward for each node that no other goes on from."""
+        ancestors = trie.ancestor_mask
+        is_inner = ancestors.sum(dim=0) > 1  # others than the node itself go on from it
+        found: dict[int, Tensor] = {}
+        for leaf in (~is_inner).nonzero().flatten().tolist():
+            path = ancestors[leaf].nonzero().flatten().tolist()  # from the root on: a node comes after its ancestors
+            tokens = trie.tokens[[node - 1 for node in path[1:]]].expand(len(joint.kinds), -1)
+            logits = self._read_on(joint, tokens, trie.depths[path[1:]])
+            found.update(zip(path, logits.unbind(dim=1), strict=True))
+        return torch.stack([found[node] for node in range(len(trie.depths))], dim=1)
+
+    def source_embedding(self, joint: VisionLanguageInput) -> Tensor:  # type: ignore[override]
+        """Returns the last hidden state, after the final norm, at the source's last token, (batch, d_model)."""
+        with reading(self.model, self._text_model, joint):
+            states: Tensor = self.model.base_model(
+                input_ids=joint.input_ids,
+                attention_mask=joint.attention_mask,
+                position_ids=joint.position_ids + self.layout.first_position,
+                **self._token_types(joint.kinds),
+                use_cache=False,
+            ).last_hidden_state
+        return states[:, -1]
+
+    def _read_on(
+        self, joint: VisionLanguageInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Runs the model on the source and more tokens.
+
+        Args:
+            joint: The source.
+            tokens: (batch, more) ids.
+            offsets: (more,) positions of those, counted from the source's last token.
+            mask: (batch, 1, total, total) additive; None for the model's own.
+
+        Returns:
+            (batch, 1 + more, vocabulary): the logits at the source's last token and at the others.
+        """
+        more, positions = tokens.shape[1], joint.position_ids
+        after = (positions[..., -1:] + offsets).expand(*positions.shape[:-1], more)
+        with reading(self.model, self._text_model, joint):
+            logits: Tensor = self.model(
+                input_ids=torch.cat([joint.input_ids, tokens], dim=1),
+                attention_mask=nn.functional.pad(joint.attention_mask, (0, more), value=1) if mask is None else mask,
+                position_ids=torch.cat([positions, after], dim=-1) + self.layout.first_position,
+                **self._token_types(nn.functional.pad(joint.kinds, (0, more), value=Kind.TARGET)),
+                logits_to_keep=1 + more,
+                use_cache=False,
+            ).logits
+        return logits
+
+    def _token_types(self, kinds: Tensor) -> dict[str, Tensor]:
+        """Returns what the family's masks are made from beside the attention mask."""
+        if self.layout.token_types is None:
+            return {}
+        marked = Kind.IMAGE if self.layout.token_types == "image" else Kind.TARGET
+        return {"token_type_ids": (kinds == marked).long()}
+
+    def _check_length(self, joint: CausalInput, target: int) -> None:
+        """Refuses an input that is longer than the model's positions, padding counted."""
+        assert isinstance(joint, VisionLanguageInput)
+        source, positions = joint.kinds.shape[1], self.max_positions
+        if positions is not None and source + target > positions.count:
+            images = int((joint.kinds == Kind.IMAGE).sum(dim=1).max())
+            raise DataError(
+                f"a source of {source} tokens, {images} of them of images, and {target} tokens of the target after it "
+                f"need {source + target} positions, and the backbone has {positions.count} ({self.family}'s "
+                f"{positions.setting}); give smaller or fewer images (its processor's settings say how small) or "
+                "shorten data.max_source_length, data.max_target_length or the prompt"
+            )
+
+
+def vision_language_class(family: VisionLanguageFamily) -> type[VisionLanguageBackbone]:
+    """Returns the backbone of a family of vision-language models."""
+
+    class FamilyBackbone(VisionLanguageBackbone):
+        model_class = getattr(transformers, family.model_class)
+        dropout_fields = family.dropout_fields
+        word_tables = family.word_tables
+        layout = family
+
+    return FamilyBackbone

@@ -1,0 +1,97 @@
+"""The visual side of a run on a vision-language backbone, which encodes its images itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from dept_vl.data.collator import Batch, VisualTensors, by_rows
+from dept_vl.data.image_processing import ImageProcessing
+from dept_vl.data.image_rows import ImageRows, ProcessedImage, VisualFeatures
+from dept_vl.data.visual import ProcessedImages, VisualSource
+from dept_vl.errors import ConfigError
+from dept_vl.models.config import ModelConfig
+from dept_vl.runs.visual_input import VisualInput, split_source
+from dept_vl.settings.schema import DataConfig
+from dept_vl.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+class BackboneImages(VisualInput):
+    """Hands a batch's images to the model as the backbone's processor gives them."""
+
+    def __init__(
+        self, processing: ImageProcessing, model: ModelConfig, source: VisualSource | None, *, is_unseen: bool = False
+    ) -> None:
+        """Takes what processes images, and where a split's come from.
+
+        Args:
+            processing: The backbone's.
+            model: The run's; pictures are opened as its ``image_encoder`` is set by default.
+            source: As `VisualInput`.
+            is_unseen: Whether the model is to see nothing in its images (``data.visual_features=zero``).
+        """
+        super().__init__(source, None, None, processing.fingerprint(), model.image_encoder)
+        self.__dict__.update(_processing=processing, _model=model, _is_unseen=is_unseen)  # of a frozen dataclass
+
+    _processing: ImageProcessing
+    _model: ModelConfig
+    _is_unseen: bool
+
+    def features(self, batch: Batch) -> VisualFeatures | None:
+        """Returns a batch's images, for the model to encode."""
+        images = batch.images
+        return images.unseen() if images is not None and self._is_unseen else images
+
+    def zeroed(self) -> VisualInput:
+        """See `VisualInput.zeroed`."""
+        return BackboneImages(self._processing, self._model, self.source, is_unseen=True)
+
+    def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[Any]:
+        """Returns images of the user's own as the processor gives them; the model encodes each once a batch."""
+        return [self._processing(image) for image in images]
+
+    def stacked(self, features: Sequence[ProcessedImage], num_rows: int) -> VisualTensors:
+        """See `VisualInput.stacked`."""
+        return by_rows({"images": ImageRows.one_each(features)}, num_rows)
+
+
+def open_backbone_images(
+    task: Task, data: DataConfig, model: ModelConfig, data_dir: Path, splits: Sequence[str], processing: ImageProcessing
+) -> dict[str, VisualInput]:
+    """Returns the visual input of each split of a task with images.
+
+    Args:
+        task: Its rows name the images.
+        data: The run's settings.
+        model: The run's settings.
+        data_dir: Prepared data.
+        splits: Which.
+        processing: The backbone's.
+
+    Raises:
+        ConfigError: The settings name stored features.
+        DataError: The images are not there.
+    """
+    if data.feature_dir is not None:
+        raise ConfigError(
+            "data.feature_dir: a vision-language backbone encodes its images itself, and its features are not stored "
+            "yet; leave it out"
+        )
+    is_unseen = data.visual_features == "zero"
+    return {
+        split: BackboneImages(
+            processing, model,
+            ProcessedImages(
+                **split_source(task, data, data_dir, split), preprocess=processing, exif=model.image_encoder.exif
+            ),
+            is_unseen=is_unseen,
+        )
+        for split in splits
+    }  # fmt: skip
