@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -53,7 +52,7 @@ class BackboneImages(VisualInput):
         """See `VisualInput.zeroed`."""
         return BackboneImages(self._processing, self._model, self.source, is_unseen=True)
 
-    def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[Any]:
+    def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[ProcessedImage]:
         """Returns images of the user's own as the processor gives them; the model encodes each once a batch."""
         return [self._processing(image) for image in images]
 
