@@ -260,8 +260,8 @@ class CausalBackbone(Backbone[CausalInput]):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _cap(self, setting: str | None) -> float | None:
-        """Returns the value that scores or logits stay below; None for a model without."""
-        return None if setting is None else getattr(self.text_config(self.model.config), setting)
+        """Returns the value that scores or logits stay below; None for a model without (PaliGemma 1 is of 2's type)."""
+        return None if setting is None else getattr(self.text_config(self.model.config), setting, None)
 
     def _states(self, joint: CausalInput, rows: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the last hidden states of rows, after the final norm, (batch, total, d_model).

@@ -28,7 +28,7 @@ PALIGEMMA = replace(
     parts=LLAMA.parts,
     text_types={"gemma": {}, "gemma2": {"ff.norm": "pre_feedforward_layernorm"}},
     token_types="target",
-    first_position=1,
+    score_cap="attn_logit_softcapping",
     own_template=Template(head="", image="<image>", between="<bos>", text_head="<bos>", tail="\n"),
 )
 """PaliGemma 1 and 2; the whole source sees itself."""

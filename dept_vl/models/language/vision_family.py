@@ -35,7 +35,6 @@ class VisionLanguageFamily(DecoderFamily):
         token_types: Which places ``token_type_ids`` marks for its masks: images see themselves whole, or all but the
             target see each other. None for plain causal masks.
         has_one_pass_labels: Whether labels can be scored in one pass with a mask of a tree; else label by label.
-        first_position: The position of a source's first token (PaliGemma's is 1).
         own_template: The layout of a family without chat template.
         extra: The extra that its processor needs.
     """
@@ -46,7 +45,6 @@ class VisionLanguageFamily(DecoderFamily):
     has_grid_positions: bool = False
     token_types: Literal["image", "target"] | None = None
     has_one_pass_labels: bool = True
-    first_position: int = 0
     own_template: Template | None = None
     extra: str | None = None
 

@@ -237,7 +237,7 @@ class VisionLanguageBackbone(CausalBackbone):
             generated: Any = self.model.generate(
                 input_ids=joint.input_ids,
                 attention_mask=joint.attention_mask,
-                position_ids=joint.position_ids,  # which transformers counts on from, and from its family's first
+                position_ids=joint.position_ids,  # which transformers counts on from
                 **self._token_types(joint.kinds),
                 generation_config=self.search_config(num_beams, max_new_tokens, **settings),
                 logits_processor=LogitsProcessorList([observer] if observer else []),
@@ -276,7 +276,7 @@ class VisionLanguageBackbone(CausalBackbone):
             states: Tensor = self.model.base_model(
                 input_ids=joint.input_ids,
                 attention_mask=joint.attention_mask,
-                position_ids=joint.position_ids + self.layout.first_position,
+                position_ids=joint.position_ids,
                 **self._token_types(joint.kinds),
                 use_cache=False,
             ).last_hidden_state
@@ -302,7 +302,7 @@ class VisionLanguageBackbone(CausalBackbone):
             logits: Tensor = self.model(
                 input_ids=torch.cat([joint.input_ids, tokens], dim=1),
                 attention_mask=nn.functional.pad(joint.attention_mask, (0, more), value=1) if mask is None else mask,
-                position_ids=torch.cat([positions, after], dim=-1) + self.layout.first_position,
+                position_ids=torch.cat([positions, after], dim=-1),
                 **self._token_types(nn.functional.pad(joint.kinds, (0, more), value=Kind.TARGET)),
                 logits_to_keep=1 + more,
                 use_cache=False,
