@@ -293,19 +293,15 @@ def is_readable(family: str) -> bool:
     return extra is None or is_installed(extra)
 
 
-SIZES = {"qwen3_5": 0.2}
-"""Family -> standard deviation of its weights: a linear attention's rounding grows with them."""
-
-
 def save_tiny_vlm(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """Writes a model whose weights are large enough for positions, words and images to matter."""
+    """Writes a model whose weights are large enough for words and images to matter, and too small for rounding to."""
     config, processor = MAKERS[family]()
     model = getattr(transformers, FAMILIES[family].model_class)(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * SIZES.get(family, 0.3))
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -49,7 +49,7 @@ def loaded(folder):
     return load_backbone(str(folder))
 
 
-def make(folder, loaded, tuner=DEPT, moved=0.3, **options):
+def make(folder, loaded, tuner=DEPT, moved=0.1, **options):
     """A model whose tuner is moved from its start."""
     config = ModelConfig(backbone=str(folder), **options)
     model, codec = build_model(config, tuner, max_source_length=S, feature_dim=None, seed=0, backbone=loaded)
@@ -260,7 +260,7 @@ def test_labels_are_scored_as_teacher_forced_forwards(folder, loaded, name):
 @torch.no_grad()
 def test_rows_of_two_adapters_in_one_batch_are_as_each_adapter_alone(folder, loaded):
     first, codec = make(folder, loaded)
-    second, _ = make(folder, loaded, moved=0.6)
+    second, _ = make(folder, loaded, moved=0.3)
     (ids, mask), images, labels = texts(codec), pictures(first), targets(codec)
     owners = (first, second, second)
     joint = mixed_joint_input([mixable(owner) for owner in owners], ids, mask, images)
