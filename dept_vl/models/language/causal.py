@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 import transformers
@@ -384,13 +384,15 @@ class CausalBackbone(Backbone[CausalInput]):
         return float(getattr(self.text_config(self.model.config), self.layout.norm_epsilon))
 
 
-def causal_class(family: DecoderFamily) -> type[CausalBackbone]:
-    """Returns the backbone of a decoder-only family."""
+Causal = TypeVar("Causal", bound=CausalBackbone)
 
-    class FamilyBackbone(CausalBackbone):
-        model_class = getattr(transformers, family.model_class)
-        dropout_fields = family.dropout_fields
-        word_tables = family.word_tables
-        layout = family
 
-    return FamilyBackbone
+def causal_class(family: DecoderFamily, base: type[Causal]) -> type[Causal]:
+    """Returns the backbone of a decoder-only family, a class of its kind of backbone."""
+    own = {
+        "model_class": getattr(transformers, family.model_class),
+        "dropout_fields": family.dropout_fields,
+        "word_tables": family.word_tables,
+        "layout": family,
+    }
+    return cast("type[Causal]", type("FamilyBackbone", (base,), own))

@@ -61,9 +61,9 @@ class DecoderFamily(Family):
     @cached_property
     def backbone_class(self) -> type[CausalBackbone]:
         """See `Family.backbone_class`."""
-        from dept_vl.models.language.causal import causal_class
+        from dept_vl.models.language.causal import CausalBackbone, causal_class
 
-        return causal_class(self)
+        return causal_class(self, CausalBackbone)
 
     def shape(self, stored: Mapping[str, Any]) -> BackboneShape | None:
         """See `Family.shape`."""

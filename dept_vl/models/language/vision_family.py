@@ -53,9 +53,10 @@ class VisionLanguageFamily(DecoderFamily):
     @cached_property
     def backbone_class(self) -> type[VisionLanguageBackbone]:
         """See `Family.backbone_class`."""
-        from dept_vl.models.language.vision_language import vision_language_class
+        from dept_vl.models.language.causal import causal_class
+        from dept_vl.models.language.vision_language import VisionLanguageBackbone
 
-        return vision_language_class(self)
+        return causal_class(self, VisionLanguageBackbone)
 
     def check_language_model(self, model_type: str, name: str) -> None:
         """Refuses a language model in it that is not known.

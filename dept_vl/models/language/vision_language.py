@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -46,7 +45,7 @@ class VisionLanguageBackbone(CausalBackbone):
     The image encoder and what connects it are frozen with the rest, and stay in evaluation mode.
 
     Attributes:
-        layout: What the family is; see `vision_language_class`.
+        layout: What the family is; see `causal_class`.
         processor: transformers' processor of the checkpoint; None for a model that is only counted.
     """
 
@@ -328,15 +327,3 @@ class VisionLanguageBackbone(CausalBackbone):
                 f"{positions.setting}); give smaller or fewer images (its processor's settings say how small) or "
                 "shorten data.max_source_length, data.max_target_length or the prompt"
             )
-
-
-def vision_language_class(family: VisionLanguageFamily) -> type[VisionLanguageBackbone]:
-    """Returns the backbone of a family of vision-language models."""
-
-    class FamilyBackbone(VisionLanguageBackbone):
-        model_class = getattr(transformers, family.model_class)
-        dropout_fields = family.dropout_fields
-        word_tables = family.word_tables
-        layout = family
-
-    return FamilyBackbone
