@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
@@ -29,6 +30,10 @@ class StoredEncoderSettings(ImageEncoderSettings):
 
     hub_prefix: ClassVar[str] = ""
     is_sharded: ClassVar[bool] = False
+    preprocessing: Annotated[
+        Preprocessing,
+        Field(description="'own': as the model was evaluated, which may crop; 'resize': squash both sides"),
+    ] = "own"
 
     @property
     def bare_model(self) -> str:
@@ -49,7 +54,7 @@ class StoredEncoderSettings(ImageEncoderSettings):
 
     def known_fingerprint(self) -> dict[str, Any]:
         """See `ImageEncoderSettings.known_fingerprint`; a folder is called by its last part."""
-        return {**super().known_fingerprint(), "model": self.label}
+        return {**super().known_fingerprint(), "model": self.label, "preprocessing": self.preprocessing}
 
     def check_files(self) -> None:
         """See `ImageEncoderSettings.check_files`."""

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.vision.settings import MODEL_PATH
-from dept_vl.models.vision.stored_encoder import CONFIG_FILE, Preprocessing, StoredEncoderSettings
+from dept_vl.models.vision.stored_encoder import CONFIG_FILE, StoredEncoderSettings
 from dept_vl.strict import STRICT
 
 HUB = "hf-hub:"
@@ -31,14 +31,6 @@ class TimmConfig(StoredEncoderSettings):
         MODEL_PATH,
         Field(description="timm model name with its weights' tag, 'hf-hub:' id, or a local folder of timm"),
     ] = "vit_base_patch16_siglip_224.v2_webli"
-    preprocessing: Annotated[
-        Preprocessing,
-        Field(description="'own': as the model was evaluated, which may crop; 'resize': squash both sides"),
-    ] = "own"
-
-    def known_fingerprint(self) -> dict[str, Any]:
-        """See `ImageEncoderSettings.known_fingerprint`."""
-        return {**super().known_fingerprint(), "preprocessing": self.preprocessing}
 
     def check_folder(self, folder: Path, config: dict[str, Any]) -> None:
         """See `StoredEncoderSettings.check_folder`."""

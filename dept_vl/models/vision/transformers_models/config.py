@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 
 from dept_vl.errors import ConfigError
 from dept_vl.models.vision.settings import MODEL_PATH
-from dept_vl.models.vision.stored_encoder import CONFIG_FILE, Preprocessing, StoredEncoderSettings
+from dept_vl.models.vision.stored_encoder import CONFIG_FILE, StoredEncoderSettings
 from dept_vl.registry import suggest
 from dept_vl.strict import STRICT
 
@@ -86,14 +86,6 @@ class TransformersConfig(StoredEncoderSettings):
         MODEL_PATH,
         Field(description="hub id or local folder of a SigLIP (2), DINOv2 or DINOv3 in transformers' format"),
     ] = "google/siglip2-base-patch16-224"
-    preprocessing: Annotated[
-        Preprocessing,
-        Field(description="'own': as its image processor says, which may crop; 'resize': squash both sides"),
-    ] = "own"
-
-    def known_fingerprint(self) -> dict[str, Any]:
-        """See `ImageEncoderSettings.known_fingerprint`."""
-        return {**super().known_fingerprint(), "preprocessing": self.preprocessing}
 
     def check_folder(self, folder: Path, config: dict[str, Any]) -> None:
         """See `StoredEncoderSettings.check_folder`."""
