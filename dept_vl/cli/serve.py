@@ -14,16 +14,7 @@ from dept_vl.serving.limits import ServeLimits
 def _add_serve(commands: Any) -> None:
     text = "Answer over HTTP, as OpenAI's chat completions, with several adapters on one backbone (extra `serve`)."
     parser = add_command(commands, "serve", _serve, text)
-    parser.add_argument(
-        "runs",
-        type=read_name,
-        nargs="+",
-        metavar="RUN",
-        help="run folders or hub ids; NAME=RUN gives another name than the folder's own",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine's alone")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: a free one")
-    parser.add_argument("--device", help="where the models are; default: an accelerator if there is one")
+    add_server(parser, port=8000)
     default = ServeLimits()
     for flag, kind, what in (
         ("max-batch", int, "rows answered at once"),
@@ -40,6 +31,20 @@ def _add_serve(commands: Any) -> None:
         "--allow-loading", type=Path, metavar="DIR",
         help="let clients load and unload adapters at run time, from folders below this one; default: off",
     )  # fmt: skip
+
+
+def add_server(parser: argparse.ArgumentParser, *, port: int) -> None:
+    """Adds which runs a server answers with, and where it listens."""
+    parser.add_argument(
+        "runs",
+        type=read_name,
+        nargs="+",
+        metavar="RUN",
+        help="run folders or hub ids, of one backbone; NAME=RUN gives another name than the folder's own",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine's alone")
+    parser.add_argument("--port", type=int, default=port, help=f"default: {port}; 0: a free one")
+    parser.add_argument("--device", help="where the models are; default: an accelerator if there is one")
 
 
 def _serve(options: argparse.Namespace, overrides: dict[str, Any]) -> None:

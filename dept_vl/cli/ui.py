@@ -8,23 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dept_vl.cli.settings import add_command, check_paths, config_overrides, read_name
+from dept_vl.cli.serve import add_server
+from dept_vl.cli.settings import add_command, check_paths, config_overrides
 from dept_vl.errors import ConfigError, DataError
 
 
 def _add_ui(commands: Any) -> None:
     text = "Open a page in your browser to ask adapters, draw rows and compare answers, offline (extra `ui`)."
     parser = add_command(commands, "ui", _ui, text)
-    parser.add_argument(
-        "runs",
-        type=read_name,
-        nargs="+",
-        metavar="RUN",
-        help="run folders or hub ids, of one backbone; NAME=RUN gives another name than the folder's own",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine's alone")
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: a free one")
-    parser.add_argument("--device", help="where the models are; default: an accelerator if there is one")
+    add_server(parser, port=7860)
 
 
 def _ui(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
