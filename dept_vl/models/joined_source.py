@@ -45,7 +45,7 @@ def join_source(
     """
     prompt_and_text_embeds = embed(backbone.embed_source(input_ids).float())  # (batch, prompt + text, d_model)
     if isinstance(backbone, VisionLanguageBackbone):
-        return backbone.join_images(prompt_and_text_embeds, input_ids, attention_mask, visual_features, frame)
+        return backbone.join_images(prompt_and_text_embeds, input_ids, attention_mask, visual_features, frame, shared)
     assert not isinstance(visual_features, ImageRows)  # only such a backbone has a processor that makes them
     behind = []
     if visual_features is not None:

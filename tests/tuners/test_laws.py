@@ -255,7 +255,7 @@ def test_a_prompt_that_is_read_once_for_all_rows_is_one_that_each_row_reads(fold
     found = []
     for _ in range(2):
         found += [model(*batch()).logits, logits(model)]
-        model.tuner.has_common_prompt = lambda info: False
+        model.backbone.reads_once = False
     for other in found[:3]:
         torch.testing.assert_close(other, found[3], rtol=1e-4, atol=2e-5)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, ClassVar, TypeVar, cast
@@ -24,47 +22,26 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec, TextCodec
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import VisualPositionBias
-from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.decoder_family import DecoderFamily
-from dept_vl.models.language.extra_keys import Attention, Packing
+from dept_vl.models.language.extra_keys import Attention
 from dept_vl.models.language.family import Positions
-from dept_vl.models.language.joint import JointInput, concatenate
+from dept_vl.models.language.joint import concatenate
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import Place
-from dept_vl.models.language.shared_prompt import KeptPromptKeys, PromptKeys, SharedPrompt
-from dept_vl.tuners.places.extra_keys import ExtraKeys
+from dept_vl.models.language.reading_once import ReadingOnce
+from dept_vl.models.language.segments import CausalInput, Segment, causal_bias
+from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.tuners.places.sites import AttentionShape, Part, Site
 
 
-@dataclass(frozen=True)
-class CausalInput(JointInput):
-    """What a decoder-only model reads before the target: padding first, so that every source ends at the same index.
-
-    Attributes:
-        position_ids: (batch, total) place of each token in its own unpadded sequence; padding has the first, and is not
-            read.
-        prompt_embeds: (1, shared, d_model), what stands before every row and is in none of the other tensors; or None.
-        kept: Where the keys and values of that are kept; None where they may change.
-    """
-
-    position_ids: Tensor
-    prompt_embeds: Tensor | None = None
-    kept: KeptPromptKeys | None = None
-
-    @property
-    def num_shared(self) -> int:
-        """Tokens that stand before every row."""
-        return 0 if self.prompt_embeds is None else self.prompt_embeds.shape[1]
-
-
-class CausalBackbone(Backbone[CausalInput]):
+class CausalBackbone(ReadingOnce):
     """One stack over [padding; prompt; text; visual; cue; target]; `causal_class` makes that of a family.
 
     Positions are counted over each example's own tokens, so padding is neutral: an example's logits do not depend on
     its batch mates. Padding on the right of the target needs no mask, because nothing before it looks ahead.
 
     A prompt that all rows have in common is read once (`dept_vl.models.language.shared_prompt`), where that gives the
-    same numbers: `_num_shared` says where. It then stands before the padding, [prompt; padding; text; ...].
+    same numbers: `may_share` says where. It then stands before the padding, [prompt; padding; text; ...].
 
     Attributes:
         layout: Where the family's modules lie; see `causal_class`.
@@ -119,59 +96,35 @@ class CausalBackbone(Backbone[CausalInput]):
     ) -> CausalInput:
         """Joins prompt and text with visual tokens and moves the padding to the left; see `Backbone.join`."""
         inputs_embeds, attention_mask, has_padding = concatenate(prompt_and_text_embeds, visual_embeds, text_mask)
-        prompt, kept = None, None
+        before: tuple[Segment, ...] = ()
+        kept = None
         if shared is not None and (size := self._num_shared(shared, text_mask, visual_embeds)):
             prompt = inputs_embeds[:1, :size].to(self.word_embeddings.dtype)
-            kept = self._kept(shared)
+            positions = torch.arange(size, device=prompt.device)[None]
+            before = (Segment(prompt, positions, causal_bias(size, prompt, self.score_dtype)),)
+            kept = self.kept_for(shared)
             inputs_embeds, attention_mask = inputs_embeds[:, size:], attention_mask[:, size:]
         if has_padding:
             order = attention_mask.argsort(dim=1, stable=True)  # padding first, the rest in its order
             inputs_embeds = inputs_embeds.gather(1, order[:, :, None].expand_as(inputs_embeds))
             attention_mask = attention_mask.gather(1, order)
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + (0 if prompt is None else prompt.shape[1])
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + sum(segment.length for segment in before)
         embeds = inputs_embeds.to(self.word_embeddings.dtype)
-        return CausalInput(embeds, attention_mask, has_padding, position_ids, prompt, kept)
+        return CausalInput(embeds, attention_mask, has_padding, position_ids, before, kept=kept)
 
     def _num_shared(self, shared: SharedPrompt, text_mask: Tensor, visual_embeds: Tensor | None) -> int:
         """Returns how many tokens the rows of a batch read once for all; 0 where each reads its own prompt.
 
-        It does so where attention is not the plain one or depends on a text's length, where dropout would draw for
-        every row apart, where a method does something inside the model that is not the same for every token, and where
-        nothing is saved. Of several processes that share the weights, each must run the model as often as the others:
-        without gradient the prompt is then read alone before every use, whatever the batch.
-
         A row of a prompt alone would have no token of its own to predict from: unless it is known that there is none,
         which a GPU is not asked for, the prompt's last token stays with the rows.
         """
-        has_gradient = torch.is_grad_enabled()
-        is_worth_it = len(text_mask) > 1 or (not has_gradient and self._kept(shared) is not None)
-        if self.is_sharded and not has_gradient:
-            is_worth_it = shared.num_tokens > 1
-        has_dropout = self.model.training and self._has_dropout
-        if not is_worth_it or has_dropout or not (self._has_plain_attention and self.acts_by_token):
+        positions, window = self.max_positions, self.window
+        if not self.may_share(shared, len(text_mask)) or not (
+            window is None or (positions and positions.count <= window)
+        ):
             return 0
         has_own = visual_embeds is not None or (text_mask.device.type == "cpu" and bool(text_mask.any(dim=1).all()))
         return max(0, shared.num_tokens - (not has_own))
-
-    def _kept(self, shared: SharedPrompt) -> KeptPromptKeys | None:
-        """Returns where the prompt's keys and values are kept; None where they may change, or not every process may."""
-        return None if self.is_acted_on or self.is_sharded else shared.kept
-
-    @property
-    def _has_dropout(self) -> bool:
-        config = self.text_config(self.model.config)
-        return any(getattr(config, field) for field in self.dropout_fields)
-
-    @property
-    def _has_plain_attention(self) -> bool:
-        """Whether every token attends to all before it, at positions that mean the same in texts of any length."""
-        config = self.text_config(self.model.config)
-        layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        rope = getattr(config, "rope_parameters", None) or {}
-        is_fixed = rope.get("rope_type", "default") not in ("dynamic", "longrope")
-        window = getattr(config, "sliding_window", None)
-        is_capped = self._cap(self.layout.score_cap) is not None
-        return self.layout.has_plain_attention and not (layers or is_capped) and window is None and is_fixed
 
     def logits(self, joint: CausalInput, labels: Tensor) -> Tensor:
         """Returns (batch, target, vocabulary); see `Backbone.logits`.
@@ -183,7 +136,7 @@ class CausalBackbone(Backbone[CausalInput]):
         self._check_length(joint, read.shape[1])
         offsets = torch.arange(1, target, device=labels.device)
         mask = None
-        if joint.has_padding or joint.prompt_embeds is not None:
+        if joint.has_padding or joint.before:
             total = joint.attention_mask.shape[1] + read.shape[1]
             is_before = torch.ones(total, total, dtype=torch.bool, device=labels.device).tril()
             mask = self._additive_mask(joint, is_before)
@@ -200,7 +153,7 @@ class CausalBackbone(Backbone[CausalInput]):
     ) -> Any:
         """See `Backbone.run_generation`."""
         self._check_length(joint, max_new_tokens - 1)
-        with self._beside_prompt(joint):
+        with self.beside(joint):
             return self.model.generate(
                 inputs_embeds=joint.inputs_embeds,
                 attention_mask=joint.attention_mask,
@@ -235,7 +188,7 @@ class CausalBackbone(Backbone[CausalInput]):
         total = joint.attention_mask.shape[1]
         is_before = torch.ones(total, total, dtype=torch.bool, device=joint.attention_mask.device).tril()
         mask = self._additive_mask(joint, is_before)
-        return self._states(joint, joint.inputs_embeds, joint.position_ids, mask)[:, -1]
+        return self.states(joint, joint.inputs_embeds, joint.position_ids, mask)[:, -1]
 
     def _run(self, joint: CausalInput, tokens: Tensor, offsets: Tensor, mask: Tensor | None) -> Tensor:
         """Runs the model on the source and more tokens.
@@ -252,9 +205,9 @@ class CausalBackbone(Backbone[CausalInput]):
             (batch, 1 + more, vocabulary): the logits at the source's last token and at the others.
         """
         embeds = self.embed_tokens(tokens)
-        after = joint.position_ids[:, -1:] + offsets  # (batch, more)
-        rows, places = torch.cat([joint.inputs_embeds, embeds], dim=1), torch.cat([joint.position_ids, after], dim=1)
-        states = self._states(joint, rows, places, mask)
+        after = joint.position_ids[..., -1:] + offsets  # (batch, more)
+        rows, places = torch.cat([joint.inputs_embeds, embeds], dim=1), torch.cat([joint.position_ids, after], dim=-1)
+        states = self.states(joint, rows, places, mask)
         logits: Tensor = self.model.lm_head(states[:, -1 - tokens.shape[1] :].contiguous())
         cap = self._cap(self.layout.logit_cap)
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -262,56 +215,6 @@ class CausalBackbone(Backbone[CausalInput]):
     def _cap(self, setting: str | None) -> float | None:
         """Returns the value that scores or logits stay below; None for a model without (PaliGemma 1 is of 2's type)."""
         return None if setting is None else getattr(self.text_config(self.model.config), setting, None)
-
-    def _states(self, joint: CausalInput, rows: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns the last hidden states of rows, after the final norm, (batch, total, d_model).
-
-        Args:
-            joint: Which prompt stands before them.
-            rows: (batch, total, d_model).
-            positions: (batch, total).
-            mask: (batch or 1, 1, total, total) additive; None for a plain causal one, of rows without such a prompt.
-        """
-        if joint.prompt_embeds is None or mask is None or not torch.is_grad_enabled():
-            with self._beside_prompt(joint):
-                return self._run_model(rows, positions, mask)
-        size, batch = joint.num_shared, len(rows)
-        packed = torch.cat([joint.prompt_embeds, rows.flatten(0, 1)[None]], dim=1)
-        places = torch.cat([torch.arange(size, device=rows.device), positions.flatten()])[None]
-        with self.attending(packing=Packing(size, batch)):
-            states = self._run_model(packed, places, nn.functional.pad(mask, (size, 0)))  # the prompt is open to all
-        return states[0, size:].unflatten(0, (batch, -1))
-
-    def _run_model(self, embeds: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        states: Tensor = self.model.base_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        return states
-
-    @contextmanager
-    def _beside_prompt(self, joint: CausalInput) -> Iterator[None]:
-        """Lets rows read the keys and values of the prompt before them, where there is one, for the block."""
-        prompt = joint.prompt_embeds
-        if prompt is None:
-            yield
-            return
-        keys = joint.kept.of(prompt, lambda: self._prompt_keys(prompt)) if joint.kept else self._prompt_keys(prompt)
-        with self.attending(extra_keys=keys):
-            yield
-
-    def _prompt_keys(self, prompt: Tensor) -> PromptKeys:
-        """Reads a prompt, (1, prompt, d_model), alone."""
-        size = prompt.shape[1]
-        closed = torch.finfo(self.score_dtype).min
-        ahead = torch.full((size, size), closed, dtype=self.score_dtype, device=prompt.device).triu(1)[None, None]
-        made: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        with self.attending(made=made):
-            self._run_model(prompt, torch.arange(size, device=prompt.device)[None], ahead)
-        each = {site: made[attention.module] for site, attention in self.attentions.items()}
-        return {
-            site: ExtraKeys(keys.transpose(1, 2).flatten(2), values.transpose(1, 2).flatten(2))
-            for site, (keys, values) in each.items()
-        }
 
     def _additive_mask(self, joint: CausalInput, is_visible: Tensor) -> Tensor:
         """Returns which keys are visible, without padding, as (batch, 1, total, total) to be added to the scores.
@@ -363,9 +266,6 @@ class CausalBackbone(Backbone[CausalInput]):
         for number, block in enumerate(self._find(self.layout.blocks)):
             if "self_attn.q" in self.block_parts(number):
                 yield Site("decoder", number, "self_attn"), Attention(attrgetter(self.layout.attention)(block), shape)
-
-    def _find(self, name: str) -> Any:
-        return attrgetter(name)(self.model)
 
     @property
     def num_layers(self) -> tuple[int, int | None]:

@@ -39,7 +39,8 @@ class DecoderFamily(Family):
             without. torch's fused attention cannot do it, and transformers' written-out one is taken.
         logit_cap: The setting that is the largest logit, in the same way.
         has_plain_attention: Whether an attention is softmax(q k) v over everything before a token and no more but what
-            `window` and `score_cap` say: no sinks. A prompt is then read once for all rows; else by each.
+            `window` and `score_cap` say: no sinks. Of one with images, an image may also see itself. What rows begin
+            with is then read once for all that have it; else by each.
     """
 
     model_class: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,32 @@ _NAME = "dept_vl_extra_keys"
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Says that a batch is one sequence, [prompt; row 1; row 2; ...], whose rows read the prompt and themselves.
+class PackedSegment:
+    """A part of a packed sequence: sequences that read those they stand behind, and themselves.
 
     Attributes:
-        num_shared: Tokens of the prompt.
-        num_rows: Rows behind it, all of one length.
+        num_sequences: One after the other, all of one length.
+        length: Their tokens.
+        bias: (sequences or 1, 1, length, before + length), added to the scores of what stands before and of their own.
+        parents: (sequences,), which sequence of the segment before each stands behind; None: behind the only one, or
+            each behind its own.
     """
 
-    num_shared: int
-    num_rows: int
+    num_sequences: int
+    length: int
+    bias: Tensor
+    parents: Tensor | None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Says that a batch is one sequence, [prompt; image 1; image 2; ...; row 1; row 2; ...].
+
+    Attributes:
+        segments: Prompt, images and rows, or any others; what stands before what.
+    """
+
+    segments: tuple[PackedSegment, ...]
 
 
 @dataclass(frozen=True)
@@ -119,8 +135,8 @@ def attend(
         query: (batch, heads, target, head width).
         key: (batch, key heads, source, head width).
         value: As `key`.
-        attention_mask: (batch or 1, 1, target or 1, source), added to the scores; None where every key is read. Of a
-            packed sequence, of its rows: (rows or 1, 1, row, prompt + row).
+        attention_mask: (batch or 1, 1, target or 1, source), added to the scores; None where every key is read. Not
+            looked at in a packed sequence, whose segments have their own.
         scaling: Of the scores; None: 1 / sqrt(head width).
         dropout: Rate of dropout on the weights.
         position_bias: (batch or 1, heads, target, source), added to the scores, or None.
@@ -136,14 +152,23 @@ def attend(
         how.made[module] = (key, value)
     before = [] if how.extra is None else [_by_head(how.extra, key)]
     if how.packing is not None:
-        assert bias is not None  # who packs rows gives one
-        assert softcap is None  # a cap is no plain attention
-        return _attend_packed(query, key, value, bias, how.packing, before, scaling, dropout), None
+        return _attend_packed(query, key, value, how.packing, before, scaling, dropout, softcap), None
     return _attend(query, key, value, bias, before, scaling, dropout, softcap), None
 
 
-_Pair = tuple[Tensor, Tensor]
-"""Keys and values, (1 or rows, key heads, some, head width)."""
+class _Before(NamedTuple):
+    """Keys and values, (1 or rows, key heads, some, head width), and which are not padding, (1 or rows, some)."""
+
+    keys: Tensor
+    values: Tensor
+    is_token: Tensor | None = None
+
+    def behind(self, parents: Tensor | None) -> _Before:
+        """Returns what sequences see of it that stand behind these of its own."""
+        if parents is None or len(self.keys) == 1:
+            return self
+        is_token = None if self.is_token is None else self.is_token[parents]
+        return _Before(self.keys[parents], self.values[parents], is_token)
 
 
 def _attend(
@@ -151,19 +176,17 @@ def _attend(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    before: Sequence[_Pair],
+    before: Sequence[_Before],
     scaling: float | None,
     dropout: float,
-    softcap: float | None = None,
+    softcap: float | None,
 ) -> Tensor:
-    """Attends to further keys and to the text's; those that `bias` is not wide enough for are open."""
+    """Attends to further keys and to the text's; those that `bias` is not wide enough for are open, but padding."""
     if before:
         batch = len(key)
-        key, value = (
-            torch.cat([*(_for_rows(pair[number], batch) for pair in before), text], dim=2)
-            for number, text in enumerate((key, value))
-        )
-        bias = None if bias is None else nn.functional.pad(bias, (key.shape[2] - bias.shape[3], 0))
+        key = torch.cat([*(_for_rows(one.keys, batch) for one in before), key], dim=2)
+        value = torch.cat([*(_for_rows(one.values, batch) for one in before), value], dim=2)
+        bias = _widened(bias, before, query, key.shape[2])
     is_grouped = query.shape[1] != key.shape[1]
     if is_grouped and (softcap is not None or query.device.type != "cpu"):
         # A GPU's kernels take no mask with fewer key heads.
@@ -185,47 +208,69 @@ def _weigh(scores: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -
     return nn.functional.dropout(weights, dropout) @ value
 
 
+def _widened(bias: Tensor | None, before: Sequence[_Before], query: Tensor, total: int) -> Tensor | None:
+    """Returns a bias that is wide enough for further keys too, (batch or 1, 1, target or 1, total), or None."""
+    if all(one.is_token is None for one in before):
+        return None if bias is None else nn.functional.pad(bias, (total - bias.shape[3], 0))
+    batch, widths = len(query), [one.keys.shape[2] for one in before]
+    own = query.new_zeros(1, 1, 1, total - sum(widths)) if bias is None else bias
+    pieces = [query.new_zeros(1, 1, 1, width) for width in widths]
+    for number, one in enumerate(before):
+        if one.is_token is not None:
+            is_token = _for_rows(one.is_token[:, None, None], batch)
+            pieces[number] = pieces[number].masked_fill(~is_token, torch.finfo(query.dtype).min)
+    return torch.cat([piece.expand(batch, 1, own.shape[2], -1) for piece in (*pieces, own)], dim=3)
+
+
 def _attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    bias: Tensor,
     packing: Packing,
-    before: Sequence[_Pair],
+    before: Sequence[_Before],
     scaling: float | None,
     dropout: float,
+    softcap: float | None,
 ) -> Tensor:
-    """Attends within a packed sequence: the prompt to itself, and every row to the prompt and itself.
+    """Attends within a packed sequence: every sequence to those it stands behind, and to itself.
 
     Args:
-        query: (1, heads, prompt + rows x row, head width); keys and values alike.
+        query: (1, heads, all tokens, head width); keys and values alike.
         key: Of the same places.
         value: Of the same places.
-        bias: (rows or 1, 1, row, prompt + row), added to the scores of the rows.
         packing: What of the sequence is what.
         before: What all read beside.
         scaling: As `attend`.
         dropout: As `attend`.
+        softcap: As `attend`.
 
     Returns:
-        (1, prompt + rows x row, heads, head width).
+        (1, all tokens, heads, head width).
     """
-    size, rows = packing.num_shared, packing.num_rows
-    ours = [one[:, :, :size] for one in (query, key, value)]
-    theirs = [one[0, :, size:].unflatten(1, (rows, -1)).transpose(0, 1) for one in (query, key, value)]
-    ahead = bias.new_full((size, size), torch.finfo(bias.dtype).min).triu(1)[None, None]
-    prompt = _attend(ours[0], ours[1], ours[2], ahead, before, scaling, dropout)
-    among = _attend(theirs[0], theirs[1], theirs[2], bias, [*before, (ours[1], ours[2])], scaling, dropout)
-    return torch.cat([prompt, among.flatten(0, 1)[None]], dim=1)
+    start, read = 0, []
+    above: list[_Before] = []
+    for segment in packing.segments:
+        stop = start + segment.num_sequences * segment.length
+        queries, keys, values = (
+            one[0, :, start:stop].unflatten(1, (segment.num_sequences, segment.length)).transpose(0, 1)
+            for one in (query, key, value)
+        )
+        above = [one.behind(segment.parents) for one in above]
+        bias = segment.bias.to(query.dtype)
+        among = _attend(queries, keys, values, bias, [*before, *above], scaling, dropout, softcap)
+        read.append(among.flatten(0, 1))
+        above.append(_Before(keys, values))  # where it is padding, says the bias
+        start = stop
+    return torch.cat(read)[None]
 
 
-def _by_head(extra: ExtraKeys, text: Tensor) -> _Pair:
+def _by_head(extra: ExtraKeys, text: Tensor) -> _Before:
     """Returns extra keys and values in the shape and precision of (batch, key heads, source, head width)."""
     heads, width = text.shape[1], text.shape[3]
     keys, values = (
         own.to(text.dtype).unflatten(-1, (heads, width)).transpose(1, 2) for own in (extra.keys, extra.values)
     )
-    return keys, values
+    return _Before(keys, values, extra.is_token).behind(extra.parents)
 
 
 def _for_rows(own: Tensor, batch: int) -> Tensor:

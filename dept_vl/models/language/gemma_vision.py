@@ -18,6 +18,7 @@ GEMMA3 = VisionLanguageFamily(
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
     token_types="image",
+    has_plain_attention=True,
     has_one_pass_labels=False,
 )
 """Gemma 3 with images (4B and larger); the places of an image see each other."""
@@ -28,7 +29,8 @@ PALIGEMMA = replace(
     parts=LLAMA.parts,
     text_types={"gemma": {}, "gemma2": {"ff.norm": "pre_feedforward_layernorm"}},
     token_types="target",
+    has_plain_attention=False,
     score_cap="attn_logit_softcapping",
     own_template=Template(head="", image="<image>", between="<bos>", text_head="<bos>", tail="\n"),
 )
-"""PaliGemma 1 and 2; the whole source sees itself."""
+"""PaliGemma 1 and 2; the whole source sees itself, so nothing in it is before anything else."""

@@ -17,6 +17,7 @@ IDEFICS3 = VisionLanguageFamily(
     dropout_fields=("attention_dropout",),
     word_tables=("model.text_model.embed_tokens.weight",),
     text_types={"llama": {}},
+    has_plain_attention=True,
     image_dim=1,  # (1, tiles, 3, height, width)
 )
 """Idefics3 and the first SmolVLM, which is one: an image is cut into tiles."""

@@ -17,6 +17,7 @@ LLAVA = VisionLanguageFamily(
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
     text_types={"llama": {}, "mistral": {}, "qwen2": {}},
+    has_plain_attention=True,
 )
 """LLaVA 1.5."""
 

@@ -17,6 +17,7 @@ QWEN3_VL = VisionLanguageFamily(
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
     has_grid_positions=True,
+    has_plain_attention=True,
 )
 """Qwen3-VL, dense; its image encoder also adds to what the first blocks put out (deepstack)."""
 
@@ -28,5 +29,7 @@ QWEN3_5 = replace(
     model_class="Qwen3_5ForConditionalGeneration",
     linear_parts=("self_attn.norm", "ff.norm", "ff.gate", "ff.in", "ff.out"),
     has_one_pass_labels=False,
+    has_plain_attention=False,
 )
-"""Qwen3.5, dense: three of four blocks have linear attention, whose state no mask of a tree can part."""
+"""Qwen3.5, dense: three of four blocks have linear attention, whose state no mask of a tree can part,
+and which padding between an image and a text would change: every row reads all of its own."""

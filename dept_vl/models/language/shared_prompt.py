@@ -69,5 +69,9 @@ class SharedPrompt:
 
 
 def shared_prompt(tuner: Tuner, info: ForwardInfo, kept: KeptPromptKeys | None) -> SharedPrompt | None:
-    """Returns the prompt that a method puts before every text of a pass; None where texts have prompts of their own."""
-    return SharedPrompt(tuner.num_virtual_tokens, kept) if tuner.has_common_prompt(info) else None
+    """Returns the prompt that a method puts before every text of a pass; None where texts have prompts of their own.
+
+    A method without a prompt has one of no tokens: rows may have images in common all the same.
+    """
+    num_tokens = tuner.num_virtual_tokens
+    return SharedPrompt(num_tokens, kept) if not num_tokens or tuner.has_common_prompt(info) else None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dept_vl.data.image_rows import Record
-from dept_vl.models.language.causal import CausalInput
+from dept_vl.models.language.segments import CausalInput
 
 
 class Kind(IntEnum):
@@ -35,11 +35,13 @@ class VisionLanguageInput(CausalInput):
         input_ids: (batch, total); what is read at the places of prompt, text and images is `inputs_embeds`.
         kinds: (batch, total) `Kind` of each place.
         records: The images of each row.
+        divided: The same with what rows have in common before them; None where each reads all of its own.
     """
 
     input_ids: Tensor
     kinds: Tensor
     records: tuple[tuple[Record, ...], ...]
+    divided: VisionLanguageInput | None = None
 
 
 @contextmanager

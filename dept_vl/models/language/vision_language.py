@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,9 +29,12 @@ from dept_vl.data.image_template import Template, read_template
 from dept_vl.data.text_codec import Frame, TextCodec
 from dept_vl.data.vision_codec import VisionLanguageTextCodec
 from dept_vl.errors import ConfigError, DataError
-from dept_vl.models.language.causal import CausalBackbone, CausalInput
+from dept_vl.models.language.causal import CausalBackbone
 from dept_vl.models.language.image_records import make_records
 from dept_vl.models.language.label_trie import LabelTrie
+from dept_vl.models.language.segments import CausalInput
+from dept_vl.models.language.shared_images import RowLengths, divide
+from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.models.language.source_hook import Kind, VisionLanguageInput, reading
 from dept_vl.models.language.vision_family import VisionLanguageFamily
 from dept_vl.tuners.places.sites import Part
@@ -41,6 +45,10 @@ _ORDINARY = 0
 
 class VisionLanguageBackbone(CausalBackbone):
     """One stack over [padding; template; prompt; image; text; template; target].
+
+    Where rows have a prompt or images in common, those stand before them and are read once
+    (`dept_vl.models.language.shared_images`); a family says by `DecoderFamily.has_plain_attention` that this gives the
+    same numbers.
 
     The image encoder and what connects it are frozen with the rest, and stay in evaluation mode.
 
@@ -107,11 +115,6 @@ class VisionLanguageBackbone(CausalBackbone):
                 module.train(False)
         return self
 
-    @property
-    def _text_model(self) -> nn.Module:
-        found: nn.Module = self._find(self.layout.blocks.rpartition(".")[0])
-        return found
-
     def block_parts(self, number: int) -> Mapping[Part, str | tuple[str, int, int]]:
         """See `CausalBackbone.block_parts`."""
         config = self.text_config(self.model.config)
@@ -138,6 +141,7 @@ class VisionLanguageBackbone(CausalBackbone):
         text_mask: Tensor,
         images: VisualFeatures | None,
         frame: Frame,
+        shared: SharedPrompt | None = None,
     ) -> VisionLanguageInput:
         """Joins template, prompt, images and text; a row may have no image, and then has none of its markers either.
 
@@ -147,6 +151,7 @@ class VisionLanguageBackbone(CausalBackbone):
             text_mask: (batch, text), 1 for text and 0 for padding.
             images: Of every row, as many as the text's; None for none.
             frame: The tokens of the template.
+            shared: The prompt that all rows have in common; None where each may have its own.
 
         Raises:
             DataError: Features of another image encoder, images of another number of rows, or as `records`.
@@ -175,11 +180,48 @@ class VisionLanguageBackbone(CausalBackbone):
         if tokens := [record.tokens.to(device) for row in records for record in row]:
             embeds = embeds.masked_scatter((kinds == Kind.IMAGE)[:, :, None], torch.cat(tokens).float())
         mask = (kinds != Kind.PAD).long()
-        return VisionLanguageInput(
+        whole = VisionLanguageInput(
             embeds.to(self.word_embeddings.dtype), mask, has_padding=any(len(ids) < total for ids, _ in rows),
             position_ids=self._positions(input_ids, kinds, mask, records), input_ids=input_ids, kinds=kinds,
             records=records,
         )  # fmt: skip
+        lengths = [
+            RowLengths(
+                first := len(frame.head if images else frame.text_head) + num_virtual_tokens,
+                behind := sum(len(one.ids) for one in images) + len(frame.between if images else ()),
+                len(ids) - first - behind,
+            )
+            for (ids, _), images in zip(rows, records, strict=True)
+        ]
+        is_one_beginning = len({frame.head if images else frame.text_head for images in records}) == 1
+        has_own = is_one_beginning and lengths[0].first > 0 and all(one.own > 0 for one in lengths)
+        return replace(whole, divided=self._divided(whole, shared, lengths) if shared and has_own else None)
+
+    def _divided(
+        self, whole: VisionLanguageInput, shared: SharedPrompt, lengths: Sequence[RowLengths]
+    ) -> VisionLanguageInput | None:
+        """Returns rows behind what they have in common; None where each is to read all of its own.
+
+        Processes that have a share of the weights each leave it at that without gradient: how often they would run the
+        model depends on their rows.
+        """
+        is_uneven = self.is_sharded and not torch.is_grad_enabled()
+        if is_uneven or not self.may_share(shared, len(lengths)):
+            return None
+        return divide(
+            whole, lengths, self.score_dtype,
+            images_see_themselves=self.layout.token_types == "image", kept=self.kept_for(shared),
+        )  # fmt: skip
+
+    def _as_read(self, joint: VisionLanguageInput, more: int) -> VisionLanguageInput:
+        """Returns rows behind what they have in common, or whole where a block would not see all of that.
+
+        Args:
+            joint: The source.
+            more: Tokens that come after it.
+        """
+        is_within = self.window is None or joint.kinds.shape[1] + more <= self.window
+        return joint.divided if joint.divided is not None and is_within else joint
 
     def _row(
         self, text_ids: Tensor, records: Sequence[Record], frame: Frame, num_virtual_tokens: int
@@ -219,6 +261,8 @@ class VisionLanguageBackbone(CausalBackbone):
         """
         read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, _ORDINARY)  # (batch, target - 1)
         self._check_length(joint, read.shape[1])
+        if (rows := self._as_read(joint, read.shape[1])).before:
+            return super().logits(rows, labels)
         return self._read_on(joint, read, torch.arange(1, labels.shape[1], device=labels.device))
 
     def run_generation(  # type: ignore[override]
@@ -232,26 +276,29 @@ class VisionLanguageBackbone(CausalBackbone):
     ) -> Any:
         """See `Backbone.run_generation`."""
         self._check_length(joint, max_new_tokens - 1)
-        with reading(self.model, self._text_model, joint):
+        rows = self._as_read(joint, max_new_tokens - 1)
+        with self.beside(rows), reading(self.model, self._text_model, rows):
             generated: Any = self.model.generate(
-                input_ids=joint.input_ids,
-                attention_mask=joint.attention_mask,
-                position_ids=joint.position_ids,  # which transformers counts on from
-                **self._token_types(joint.kinds),
+                input_ids=rows.input_ids,
+                attention_mask=rows.attention_mask,
+                position_ids=rows.position_ids,  # which transformers counts on from
+                **self._token_types(rows.kinds),
                 generation_config=self.search_config(num_beams, max_new_tokens, **settings),
                 logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
             )
-        generated.sequences = generated.sequences[:, joint.input_ids.shape[1] :]
+        generated.sequences = generated.sequences[:, rows.input_ids.shape[1] :]
         return generated
 
     def trie_logits(self, joint: VisionLanguageInput, trie: LabelTrie) -> Tensor:  # type: ignore[override]
         """Returns (batch, 1 + nodes, vocabulary); see `Backbone.trie_logits`.
 
         Where the family's masks are more than causal, or its state is not only keys and values, every label is read by
-        itself behind the source.
+        itself behind the source; but not where all that is not causal stands before the rows and was read once.
         """
         self._check_length(joint, trie.longest)
+        if (rows := self._as_read(joint, trie.longest)).before:
+            return super().trie_logits(rows, trie)
         if not self.layout.has_one_pass_labels:
             return self._label_by_label(joint, trie)
         mask = self._additive_mask(joint, self._tree(joint, trie))
@@ -271,6 +318,8 @@ class VisionLanguageBackbone(CausalBackbone):
 
     def source_embedding(self, joint: VisionLanguageInput) -> Tensor:  # type: ignore[override]
         """Returns the last hidden state, after the final norm, at the source's last token, (batch, d_model)."""
+        if (rows := self._as_read(joint, 0)).before:
+            return super().source_embedding(rows)
         with reading(self.model, self._text_model, joint):
             states: Tensor = self.model.base_model(
                 input_ids=joint.input_ids,

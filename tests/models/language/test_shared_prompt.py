@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dept_vl.models.language.label_trie import LabelTrie
-from tests.tuners.adapted import DECODER_ONLY, batch, make, settings
+from tests.tuners.adapted import DECODER_ONLY, LIKE_LLAMA, batch, make, settings
 
 LABELS = [[5, 6, 1], [5, 7, 8, 1], [9, 1]]
 METHODS = {
@@ -40,7 +40,7 @@ def made(folder, name="dept", *, read_by_each_row=False, **options):
     tuner = settings(name.partition(",")[0], **METHODS[name])
     model = make(folder, tuner, **{"moved": 0.1, "dropout_rate": 0.0, **options})
     if read_by_each_row:
-        model.tuner.has_common_prompt = lambda info: False
+        model.backbone.reads_once = False
     return model
 
 
@@ -105,6 +105,27 @@ def test_answers_are_those_of_rows_that_each_read_it(folders, family, name, with
             assert torch.equal(once, each)
 
 
+@pytest.mark.parametrize("family", LIKE_LLAMA)
+def test_every_family_computes_the_same_within_its_window_and_below_its_cap(folders, family):
+    once, each = (made(folders[family], read_by_each_row=each) for each in (False, True))
+    ids, mask, _, features = batch()
+    assert shares(once) == once.tuner.num_virtual_tokens
+    trie = LabelTrie.build(LABELS)
+    one, other = (model.score_labels(ids, mask, features, labels=trie) for model in (once, each))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    for beams in (1, 4):
+        one, other = (model.generate(ids, mask, features, num_beams=beams, max_new_tokens=5) for model in (once, each))
+        assert torch.equal(one, other)
+    for model in (once, each):
+        model.backbone.model.double()
+    ids, mask, labels, features = batch()  # without padding: Gemma 2's softmax, in float32, has no number so small
+    losses, found = gradients(once, (ids, torch.ones_like(mask), labels, features))
+    expected_losses, expected = gradients(each, (ids, torch.ones_like(mask), labels, features))
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-5, atol=0)
+    for key, gradient in expected.items():
+        assert (found[key] - gradient).norm() <= 1e-5 * gradient.norm(), key
+
+
 @families
 def test_a_prompt_of_words_is_those_words_in_the_text(folders, family):
     """transformers alone, on ids: the prompt's vectors are the embeddings of tokens that then stand in the text."""
@@ -158,13 +179,13 @@ def test_a_row_without_a_token_of_its_own_predicts_from_the_prompt(folders, fami
 
 def prompts_read(model, monkeypatch):
     """Counts how often the prompt is read alone."""
-    count, read = SimpleNamespace(times=0), model.backbone._prompt_keys
+    count, read = SimpleNamespace(times=0), model.backbone._keys_of
 
-    def counted(prompt):
+    def counted(segment, before=None):
         count.times += 1
-        return read(prompt)
+        return read(segment, before)
 
-    monkeypatch.setattr(model.backbone, "_prompt_keys", counted)
+    monkeypatch.setattr(model.backbone, "_keys_of", counted)
     return count
 
 
@@ -206,7 +227,7 @@ def test_keys_are_not_kept_where_more_than_the_vectors_makes_them(folders, name,
             if parameter.requires_grad and ("lora_b" in key or "mlp.down_proj" in key):
                 parameter.add_(0.3)
     after = model.score_labels(ids, mask, features, labels=LabelTrie.build(LABELS))
-    model.tuner.has_common_prompt = lambda info: False
+    model.backbone.reads_once = False
     expected = model.score_labels(ids, mask, features, labels=LabelTrie.build(LABELS))
     assert count.times == 2
     assert not torch.allclose(before, after)
@@ -265,10 +286,11 @@ def test_where_the_last_states_are_looked_at_every_row_reads_its_own(folders):
     "change",
     [
         {"sliding_window": 8},
-        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8},
+        {"layer_types": ["full_attention", "chunked_attention"]},
         {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=["window", "window by layer", "chunks", "dynamic positions"],
 )
 def test_attention_that_depends_on_lengths_is_left_to_each_row(folders, change, monkeypatch):
     model = made(folders["llama"])
