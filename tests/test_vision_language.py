@@ -109,10 +109,12 @@ def test_from_raw_files_to_scores_and_answers(capsys, vlm, data, picture, tmp_pa
     assert model.answer_many(asked) == [model.answer(*one) for one in asked]
 
 
-def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, vlm, data, tmp_path):
+@pytest.mark.parametrize("grouping", [(), ("--data.rows_per_image", "3")], ids=["", "by image"])
+def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, vlm, data, tmp_path, grouping):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", whole, "--loop.max_steps", "4")[0] == 0
-    steps = ["--loop.max_steps", "4", "--loop.save_every_steps", "2"]
+    steps = ["--loop.max_steps", "4", *grouping]
+    assert run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", whole, *steps)[0] == 0
+    steps += ["--loop.save_every_steps", "2"]
     assert run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", parts, *steps)[0] == 0
     shutil.rmtree(parts / "checkpoints" / "step-00000004")
     workers = ["--data.num_workers", "1", "--resume"]
@@ -234,6 +236,12 @@ def test_images_of_more_tokens_than_the_context_are_refused(capsys, qwen, data, 
     error = refusal(capsys, "train", *on(folder, data), *DEPT, "--output-dir", tmp_path / "run")
     assert "of them of images" in error
     assert "the backbone has 40 (qwen3_vl's max_position_embeddings); give smaller or fewer images" in error
+
+
+def test_texts_cannot_be_grouped_by_image(capsys, qwen, data, tmp_path):
+    words = [*DEPT, "--data.rows_per_image", "4", "--output-dir", tmp_path / "run"]
+    error = refusal(capsys, "train", *on(qwen, data, "cola"), *words)
+    assert "data.rows_per_image: rows of task 'cola' have no images; leave it out" in error
 
 
 def test_text_tasks_beside_tasks_with_images_are_refused(capsys, qwen, data, tmp_path):

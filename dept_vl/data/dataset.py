@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from datasets import Dataset
 from dept_vl.data.collator import IGNORE_INDEX, Batch, Example, VisualTensors, by_rows, collate
 from dept_vl.data.few_shot import FewShot, choose_rows
 from dept_vl.data.manifest import OWN_ID, REFERENCE_COLUMNS, as_list
-from dept_vl.data.sampler import BatchRequest, StepBatches
+from dept_vl.data.sampler import BatchRequest, ImageGrouping, StepBatches
 from dept_vl.data.text_codec import TextCodec
 from dept_vl.data.visual import VisualSource
 from dept_vl.errors import DataError
@@ -32,6 +33,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         task: As given.
         indices: Positions of the rows that batches are made of, (rows,) int64.
         few_shot: The choice that left them, or None.
+        rows_per_image: As given.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         target_sampling: Literal["weighted", "best"] = "weighted",
         loss_weighting: Literal["none", "score"] = "none",
         words_before: Sequence[str] = (),
+        rows_per_image: int | None = None,
     ) -> None:
         """Checks that every image of the split has its visual input.
 
@@ -67,12 +70,15 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
             loss_weighting: ``"score"`` multiplies an example's loss by its drawn target's weight.
             words_before: For training: one of them, or none, is put before the first text of a row's columns, drawn
                 anew each step, so that what is trained does not learn where a text begins.
+            rows_per_image: Training rows of one image that stand together, at most; None for each by itself.
 
         Raises:
-            DataError: The split is empty, or images have no visual input; or its rows have no text to put words before.
+            DataError: The split is empty, or images have no visual input; or its rows have no text to put words before,
+                or no images by which they are to be grouped.
         """
         self.task = task
         self.few_shot: FewShot | None = None
+        self.rows_per_image = rows_per_image
         self._rows = rows
         self._codec = codec
         self._max_source_length = max_source_length
@@ -86,6 +92,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         self._words_before = ("", *words_before) if labels == "drawn" else ("",)
         if len(self._words_before) > 1 and not task.input_columns:
             raise DataError(f"data.words_before: rows of task {task.name!r} have no text of their own; leave it out")
+        if rows_per_image is not None and visual is None:
+            raise DataError(f"data.rows_per_image: rows of task {task.name!r} have no images; leave it out")
         if len(rows) == 0:
             raise DataError(f"task {task.name!r}: the split has no rows; check what `dept-vl prepare` reported")
         self.indices = self._readable()
@@ -123,7 +131,8 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
 
     def train_batches(self, batch_size: int, seed: int, *, by_length: bool) -> StepBatches:
         """Returns which rows make up which step; by length: texts of like length together."""
-        return StepBatches(self.indices, batch_size, seed, self.source_lengths if by_length else None)
+        images = None if self.rows_per_image is None else ImageGrouping(self.image_keys, self.rows_per_image)
+        return StepBatches(self.indices, batch_size, seed, self.source_lengths if by_length else None, images)
 
     def keep_few(self, few_shot: FewShot, class_names: Sequence[str]) -> None:
         """Leaves the rows of a few-shot choice in `indices` and no others.
@@ -163,6 +172,18 @@ class TaskDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
     def source_lengths(self, indices: Sequence[int]) -> list[int]:
         """Returns the source lengths of some rows in tokens, cut to `max_source_length`."""
         return [len(ids) for ids in self._source_ids(self.sources(indices))]
+
+    def image_keys(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns a number for each of some rows, below the split's length, the same for rows of the same images."""
+        return self._image_keys[list(indices)]
+
+    @cached_property
+    def _image_keys(self) -> np.ndarray:
+        if self._visual is None:
+            return np.arange(len(self._rows))
+        image_ids = _column(self._rows, "image_id").reshape(len(self._rows), -1)  # (rows, images)
+        keys: np.ndarray = np.unique(image_ids, axis=0, return_inverse=True)[1]
+        return keys.reshape(-1)
 
     def count_long(self) -> int:
         """Returns how many sources of `indices` have more than `max_source_length` tokens."""

@@ -14,7 +14,7 @@ import torch
 
 from dept_vl.data.collator import Batch, join_batches
 from dept_vl.data.dataset import TaskDataset
-from dept_vl.data.sampler import BatchRequest, StepBatches, Steps
+from dept_vl.data.sampler import BatchRequest, ImageGrouping, StepBatches, Steps
 
 MixBatches = Literal["mixed", "one-task", "shuffled"]
 """How tasks share steps."""
@@ -94,6 +94,7 @@ class MixedBatches(StepBatches):
         batch_size: int,
         seed: int,
         lengths: Callable[[Sequence[int]], Sequence[float]] | None = None,
+        images: ImageGrouping | None = None,
     ) -> None:
         """Takes the rows of each task.
 
@@ -103,16 +104,15 @@ class MixedBatches(StepBatches):
             batch_size: As `StepBatches`.
             seed: As `StepBatches`.
             lengths: As `StepBatches`.
+            images: As `StepBatches`.
         """
-        super().__init__(np.concatenate(tasks), batch_size, seed, lengths)
+        super().__init__(np.concatenate(tasks), batch_size, seed, lengths, images)
         self._of_task = tuple(tasks)
         self.quotas = _share_out(len(self._rows), rates)
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        if self._epoch is None or self._epoch[0] != epoch:
-            rows = np.concatenate([self._stream(task, epoch) for task in range(len(self._of_task))])
-            self._epoch = (epoch, np.random.default_rng([self._seed, 0, epoch]).permutation(rows))
-        return self._epoch[1]
+        rows = np.concatenate([self._stream(task, epoch) for task in range(len(self._of_task))])
+        return np.random.default_rng([self._seed, 0, epoch]).permutation(rows)
 
     def _stream(self, task: int, epoch: int) -> np.ndarray:
         """Returns a task's rows in an epoch: the next ones of its endless row of shuffled passes."""
@@ -183,12 +183,16 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         By length: in steps of one task, texts of like length together; in mixed ones, of each task the texts that are
         as long among its own, so that its share of a step stays.
         """
+        most = self._datasets[0].rows_per_image
+        images = None if most is None else ImageGrouping(self.image_keys, most)
         if self._batches == "mixed":
-            return MixedBatches(self._rows(), self._rates, batch_size, seed, self.length_ranks if by_length else None)
+            ranks = self.length_ranks if by_length else None
+            return MixedBatches(self._rows(), self._rates, batch_size, seed, ranks, images)
         lengths = self.source_lengths if by_length else None
         seeds = np.random.SeedSequence([seed, 3]).generate_state(len(self._datasets), dtype=np.uint32)
         alone = [
-            StepBatches(rows, batch_size, int(own), lengths) for rows, own in zip(self._rows(), seeds, strict=True)
+            StepBatches(rows, batch_size, int(own), lengths, images)
+            for rows, own in zip(self._rows(), seeds, strict=True)
         ]
         epoch_steps = len(self.indices) // batch_size if self._batches == "shuffled" else None
         return OneTaskBatches(alone, self._rates, seed, epoch_steps=epoch_steps)
@@ -203,6 +207,13 @@ class MixDataset(torch.utils.data.Dataset[tuple[BatchRequest, Batch]]):
         for task, places, own in self._by_task(rows):
             lengths[places] = self._datasets[task].source_lengths(own)
         return [int(length) for length in lengths]
+
+    def image_keys(self, rows: Sequence[int]) -> np.ndarray:
+        """Returns `TaskDataset.image_keys` of some rows, by their numbers; tasks have no images in common."""
+        keys = np.zeros(len(rows), dtype=np.int64)
+        for task, places, own in self._by_task(rows):
+            keys[places] = self._first[task] + self._datasets[task].image_keys(own)
+        return keys
 
     def length_ranks(self, rows: Sequence[int]) -> list[float]:
         """Returns where each row's source length stands among those of its own task here, between 0 and 1."""

@@ -24,6 +24,7 @@ from dept_vl.models.language.answer_probability import TokenProbabilities
 from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.likeliest import likeliest
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.models.loss import loss_per_example
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.visual_input import VisualInput
@@ -296,10 +297,12 @@ def answer_split(
     state, model = process_state(), answerer.model
     num_rows = min(limit or len(dataset), len(dataset))
     rows = dataset.indices[dataset.indices < num_rows]
+    reads_images = isinstance(model.backbone, VisionLanguageBackbone)  # once for all rows of a batch that have them
     requests = evaluation_requests(
         rows,
         dataset.source_lengths(rows.tolist()),
         batch_size,
+        images=dataset.image_keys(rows.tolist()) if reads_images else None,
         process_index=state.process_index,
         num_processes=state.num_processes,
     )

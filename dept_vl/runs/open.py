@@ -313,6 +313,7 @@ def _open_dataset(
         target_sampling=data.target_sampling,
         loss_weighting=data.loss_weighting,
         words_before=data.words_before or (),
+        rows_per_image=data.rows_per_image if labels == "drawn" else None,
     )
     skipped, is_training = len(dataset) - len(dataset.indices), labels == "drawn"
     if is_training and data.few_shot is not None:

@@ -99,6 +99,15 @@ class DataConfig:
     length_grouping: Annotated[
         bool, Field(description="batch texts of like length together (within shuffled pools)")
     ] = True
+    rows_per_image: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_SIZE,
+            description="training rows of one image that stand together, at most, so that a vision-language model "
+            "reads it once for them; null: drawn one by one",
+        ),
+    ] = None
     target_sampling: Annotated[
         Literal["weighted", "best"],
         Field(description="training target: drawn in proportion to its soft score, or the best one"),

@@ -61,6 +61,7 @@ def read_steps(
         process_index=accelerator.process_index,
         num_processes=accelerator.num_processes,
         accumulation_steps=loop.accumulation_steps,
+        keeps_neighbours=data.rows_per_image is not None,
     )
     loader: Iterable[tuple[BatchRequest, Batch]] = DataLoader(
         dataset,

@@ -163,6 +163,26 @@ def test_rows_of_skipped_images_are_left_out_of_batches_but_counted(rows, codec)
     assert len(dataset.references()) == len(dataset) == 60
 
 
+def test_rows_of_the_same_images_have_one_key(rows, codec):
+    dataset = TaskDataset(rows, get_task("vqa"), codec, visual=ZeroFeatures(4, 6), rows_per_image=3, **LENGTHS)
+    keys, images = dataset.image_keys(range(60)), np.asarray(rows["image_id"])
+    assert len(set(zip(keys.tolist(), images.tolist(), strict=True))) == len(set(images)) == len(set(keys)) < 60
+    first = dataset.train_batches(3, 0, by_length=True).rows(0)
+    assert len({images[row] for row in first}) <= 2
+    texts = TaskDataset(rows, get_task("vqa"), codec, **LENGTHS)
+    assert texts.image_keys([4, 2]).tolist() == [4, 2]
+    with pytest.raises(DataError, match=r"data\.rows_per_image: rows of task 'vqa' have no images; leave it out"):
+        TaskDataset(rows, get_task("vqa"), codec, rows_per_image=3, **LENGTHS)
+
+
+def test_rows_of_the_same_pair_of_images_have_one_key(codec):
+    pairs = Dataset.from_dict({"image_id": [[1, 2], [2, 1], [1, 2], [1, 3]], "image": [["a", "b"]] * 4})
+    dataset = TaskDataset(pairs, get_task("nlvr2"), codec, visual=ZeroFeatures(4, 6), **LENGTHS)
+    one, other, again, third = dataset.image_keys(range(4)).tolist()
+    assert one == again
+    assert len({one, other, third}) == 3
+
+
 def test_a_split_of_skipped_images_only_is_refused(rows, codec):
     with pytest.raises(DataError, match=r"every image of the split was skipped"):
         TaskDataset(rows, get_task("vqa"), codec, visual=ZeroFeatures(4, 6, skipped=range(1, 11)), **LENGTHS)

@@ -227,3 +227,20 @@ def test_batches_with_other_numbers_of_visual_tokens_are_not_joined(mix_data, co
     batches = [replace(one, visual_features=torch.zeros(1, n, 6)) for one, n in zip(batches, (4, 8), strict=True)]
     with pytest.raises(DataError, match=r"\(4, 6\), \(8, 6\).*set mix\.batches=one-task"):
         join_batches(batches, 0)
+
+
+@pytest.mark.parametrize("by_length", [False, True])
+@pytest.mark.parametrize("batches", ["mixed", "one-task", "shuffled"])
+def test_rows_of_an_image_of_one_task_stand_together(mix_data, codec, batches, by_length):
+    own = datasets(mix_data, codec)
+    keys = [np.random.default_rng(place).integers(0, 8, len(one)) for place, one in enumerate(own)]
+    for one, images in zip(own, keys, strict=True):
+        one.rows_per_image, one._image_keys = 4, images
+    dataset = MixDataset(own, [0.3, 0.5, 0.2], codec.pad_token_id, batches=batches)
+    assert len(set(dataset.image_keys(range(80)).tolist())) == sum(len(set(images)) for images in keys)
+    alone = mixed(mix_data, codec, batches=batches).train_batches(16, 0, by_length=by_length)
+
+    def images(steps):
+        return np.mean([len(set(dataset.image_keys(steps.rows(step)).tolist())) for step in range(20)])
+
+    assert images(dataset.train_batches(16, 0, by_length=by_length)) < 0.8 * images(alone)

@@ -161,6 +161,7 @@ process_state()  # joins the launch
 
 class Echo:
     model, calls = torch.nn.Module(), 0
+    model.backbone = torch.nn.Module()
 
     def answer(self, batch):
         self.calls += 1
