@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data_prep.encodings import Encoding, RecordEncoder, grid_encoding, record_encoding
 from data_prep.feature_writer import FeatureWriter, ShardPlan, SkippedImage
 from dept_vl.data.feature_format import fingerprint_key
 from dept_vl.data.images import open_image
@@ -24,6 +25,7 @@ from dept_vl.data.manifest import split_images, split_info, split_path
 from dept_vl.errors import DataError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
+from dept_vl.system.free_space import check_free_space
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.system.progress import Meter
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_features(
-    settings: ImageEncoderSettings,
+    encoder: ImageEncoderSettings | RecordEncoder,
     data_dir: Path,
     task: Task,
     *,
@@ -50,51 +52,68 @@ def cache_features(
     May be stopped or killed at any moment and run again: finished shards are kept, and the result has the same bytes.
 
     Args:
-        settings: The encoder, its preprocessing and the stored dtype.
+        encoder: An image encoder's settings, its preprocessing and the stored dtype; or a vision-language backbone on
+            the device where it is to compute.
         data_dir: The folder `dept-vl prepare` wrote to.
         task: A prepared task with images.
         batch_size: Images encoded at a time, in each process.
         num_workers: Decoding processes of each process; 0: none.
         on_error: ``"stop"`` at an image that cannot be read, or ``"skip"`` it and list it in ``skipped.jsonl``.
-        device: Where to encode; None: a GPU if there is one (this process's own under ``accelerate launch``).
+        device: Where an image encoder runs; None: a GPU if there is one (this process's own under ``accelerate
+            launch``).
         image_dir: Root of the images; None: where `prepare` found them.
         rows_per_shard: Images a shard; None: about 128 MiB.
 
     Raises:
-        DataError: The task is not prepared or has no images, an image cannot be read or was replaced, or the
-            store is in use or damaged.
+        DataError: The task is not prepared or has no images, an image cannot be read or was replaced, the disk has no
+            room for the features, or the store is in use or damaged.
         ConfigError: The encoder cannot be loaded.
     """
     images = collect_images(data_dir, task, image_dir)
     state = process_state()
     target = state.device if device is None else torch.device(device)
-    encoder: ImageEncoder = settings.load(target)
-    fingerprint, folder = find_place(data_dir / "features", settings.label, encoder)
+    encoding = (
+        grid_encoding(encoder, target)
+        if isinstance(encoder, ImageEncoderSettings)
+        else record_encoding(encoder, images)
+    )
+    fingerprint, folder = find_place(data_dir / "features", encoding.label, encoding)
     owner, skip = state.is_main_process, on_error == "skip"
     writer = FeatureWriter(
-        folder, fingerprint, list(images), rows_per_shard=rows_per_shard, allow_skipped=skip, is_owner=owner
-    )
+        folder, fingerprint, list(images), layout=encoding.layout, rows_per_shard=rows_per_shard, allow_skipped=skip,
+        is_owner=owner,
+    )  # fmt: skip
     if not owner:
         state.wait_for_everyone()  # the owner locks and cleans first
     with writer:
         if owner:
-            state.wait_for_everyone()
             _refuse_changed(writer, images)
+            _refuse_too_large(writer, encoding)
+            state.wait_for_everyone()
         plans = writer.pending(state.process_index, state.num_processes)
         state.wait_for_everyone()  # every process has planned before anything changes
         with reused_memory():
-            job = _Job(encoder, target, writer, images, batch_size, num_workers, on_error)
+            job = _Job(encoding, target, writer, images, batch_size, num_workers, on_error)
             job.run(plans, show_progress=owner)
         state.wait_for_everyone()
         if owner:
             store = writer.finish()
-            size = f"{store.num_visual_tokens} x {store.feature_dim} {settings.dtype}"
-            logger.info("%s: %d images, %s each, %d skipped", folder, len(store), size, len(store.skipped))
+            logger.info("%s: %d images, %s each, %d skipped", folder, len(store), encoding.words, len(store.skipped))
     state.wait_for_everyone()
     return folder
 
 
-def find_place(stores: Path, label: str, encoder: ImageEncoder) -> tuple[dict[str, Any], Path]:
+def _refuse_too_large(writer: FeatureWriter, encoding: Encoding) -> None:
+    """Says what is still to be written, and refuses what the disk has no room for."""
+    missing = sum(len(plan.image_ids) for plan in writer.pending())
+    if missing:
+        check_free_space(
+            writer.folder, missing * encoding.layout.row_bytes, f"{missing:,} images of {encoding.words}",
+            "store numbers of fewer bytes (int8), or take a data folder on another disk",
+        )  # fmt: skip
+
+
+def find_place(stores: Path, label: str, encoder: ImageEncoder | Encoding) -> tuple[dict[str, Any], Path]:
     """Returns the fingerprint and the folder of an encoder's store; one begun under an earlier fingerprint goes on."""
     places = [
         (found, stores / store_name(label, found)) for found in (encoder.fingerprint, encoder.earlier_fingerprint)
@@ -148,47 +167,47 @@ class _Batch:
     """Some images as a loader worker hands them over.
 
     Attributes:
-        pixels: (images, 3, height, width) of those that could be read; None if none could.
+        inputs: What the encoder takes of those that could be read, such as (images, 3, height, width); None if none
+            could.
         image_bytes: Their files' sizes.
         errors: (image id, what was wrong) of the others.
     """
 
-    pixels: Tensor | None
+    inputs: Any
     image_bytes: list[int]
     errors: list[tuple[int, str]]
 
     def pin_memory(self) -> _Batch:
         """Called by the loader where the encoder is on a GPU."""
-        return replace(self, pixels=None if self.pixels is None else self.pixels.pin_memory())
+        return replace(self, inputs=self.inputs.pin_memory()) if isinstance(self.inputs, Tensor) else self
 
 
 class _Images(Dataset[_Batch]):
     """Decodes and preprocesses images, a batch of ids at a time."""
 
-    def __init__(self, images: dict[int, Path], encoder: ImageEncoder) -> None:
+    def __init__(self, images: Mapping[int, Path], encoding: Encoding) -> None:
         self._images = images
-        self._preprocess = encoder.preprocess
-        self._exif = encoder.exif
+        self._preprocess, self._stack, self._exif = encoding.preprocess, encoding.stack, encoding.exif
 
     def __getitem__(self, image_ids: Sequence[int]) -> _Batch:
-        pixels: list[Tensor] = []
+        inputs: list[Any] = []
         image_bytes: list[int] = []
         errors: list[tuple[int, str]] = []
         for image_id in image_ids:
             path = self._images[image_id]
             try:
-                pixels.append(self._preprocess(open_image(path, exif=self._exif)))
+                inputs.append(self._preprocess(open_image(path, exif=self._exif)))
                 image_bytes.append(path.stat().st_size)
             except DataError as error:
                 errors.append((image_id, str(error)))
-        return _Batch(torch.stack(pixels) if pixels else None, image_bytes, errors)
+        return _Batch(self._stack(inputs) if inputs else None, image_bytes, errors)
 
 
 @dataclass
 class _Job:
     """Encoding some shards in one process."""
 
-    encoder: ImageEncoder
+    encoding: Encoding
     device: torch.device
     writer: FeatureWriter
     images: dict[int, Path]
@@ -215,7 +234,7 @@ class _Job:
     def _batches(self, plans: Sequence[ShardPlan]) -> Iterator[_Batch]:
         """Yields decoded batches in order. No batch spans two shards, so a resumed build makes the same batches."""
         loader: DataLoader[_Batch] = DataLoader(
-            _Images(self.images, self.encoder),
+            _Images(self.images, self.encoding),
             batch_size=None,
             sampler=[
                 plan.image_ids[start : start + self.batch_size]
@@ -229,9 +248,9 @@ class _Job:
 
     def _encode_shard(
         self, plan: ShardPlan, batches: Iterator[_Batch], meter: Meter
-    ) -> tuple[Tensor, list[int], list[SkippedImage]]:
+    ) -> tuple[Any, list[int], list[SkippedImage]]:
         """Returns what `FeatureWriter.write` takes for one shard."""
-        parts = [torch.empty((0, *self.writer.shape), dtype=self.writer.dtype)]
+        parts: list[Any] = []
         image_bytes: list[int] = []
         skipped: list[SkippedImage] = []
         for _ in range(0, len(plan.image_ids), self.batch_size):
@@ -244,8 +263,7 @@ class _Job:
                 )
             skipped += [SkippedImage(image_id, str(self.images[image_id]), error) for image_id, error in batch.errors]
             image_bytes += batch.image_bytes
-            if batch.pixels is not None:
-                features = self.encoder(batch.pixels.to(self.device, non_blocking=True))
-                parts.append(features.to(self.writer.dtype).cpu())
+            if batch.inputs is not None:
+                parts.append(self.encoding.encode(batch.inputs))
             meter.add(len(batch.image_bytes) + len(batch.errors))
-        return torch.cat(parts), image_bytes, skipped
+        return self.encoding.join(parts), image_bytes, skipped

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
+from data_prep.store_layouts import GridLayout, StoreLayout
 from dept_vl.data import feature_format as files
-from dept_vl.data.features import FeatureStore
+from dept_vl.data.features import open_indexed, open_store
+from dept_vl.data.stored_images import StoredImages, first_not_finite
 from dept_vl.errors import DataError
 from dept_vl.system.atomic import remove_leftovers, write_bytes, write_text
 from dept_vl.system.bounded_reading import hash_file, parse_json, read_file
@@ -66,6 +67,7 @@ class FeatureWriter:
         fingerprint: Mapping[str, Any],
         image_ids: Sequence[int],
         *,
+        layout: StoreLayout | None = None,
         rows_per_shard: int | None = None,
         allow_skipped: bool = False,
         is_owner: bool = True,
@@ -74,9 +76,9 @@ class FeatureWriter:
 
         Args:
             folder: The store's folder; made if absent.
-            fingerprint: What makes the features. Its ``num_visual_tokens``, ``feature_dim`` and ``dtype`` give an
-                image's shape.
+            fingerprint: What makes the features.
             image_ids: Every image the store is to have; those it has already are kept as they are.
+            layout: What a shard holds of an image; None: `GridLayout`.
             rows_per_shard: Images a shard; None: as many as fit `SHARD_BYTES`, at most `MAX_SHARD_ROWS`.
             allow_skipped: Whether finished shards of an earlier, interrupted run may lack images it could not read; if
                 not, those shards are written again.
@@ -84,10 +86,8 @@ class FeatureWriter:
         """
         self.folder = folder
         self.fingerprint = dict(fingerprint)
-        self.shape = (int(fingerprint["num_visual_tokens"]), int(fingerprint["feature_dim"]))
-        self.dtype: torch.dtype = getattr(torch, fingerprint["dtype"])
-        row_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        self._rows_per_shard = rows_per_shard or max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // row_bytes))
+        self.layout: StoreLayout = layout or GridLayout(fingerprint)
+        self._rows_per_shard = rows_per_shard or max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // self.layout.row_bytes))
         self._wanted = sorted(set(image_ids))
         self._allow_skipped = allow_skipped
         self._is_owner = is_owner
@@ -127,7 +127,7 @@ class FeatureWriter:
             index = files.read_index(self.folder)
             if index.fingerprint != self.fingerprint:
                 raise DataError(f"{self.folder}: holds features of another encoder; {files.REBUILD}")
-            FeatureStore(self.folder, index)  # its checks: a damaged store is not to be extended
+            open_indexed(self.folder, index)  # its checks: a damaged store is not to be extended
             self._finished = index.shards
             stored = {image_id for shard in index.shards for image_id in shard.image_ids}
             first = 1 + max((int(Path(shard.file).stem) for shard in index.shards), default=-1)
@@ -152,13 +152,14 @@ class FeatureWriter:
         return sizes
 
     def write(
-        self, plan: ShardPlan, features: Tensor, image_bytes: Sequence[int], skipped: Sequence[SkippedImage] = ()
+        self, plan: ShardPlan, rows: Any, image_bytes: Sequence[int], skipped: Sequence[SkippedImage] = ()
     ) -> None:
         """Writes one shard in one step.
 
         Args:
             plan: Which images it is for.
-            features: (images, visual, feature_dim), any float dtype, the images of `plan` in order without `skipped`.
+            rows: The images of `plan` in order without `skipped`, as the layout takes them: (images, visual,
+                feature_dim) of any float dtype, or one record an image.
             image_bytes: Size of each of those image files.
             skipped: The images of `plan` that could not be read.
 
@@ -168,18 +169,15 @@ class FeatureWriter:
         """
         left_out = {image.image_id for image in skipped}
         image_ids = [image_id for image_id in plan.image_ids if image_id not in left_out]
-        if features.shape != (len(image_ids), *self.shape) or len(image_bytes) != len(image_ids):
-            raise ValueError(f"shard {plan.number}: {tuple(features.shape)} for {len(image_ids)} images")
-        features = features.to(device="cpu", dtype=self.dtype).contiguous()
-        is_finite = features.isfinite().flatten(1).all(1)
-        if not is_finite.all():
-            bad = image_ids[int((~is_finite).nonzero()[0])]
-            dtype = self.fingerprint["dtype"]
+        if len(rows) != len(image_ids) or len(image_bytes) != len(image_ids):
+            raise ValueError(f"shard {plan.number}: {len(rows)} rows for {len(image_ids)} images")
+        tensors = self.layout.tensors(rows)
+        bad = first_not_finite(tensors)
+        if bad is not None:
             raise DataError(
-                f"image {bad}: a feature is not finite in {dtype}; choose another model.image_encoder.dtype"
+                f"image {image_ids[bad]}: a feature is not finite in {self.fingerprint['dtype']}; {self.layout.remedy}"
             )
-        tensors = {
-            "features": features,
+        tensors |= {
             "image_ids": torch.tensor(image_ids, dtype=torch.int64),
             "image_bytes": torch.tensor(list(image_bytes), dtype=torch.int64),
         }
@@ -200,15 +198,14 @@ class FeatureWriter:
         except (DataError, TypeError) as error:
             logger.warning("%s; it is written again", error)
             return None
-        features = regions.get("features")
         is_planned = sorted([*image_ids, *(image.image_id for image in skipped)]) == list(plan.image_ids)
         is_ours = about.get("fingerprint") == self.fingerprint
-        has_shape = features is not None and features.shape == (len(image_ids), *self.shape)
+        has_shape = "features" in regions and self.layout.fits(regions, len(image_ids))
         if not (is_planned and is_ours and has_shape) or (skipped and not self._allow_skipped):
             return None
         return image_ids, skipped
 
-    def finish(self) -> FeatureStore:
+    def finish(self) -> StoredImages:
         """Writes the ledger and, last, the index over all shards, and opens the finished store.
 
         Shards of which every image was skipped are removed. Images skipped by an earlier build and not asked for in
@@ -226,7 +223,7 @@ class FeatureWriter:
             image_ids, skipped = finished
             ledger += skipped
             if image_ids:
-                entries.append(files.ShardEntry(path.name, path.stat().st_size, hash_file(path), tuple(image_ids)))
+                entries.append(self._entry(path, image_ids))
             else:
                 empty.append(path)
         ledger = sorted(self._earlier_skipped() + ledger, key=lambda image: image.image_id)
@@ -234,16 +231,22 @@ class FeatureWriter:
         write_text(self.folder / files.LEDGER, lines)
         index = files.StoreIndex(
             fingerprint=self.fingerprint,
-            num_visual_tokens=self.shape[0],
-            feature_dim=self.shape[1],
+            num_visual_tokens=None if self.layout.levels else int(self.fingerprint["num_visual_tokens"]),
+            feature_dim=int(self.fingerprint["feature_dim"]),
             dtype=self.fingerprint["dtype"],
             shards=tuple(entries),
             skipped={image.image_id: image.error for image in ledger},
+            levels=self.layout.levels,
         )
         write_text(self.folder / files.INDEX, files.encode_index(index))
         for path in empty:
             path.unlink()
-        return FeatureStore.open(self.folder)
+        return open_store(self.folder)
+
+    def _entry(self, path: Path, image_ids: Sequence[int]) -> files.ShardEntry:
+        """Returns what the index says of a shard."""
+        tokens = files.read_header(path)[0]["features"].shape[0] if self.layout.levels else None
+        return files.ShardEntry(path.name, path.stat().st_size, hash_file(path), tuple(image_ids), tokens)
 
     def _earlier_skipped(self) -> list[SkippedImage]:
         """Returns ledger entries of images that were not tried again in this build."""

@@ -340,7 +340,7 @@ def test_an_image_that_the_processor_refuses_is_named(capsys, qwen, data, tmp_pa
         (("--model.image_encoder.model", "RN50"), "model.image_encoder: "),
         (("--model.visual_projection", "vl-t5"), "model.visual_projection: "),
         (("--data.answer_form", "plain"), "data.answer_form: a vision-language backbone is led to its answers"),
-        (("--data.feature_dir", "features"), "features"),
+        (("--data.feature_dir", "features"), "features/index.json: no such file: there is no feature store here"),
     ],
 )
 def test_settings_of_an_encoder_beside_it_are_refused(capsys, qwen, data, tmp_path, words, message):
@@ -359,11 +359,6 @@ def test_a_system_prompt_is_for_vision_language_models_alone(t5_folder):
     config = ModelConfig(backbone=str(t5_folder), system_prompt="Be brief.")
     with pytest.raises(ConfigError, match=r"model\.system_prompt: stands in the chat template of a vision-language"):
         build_model(config, PROMPT, max_source_length=16, feature_dim=None, seed=0)
-
-
-def test_its_features_cannot_be_stored_yet(capsys, qwen, data):
-    error = refusal(capsys, "cache-features", *on(qwen, data))
-    assert "is a vision-language model, which encodes its images itself" in error
 
 
 def test_it_is_not_served_yet(capsys, qwen, data, tmp_path):

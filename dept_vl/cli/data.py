@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dept_vl.cli.settings import (
     add_command,
@@ -17,6 +17,8 @@ from dept_vl.cli.settings import (
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dept_vl.models.language.backbone_encoder import BackboneEncoder
+    from dept_vl.models.language.vision_language import VisionLanguageBackbone
     from dept_vl.settings.schema import TrainConfig
 
 
@@ -78,11 +80,22 @@ def _prepare(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def _add_cache(commands: Any) -> None:
     parser = add_command(commands, "cache-features", _cache, "Encode every image of a task and store its features.")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a forward; default: 64")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images a forward; default: 64, of a vision-language backbone 8"
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes; default: 2")
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), help="at an image that cannot be read; default: data.on_image_error"
     )
+    parser.add_argument(
+        "--where", choices=("auto", "tower", "connector"),
+        help="vision-language backbone: take features behind its image tower, or behind the connector after it; "
+        "default: auto, where an image has fewer numbers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16", "int8"),
+        help="vision-language backbone: stored type of a number; default: model.dtype",
+    )  # fmt: skip
     parser.add_argument(
         "--verify", type=Path, metavar="STORE", help="encode nothing: read this store in full and compare its checksums"
     )
@@ -99,28 +112,49 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     config = load_settings(options, overrides)
     if not config.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
-    if has_own_image_encoder(config):
-        raise ConfigError(
-            f"model.backbone: {config.model.backbone!r} is a vision-language model, which encodes its images itself "
-            "while it trains and answers; its features cannot be stored yet, and `dept-vl train` needs none"
-        )
+    is_own = has_own_image_encoder(config)
+    for flag, instead in (("where", "there is one place"), ("dtype", "model.image_encoder.dtype says it")):
+        if not is_own and getattr(options, flag) is not None:
+            raise ConfigError(f"--{flag}: is of vision-language backbones; of an image encoder {instead}; leave it out")
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
-    config.model.image_encoder.check_files()
+    if not is_own:
+        config.model.image_encoder.check_files()
     from data_prep.cache_features import cache_features
 
+    encoder = _backbone_encoder(options, config) if is_own else config.model.image_encoder
     for one in config.each_task():
         folder = cache_features(
-            config.model.image_encoder,
+            encoder,
             data_dir,
             one.resolve_task(),
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or (8 if is_own else 64),
             num_workers=options.workers,
             on_error=options.on_error or config.data.on_image_error,
             image_dir=Path(config.data.image_dir) if config.data.image_dir else None,
         )
     print(f"features: {folder}")
     print(next_command("train", *_same_settings(options, overrides, config)))
+
+
+def _backbone_encoder(options: argparse.Namespace, config: TrainConfig) -> BackboneEncoder:
+    """Returns the image encoder of a vision-language backbone, on this process's device."""
+    from dept_vl.models.language.backbone_encoder import BackboneEncoder
+    from dept_vl.models.language.load import open_backbone
+    from dept_vl.models.language.stored import check_files
+    from dept_vl.system.processes import process_state
+
+    model = config.model
+    check_files(model.backbone, model.revision)
+    backbone = cast("VisionLanguageBackbone", open_backbone(model)[0])
+    backbone.to(process_state().device)
+    return BackboneEncoder(
+        backbone,
+        label=model.backbone.rstrip("/").rpartition("/")[2],
+        exif=model.image_encoder.exif,
+        where=options.where or "auto",
+        dtype=options.dtype or model.dtype,
+    )
 
 
 def _same_settings(options: argparse.Namespace, overrides: dict[str, Any], config: TrainConfig) -> list[str]:
@@ -134,7 +168,8 @@ def _same_settings(options: argparse.Namespace, overrides: dict[str, Any], confi
     words = ["--task", str(task), *(word for flag, place in places.items() if place for word in (flag, place))]
     words += ["--config", str(options.config)] if options.config else []
     for key, value in overrides.items():
-        if new_key(key).startswith("model.image_encoder."):
+        is_backbone = new_key(key) in ("model.backbone", "model.revision", "model.dtype")
+        if is_backbone or new_key(key).startswith("model.image_encoder."):
             words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return words
 
@@ -146,9 +181,9 @@ def _verify_store(options: argparse.Namespace, overrides: dict[str, Any]) -> Non
     from dept_vl.data.feature_format import read_index
 
     read_index(options.verify)
-    from dept_vl.data.features import FeatureStore
+    from dept_vl.data.features import open_store
 
-    store = FeatureStore.open(options.verify)
+    store = open_store(options.verify)
     store.verify()
     print(f"verified: {options.verify}: {len(store):,} images, every shard's sha256 is the index's")
 

@@ -65,7 +65,7 @@ READS: dict[str, Collection[str]] = {
     "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
     "cache-features": (
         "task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder",
-        "model.backbone", "model.revision",
+        "model.backbone", "model.revision", "model.dtype",
     ),
 }  # fmt: skip
 """Command -> settings, or whole groups of them, by dotted key."""

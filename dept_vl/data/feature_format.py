@@ -3,8 +3,13 @@
 A store is a folder ``features/<encoder>-<key>/``:
 
 - ``00000.safetensors``, ``00001.safetensors``, ...: tensors ``features`` (images, visual, feature_dim), ``image_ids``
-  (images,) int64 and ``image_bytes`` (images,) int64, the size of each image file when it was encoded. The header's
-  metadata carries the fingerprint and the images of this shard that could not be read.
+  (images,) int64 and ``image_bytes`` (images,) int64, the size of each image file when it was encoded; where numbers
+  are int8 ``scales`` (images, visual) float32. The header's metadata carries the fingerprint and the images of this
+  shard that could not be read.
+- A ragged store (format 2, of a vision-language backbone) has in a shard the tokens of all its images one after the
+  other: ``features`` (tokens, levels, feature_dim), of image i the rows from ``offsets[i]`` to ``offsets[i + 1]``, with
+  ``scales`` (tokens, levels); ``ids`` (places,) with ``id_offsets`` likewise; ``grids`` (images, 3) where the backbone
+  has them; offsets, ids and grids int64.
 - ``index.json``: fingerprint, shape, dtype, and for each shard its name, size, sha256 and image ids. It is written
   last; a folder without it is an unfinished build.
 - ``skipped.jsonl``: the images that could not be read, one ``{"image_id", "image", "error"}`` a line.
@@ -24,20 +29,28 @@ from typing import Any
 from dept_vl.errors import DataError, NoFeaturesError
 from dept_vl.system.bounded_reading import check_regular, parse_json, read_file
 
-FORMAT = 1
+FORMAT, RAGGED_FORMAT = 1, 2
+SCALES = "scales"
+_GRIDS = "grids"
 INDEX = "index.json"
 LEDGER = "skipped.jsonl"
 METADATA_KEY = "dept_vl"
 REBUILD = "remove the store's folder and run `dept-vl cache-features` again"
 _MAX_HEADER_BYTES = 16 * 2**20
-_ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
-DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+_ITEM_BYTES = {"I8": 1, "F16": 2, "BF16": 2, "F32": 4, "I64": 8}
+_SCALE_BYTES = 4
+DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "int8": "I8"}
 """Torch's name of a dtype to safetensors' code."""
 
 
 def number_bytes(dtype: str) -> int:
     """Returns the bytes that one number of a stored dtype takes."""
     return _ITEM_BYTES[DTYPE_CODES[dtype]]
+
+
+def token_bytes(dtype: str, width: int) -> int:
+    """Returns the bytes that a token of so many numbers takes, with its scale where it has one."""
+    return width * number_bytes(dtype) + (_SCALE_BYTES if dtype == "int8" else 0)
 
 
 UNRECORDED: Mapping[str, Any] = {"kind": None, "exif": "ignore"}
@@ -76,7 +89,13 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str
 
 def describe_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Returns `differences` in words, with what to set where a setting alone keeps from using features; "" if none."""
-    words = [f"{key} is {theirs!r}, wanted {ours!r}" for key, (theirs, ours) in differences(found, wanted).items()]
+    words = []
+    for key, (theirs, ours) in differences(found, wanted).items():
+        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+            names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+            words += [f"{key}.{name} is {theirs.get(name)!r}, wanted {ours.get(name)!r}" for name in names]
+        else:
+            words.append(f"{key} is {theirs!r}, wanted {ours!r}")
     if list(differences(found, wanted)) == ["exif"]:
         words.append(f"set model.image_encoder.exif={found.get('exif', UNRECORDED['exif'])} to use it as it is")
     return ", ".join(words)
@@ -138,25 +157,37 @@ class ShardEntry:
     bytes: int
     sha256: str
     image_ids: tuple[int, ...]
+    tokens: int | None = None  # of all its images, in a ragged store
 
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """The content of ``index.json``."""
+    """The content of ``index.json``; a ragged store has `levels` and no one number of visual tokens."""
 
     fingerprint: dict[str, Any]
-    num_visual_tokens: int
+    num_visual_tokens: int | None
     feature_dim: int
     dtype: str
     shards: tuple[ShardEntry, ...]
     skipped: dict[int, str]
+    levels: int | None = None
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether images have different numbers of tokens."""
+        return self.levels is not None
 
 
 def encode_index(index: StoreIndex) -> str:
     """Returns the text of ``index.json``."""
-    shards = [{**vars(shard), "image_ids": list(shard.image_ids)} for shard in index.shards]
+    version = RAGGED_FORMAT if index.is_ragged else FORMAT
+    shards = [_known({**vars(shard), "image_ids": list(shard.image_ids)}) for shard in index.shards]
     skipped = {str(image_id): error for image_id, error in sorted(index.skipped.items())}
-    return encode_json({"format": FORMAT, **vars(index), "shards": shards, "skipped": skipped}) + "\n"
+    return encode_json(_known({"format": version, **vars(index), "shards": shards, "skipped": skipped})) + "\n"
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def read_index(folder: Path) -> StoreIndex:
@@ -168,19 +199,20 @@ def read_index(folder: Path) -> StoreIndex:
     path = folder / INDEX
     try:
         raw = parse_json(read_file(path))
-        if raw["format"] != FORMAT:
-            raise DataError(f"{path}: feature store of format {raw['format']}, this version reads {FORMAT}; {REBUILD}")
-        shards = tuple(
-            ShardEntry(_plain_name(s["file"]), int(s["bytes"]), str(s["sha256"]), tuple(map(_image_id, s["image_ids"])))
-            for s in raw["shards"]
-        )
+        if raw["format"] not in (FORMAT, RAGGED_FORMAT):
+            raise DataError(
+                f"{path}: feature store of format {raw['format']}, this version reads {FORMAT} and {RAGGED_FORMAT}; "
+                f"{REBUILD}"
+            )
+        is_ragged = raw["format"] == RAGGED_FORMAT
         index = StoreIndex(
             fingerprint=dict(raw["fingerprint"]),
-            num_visual_tokens=int(raw["num_visual_tokens"]),
+            num_visual_tokens=None if is_ragged else int(raw["num_visual_tokens"]),
             feature_dim=int(raw["feature_dim"]),
             dtype=str(raw["dtype"]),
-            shards=shards,
+            shards=tuple(_shard_entry(shard, is_ragged=is_ragged) for shard in raw["shards"]),
             skipped={int(image_id): str(error) for image_id, error in raw["skipped"].items()},
+            levels=int(raw["levels"]) if is_ragged else None,
         )
     except FileNotFoundError as error:
         raise DataError(
@@ -191,12 +223,19 @@ def read_index(folder: Path) -> StoreIndex:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: damaged index ({error!r}); {REBUILD}") from error
-    if index.dtype not in DTYPE_CODES or index.num_visual_tokens < 1 or index.feature_dim < 1:
+    count = index.num_visual_tokens if index.levels is None else index.levels
+    if index.dtype not in DTYPE_CODES or count is None or count < 1 or index.feature_dim < 1:
         raise DataError(
-            f"{path}: {index.num_visual_tokens} visual tokens of {index.feature_dim} {index.dtype} numbers are not a "
-            f"shape a store can have; {REBUILD}"
+            f"{path}: {count} {'levels' if index.is_ragged else 'visual tokens'} of {index.feature_dim} {index.dtype} "
+            f"numbers are not a shape a store can have; {REBUILD}"
         )
     return index
+
+
+def _shard_entry(raw: Mapping[str, Any], *, is_ragged: bool) -> ShardEntry:
+    image_ids = tuple(map(_image_id, raw["image_ids"]))
+    tokens = int(raw["tokens"]) if is_ragged else None
+    return ShardEntry(_plain_name(raw["file"]), int(raw["bytes"]), str(raw["sha256"]), image_ids, tokens)
 
 
 def finished_stores(data_dir: Path) -> list[Path]:
@@ -226,11 +265,11 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def check_shard(path: Path, entry: ShardEntry, index: StoreIndex) -> Region:
-    """Checks a shard's size, shape, dtype and fingerprint against the index; reads its header only.
+def check_shard(path: Path, entry: ShardEntry, index: StoreIndex) -> dict[str, Region]:
+    """Checks a shard's size, shapes, dtypes and fingerprint against the index; reads its header only.
 
     Returns:
-        Where its features lie.
+        Where its tensors lie, by name.
 
     Raises:
         DataError: They disagree; the message names the file and both sides.
@@ -239,12 +278,31 @@ def check_shard(path: Path, entry: ShardEntry, index: StoreIndex) -> Region:
     size = path.stat().st_size
     if size != entry.bytes:
         raise DataError(f"{path}: has {size} bytes, the index says {entry.bytes}: cut short or altered; {REBUILD}")
-    region = regions.get("features")
-    shape = (len(entry.image_ids), index.num_visual_tokens, index.feature_dim)
-    code = DTYPE_CODES[index.dtype]
-    if region is None or region.shape != shape or region.code != code:
-        found = "no tensor 'features'" if region is None else f"features {region.shape} {region.code}"
-        raise DataError(f"{path}: {found}, the index says {shape} {code}; {REBUILD}")
+    for name, (shape, code) in _layout(entry, index).items():
+        region = regions.get(name)
+        if region is None and name == _GRIDS:
+            continue
+        if region is None or not _agrees(region, shape, code):
+            found = f"no tensor {name!r}" if region is None else f"{name} {region.shape} {region.code}"
+            raise DataError(f"{path}: {found}, the index says {shape} {code}; {REBUILD}")
     if metadata.get("fingerprint") != index.fingerprint:
         raise DataError(f"{path}: was written by another encoder than the index says; {REBUILD}")
-    return region
+    return regions
+
+
+def _layout(entry: ShardEntry, index: StoreIndex) -> dict[str, tuple[tuple[int | None, ...], str]]:
+    """Returns the shape and the code that each tensor of a shard must have; None is any length."""
+    code, images = DTYPE_CODES[index.dtype], len(entry.image_ids)
+    first = (images, index.num_visual_tokens) if index.levels is None else (entry.tokens, index.levels)
+    layout: dict[str, tuple[tuple[int | None, ...], str]] = {"features": ((*first, index.feature_dim), code)}
+    if index.dtype == "int8":
+        layout[SCALES] = (first, "F32")
+    if index.levels is not None:
+        layout |= dict.fromkeys(("offsets", "id_offsets"), ((images + 1,), "I64"))
+        layout |= {"ids": ((None,), "I64"), _GRIDS: ((images, 3), "I64")}
+    return layout
+
+
+def _agrees(region: Region, shape: tuple[int | None, ...], code: str) -> bool:
+    pairs = zip(region.shape, shape, strict=False)
+    return region.code == code and len(region.shape) == len(shape) and all(b in (None, a) for a, b in pairs)

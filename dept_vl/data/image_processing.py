@@ -20,6 +20,9 @@ class ImageProcessing:
     """Turns one image into its tokens' ids and the tensors that the backbone's image encoder reads.
 
     Loader processes must be able to receive it.
+
+    Attributes:
+        text: What stands for one image in the chat template.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class ImageProcessing:
             has_markers: Whether what stands for an image is more than its placeholders.
         """
         self._processor = processor
-        self._text = text
+        self.text = text
         self._image_token_id = image_token_id
         self._names = tuple(names)
         self._has_markers = has_markers
@@ -53,7 +56,7 @@ class ImageProcessing:
             DataError: The processor refuses it, or leaves no place for it in the text.
         """
         try:
-            made = self._processor(text=[self._text], images=[[image]], return_tensors="pt", add_special_tokens=False)
+            made = self._processor(text=[self.text], images=[[image]], return_tensors="pt", add_special_tokens=False)
         except Exception as error:  # an image too small or too long for it makes the library raise what it likes
             raise DataError(
                 f"the backbone's processor refuses an image of {image.width} x {image.height} pixels: "
@@ -63,16 +66,21 @@ class ImageProcessing:
         is_place = ids == self._image_token_id
         if not is_place.any():
             raise DataError(
-                f"the backbone's processor leaves no place for an image in {self._text!r}: none of its tokens is "
+                f"the backbone's processor leaves no place for an image in {self.text!r}: none of its tokens is "
                 f"{self._image_token_id}, the image token of its config.json; they do not belong together"
             )
         tensors = {name: torch.as_tensor(made[name]) for name in self._names if name in made}
         return ProcessedImage(ids if self._has_markers else ids[is_place], tensors)
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what is set of how pictures are processed, in the processor's own words, as JSON has it."""
+        text = json.dumps(self._processor.image_processor.to_dict(), sort_keys=True, default=str)
+        settings: dict[str, Any] = json.loads(text)
+        return settings
+
     def fingerprint(self) -> dict[str, Any]:
         """Returns what an adapter records of how its images were processed."""
-        settings = self._processor.image_processor.to_dict()
-        text = json.dumps(settings, sort_keys=True, default=str)
+        text = json.dumps(self.settings(), sort_keys=True)
         return {
             "kind": "backbone",
             "model": type(self._processor).__name__,

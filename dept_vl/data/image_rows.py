@@ -44,6 +44,21 @@ class ProcessedImage(_Tensors):
 
 
 @dataclass(frozen=True)
+class TowerFeatures(_Tensors):
+    """One image as the backbone's image encoder gives it, for the connector to read.
+
+    Attributes:
+        ids: As `ProcessedImage.ids`.
+        features: (tiles, tokens, width), what goes into the connector.
+        is_unseen: As `ProcessedImage.is_unseen`.
+    """
+
+    ids: Tensor
+    features: Tensor
+    is_unseen: bool = False
+
+
+@dataclass(frozen=True)
 class Record(_Tensors):
     """One image as the backbone's image encoder and connector give it: all that its language model needs of it.
 
@@ -66,6 +81,10 @@ class Record(_Tensors):
         return replace(self, tokens=torch.zeros_like(self.tokens), deepstack=deepstack)
 
 
+RowImage = ProcessedImage | TowerFeatures | Record
+"""An image of a row, as far as it was computed before."""
+
+
 @dataclass(frozen=True)
 class ImageRows:
     """The images of every row of a batch, in the order that the model reads them; a row may have none.
@@ -74,10 +93,10 @@ class ImageRows:
         rows: One entry a row.
     """
 
-    rows: tuple[tuple[ProcessedImage | Record, ...], ...]
+    rows: tuple[tuple[RowImage, ...], ...]
 
     @classmethod
-    def one_each(cls, images: Sequence[ProcessedImage | Record]) -> ImageRows:
+    def one_each(cls, images: Sequence[RowImage]) -> ImageRows:
         """Returns rows of one image each."""
         return cls(tuple((image,) for image in images))
 
@@ -92,7 +111,7 @@ class ImageRows:
         changed = {id(image): image.map(function) for image in self}
         return ImageRows(tuple(tuple(changed[id(image)] for image in row) for row in self.rows))
 
-    def __iter__(self) -> Iterator[ProcessedImage | Record]:
+    def __iter__(self) -> Iterator[RowImage]:
         """Yields every image, row by row."""
         return (image for row in self.rows for image in row)
 
@@ -105,8 +124,7 @@ class ImageRows:
     def unseen(self) -> ImageRows:
         """Returns the images as a model that sees nothing in them reads them: as many tokens, all zero."""
         changed = {
-            id(image): replace(image, is_unseen=True) if isinstance(image, ProcessedImage) else image.zeroed()
-            for image in self
+            id(image): image.zeroed() if isinstance(image, Record) else replace(image, is_unseen=True) for image in self
         }
         return ImageRows(tuple(tuple(changed[id(image)] for image in row) for row in self.rows))
 

@@ -14,6 +14,7 @@ from dept_vl.data.collator import VisualTensors
 from dept_vl.data.features import FeatureStore
 from dept_vl.data.image_rows import ImageRows, ProcessedImage
 from dept_vl.data.images import open_image
+from dept_vl.data.record_store import RecordStore
 from dept_vl.errors import DataError
 
 
@@ -53,6 +54,23 @@ class CachedFeatures:
     def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
         """Returns ``visual_features`` (batch, visual, feature_dim) float32."""
         return {"visual_features": self.store.read(image_ids).float()}
+
+
+class CachedRecords:
+    """Records of a vision-language backbone from a store."""
+
+    def __init__(self, store: RecordStore) -> None:
+        """Takes an open store."""
+        self.store = store
+        self.skipped: Collection[int] = store.skipped
+
+    def missing(self, image_ids: Collection[int]) -> list[int]:
+        """See `VisualSource.missing`."""
+        return sorted(i for i in image_ids if i not in self.store and i not in self.skipped)
+
+    def read(self, image_ids: Sequence[int], images: Sequence[str]) -> VisualTensors:
+        """Returns ``images``, one row an image; one that is named twice is one object."""
+        return {"images": ImageRows.one_each(self.store.read(image_ids))}
 
 
 class ZeroFeatures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dept_vl.data.feature_format import number_bytes
 from dept_vl.system.progress import format_seconds
 from dept_vl.training.forecast import MEASURED_STEPS, WARMUP_STEPS, FeatureSize, Forecast, Measured
 
@@ -71,7 +72,7 @@ def _features(found: FeatureSize) -> Iterator[tuple[str, str]]:
         tokens, size = "the encoder's own tokens", "not known before the encoder is loaded"
     else:
         tokens, size = f"{found.visual_tokens} tokens", _size(found.num_bytes)
-    each = f"{tokens} x {found.width:,} numbers of {found.number_bytes} bytes"
+    each = f"{tokens} x {found.width:,} numbers of {number_bytes(found.dtype)} bytes"
     yield "features to cache", f"{size}: {found.images:,} images x {each}"
 
 

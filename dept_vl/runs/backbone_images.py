@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from dept_vl.data.collator import Batch, VisualTensors, by_rows
+from dept_vl.data.feature_format import finished_stores
 from dept_vl.data.image_processing import ImageProcessing
 from dept_vl.data.image_rows import ImageRows, ProcessedImage, VisualFeatures
-from dept_vl.data.visual import ProcessedImages, VisualSource
-from dept_vl.errors import ConfigError
+from dept_vl.data.record_store import RecordStore, find_record_store, open_record_store
+from dept_vl.data.visual import CachedRecords, ProcessedImages, VisualSource
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.language.backbone_encoder import backbone_fingerprint
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.runs.visual_input import VisualInput, split_source
 from dept_vl.settings.schema import DataConfig
 from dept_vl.tasks import Task
@@ -62,9 +65,17 @@ class BackboneImages(VisualInput):
 
 
 def open_backbone_images(
-    task: Task, data: DataConfig, model: ModelConfig, data_dir: Path, splits: Sequence[str], processing: ImageProcessing
+    task: Task,
+    data: DataConfig,
+    model: ModelConfig,
+    data_dir: Path,
+    splits: Sequence[str],
+    backbone: VisionLanguageBackbone,
 ) -> dict[str, VisualInput]:
-    """Returns the visual input of each split of a task with images.
+    """Returns the visual input of each split of a task with images: stored, where they are, or as pictures.
+
+    A store is read where ``data.feature_dir`` names it, or ``data.visual_features`` is ``"cache"`` (or ``"zero"``) and
+    one of this backbone is finished in the data folder. The log says which of the two a run reads.
 
     Args:
         task: Its rows name the images.
@@ -72,18 +83,20 @@ def open_backbone_images(
         model: The run's settings.
         data_dir: Prepared data.
         splits: Which.
-        processing: The backbone's.
+        backbone: The run's.
 
     Raises:
-        ConfigError: The settings name stored features.
-        DataError: The images are not there.
+        DataError: The images are not there; or the store is of another backbone or processor, or damaged.
     """
-    if data.feature_dir is not None:
-        raise ConfigError(
-            "data.feature_dir: a vision-language backbone encodes its images itself, and its features are not stored "
-            "yet; leave it out"
-        )
+    processing = backbone.image_processing(model.system_prompt)
     is_unseen = data.visual_features == "zero"
+    store, others = _find_store(data, model, data_dir, backbone, processing)
+    if store is not None:
+        logger.info("%s: images are read from %s (%s)", task.name, store.folder, store.fingerprint["dtype"])
+        images = BackboneImages(processing, model, CachedRecords(store), is_unseen=is_unseen)
+        return dict.fromkeys(splits, images)
+    why = f"stores of others: {others}" if others else "`dept-vl cache-features` stores what they become"
+    logger.info("%s: images are encoded as they are read; %s", task.name, why)
     return {
         split: BackboneImages(
             processing, model,
@@ -94,3 +107,19 @@ def open_backbone_images(
         )
         for split in splits
     }  # fmt: skip
+
+
+def _find_store(
+    data: DataConfig,
+    model: ModelConfig,
+    data_dir: Path,
+    backbone: VisionLanguageBackbone,
+    processing: ImageProcessing,
+) -> tuple[RecordStore | None, str]:
+    """Returns the store to read, and what others differ in; weights are looked at only where there may be one."""
+    if data.visual_features == "encode" or (data.feature_dir is None and not finished_stores(data_dir)):
+        return None, ""
+    wanted = backbone_fingerprint(backbone, processing, model.image_encoder.exif)
+    if data.feature_dir is not None:
+        return open_record_store(Path(data.feature_dir), wanted), ""
+    return find_record_store(data_dir, wanted)

@@ -221,10 +221,9 @@ def _open_visual(
     model, encoder = config.model, config.model.image_encoder
     if has_own_image_encoder(config):
         backbone = cast(VisionLanguageBackbone, session.backbone(model)[0])
-        processing = backbone.image_processing(model.system_prompt)
         if data_dir is None:
-            return {OWN_IMAGES: BackboneImages(processing, model, None)}
-        return open_backbone_images(task, config.data, model, data_dir, splits, processing)
+            return {OWN_IMAGES: BackboneImages(backbone.image_processing(model.system_prompt), model, None)}
+        return open_backbone_images(task, config.data, model, data_dir, splits, backbone)
     if data_dir is None:
         return {OWN_IMAGES: session.own_images(encoder, device)}
     return session.visual(task, config.data, encoder, data_dir, splits, device)

@@ -167,14 +167,16 @@ def check_prepared(config: TrainConfig, data_dir: Path, splits: Sequence[str]) -
             projection_source(config.model, find_run)
     check_files(config.model.backbone, config.model.revision)
     check_splits(config, data_dir, splits)
-    if not config.uses_images or has_own_image_encoder(config):
+    if not config.uses_images:
         return
+    is_own = has_own_image_encoder(config)
     if config.data.visual_features == "encode":
-        config.model.image_encoder.check_files()
+        if not is_own:
+            config.model.image_encoder.check_files()
         return
     if config.data.feature_dir is not None:
         read_index(Path(config.data.feature_dir))
-    elif not finished_stores(data_dir):
+    elif not is_own and not finished_stores(data_dir):
         raise no_store_fits(data_dir)
 
 

@@ -54,8 +54,8 @@ class DataConfig:
     visual_features: Annotated[
         Literal["cache", "encode", "zero"],
         Field(
-            description="'cache': stored features (vision-language backbones: as 'encode'); 'encode': the encoder on "
-            "the fly; 'zero': blind baseline"
+            description="'cache': stored features (vision-language backbones: where there are some, else as 'encode'); "
+            "'encode': the encoder on the fly; 'zero': blind baseline"
         ),
     ] = "cache"
     on_image_error: Annotated[

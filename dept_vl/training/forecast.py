@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dept_vl.data.arrow_copy import temporary_copies
-from dept_vl.data.feature_format import differences, finished_stores, number_bytes, read_index
+from dept_vl.data.feature_format import differences, finished_stores, read_index, token_bytes
 from dept_vl.data.manifest import open_split, split_images, split_path, task_folder
 from dept_vl.errors import ConfigError, NoFeaturesError, NotMadeError
 from dept_vl.models.language.stored import find_folder, is_offline
@@ -102,18 +102,20 @@ class FeatureSize:
         images: Over all prepared splits.
         visual_tokens: Of an image; None where only the encoder itself knows.
         width: Numbers a token has.
-        number_bytes: Of a number.
+        dtype: Stored type of a number.
     """
 
     images: int
     visual_tokens: int | None
     width: int
-    number_bytes: int
+    dtype: str
 
     @property
     def num_bytes(self) -> int | None:
         """Size on disk, bytes."""
-        return None if self.visual_tokens is None else self.images * self.visual_tokens * self.width * self.number_bytes
+        if self.visual_tokens is None:
+            return None
+        return self.images * self.visual_tokens * token_bytes(self.dtype, self.width)
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _missing_features(config: TrainConfig, data_dir: Path) -> FeatureSize | None
             if split_path(data_dir, task, split).is_file():
                 images |= split_images(data_dir, task, split).keys()
     tokens = None if encoder.pooled_grid is None else encoder.pooled_grid**2
-    return FeatureSize(len(images), tokens, encoder.feature_dim(), number_bytes(encoder.dtype))
+    return FeatureSize(len(images), tokens, encoder.feature_dim(), encoder.dtype)
 
 
 def _measure(config: TrainConfig, data_dir: Path) -> Measured:

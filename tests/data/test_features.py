@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from data_prep.feature_writer import FeatureWriter
 from dept_vl.data import feature_format
 from dept_vl.data.features import FeatureStore, find_store
+from dept_vl.data.number_types import rounded
 from dept_vl.errors import DataError
 from tests.data.feature_stores import FINGERPRINT, IDS, build, features_of
 
@@ -30,6 +32,27 @@ def test_what_is_written_comes_back_in_the_order_asked_for(tmp_path, dtype):
     assert store.image_ids.tolist() == sorted(IDS)
     assert store.read([]).shape == (0, 3, 4)
     store.verify()
+
+
+def test_int8_has_a_scale_a_token_and_rounds_what_it_rounded_to_itself(tmp_path):
+    fingerprint = {**FINGERPRINT, "dtype": "int8"}
+    rows = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e3])[:, None]
+    rows[2, 1] = 0
+    with FeatureWriter(tmp_path, fingerprint, IDS, rows_per_shard=3) as writer:
+        for plan in writer.pending():
+            writer.write(plan, rows[[sorted(IDS).index(i) for i in plan.image_ids]], [1] * len(plan.image_ids))
+        store = writer.finish()
+    read = store.read(sorted(IDS))
+    assert (read.dtype, store.dtype) == (torch.float32, torch.int8)
+    assert bool(((read - rows).abs() <= rows.abs().amax(-1, keepdim=True) / 253).all())
+    assert torch.equal(read, rounded(rows, "int8"))
+    assert torch.equal(rounded(read, "int8"), read)
+    assert not read[2, 1].any()
+    store.verify()
+    with FeatureWriter(tmp_path / "other", fingerprint, [1]) as writer:
+        (plan,) = writer.pending()
+        with pytest.raises(DataError, match="image 1: a feature is not finite in int8"):
+            writer.write(plan, torch.full((1, 3, 4), torch.inf), [1])
 
 
 def test_safetensors_reads_the_same(tmp_path):

@@ -4,12 +4,14 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,6 +189,19 @@ def test_a_replaced_image_is_noticed(clip, data, raw):
     path.write_bytes((raw / official_path(7, SPLIT_OF[7])).read_bytes())
     with pytest.raises(DataError, match=rf"{path.name}: has .* bytes, but .* when image 6 was encoded: .* replaced"):
         cache(clip, data)
+
+
+def test_the_size_is_said_first_and_refused_beyond_the_disk(clip, data, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
+    with pytest.raises(DataError, match=r"tiny-vit-\w+: 23 images of 4 x 32 float16 need 5.75 KiB, and its disk has"):
+        cache(clip, data)
+    assert not list((data / "features").rglob("*.safetensors"))
+    monkeypatch.undo()
+    store = cache(clip, data)
+    assert any("5.75 KiB to write for 23 images of 4 x 32 float16" in message for message in caplog.messages)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert cache(clip, data).folder == store.folder, "nothing is left to write"
 
 
 def test_images_elsewhere(clip, data, raw, tmp_path):

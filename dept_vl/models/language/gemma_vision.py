@@ -17,6 +17,7 @@ GEMMA3 = VisionLanguageFamily(
     norm_epsilon="rms_norm_eps",
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
+    connector="model.multi_modal_projector",
     token_types="image",
     has_plain_attention=True,
     has_one_pass_labels=False,

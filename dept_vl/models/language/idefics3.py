@@ -18,6 +18,7 @@ IDEFICS3 = VisionLanguageFamily(
     word_tables=("model.text_model.embed_tokens.weight",),
     text_types={"llama": {}},
     has_plain_attention=True,
+    connector="model.connector",
     image_dim=1,  # (1, tiles, 3, height, width)
 )
 """Idefics3 and the first SmolVLM, which is one: an image is cut into tiles."""

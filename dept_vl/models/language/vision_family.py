@@ -31,6 +31,8 @@ class VisionLanguageFamily(DecoderFamily):
         linear_parts: The parts of a block whose attention is linear, which has no queries, keys and values of its own
             (``layer_types``); None where there are no such blocks.
         image_dim: The dimension of what the processor makes along which images are put together.
+        connector: The module that makes an image's tokens of its image encoder's output and nothing else does after it,
+            from the model; None for a family where it is inside the encoder or followed by more.
         has_grid_positions: Whether a place in the text has three positions (time, row, column: M-RoPE).
         token_types: Which places ``token_type_ids`` marks for its masks: images see themselves whole, or all but the
             target see each other. None for plain causal masks.
@@ -42,6 +44,7 @@ class VisionLanguageFamily(DecoderFamily):
     text_types: Mapping[str, Mapping[Part, str]] = field(default_factory=dict)
     linear_parts: tuple[Part, ...] | None = None
     image_dim: int = 0
+    connector: str | None = None
     has_grid_positions: bool = False
     token_types: Literal["image", "target"] | None = None
     has_one_pass_labels: bool = True

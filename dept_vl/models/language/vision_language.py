@@ -122,6 +122,11 @@ class VisionLanguageBackbone(CausalBackbone):
         return self.layout.parts_of(config.model_type, layer_types[number])
 
     @property
+    def connector(self) -> nn.Module | None:
+        """The module between image encoder and language model; None where it is no module of its own."""
+        return None if self.layout.connector is None else self._find(self.layout.connector)
+
+    @property
     def image_token_id(self) -> int:
         """The token that stands for one image token."""
         return int(self.model.config.image_token_id)
@@ -132,7 +137,7 @@ class VisionLanguageBackbone(CausalBackbone):
         Raises:
             DataError: An image becomes another number of tokens than its processor made room for.
         """
-        return make_records(self.model, images, self.image_token_id, self.layout.image_dim)
+        return make_records(self.model, images, self.image_token_id, self.layout.image_dim, self.connector)
 
     def join_images(
         self,

@@ -7,7 +7,6 @@ left.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,7 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dept_vl.data.number_types import rounded
 from dept_vl.errors import ConfigError
+from dept_vl.models.tensor_hash import hash_tensors
 from dept_vl.models.vision.settings import ImageEncoderSettings
 
 
@@ -37,7 +38,7 @@ class ImageEncoder(nn.Module, ABC):
             adapters of then carry it. Equal to `fingerprint` for a network without such counters.
         num_visual_tokens: Tokens an image becomes.
         feature_dim: Numbers a token has.
-        dtype: Precision the features are rounded to, so that cached and fresh ones are the same numbers.
+        stored_type: What the features are rounded to, so that cached and fresh ones are the same numbers.
         preprocess: Turns a PIL image into the network's input (3, height, width) float32.
         exif: How images are opened for it (`dept_vl.data.images.open_image`).
     """
@@ -77,7 +78,7 @@ class ImageEncoder(nn.Module, ABC):
         self.pooled_grid = side
         self.num_visual_tokens = side * side if side is not None else grid[0] * grid[1]
         self.feature_dim = feature_dim
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.stored_type = settings.dtype
         self.preprocess = preprocess
         self.exif = settings.exif
         fingerprint = {
@@ -123,14 +124,14 @@ class ImageEncoder(nn.Module, ABC):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Returns the visual tokens of preprocessed images.
 
-        Features of dtype float32 are computed an image at a time: kernels add in another order in a batch of another
-        size, and cached features must have the bits of fresh ones. Rounding to 16 bits hides nearly all of that.
+        Features that are stored in float32 are computed an image at a time: kernels add in another order in a batch of
+        another size, and cached features must have the bits of fresh ones. Rounding to 16 bits hides nearly all of it.
 
         Args:
             pixel_values: (batch, 3, height, width), as `preprocess` makes them.
 
         Returns:
-            (batch, visual, feature_dim) float32, rounded to `dtype`; needs no gradient.
+            (batch, visual, feature_dim) float32, rounded to `stored_type`; needs no gradient.
         """
         on_cuda = pixel_values.device.type == "cuda"
         # TensorFloat-32 convolutions (cuDNN's default) keep 10 bits: less than the float16 the features are stored in
@@ -138,13 +139,13 @@ class ImageEncoder(nn.Module, ABC):
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if on_cuda else nullcontext()
         )
         with torch.autocast(pixel_values.device.type, enabled=False), exact:
-            size = 1 if self.dtype == torch.float32 else len(pixel_values)
+            size = 1 if self.stored_type == "float32" else len(pixel_values)
             parts = [self.grid(part) for part in pixel_values.float().split(size)]
             grid = torch.cat(parts)  # (batch, feature_dim, rows, columns)
             if self.pooled_grid is not None:
                 grid = nn.functional.adaptive_max_pool2d(grid, self.pooled_grid)
             tokens = grid.flatten(2).transpose(1, 2)  # (batch, visual, feature_dim)
-            return tokens.to(self.dtype).float().contiguous()  # laid out as stored ones: products round alike
+            return rounded(tokens, self.stored_type).contiguous()  # laid out as stored ones: products round alike
 
 
 def is_counter(name: str) -> bool:
@@ -153,13 +154,6 @@ def is_counter(name: str) -> bool:
 
 
 def _hash_weights(network: nn.Module, *, with_counters: bool = False) -> str:
-    """Returns the sha256 of a network's tensors by name, as it computes with them, whatever file they came from.
-
-    Two files that give it the same values, one in float16 and one in float32, have one hash.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        if with_counters or not is_counter(name):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    """Returns the sha256 of a network's tensors."""
+    state = network.state_dict()
+    return hash_tensors({name: value for name, value in state.items() if with_counters or not is_counter(name)})

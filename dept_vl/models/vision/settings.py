@@ -46,7 +46,8 @@ class ImageEncoderSettings:
         Field(ge=1, description="side of the grid after adaptive max-pooling (6: 36 visual tokens); null: unpooled"),
     ] = 6
     dtype: Annotated[
-        Literal["float16", "bfloat16", "float32"], Field(description="stored precision of cached features")
+        Literal["float16", "bfloat16", "float32", "int8"],
+        Field(description="stored precision of cached features; 'int8': with a scale for each token"),
     ] = "float16"
     exif: Annotated[
         Literal["apply", "ignore"],

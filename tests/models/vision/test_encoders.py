@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dept_vl.data.number_types import rounded
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.encoders import DefaultImageEncoder, registered_encoders
 from dept_vl.models.vision.settings import MODEL_PATH
@@ -61,12 +62,13 @@ def test_it_is_what_its_settings_say_without_loading(kind, settings_of):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_gives_frozen_tokens_of_its_shape_rounded_to_its_dtype(kind, settings_of):
-    encoder = settings_of(kind).load()
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_it_gives_frozen_tokens_of_its_shape_rounded_to_its_dtype(kind, settings_of, dtype):
+    encoder = replace(settings_of(kind), dtype=dtype).load()
     tokens = encoder.train()(pixels_of(encoder))
     assert tokens.shape == (len(IMAGES), encoder.num_visual_tokens, encoder.feature_dim)
     assert tokens.isfinite().all()
-    assert torch.equal(tokens, tokens.to(encoder.dtype).float())
+    assert torch.equal(tokens, rounded(tokens, encoder.stored_type))
     assert not tokens.requires_grad
     assert not any(module.training for module in encoder.modules())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
