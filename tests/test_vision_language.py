@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import dept_vl
 from data_prep.demo_world.files import write_scenes
@@ -24,6 +25,7 @@ from dept_vl.settings.own_encoder import has_own_image_encoder
 from tests.data_prep.official_files import write_nlvr2
 from tests.data_prep.text_rows import cola_folder
 from tests.hub_server import Repository
+from tests.models.adapter.test_files import rewrite
 from tests.models.vision_language_folders import draw_image, save_tiny_vlm
 from tests.tuners.adapted import settings
 
@@ -255,6 +257,35 @@ def test_an_adapter_of_another_family_is_refused(qwen, tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(CheckpointError, match=r"backbone\.family: saved for 'qwen3_vl', this run has 'qwen2_5_vl'"):
         load_model(tmp_path / "adapter", ModelConfig(backbone=str(other)))
+
+
+def with_another_tensor(folder, name, tmp_path):
+    """A copy of a backbone's folder with one tensor changed."""
+    copy = copied(folder, tmp_path)
+    tensors = load_file(copy / "model.safetensors")
+    (found,) = [key for key in tensors if key.endswith(name)]
+    tensors[found] = tensors[found] + 0.5
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize("name", ["visual.patch_embed.proj.weight", "visual.merger.linear_fc2.bias"])
+def test_an_adapter_of_another_image_encoder_or_connector_is_refused(qwen, tmp_path, name):
+    model, _ = build_model(ModelConfig(backbone=str(qwen)), PROMPT, max_source_length=16, feature_dim=None, seed=0)
+    model.save_pretrained(tmp_path / "adapter")
+    other = with_another_tensor(qwen, name, tmp_path)
+    with pytest.raises(CheckpointError, match=r"backbone\.image_weights_sha256: saved for '[0-9a-f]{64}'"):
+        load_model(tmp_path / "adapter", ModelConfig(backbone=str(other)))
+
+
+def test_an_adapter_of_before_image_encoders_were_recorded_says_so_and_loads(qwen, tmp_path, caplog):
+    config = ModelConfig(backbone=str(qwen))
+    model, _ = build_model(config, PROMPT, max_source_length=16, feature_dim=None, seed=0)
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda described: described["backbone"].pop("image_weights_sha256"))
+    again, _ = load_model(tmp_path, config)
+    assert torch.equal(again.tuner.soft_prompt, model.tuner.soft_prompt)
+    assert "does not record the weights of the image encoder and its connector" in caplog.text
 
 
 def test_an_adapter_of_another_system_prompt_is_refused(qwen, tmp_path):

@@ -60,6 +60,8 @@ class BackboneIdentity:
         num_decoder_layers: Blocks of T5's decoder; None for a decoder-only model.
         family: ``model_type`` of its ``config.json``; files that do not say it are of T5.
         weights_sha256: None where it was not recorded: a released adapter imported without its backbone.
+        image_weights_sha256: Of the image encoder in a vision-language model and what connects it; None for other
+            families, and in files of before it was recorded.
     """
 
     name: str
@@ -70,6 +72,7 @@ class BackboneIdentity:
     weights_sha256: str | None
     family: str = "t5"
     revision: str | None = None
+    image_weights_sha256: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -184,6 +187,8 @@ def _describe(config: AdapterConfig) -> tuple[dict[str, str], str]:
     for name in ("declaration", "tasks", "system_prompt"):
         if not described[name]:
             del described[name]  # earlier versions read the file too
+    if config.backbone.image_weights_sha256 is None:
+        del described["backbone"]["image_weights_sha256"]
     if config.visual is not None and config.visual.frozen_projection_sha256 is None:
         del described["visual"]["frozen_projection_sha256"]
     metadata = {"format": "pt", _HEADER_KEY: json.dumps(described, sort_keys=True)}

@@ -16,6 +16,11 @@ logger = logging.getLogger(__name__)
 
 _FACTS = "tuner's "
 _FACTS_OF_FORMAT_1 = {"m", "r"}
+_WEIGHTS = {
+    "backbone.weights_sha256": "weights",
+    "backbone.image_weights_sha256": "weights of the image encoder and its connector",
+}
+"""What an adapter may not have recorded, and what it is in words."""
 
 
 def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
@@ -38,11 +43,13 @@ def check_fits(folder: Path, saved: AdapterConfig, now: AdapterConfig) -> None:
     ours, theirs = _comparable(now), _comparable(saved)
     if saved.facts.keys() <= _FACTS_OF_FORMAT_1:
         ours = {key: value for key, value in ours.items() if not key.startswith(_FACTS) or key in theirs}
-    if saved.backbone.weights_sha256 is None:
-        del ours["backbone.weights_sha256"], theirs["backbone.weights_sha256"]
+    for key, weights in _WEIGHTS.items():
+        if theirs[key] is not None or ours[key] is None:
+            continue
+        del ours[key], theirs[key]
         logger.warning(
-            "%s: the adapter does not record the weights of its backbone (%s), so they could not be compared with %s",
-            folder, saved.backbone.name, now.backbone.name,
+            "%s: the adapter does not record the %s of its backbone (%s), so they could not be compared with %s",
+            folder, weights, saved.backbone.name, now.backbone.name,
         )  # fmt: skip
     check_equal(folder, {key: (theirs.get(key), ours.get(key)) for key in sorted(ours.keys() | theirs.keys())})
 

@@ -25,4 +25,5 @@ def backbone_identity(backbone: Backbone[Any], name: str, revision: str | None =
         num_decoder_layers=num_decoder_layers,
         vocab_size=backbone.text_config(backbone.model.config).vocab_size,
         weights_sha256=backbone.weights_sha256,
+        image_weights_sha256=backbone.image_weights_sha256,
     )

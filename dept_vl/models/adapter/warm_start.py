@@ -69,6 +69,8 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
         notes.append(f"the source does not record its backbone's weights ({source.backbone.name}): not compared")
     elif recorded != target.backbone.weights_sha256:
         notes.append(f"the source's backbone {source.backbone.name} has other weights than {target.backbone.name}")
+    if source.backbone.image_weights_sha256 not in (None, target.backbone.image_weights_sha256):
+        notes.append(f"the image encoder in {source.backbone.name} has other weights than in {target.backbone.name}")
     logger.info("starting from %s (%s, trained on %s), parts: %s", folder, source.tuner.label, source.task, parts)
     for note in notes:
         logger.info("init.from: %s", note)

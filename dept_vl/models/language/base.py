@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
@@ -28,6 +27,7 @@ from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.shared_prompt import SharedPrompt
+from dept_vl.models.language.weights_hash import hash_in_order
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.layers.dropout import replace_dropout
 from dept_vl.tuners.layers.side_network import NarrowBlocks
@@ -362,7 +362,7 @@ class Backbone(HookedModel, Generic[Joint]):
                 "is trained is kept in float32, so set model.dtype=float32"
             )
         if not self.word_embeddings.is_meta:
-            _ = self.weights_sha256  # that of the weights as they were loaded
+            _ = self.weights_sha256, self.image_weights_sha256  # those of the weights as they were loaded
         shared: dict[int, Any] = {id(p): p for name, p in self.model.named_parameters() if name not in own}
         twin = copy.copy(self)
         for found in ("places", "attentions"):
@@ -381,11 +381,13 @@ class Backbone(HookedModel, Generic[Joint]):
         Rounded to bfloat16, so that float32 and bfloat16 copies of one checkpoint agree. Of a backbone that a method
         was folded into, also of the sha256 of all its weights, because those two may be the original's.
         """
-        digest = hashlib.sha256(str(getattr(self.model.config, CHANGED_WEIGHTS, "")).encode())
-        for tensor in (self.word_embeddings, self.final_norm):
-            rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-            digest.update(rounded.view(torch.int16).numpy().astype("<i2", copy=False).tobytes())
-        return digest.hexdigest()
+        changed = str(getattr(self.model.config, CHANGED_WEIGHTS, ""))
+        return hash_in_order((self.word_embeddings, self.final_norm), start=changed)
+
+    @property
+    def image_weights_sha256(self) -> str | None:
+        """The sha256 of what makes image tokens, as it was loaded; None for a family that reads no images itself."""
+        return None
 
     def search_config(self, num_beams: int, max_new_tokens: int, **settings: Any) -> GenerationConfig:
         """Returns the settings of a search for the best answer, without any drawing; see `run_generation`."""

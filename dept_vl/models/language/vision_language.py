@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,7 @@ from dept_vl.models.language.shared_images import RowLengths, divide
 from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.models.language.source_hook import Kind, VisionLanguageInput, reading
 from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.models.language.weights_hash import hash_together
 from dept_vl.tuners.places.sites import Part
 
 _ORDINARY = 0
@@ -120,6 +122,13 @@ class VisionLanguageBackbone(CausalBackbone):
         config = self.text_config(self.model.config)
         layer_types = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
         return self.layout.parts_of(config.model_type, layer_types[number])
+
+    @cached_property
+    def image_weights_sha256(self) -> str:
+        """The sha256 of image encoder and connector as they were loaded, see `Backbone.image_weights_sha256`."""
+        text = {id(tensor) for tensor in self._text_model.state_dict(keep_vars=True).values()}
+        tensors = self.model.base_model.state_dict(keep_vars=True).values()
+        return hash_together(one for one in tensors if one.is_floating_point() and id(one) not in text)
 
     @property
     def connector(self) -> nn.Module | None:

@@ -356,6 +356,20 @@ def test_the_tower_stays_in_evaluation_mode(loaded):
 
 
 @torch.no_grad()
+def test_image_encoder_and_connector_are_told_apart_by_every_tensor_and_not_by_precision(folder, loaded):
+    backbone = loaded[0]
+    half, _ = load_backbone(str(folder), dtype=torch.bfloat16)
+    assert half.image_weights_sha256 == backbone.image_weights_sha256
+    assert half.weights_sha256 == backbone.weights_sha256
+    text = {id(parameter) for parameter in half._text_model.parameters()}
+    for name, parameter in half.model.base_model.named_parameters():
+        before = half.image_weights_sha256
+        half.__dict__.pop("image_weights_sha256")
+        parameter.view(-1)[0] += 1
+        assert (half.image_weights_sha256 == before) == (id(parameter) in text), name
+
+
+@torch.no_grad()
 def test_weights_in_bfloat16_give_nearly_the_same(folder, loaded):
     model, codec = make(folder, loaded)
     half, _ = make(folder, load_backbone(str(folder), dtype=torch.bfloat16), dtype="bfloat16")
