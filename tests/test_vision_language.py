@@ -392,12 +392,6 @@ def test_a_system_prompt_is_for_vision_language_models_alone(t5_folder):
         build_model(config, PROMPT, max_source_length=16, feature_dim=None, seed=0)
 
 
-def test_it_is_not_served_yet(capsys, qwen, data, tmp_path):
-    folder = tmp_path / "run"
-    assert run(capsys, "train", *on(qwen, data), *DEPT, "--loop.max_steps", "2", "--output-dir", folder)[0] == 0
-    assert "those are not served yet" in refusal(capsys, "serve", folder)
-
-
 def test_the_recorded_settings_say_the_system_prompt(capsys, qwen, data, tmp_path):
     folder = tmp_path / "run"
     words = ["--model.system_prompt", "Be brief.", "--loop.max_steps", "2", "--output-dir", folder]

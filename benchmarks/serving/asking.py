@@ -83,7 +83,7 @@ class Asked:
 
 def features(rows: Sequence[AskedRow]) -> Tensor:
     """Returns the features of rows whose pictures are kept, (batch, visual, feature_dim)."""
-    kept = [one.features for row in rows for one in row.pictures if one.features is not None]
+    kept = [one.features for row in rows for one in row.pictures if isinstance(one.features, Tensor)]
     assert len(kept) == len(rows)
     return torch.stack(kept)
 

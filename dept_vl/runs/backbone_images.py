@@ -57,7 +57,15 @@ class BackboneImages(VisualInput):
 
     def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[ProcessedImage]:
         """Returns images of the user's own as the processor gives them; the model encodes each once a batch."""
-        return [self._processing(image) for image in images]
+        return [self.process(image) for image in images]
+
+    def process(self, image: Image.Image) -> ProcessedImage:
+        """Returns an image as the processor gives it.
+
+        Raises:
+            DataError: The processor refuses it.
+        """
+        return self._processing(image)
 
     def stacked(self, features: Sequence[ProcessedImage], num_rows: int) -> VisualTensors:
         """See `VisualInput.stacked`."""

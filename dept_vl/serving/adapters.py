@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -12,46 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from dept_vl.data.images import open_image
 from dept_vl.errors import ConfigError, DataError
 from dept_vl.inference.answer import Answer, Answerer
 from dept_vl.inference.inputs import PredictionInput, check_column, source_texts
 from dept_vl.models.adapted_model import AdaptedModel
-from dept_vl.models.vision.base import ImageEncoder
+from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
 from dept_vl.runs.session import Session
 from dept_vl.serving.errors import RequestError
 from dept_vl.serving.image_cache import LeastRecentlyUsed
 from dept_vl.serving.mixed import MixableAdapter, mixable
+from dept_vl.serving.pictures import Features, ImageError, Picture, PictureReader, picture_reader
 from dept_vl.serving.protocol import ChatRequest
 from dept_vl.serving.startup import RunReader, ServedRun
 from dept_vl.system.bounded_reading import parse_json
 
 _TOKENIZING = threading.Lock()
 """A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
-
-
-class _ImageError(DataError):
-    """What is wrong is an image."""
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image of a request: its features where they are kept, else its pixels for the encoder.
-
-    Attributes:
-        encoder: Of its adapter; adapters of one server nearly always share it.
-        key: The encoder and the sha256 of its file.
-        features: (visual, feature_dim) float32, on the model's device.
-        pixels: (3, height, width) float32, on the CPU.
-    """
-
-    encoder: ImageEncoder
-    key: str
-    features: Tensor | None = None
-    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +66,7 @@ class ServedAdapter:
         parts: What answers with it.
         answerer: How it answers.
         mixable: Itself as one whose rows may stand beside other adapters'; None for a method that does more.
+        reader: What reads its images; None for a task without.
         created: When it was loaded, seconds since 1970.
     """
 
@@ -96,6 +74,7 @@ class ServedAdapter:
     parts: RunParts
     answerer: Answerer
     mixable: MixableAdapter | None
+    reader: PictureReader | None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -103,7 +82,9 @@ class ServedAdapter:
         """What adapters have in common whose rows share a batch."""
         if self.mixable is None:
             return id(self)
-        return self.mixable.key, self.parts.decoding, self.parts.task.num_images, self.parts.codec.pad_token_id
+        reads_any = isinstance(self.mixable.model.backbone, VisionLanguageBackbone)
+        num_images = None if reads_any else self.parts.task.num_images
+        return self.mixable.key, self.parts.decoding, num_images, self.parts.codec.pad_token_id
 
     @property
     def num_images(self) -> int:
@@ -124,7 +105,7 @@ class ServedAdapter:
             "images": self.num_images, "columns": list(self.columns),
         }  # fmt: skip
 
-    def ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Tensor], *, max_pixels: int) -> AskedRow:
+    def ask(self, chat: ChatRequest, cache: LeastRecentlyUsed[Features], *, max_pixels: int) -> AskedRow:
         """Returns a request as a row; everything that can be wrong with it alone is said here.
 
         Args:
@@ -139,7 +120,7 @@ class ServedAdapter:
             columns = self._columns(chat.text)
             self._check_max_tokens(chat.max_tokens)
             row = self.ask_columns(columns, chat.images, cache, max_pixels=max_pixels)
-        except _ImageError as error:
+        except ImageError as error:
             raise RequestError(400, f"image_url: {error}", param="messages", code="invalid_image") from None
         except (ConfigError, DataError) as error:
             raise RequestError(400, str(error), param="messages") from None
@@ -149,7 +130,7 @@ class ServedAdapter:
         self,
         columns: Mapping[str, Any],
         images: Sequence[bytes],
-        cache: LeastRecentlyUsed[Tensor],
+        cache: LeastRecentlyUsed[Features],
         *,
         max_pixels: int,
         num_likeliest: int = 0,
@@ -165,7 +146,8 @@ class ServedAdapter:
 
         Raises:
             ConfigError: A column is missing.
-            DataError: A column is of another kind, or an image cannot be read.
+            DataError: A column is of another kind, an image cannot be read, or source and answer are too long for a
+                vision-language model's positions.
             RequestError: There are more or fewer images than it takes, or the text is too long.
         """
         parts, data = self.parts, self.run.config.data
@@ -185,7 +167,10 @@ class ServedAdapter:
             if data.on_long == "error":
                 raise RequestError(400, f"{said}; shorten it", param="messages", code="text_too_long")
             notes = (f"{said}, and was cut",)
-        pictures = tuple(self._picture(image, cache, max_pixels) for image in images)
+        pictures: tuple[Picture, ...] = ()
+        if self.reader is not None:
+            pictures = tuple(self.reader.read(image, cache, max_pixels=max_pixels) for image in images)
+        self._check_positions(ids, pictures)
         return AskedRow(self, ids, pictures, notes=notes, num_likeliest=num_likeliest)
 
     def count_tokens(self, answer: Answer) -> int:
@@ -219,6 +204,14 @@ class ServedAdapter:
             text = f"as text a JSON object such as {json.dumps(dict.fromkeys(names, '...'))}"
         return f"model {self.run.name!r} (task {task.name!r}) takes {images} and {text}"
 
+    def _check_positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> None:
+        """Refuses images that are too many tokens for a vision-language model, before they would stop a batch."""
+        model, decoding = self.parts.model, self.parts.decoding
+        if isinstance(model.backbone, VisionLanguageBackbone):
+            target = decoding.max_new_tokens - (decoding.method == "generate")  # its last token is never read
+            images = [one.ids for one in pictures]
+            model.backbone.check_row(model.frame, model.tuner.num_virtual_tokens, len(ids), images, target=target)
+
     def _check_max_tokens(self, asked: int | None) -> None:
         """Refuses fewer tokens than an answer needs that is not made token by token."""
         decoding = self.parts.decoding
@@ -230,19 +223,6 @@ class ServedAdapter:
             400, f"max_tokens: model {self.run.name!r} answers with {how}, of up to {decoding.max_new_tokens} tokens, "
             "and is not cut; leave it out", param="max_tokens",
         )  # fmt: skip
-
-    def _picture(self, content: bytes, cache: LeastRecentlyUsed[Tensor], max_pixels: int) -> Picture:
-        encoder = self.parts.visual[OWN_IMAGES].encoder
-        assert encoder is not None  # of images of the user's own
-        key = f"{id(encoder)} {hashlib.sha256(content).hexdigest()}"
-        features = cache.get(key)
-        if features is not None:
-            return Picture(encoder, key, features)
-        try:
-            image = open_image(content, max_pixels=max_pixels, exif=encoder.exif)
-        except DataError as error:
-            raise _ImageError(str(error)) from None
-        return Picture(encoder, key, pixels=encoder.preprocess(image))
 
 
 class AdapterTable:
@@ -273,10 +253,15 @@ class AdapterTable:
             parts.model.eval()
             self._share_projection(parts.model)
             answerer = Answerer(parts.model, parts.codec, None, parts.decoding, parts.task_id)
-            adapter = ServedAdapter(run, parts, answerer, mixable(parts.model))
+            adapter = ServedAdapter(run, parts, answerer, mixable(parts.model), self._picture_reader(parts))
         self._first = self._first or run
         self._adapters = {**self._adapters, run.name: adapter}
         return adapter
+
+    def _picture_reader(self, parts: RunParts) -> PictureReader | None:
+        visual = parts.visual.get(OWN_IMAGES)
+        known = [one.reader for one in self._adapters.values() if one.reader is not None]
+        return None if visual is None else picture_reader(visual, parts.model.backbone, known)
 
     def _share_projection(self, model: AdaptedModel) -> None:
         """Gives a model whose projection is frozen that of another adapter with the same values, to run it once."""

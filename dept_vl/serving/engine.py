@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
 
-from dept_vl.data.collator import Batch, Example, collate
+from dept_vl.data.collator import Batch, Example, VisualTensors, collate
 from dept_vl.inference.answer import Answer
 from dept_vl.models.language.joint import JointInput
 from dept_vl.runs.session import Session
-from dept_vl.serving.adapters import AskedRow, Picture
+from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.image_cache import LeastRecentlyUsed
 from dept_vl.serving.metrics import Metrics
 from dept_vl.serving.mixed import mixed_joint_input
+from dept_vl.serving.pictures import Features, Picture
 
 
 class Engine:
     """Answers batches of rows, of one adapter or of several; one thread at a time."""
 
     def __init__(
-        self, session: Session, device: torch.device, cache: LeastRecentlyUsed[Tensor], metrics: Metrics
+        self, session: Session, device: torch.device, cache: LeastRecentlyUsed[Features], metrics: Metrics
     ) -> None:
         """Takes what it shares with whoever prepares rows.
 
@@ -55,38 +55,37 @@ class Engine:
 
     def _batch(self, rows: Sequence[AskedRow]) -> Batch:
         examples = [Example(number, row.input_ids, []) for number, row in enumerate(rows)]
-        stacked = None
-        if rows[0].pictures:
-            features = self._features([picture for row in rows for picture in row.pictures])
-            stacked = torch.stack(features)
-            if len(stacked) > len(rows):  # several images a row
-                stacked = stacked.unflatten(0, (len(rows), -1))
-        pad = rows[0].adapter.parts.codec.pad_token_id
-        return collate(examples, pad, visual_features=stacked).to(self._device)
+        pictures = [picture for row in rows for picture in row.pictures]
+        stacked: VisualTensors = {}
+        if pictures:
+            features = self._features(pictures)
+            stacked = pictures[0].reader.stacked([[features[one.key] for one in row.pictures] for row in rows])
+        return collate(examples, rows[0].adapter.parts.codec.pad_token_id, **stacked).to(self._device)
 
     def _joint(self, rows: Sequence[AskedRow], batch: Batch) -> AbstractContextManager[JointInput]:
         """Gives what the backbone reads: of one adapter as its model has it, of several row by row."""
         adapter = rows[0].adapter
+        images = batch.images if batch.images is not None else batch.visual_features
         if all(row.adapter is adapter for row in rows):
-            return adapter.parts.model.answering(batch.input_ids, batch.attention_mask, batch.visual_features)
+            return adapter.parts.model.answering(batch.input_ids, batch.attention_mask, images)
         each = [row.adapter.mixable for row in rows]
         known = [one for one in each if one is not None]
         assert len(known) == len(each)  # others have a batch key of their own
-        return nullcontext(mixed_joint_input(known, batch.input_ids, batch.attention_mask, batch.visual_features))
+        return nullcontext(mixed_joint_input(known, batch.input_ids, batch.attention_mask, images))
 
-    def _features(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        """Returns (visual, feature_dim) of every image; those that are not kept are encoded at once, each once."""
-        found: dict[str, Tensor] = {}
+    def _features(self, pictures: Sequence[Picture]) -> dict[str, Features]:
+        """Returns the features of every image by its key; those that are not kept are encoded at once, each once."""
+        found: dict[str, Features] = {}
         for picture in pictures:
             features = picture.features if picture.features is not None else self._cache.get(picture.key)
             if features is not None:
                 found[picture.key] = features
         new = {picture.key: picture for picture in pictures if picture.key not in found}
-        for encoder in {picture.encoder for picture in new.values()}:
-            own = [picture for picture in new.values() if picture.encoder is encoder]
-            pixels = torch.stack([picture.pixels for picture in own if picture.pixels is not None])
-            for picture, features in zip(own, encoder(pixels.to(self._device)), strict=True):
-                found[picture.key] = features.clone()  # not a view that keeps the whole batch
-                self._cache.put(picture.key, found[picture.key])
+        for reader in {picture.reader for picture in new.values()}:
+            own = [picture for picture in new.values() if picture.reader is reader]
+            encoded = reader.encode([picture.prepared for picture in own], self._device)
+            for picture, features in zip(own, encoded, strict=True):
+                found[picture.key] = features
+                self._cache.put(picture.key, features)
         self._metrics.add_images(hits=len(pictures) - len(new), misses=len(new))
-        return [found[picture.key] for picture in pictures]
+        return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dept_vl.data.image_rows import VisualFeatures
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.joined_source import join_source
 from dept_vl.models.language.joint import JointInput
@@ -43,7 +44,10 @@ def mixable(model: AdaptedModel) -> MixableAdapter | None:
 
 @torch.no_grad()
 def mixed_joint_input(
-    rows: Sequence[MixableAdapter], input_ids: Tensor, attention_mask: Tensor, visual_features: Tensor | None = None
+    rows: Sequence[MixableAdapter],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    visual_features: VisualFeatures | None = None,
 ) -> JointInput:
     """Builds what the backbone reads of a batch, every row with its own adapter's prompt, update and projection.
 
@@ -51,8 +55,7 @@ def mixed_joint_input(
         rows: The adapter of each row; all have one `MixableAdapter.key`.
         input_ids: (batch, text) token ids, padded on the right.
         attention_mask: (batch, text), 1 for text and 0 for padding.
-        visual_features: (batch, visual, feature_dim), of several images a row (batch, images, visual, feature_dim); or
-            None.
+        visual_features: As `VisualFeatures` says; or None.
 
     Raises:
         DataError: The adapters do not fit one batch, or the features are not those of their projections.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from dept_vl.inference.answer import Answer
 from dept_vl.serving.adapters import AdapterTable, AskedRow
@@ -14,6 +13,7 @@ from dept_vl.serving.engine import Engine
 from dept_vl.serving.image_cache import LeastRecentlyUsed
 from dept_vl.serving.limits import ServeLimits
 from dept_vl.serving.metrics import Metrics
+from dept_vl.serving.pictures import Features
 from dept_vl.serving.startup import RunReader, ServedRun
 from dept_vl.system.processes import choose_device
 
@@ -53,7 +53,7 @@ class Service:
         """
         self.limits = limits
         self.metrics = Metrics()
-        self.cache: LeastRecentlyUsed[Tensor] = LeastRecentlyUsed(limits.image_cache)
+        self.cache: LeastRecentlyUsed[Features] = LeastRecentlyUsed(limits.image_cache)
         self.table = AdapterTable(reader, choose_device(device))
         for run in runs:
             self.table.load(run)

@@ -167,11 +167,6 @@ def _check_files(config: TrainConfig) -> None:
     """Refuses what would only be noticed once torch is there: files of frozen models, packages, how to answer."""
     choose_decoding(config, config.resolve_task())
     config.tuner.check_packages()
-    if has_own_image_encoder(config):
-        raise ConfigError(
-            f"model.backbone: {config.model.backbone!r} is a vision-language model, and those are not served yet; "
-            "`dept-vl predict` and dept_vl.load answer with it"
-        )
     check_files(config.model.backbone, config.model.revision)
-    if config.uses_images:
+    if config.uses_images and not has_own_image_encoder(config):
         config.model.image_encoder.check_files()

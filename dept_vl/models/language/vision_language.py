@@ -378,12 +378,36 @@ class VisionLanguageBackbone(CausalBackbone):
         marked = Kind.IMAGE if self.layout.token_types == "image" else Kind.TARGET
         return {"token_type_ids": (kinds == marked).long()}
 
+    def check_row(
+        self, frame: Frame, num_virtual_tokens: int, num_text_tokens: int, images: Sequence[Tensor], *, target: int
+    ) -> None:
+        """Refuses one row that is longer with its target than the model's positions.
+
+        Args:
+            frame: The tokens of the template.
+            num_virtual_tokens: m of the prompt.
+            num_text_tokens: What the user says.
+            images: The tokens that stand for each of its images, `Record.ids`.
+            target: Tokens of the target that are read.
+
+        Raises:
+            DataError: It is.
+        """
+        head = len(frame.head) + len(frame.between) if images else len(frame.text_head)
+        places = sum(map(len, images))
+        tokens = sum(int((ids == self.image_token_id).sum()) for ids in images)
+        self._check_positions(head + num_virtual_tokens + places + num_text_tokens + len(frame.tail), tokens, target)
+
     def _check_length(self, joint: CausalInput, target: int) -> None:
         """Refuses an input that is longer than the model's positions, padding counted."""
         assert isinstance(joint, VisionLanguageInput)
-        source, positions = joint.kinds.shape[1], self.max_positions
-        if positions is not None and source + target > positions.count:
+        if self.max_positions is not None:
             images = int((joint.kinds == Kind.IMAGE).sum(dim=1).max())
+            self._check_positions(joint.kinds.shape[1], images, target)
+
+    def _check_positions(self, source: int, images: int, target: int) -> None:
+        positions = self.max_positions
+        if positions is not None and source + target > positions.count:
             raise DataError(
                 f"a source of {source} tokens, {images} of them of images, and {target} tokens of the target after it "
                 f"need {source + target} positions, and the backbone has {positions.count} ({self.family}'s "

@@ -263,7 +263,8 @@ def test_rows_of_two_adapters_in_one_batch_are_as_each_adapter_alone(folder, loa
     second, _ = make(folder, loaded, moved=0.3)
     (ids, mask), images, labels = texts(codec), pictures(first), targets(codec)
     owners = (first, second, second)
-    joint = mixed_joint_input([mixable(owner) for owner in owners], ids, mask, images)
+    kept = ImageRows(first.backbone.records(images))
+    joint = mixed_joint_input([mixable(owner) for owner in owners], ids, mask, kept)
     together = first.backbone.logits(joint, labels)
     generated = first.backbone.generate(joint, num_beams=1, max_new_tokens=4)
     for row, owner in enumerate(owners):
