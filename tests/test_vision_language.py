@@ -26,7 +26,7 @@ from tests.data_prep.official_files import write_nlvr2
 from tests.data_prep.text_rows import cola_folder
 from tests.hub_server import Repository
 from tests.models.adapter.test_files import rewrite
-from tests.models.vision_language_folders import draw_image, save_tiny_vlm
+from tests.models.vision_language_folders import MAKERS, draw_image, is_readable, save_tiny_vlm
 from tests.tuners.adapted import settings
 
 SMALL = (
@@ -35,6 +35,11 @@ SMALL = (
 )  # fmt: skip
 DEPT = ("--tuner.budget_tokens", "11", *SMALL)  # 4 x 32 + (24 + 32) x 4 numbers
 PROMPT = settings("prompt-tuning", num_virtual_tokens=2)
+
+READABLE = [
+    pytest.param(family, marks=pytest.mark.skipif(not is_readable(family), reason="needs the extra smolvlm"))
+    for family in MAKERS
+]
 
 
 def run(capsys, *words):
@@ -111,18 +116,19 @@ def test_from_raw_files_to_scores_and_answers(capsys, vlm, data, picture, tmp_pa
     assert model.answer_many(asked) == [model.answer(*one) for one in asked]
 
 
-@pytest.mark.parametrize("grouping", [(), ("--data.rows_per_image", "3")], ids=["", "by image"])
-def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, vlm, data, tmp_path, grouping):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    steps = ["--loop.max_steps", "4", *grouping]
-    assert run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", whole, *steps)[0] == 0
-    steps += ["--loop.save_every_steps", "2"]
-    assert run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", parts, *steps)[0] == 0
-    shutil.rmtree(parts / "checkpoints" / "step-00000004")
-    workers = ["--data.num_workers", "1", "--resume"]
-    code, _, error = run(capsys, "train", *on(vlm, data), *DEPT, "--output-dir", parts, *steps, *workers)
+@pytest.mark.parametrize(
+    ("family", "grouping"), [(family, ()) for family in READABLE] + [("qwen3_vl", ("--data.rows_per_image", "3"))]
+)
+def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, data, tmp_path, family, grouping):
+    vlm, whole, parts = save_tiny_vlm(family, tmp_path / "vlm"), tmp_path / "whole", tmp_path / "parts"
+    words = [*on(vlm, data), *DEPT, *grouping, "--loop.max_steps", "4", "--loop.save_every_steps", "2"]
+    code, _, error = run(capsys, "train", *words, "--output-dir", whole)
     assert code == 0, error
-    assert [last_state(parts), last_state(whole)] == [last_state(whole)] * 2
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "step-00000004")
+    code, _, error = run(capsys, "train", *words, "--output-dir", parts, "--data.num_workers", "1", "--resume")
+    assert code == 0, error
+    assert last_state(parts) == last_state(whole)
     assert adapter_of(parts) == adapter_of(whole)
 
 
