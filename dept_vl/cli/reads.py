@@ -62,7 +62,7 @@ READS: dict[str, Collection[str]] = {
     "ui": (*_FROZEN, "data.dir", "data.rows", "data.image_dir", "data.on_long", "loop.precision", "decode"),
     "fold": ("model.backbone", "model.revision", "model.dtype", "model.frozen_projection"),
     "push": ("model.backbone", "model.revision", "model.image_encoder", "model.frozen_projection"),
-    "info": ("task", "tuner", *_FROZEN, "data.dir", "data.max_source_length"),
+    "info": ("task", "tuner", *_FROZEN, "model.train_connector", "data.dir", "data.max_source_length"),
     "cache-features": (
         "task", "data.dir", "data.rows", "data.image_dir", "data.on_image_error", "model.image_encoder",
         "model.backbone", "model.revision", "model.dtype",

@@ -16,13 +16,12 @@ from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import (
     AdapterConfig,
     BackboneIdentity,
-    VisualSettings,
     copy_tensors,
     load_adapter,
     save_adapter,
 )
 from dept_vl.models.adapter.fits import check_fits
-from dept_vl.models.adapter.identity import backbone_identity
+from dept_vl.models.adapter.identity import backbone_identity, visual_settings
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.distillation import Answer, distance_per_example, state_hooks
 from dept_vl.models.joined_source import join_source
@@ -32,6 +31,7 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.shared_prompt import KeptPromptKeys, SharedPrompt, shared_prompt
 from dept_vl.models.loss import ModelOutput, loss_per_example
 from dept_vl.models.parameter_budget import ParameterBudget, count_parameters
+from dept_vl.models.trained_names import connector_names, method_names
 from dept_vl.models.vision.projection import VisualProjection, project_features
 from dept_vl.system.version import __version__
 from dept_vl.tasks import Task
@@ -53,7 +53,8 @@ class AdaptedModel(nn.Module):
     before the prompt, and after the image the answer cue and the target (`dept_vl.models.language.causal`). Without
     features the same code reads text alone.
 
-    Trainable are the method's tensors, the backbone's own that it asks for, and the projection unless it is frozen.
+    Trainable are the method's tensors, the backbone's own that it asks for, the projection unless it is frozen, and a
+    vision-language model's connector if asked for.
 
     Attributes:
         backbone: The frozen model; a private copy where the method trains some of its tensors.
@@ -89,8 +90,9 @@ class AdaptedModel(nn.Module):
             ConfigError: The method trains tensors of the backbone that are not float32.
         """
         super().__init__()
-        own = set(tuner.trained_backbone_parameters([name for name, _ in backbone.model.named_parameters()]))
-        self.backbone = backbone.private_copy(own) if own else backbone
+        own = set(tuner.trained_backbone_parameters(method_names(backbone)))
+        connector = connector_names(backbone) if config.train_connector else set()
+        self.backbone = backbone.private_copy(own | connector) if own or connector else backbone
         self.tuner = tuner
         self.visual_projection = visual_projection
         self.config = config
@@ -98,7 +100,7 @@ class AdaptedModel(nn.Module):
         self.answer_form = codec.answer_form if codec else None
         self.frame = codec.frame if codec else Frame()
         self.tasks = tuple(tasks)
-        self._own = own
+        self._own, self._connector = own, connector
         self._prompt_keys = KeptPromptKeys()
         self._identity: BackboneIdentity | None = None
 
@@ -301,11 +303,14 @@ class AdaptedModel(nn.Module):
             self.train(was_training)
 
     def param_groups(self) -> list[ParamGroup]:
-        """Returns every trainable tensor in exactly one group: the method's, and ``visual_projection`` if it trains."""
+        """Returns every trainable tensor in one group: the method's, ``visual_projection``, or ``connector``."""
         own = {name: p for name, p in self.backbone.model.named_parameters() if name in self._own}
         groups = self.tuner.param_groups(own)
         if self.visual_projection is not None and self.config.frozen_projection is None:
             groups.append(ParamGroup("visual_projection", tuple(self.visual_projection.parameters())))
+        if self._connector:
+            connector = (p for name, p in self.backbone.model.named_parameters() if name in self._connector)
+            groups.append(ParamGroup("connector", tuple(connector)))
         return groups
 
     def parameter_budget(self) -> ParameterBudget:
@@ -323,21 +328,17 @@ class AdaptedModel(nn.Module):
     def adapter_config(self, *, task: Task | None = None, features: dict[str, Any] | None = None) -> AdapterConfig:
         """Returns what an adapter saved now would record."""
         self._identity = self._identity or backbone_identity(self.backbone, self.config.backbone, self.config.revision)
-        visual = None
-        if self.visual_projection is not None:
-            own, bias = self.visual_projection, self.backbone.visual_position_bias
-            sha256 = own.sha256() if self.config.frozen_projection is not None else None
-            visual = VisualSettings(self.config.visual_projection, own.feature_dim, bias, sha256)
         return AdapterConfig(
             dept_vl_version=__version__,
             backbone=self._identity,
             max_source_length=self.tuner.max_source_length,
             tuner=cast("TunerConfig", self.tuner.recorded_settings()),  # every method's settings are in that union
             facts=self.tuner.facts(),
-            visual=visual,
+            visual=visual_settings(self.visual_projection, self.backbone, self.config),
             answer_cue=self.answer_cue,
             answer_form=self.answer_form,
             system_prompt=self.config.system_prompt,
+            train_connector=self.config.train_connector,
             task=task.name if task else JOINED.join(self.tasks) or None,
             declaration=task.declaration if task else None,
             tasks=self.tasks,

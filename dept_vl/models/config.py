@@ -65,6 +65,13 @@ class ModelConfig:
         VisualPositionBias | None,
         Field(description="T5 relative bias of pairs with a visual token: plain T5's, or 'zero' (Sung et al.; null)"),
     ] = None
+    train_connector: Annotated[
+        bool,
+        Field(
+            description="vision-language backbones: also train what connects their image encoder, at "
+            "optim.projection_lr; the adapter then holds it"
+        ),
+    ] = False
     dropout_rate: Annotated[
         float | None, Field(ge=0.0, lt=1.0, description="dropout in the frozen backbone while training; null: its own")
     ] = None

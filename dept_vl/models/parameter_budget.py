@@ -41,8 +41,8 @@ class ParameterBudget:
 
     @property
     def tuner(self) -> int:
-        """Trainable parameters without the visual projection's."""
-        return self.trainable - self.groups.get("visual_projection", 0)
+        """Trainable parameters without the visual projection's, or the connector's."""
+        return self.trainable - sum(self.groups.get(name, 0) for name in ("visual_projection", "connector"))
 
     @property
     def share(self) -> float:

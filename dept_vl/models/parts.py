@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dept_vl.models.adapted_model import AdaptedModel
 
-PROJECTION = "visual_projection"
+PROJECTION, CONNECTOR = "visual_projection", "connector"
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class ModelPart:
 
 
 def model_parts(model: AdaptedModel) -> list[ModelPart]:
-    """Returns every group of the method, every method of a stack and the whole where that is more, and the projection.
+    """Returns every group of the method, every method of a stack, the whole where that is more, projection, connector.
 
     DePT has ``soft_prompt``, ``lowrank`` and ``dept``; DePT with LoRA ``dept.soft_prompt``, ``dept.lowrank``, ``dept``,
     ``lora.lora`` and ``dept+lora``.
     """
     counts = {group.name: sum(p.numel() for p in group.parameters) for group in model.param_groups()}
-    own = [name for name in counts if name != PROJECTION]
+    beside = [name for name in (PROJECTION, CONNECTOR) if name in counts]
+    own = [name for name in counts if name not in beside]
     members: dict[str, list[str]] = {}
     for name in own:
         members[name] = [name]
@@ -49,8 +50,7 @@ def model_parts(model: AdaptedModel) -> list[ModelPart]:
         if "." in name:
             members.setdefault(stacked, []).append(name)
     members.setdefault(model.tuner.config.label, own)
-    if PROJECTION in counts:
-        members[PROJECTION] = [PROJECTION]
+    members |= {name: [name] for name in beside}
     distinct: dict[tuple[str, ...], str] = {}
     for name, groups in members.items():
         distinct.setdefault(tuple(groups), name)

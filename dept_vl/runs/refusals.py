@@ -135,6 +135,10 @@ def check_backbone(config: TrainConfig, target: TrainConfig | None = None) -> No
     if rule is not None and not family.has_position_bias:
         raise no_position_bias(rule)
     check_image_settings(family, config.model)
+    if config.model.train_connector and not config.uses_images:
+        raise ConfigError(
+            f"model.train_connector: task {config.task!r} reads no images, so nothing would train it; leave it out"
+        )
     if family.reads_images and config.data.answer_form not in (None, "chat"):
         raise ConfigError(
             f"data.answer_form: a vision-language backbone is led to its answers by the chat template of its processor "

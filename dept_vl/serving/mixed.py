@@ -37,9 +37,9 @@ class MixableAdapter:
 
 
 def mixable(model: AdaptedModel) -> MixableAdapter | None:
-    """Returns a model as one whose rows may stand beside other adapters'; None where its method does more."""
+    """Returns a model as one whose rows may stand beside other adapters'; None where more of it is its own."""
     embedding = model.tuner.row_embedding()
-    return None if embedding is None else MixableAdapter(model, embedding)
+    return None if embedding is None or model.config.train_connector else MixableAdapter(model, embedding)
 
 
 @torch.no_grad()

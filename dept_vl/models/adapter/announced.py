@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dept_vl.models.adapter.files import AdapterConfig
 from dept_vl.models.language.base import Backbone
+from dept_vl.models.trained_names import connector_names, method_names
 from dept_vl.models.vision.projection import build_projection
 from dept_vl.tuners.base import Tuner
 
@@ -41,7 +42,9 @@ def announced_tensors(backbone: Backbone[Any], source: AdapterConfig, tuner: Tun
     state = {**tuner.trainable_state(), **tuner.frozen_state()}
     announced = {f"{TUNER}{name}": tensor for name, tensor in state.items()}
     parameters = {name: p.detach() for name, p in backbone.model.named_parameters()}
-    announced |= {f"{BACKBONE}{name}": parameters[name] for name in tuner.trained_backbone_parameters(list(parameters))}
+    own = [*tuner.trained_backbone_parameters(method_names(backbone))]
+    own += sorted(connector_names(backbone)) if source.train_connector else []
+    announced |= {f"{BACKBONE}{name}": parameters[name] for name in own}
     if source.visual is not None and source.visual.frozen_projection_sha256 is None:
         with torch.device("meta"):
             projection = build_projection(

@@ -21,7 +21,8 @@ FOLDER = "path/to/this/folder"
 """What the code in the card calls the adapter's folder."""
 
 _LOADED_WITH = (
-    "backbone", "revision", "dtype", "system_prompt", "visual_projection", "frozen_projection", "visual_position_bias",
+    "backbone", "revision", "dtype", "system_prompt", "train_connector", "visual_projection", "frozen_projection",
+    "visual_position_bias",
 )  # fmt: skip
 """Settings of the frozen models that an adapter is loaded with; the others are about training, or about images."""
 

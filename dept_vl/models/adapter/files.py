@@ -119,6 +119,7 @@ class AdapterConfig:
         answer_form: How a decoder-only backbone was led to its answers; None for T5. A file that does not say is of
             the released form, which had no other beside it.
         system_prompt: What a vision-language backbone's system turn says; None for none.
+        train_connector: Whether its connector was trained too, and is among the tensors.
         task: The name of what it was trained on, for people.
         declaration: What that task is declared by that is a file; None for a task of the package.
         tasks: Names of the tasks that were trained together, as `TunerContext.tasks` has them; empty for one.
@@ -136,6 +137,7 @@ class AdapterConfig:
     answer_cue: str = ""
     answer_form: AnswerForm | None = None
     system_prompt: str | None = None
+    train_connector: bool = False
     task: str | None = None
     declaration: TaskDeclaration | None = None
     tasks: tuple[str, ...] = ()
@@ -184,7 +186,7 @@ def encode_adapter(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict
 def _describe(config: AdapterConfig) -> tuple[dict[str, str], str]:
     """Returns the metadata of an adapter's weights, and the content of its settings file."""
     described = _ADAPTER.dump_python(config, mode="json")
-    for name in ("declaration", "tasks", "system_prompt"):
+    for name in ("declaration", "tasks", "system_prompt", "train_connector"):
         if not described[name]:
             del described[name]  # earlier versions read the file too
     if config.backbone.image_weights_sha256 is None:

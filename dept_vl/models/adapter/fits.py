@@ -82,5 +82,6 @@ def _comparable(config: AdapterConfig) -> dict[str, Any]:
         "data.answer_cue": config.answer_cue,
         "data.answer_form": config.answer_form or "released",
         "model.system_prompt": config.system_prompt,
+        "model.train_connector": config.train_connector,
         **{f"{_FACTS}{name}": fact for name, fact in config.facts.items()},
     }

@@ -14,6 +14,7 @@ from dept_vl.errors import CheckpointError
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.announced import BACKBONE, PROJECTION, TUNER, announced_tensors, empty_tuner, part_of
 from dept_vl.models.adapter.files import AdapterConfig, copy_tensors, load_adapter
+from dept_vl.models.trained_names import connector_names
 from dept_vl.tuners.base import Tuner
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def warm_start(model: AdaptedModel, folder: Path, parts: Literal["all", "prompt"
             notes = []
         else:
             notes = model.tuner.start_from(part_of(tensors, TUNER), source.tuner)
-            copy_tensors(part_of(model.trainable_state(), BACKBONE), part_of(tensors, BACKBONE), "the source")
+            notes += _take_backbone(model, tensors)
             notes += _take_projection(model, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"init.from: {folder}: {error}") from None
@@ -134,3 +135,17 @@ def _take_projection(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list
         return [f"the visual projection starts fresh: the source trained {theirs_text}, this run trains {ours_text}"]
     copy_tensors(ours, theirs, "the source")
     return []
+
+
+def _take_backbone(model: AdaptedModel, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Copies the backbone's own tensors, the connector's where both train it; returns what to say otherwise."""
+    ours, theirs = (part_of(side, BACKBONE) for side in (model.trainable_state(), tensors))
+    connector = connector_names(model.backbone)
+    lone = connector & (ours.keys() ^ theirs.keys())
+    kept = [{name: value for name, value in side.items() if name not in lone} for side in (ours, theirs)]
+    copy_tensors(kept[0], kept[1], "the source")
+    if not lone:
+        return []
+    return [
+        f"the connector starts as the backbone has it: {'the source' if lone & ours.keys() else 'this run'} trains none"
+    ]

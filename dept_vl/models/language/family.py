@@ -96,6 +96,11 @@ def check_image_settings(family: Family, model: ModelConfig) -> None:
                 "model.system_prompt: stands in the chat template of a vision-language model's processor, and "
                 f"{model.backbone!r} is none; leave it out (null)"
             )
+        if model.train_connector:
+            raise ConfigError(
+                "model.train_connector: is for a vision-language model, whose image encoder has a connector, and "
+                f"{model.backbone!r} is none; leave it out: a visual projection beside it is trained"
+            )
         return
     default = ModelConfig()
     for name in _BESIDE:

@@ -26,13 +26,14 @@ class VisionLanguageFamily(DecoderFamily):
     """A decoder-only language model with an image encoder of its own, one class of transformers.
 
     Attributes:
+        connector: What the names of the parameters begin with that turn what the image encoder gives into image tokens.
+        connector_module: The module that makes an image's tokens of what its image encoder gives, if it is all that
+            does; None where it is inside the encoder or followed by more.
         text_types: ``model_type`` of the language models that may be in it, each with what in it differs from `parts`;
             empty where the family has one of its own.
         linear_parts: The parts of a block whose attention is linear, which has no queries, keys and values of its own
             (``layer_types``); None where there are no such blocks.
         image_dim: The dimension of what the processor makes along which images are put together.
-        connector: The module that makes an image's tokens of its image encoder's output and nothing else does after it,
-            from the model; None for a family where it is inside the encoder or followed by more.
         has_grid_positions: Whether a place in the text has three positions (time, row, column: M-RoPE).
         token_types: Which places ``token_type_ids`` marks for its masks: images see themselves whole, or all but the
             target see each other. None for plain causal masks.
@@ -41,10 +42,11 @@ class VisionLanguageFamily(DecoderFamily):
         extra: The extra that its processor needs.
     """
 
+    connector: tuple[str, ...] = ("model.multi_modal_projector.",)
+    connector_module: str | None = None
     text_types: Mapping[str, Mapping[Part, str]] = field(default_factory=dict)
     linear_parts: tuple[Part, ...] | None = None
     image_dim: int = 0
-    connector: str | None = None
     has_grid_positions: bool = False
     token_types: Literal["image", "target"] | None = None
     has_one_pass_labels: bool = True

@@ -123,6 +123,12 @@ class VisionLanguageBackbone(CausalBackbone):
         layer_types = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
         return self.layout.parts_of(config.model_type, layer_types[number])
 
+    def image_parameters(self) -> set[str]:
+        """Returns the names of the parameters of image encoder and connector, in `model`."""
+        text = {id(parameter) for parameter in self._text_model.parameters()}
+        own = {id(parameter) for parameter in self.model.base_model.parameters()} - text
+        return {name for name, parameter in self.model.named_parameters() if id(parameter) in own}
+
     @cached_property
     def image_weights_sha256(self) -> str:
         """The sha256 of image encoder and connector as they were loaded, see `Backbone.image_weights_sha256`."""
@@ -133,7 +139,7 @@ class VisionLanguageBackbone(CausalBackbone):
     @property
     def connector(self) -> nn.Module | None:
         """The module between image encoder and language model; None where it is no module of its own."""
-        return None if self.layout.connector is None else self._find(self.layout.connector)
+        return None if self.layout.connector_module is None else self._find(self.layout.connector_module)
 
     @property
     def image_token_id(self) -> int:

@@ -297,6 +297,38 @@ def test_training_changes_the_adapter_alone(folder, loaded):
     assert counted == M * width + (rows + width) * 2
 
 
+def test_a_trained_connector_has_the_gradients_of_the_plain_model_and_nothing_else_moves(folder, loaded):
+    model, codec = make(folder, loaded, PROMPT, moved=0.0, train_connector=True)
+    (connector,) = (group.parameters for group in model.param_groups() if group.name == "connector")
+    names = {name for name, p in model.backbone.model.named_parameters() if p.requires_grad}
+    assert len(names) == len(connector) > 0
+    assert names <= model.backbone.image_parameters()
+    assert model.backbone.image_weights_sha256 == loaded[0].image_weights_sha256
+    prompt_ids = [20, 50, 90]
+    with torch.no_grad():
+        model.tuner.soft_prompt.copy_(model.backbone.embed_tokens(torch.tensor(prompt_ids)))
+    (ids, mask), images, labels = texts(codec), pictures(model), targets(codec)
+    model.train()
+    ours = torch.autograd.grad(model(ids[:1], mask[:1], labels[:1], images[:1]).loss_per_example.sum(), connector)
+    read = inserted(model, codec, 0, ids, mask, images, prompt_ids)
+    own = labels[0][labels[0] != IGNORE_INDEX]
+    read["input_ids"] = torch.cat([read["input_ids"], own[None, :-1]], dim=1)
+    theirs = model.backbone.model(**read, **extras(model, read["input_ids"], len(own) - 1)).logits[0, -len(own) :]
+    expected = torch.autograd.grad(torch.nn.functional.cross_entropy(theirs, own), connector)
+    for name, one, other in zip(sorted(names), ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()) + 1e-7, msg=name)
+    assert any(float(other.abs().sum()) > 0 for other in expected)
+    before = {name: value.clone() for name, value in model.backbone.model.state_dict().items()}
+    optimiser = torch.optim.SGD([p for group in model.param_groups() for p in group.parameters], lr=0.01)
+    model(ids, mask, labels, images).loss_per_example.mean().backward()
+    optimiser.step()
+    after = model.backbone.model.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert 0 < len(changed & names) == len(changed)
+    shared = loaded[0].model.state_dict()
+    assert all(torch.equal(shared[name], before[name]) for name in shared)
+
+
 def test_recomputed_activations_give_the_same_gradients(folder):
     found = []
     for checkpointing in (False, True):
