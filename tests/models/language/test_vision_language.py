@@ -12,6 +12,7 @@ from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.image_rows import ImageRows, ProcessedImage
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
+from dept_vl.models.folding import fold, write_into
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.load import load_backbone
 from dept_vl.models.language.vision_language import Kind
@@ -229,7 +230,26 @@ def tuner_of(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["dept", "lora", "dept+lora"])
+@pytest.mark.parametrize("name", ["lora", "ia3"])
+def test_a_linear_method_is_the_plain_model_with_other_weights(folder, loaded, name):
+    """What LoRA and (IA)3 do at their places, with images, is what transformers' own model does with theirs folded."""
+    model, codec = make(folder, loaded, tuner_of(name))
+    plain = write_into(model.backbone, fold(model)).model
+    (ids, mask), images, labels = texts(codec), pictures(model), targets(codec)
+    ours, untouched = (
+        one(ids, mask, labels, images).logits for one in (model, make(folder, loaded, tuner_of(name), 0.0)[0])
+    )
+    for row in range(len(ids)):
+        read = inserted(model, codec, row, ids, mask, images, [])
+        own = labels[row][labels[row] != IGNORE_INDEX]
+        read["input_ids"] = torch.cat([read["input_ids"], own[None, :-1]], dim=1)
+        theirs = plain(**read, **extras(model, read["input_ids"], len(own) - 1)).logits[0, -len(own) :]
+        torch.testing.assert_close(ours[row, : len(own)], theirs, **exact(model))
+        assert not torch.allclose(untouched[row, : len(own)], theirs, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dept", "lora", "ia3", "adapter", "dept+lora"])
 def test_greedy_generation_is_a_loop_of_forwards(folder, loaded, name):
     model, codec = make(folder, loaded, tuner_of(name))
     (ids, mask), images = texts(codec), pictures(model)
@@ -244,7 +264,7 @@ def test_greedy_generation_is_a_loop_of_forwards(folder, loaded, name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["dept", "lora"])
+@pytest.mark.parametrize("name", ["dept", "lora", "adapter", "dept+lora"])
 def test_labels_are_scored_as_teacher_forced_forwards(folder, loaded, name):
     model, codec = make(folder, loaded, tuner_of(name))
     (ids, mask), images = texts(codec), pictures(model)
