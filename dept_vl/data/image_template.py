@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dept_vl.data.chat_template import render_turn
 from dept_vl.errors import ConfigError, first_line
 
 _MARK = "what the user says"
@@ -70,7 +71,7 @@ def _around_text(processor: Any, num_images: int, system_prompt: str | None) -> 
     if system_prompt is not None:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
     try:
-        turn = str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        turn = render_turn(processor, messages)
     except Exception as error:  # no template, or one that raises what it likes
         raise ConfigError(
             "model.backbone: a vision-language model is asked by the chat template of its processor"

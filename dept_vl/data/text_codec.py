@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dept_vl.data.chat_template import render_turn
 from dept_vl.errors import ConfigError, DataError, first_line
 from dept_vl.tasks.base import PLAIN_CUE, AnswerForm
 
@@ -256,7 +257,7 @@ class CausalTextCodec(TextCodec):
         mark = "what the user says"
         messages = [{"role": "user", "content": mark}]
         try:
-            turn = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            turn = render_turn(self.tokenizer, messages)
         except Exception as error:  # no template, or one that raises what it likes
             raise ConfigError(
                 "data.answer_form: 'chat' needs a tokenizer with a chat template: "
