@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,13 +18,13 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
 from dept_vl.runs.session import Session
+from dept_vl.serving.asked_text import read_columns, what_it_takes
 from dept_vl.serving.errors import RequestError
 from dept_vl.serving.image_cache import LeastRecentlyUsed
 from dept_vl.serving.mixed import MixableAdapter, mixable
 from dept_vl.serving.pictures import Features, ImageError, Picture, PictureReader, picture_reader
 from dept_vl.serving.protocol import ChatRequest
 from dept_vl.serving.startup import RunReader, ServedRun
-from dept_vl.system.bounded_reading import parse_json
 
 _TOKENIZING = threading.Lock()
 """A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
@@ -117,7 +116,7 @@ class ServedAdapter:
             RequestError: The adapter does not take what was given, or it cannot be read.
         """
         try:
-            columns = self._columns(chat.text)
+            columns = read_columns(self.parts.task, self.run.name, chat.text)
             self._check_max_tokens(chat.max_tokens)
             row = self.ask_columns(columns, chat.images, cache, max_pixels=max_pixels)
         except ImageError as error:
@@ -180,29 +179,8 @@ class ServedAdapter:
         with _TOKENIZING:
             return len(self.parts.codec.target_ids([answer.text])[0])
 
-    def _columns(self, text: str) -> dict[str, str]:
-        """Returns the task's columns: the text itself, or of several the members of the JSON object that it is."""
-        names = self.parts.task.input_columns
-        if not names and text.strip():
-            raise RequestError(400, f"content: got a text; {self._takes()}", param="messages", code="text_not_read")
-        if len(names) < 2:
-            return {name: text for name in names if text.strip()}
-        try:
-            given = parse_json(text)
-        except ValueError:
-            given = None
-        if not isinstance(given, dict) or given.keys() != set(names):
-            raise RequestError(400, f"content: {self._takes()}", param="messages")
-        return given
-
     def _takes(self) -> str:
-        task = self.parts.task
-        images = f"{task.num_images} image{'s' * (task.num_images > 1)}" if task.uses_images else "no image"
-        names = task.input_columns
-        text = f"the {names[0]} as text" if len(names) == 1 else "no text"
-        if len(names) > 1:
-            text = f"as text a JSON object such as {json.dumps(dict.fromkeys(names, '...'))}"
-        return f"model {self.run.name!r} (task {task.name!r}) takes {images} and {text}"
+        return what_it_takes(self.parts.task, self.run.name)
 
     def _check_positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> None:
         """Refuses images that are too many tokens for a vision-language model, before they would stop a batch."""

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -23,63 +23,26 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.inference.answer import Answer
 from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.errors import DrainingError, QueueFullError, RequestError
+from dept_vl.serving.http import CLIENT_LEFT, answering, http_error, left, no_such_model, read_body
 from dept_vl.serving.protocol import ChatRequest, Completion, read_chat, read_object
 from dept_vl.serving.service import Service
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-_THROWN_AWAY = 4
-"""How many times as long as it may be a body is read before the connection is closed."""
-
-CLIENT_LEFT = 499
-"""The status that metrics count where nobody reads the answer, as nginx has it."""
 
 
 def make_app(service: Service) -> Starlette:
     """Returns the application of a service."""
     http = _Http(service)
     routes = [
-        Route("/v1/chat/completions", _answering(http.chat), methods=["POST"]),
-        Route("/v1/models", _answering(http.list_models), methods=["GET"]),
-        Route("/v1/models", _answering(http.load), methods=["POST"]),
-        Route("/v1/models/{name}", _answering(http.show), methods=["GET"]),
-        Route("/v1/models/{name}", _answering(http.unload), methods=["DELETE"]),
+        Route("/v1/chat/completions", answering(http.chat), methods=["POST"]),
+        Route("/v1/models", answering(http.list_models), methods=["GET"]),
+        Route("/v1/models", answering(http.load), methods=["POST"]),
+        Route("/v1/models/{name}", answering(http.show), methods=["GET"]),
+        Route("/v1/models/{name}", answering(http.unload), methods=["DELETE"]),
         Route("/health", http.health, methods=["GET"]),
         Route("/metrics", http.metrics, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
-
-
-def _answering(handler: Handler) -> Handler:
-    """Returns a handler whose errors become OpenAI's form of them."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RequestError as error:
-            return _refusal(error)
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_LEFT)
-        except Exception:
-            logger.exception("%s %s failed", request.method, request.url.path)
-            return _refusal(RequestError(500, "the server failed at this request; its log says how"))
-
-    return answer
-
-
-def _refusal(error: RequestError) -> JSONResponse:
-    # A body that was not read to its end leaves no connection to go on with.
-    headers = {413: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}.get(error.status)
-    return JSONResponse(error.body(), error.status, headers)
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    """Answers what the router refuses, an unknown path or method, in the same form."""
-    assert isinstance(error, HTTPException)
-    refused = RequestError(error.status_code, f"{error.detail}; docs/deploy.md lists what there is")
-    return JSONResponse(refused.body(), error.status_code, error.headers)
+    return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
 
 
 class _Http:
@@ -107,14 +70,14 @@ class _Http:
 
     async def _chat(self, request: Request) -> Response:
         service, limits = self._service, self._service.limits
-        body = await self._body(request)
+        body = await read_body(request, self._service.limits.max_body_bytes)
         self._refuse_early()
 
         def prepare() -> tuple[ChatRequest, AskedRow]:
             chat = read_chat(body, max_text=limits.max_text)
             adapter = service.table.get(chat.model)
             if adapter is None:
-                raise _no_such_model(chat.model, "model")
+                raise no_such_model(chat.model, "model")
             return chat, adapter.ask(chat, service.cache, max_pixels=limits.max_pixels)
 
         chat, row = await anyio.to_thread.run_sync(prepare, limiter=self._preparing)
@@ -138,7 +101,7 @@ class _Http:
     async def _answer(self, request: Request, future: Future[Answer]) -> Answer | None:
         """Waits for an answer; None where the client leaves before, whose row is dropped if it has not begun."""
         answer = asyncio.wrap_future(future)
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(left(request))
         first: set[asyncio.Future[Any]] = {answer, leaving}
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -160,36 +123,6 @@ class _Http:
         if len(queue) >= self._service.limits.max_queue:
             raise QueueFullError(self._service.limits.max_queue)
 
-    async def _body(self, request: Request) -> bytes:
-        """Returns the body of a request, and keeps no more of it than it may be long.
-
-        What is too long is read on for a while and thrown away: a client that is still sending would miss the answer.
-
-        Raises:
-            RequestError: It is too long, or is not said to be JSON: a page in a browser may send other types to any
-                address, this machine's own too, without being asked whether it may.
-        """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise RequestError(415, f"content-type: should be application/json, got {kind!r:.80}")
-        most = self._service.limits.max_body_bytes
-        said = request.headers.get("content-length", "")
-        refused = RequestError(413, f"the body has more than {most:,} bytes", code="body_too_large")
-        if said.isdecimal() and int(said) > _THROWN_AWAY * most:
-            raise refused
-        chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > _THROWN_AWAY * most:
-                raise refused
-            if size <= most:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-        if size > most:
-            raise refused
-        return b"".join(chunks)
-
     async def list_models(self, _request: Request) -> Response:
         adapters = self._service.table.all.values()
         return JSONResponse({"object": "list", "data": [one.describe() for one in adapters]})
@@ -198,12 +131,12 @@ class _Http:
         name = request.path_params["name"]
         adapter = self._service.table.get(name)
         if adapter is None:
-            raise _no_such_model(name)
+            raise no_such_model(name)
         return JSONResponse(adapter.describe())
 
     async def load(self, request: Request) -> Response:
         root = self._loading_root()
-        given = read_object(await self._body(request))
+        given = read_object(await read_body(request, self._service.limits.max_body_bytes))
         name, path = given.get("name"), given.get("path")
         unknown = sorted(given.keys() - {"name", "path"})
         if unknown or not isinstance(path, str) or not isinstance(name, str | None):
@@ -228,7 +161,7 @@ class _Http:
         self._loading_root()
         name = request.path_params["name"]
         if not self._service.table.remove(name):
-            raise _no_such_model(name)
+            raise no_such_model(name)
         logger.info("unloaded %s", name)
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
@@ -250,15 +183,3 @@ class _Http:
         service = self._service
         text = service.metrics.text(queue_length=len(service.queue), adapters=len(service.table.all))
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
-
-
-def _no_such_model(name: str, param: str | None = None) -> RequestError:
-    return RequestError(
-        404, f"there is no adapter called {name!r:.140}; GET /v1/models lists them", param=param, code="model_not_found"
-    )
-
-
-async def _left(request: Request) -> None:
-    """Returns once the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

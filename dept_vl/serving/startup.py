@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from dept_vl.models.language.stored import check_files
 from dept_vl.runs.decoding import choose_decoding
 from dept_vl.runs.folder import RUN_CONFIG_FILE, read_run_config
 from dept_vl.runs.hub import find_run
+from dept_vl.serving.names import check_name, name_of, split_word
 from dept_vl.settings.load import load_config
 from dept_vl.settings.own_encoder import has_own_image_encoder
 from dept_vl.settings.schema import TrainConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _SHARED = ("backbone", "revision", "dtype", "dropout_rate", "gradient_checkpointing", "visual_position_bias")
 """Settings of the frozen backbone that all adapters of a server have as its first one."""
 
@@ -67,7 +66,7 @@ class RunReader:
                 missing.
             CheckpointError: There is no run or adapter, it is of several tasks, or of another backbone than the first.
         """
-        _check_name(name, folder)
+        check_name(name, folder)
         taken = {one.name: one for one in self.others}
         if name in taken:
             raise ConfigError(
@@ -114,31 +113,10 @@ def read_runs(words: Sequence[str], settings: Mapping[str, Any], check_paths: Ch
     """
     reader = RunReader(settings, check_paths)
     for word in words:
-        name, run = _split(word)
+        name, run = split_word(word)
         folder = find_run(run)
-        reader = reader.and_also(reader.read(name or _name_of(run), folder))
+        reader = reader.and_also(reader.read(name or name_of(run), folder))
     return list(reader.others)
-
-
-def _split(word: str) -> tuple[str | None, str]:
-    """Returns name and run of ``NAME=RUN``; a folder that has the sign in its own name is a run."""
-    name, sign, run = word.partition("=")
-    if not sign or "/" in name or Path(word).exists():
-        return None, word
-    return name, run
-
-
-def _name_of(run: str) -> str:
-    """Returns the last part of a folder or hub id."""
-    return run.partition("@")[0].rstrip("/").rpartition("/")[2] if not Path(run).exists() else Path(run).resolve().name
-
-
-def _check_name(name: str, folder: Path) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{folder}: {name!r:.140} is no name for an adapter: letters, digits and ._+- are, 128 at most, and the "
-            "first is a letter or digit; give one: NAME=RUN"
-        )
 
 
 def _recorded_backbone(folder: Path) -> Mapping[str, Any]:

@@ -1,0 +1,99 @@
+"""What the HTTP interfaces have in common: bodies, errors in OpenAI's form, clients that leave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from dept_vl.serving.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_THROWN_AWAY = 4
+"""How many times as long as it may be a body is read before the connection is closed."""
+
+CLIENT_LEFT = 499
+"""The status that metrics count where nobody reads the answer, as nginx has it."""
+
+
+def answering(handler: Handler) -> Handler:
+    """Returns a handler whose errors become OpenAI's form of them."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return _refusal(error)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_LEFT)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.url.path)
+            return _refusal(RequestError(500, "the server failed at this request; its log says how"))
+
+    return answer
+
+
+def _refusal(error: RequestError) -> JSONResponse:
+    # A body that was not read to its end leaves no connection to go on with.
+    headers = {413: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}.get(error.status)
+    return JSONResponse(error.body(), error.status, headers)
+
+
+async def http_error(_request: Request, error: Exception) -> Response:
+    """Answers what the router refuses, an unknown path or method, in the same form."""
+    assert isinstance(error, HTTPException)
+    refused = RequestError(error.status_code, f"{error.detail}; docs/deploy.md lists what there is")
+    return JSONResponse(refused.body(), error.status_code, error.headers)
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Reads the body of a request, and keeps no more of it than it may be long.
+
+    What is too long is read on for a while and thrown away: a client that is still sending would miss the answer.
+
+    Args:
+        request: Not read yet.
+        most: Bytes that it may have.
+
+    Raises:
+        RequestError: It is too long, or is not said to be JSON: a page in a browser may send other types to any
+            address, this machine's own too, without being asked whether it may.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RequestError(415, f"content-type: should be application/json, got {kind!r:.80}")
+    said = request.headers.get("content-length", "")
+    refused = RequestError(413, f"the body has more than {most:,} bytes", code="body_too_large")
+    if said.isdecimal() and int(said) > _THROWN_AWAY * most:
+        raise refused
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _THROWN_AWAY * most:
+            raise refused
+        if size <= most:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+    if size > most:
+        raise refused
+    return b"".join(chunks)
+
+
+def no_such_model(name: str, param: str | None = None) -> RequestError:
+    """Returns what is said of an adapter that is not there."""
+    return RequestError(
+        404, f"there is no adapter called {name!r:.140}; GET /v1/models lists them", param=param, code="model_not_found"
+    )
+
+
+async def left(request: Request) -> None:
+    """Returns once the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
