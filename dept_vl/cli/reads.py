@@ -61,6 +61,7 @@ READS: dict[str, Collection[str]] = {
     "serve": (*_FROZEN, "data.on_long", "loop.precision", "decode"),
     "ui": (*_FROZEN, "data.dir", "data.rows", "data.image_dir", "data.on_long", "loop.precision", "decode"),
     "fold": ("model.backbone", "model.revision", "model.dtype", "model.frozen_projection"),
+    "export": ("model.backbone", "model.revision", "model.dtype"),
     "push": ("model.backbone", "model.revision", "model.image_encoder", "model.frozen_projection"),
     "info": ("task", "tuner", *_FROZEN, "model.train_connector", "data.dir", "data.max_source_length"),
     "cache-features": (

@@ -1,4 +1,4 @@
-"""Commands that hand a run on: push, fold."""
+"""Commands that hand a run on: push, fold, export."""
 
 from __future__ import annotations
 
@@ -60,4 +60,39 @@ def _fold(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print(next_command("eval", "--checkpoint", options.out))
 
 
-COMMANDS = (_add_push, _add_fold)
+def _add_export(commands: Any) -> None:
+    text = "Write a run as embeddings that vLLM reads, with a client; `dept-vl proxy` answers with it."
+    parser = add_command(commands, "export", _export, text)
+    parser.add_argument(
+        "--vllm", type=read_name, required=True, metavar="RUN",
+        help="run folder or hub id, of a decoder-only or vision-language backbone",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+
+
+def _export(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    from dept_vl.runs.folder import read_run_config
+    from dept_vl.runs.hub import find_run
+    from dept_vl.serving.vllm.refusals import check_vllm_export
+
+    settings = config_overrides(options, overrides)
+    run = find_run(options.vllm)
+    read_run_config(run, "--vllm")
+    from dept_vl.settings.load import load_config
+
+    config = load_config(run / "config.yaml", settings)
+    check_paths(config, run, settings, options.reading)
+    check_vllm_export(run, options.out, config)
+    from dept_vl.serving.vllm.export import export_to_vllm
+
+    exported = export_to_vllm(run, options.out, config)
+    print(
+        f"exported: {options.out} ({exported.num_virtual_tokens} vectors of the prompt, {exported.update_rows} rows of "
+        "the update; its README.md says how to use it)"
+    )
+    for note in exported.notes:
+        print(f"note: {note}")
+    print(next_command("proxy", "--upstream", "http://127.0.0.1:8000", options.out))
+
+
+COMMANDS = (_add_push, _add_fold, _add_export)

@@ -46,7 +46,7 @@ def _ui(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="dept-vl-ui-") as uploads:
         page = make_page(service, rows, Path(uploads))
         print(f"asking {', '.join(run.name for run in runs)}: open http://{shown_address(listening)}", flush=True)
-        DrainingServer(service, page, last_seconds=1).run(sockets=[listening])
+        DrainingServer(service.queue, page, last_seconds=1).run(sockets=[listening])
     print("stopped")
 
 

@@ -34,6 +34,23 @@ class Frame:
     tail: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class SourceForm:
+    """What a source text's tokens are made of, for who has the tokenizer alone.
+
+    Attributes:
+        before: Put before the text.
+        behind: Put behind it.
+        adds_special_tokens: Whether the tokenizer adds its own.
+        ends_sources: Whether the last token is then taken off, as it is the end of a sequence.
+    """
+
+    before: str
+    behind: str
+    adds_special_tokens: bool
+    ends_sources: bool
+
+
 class TextCodec:
     """The text of encoder-decoder models (T5): source and target end with the tokenizer's end of sequence.
 
@@ -222,6 +239,11 @@ class CausalTextCodec(TextCodec):
         self._ending = "" if is_behind_image else self.answer_cue
         plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
         self._ends_sources = self._adds_special_tokens and whole[-len(plain) :] != plain  # a Llama's may be set to
+
+    @property
+    def source_form(self) -> SourceForm:
+        """What the tokens of a source are made of."""
+        return SourceForm(self._head, self._ending, self._adds_special_tokens, self._ends_sources)
 
     def target_ids(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Returns the ids of target texts; see `TextCodec.target_ids`."""

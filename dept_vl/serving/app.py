@@ -7,7 +7,6 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.inference.answer import Answer
 from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.errors import DrainingError, QueueFullError, RequestError
-from dept_vl.serving.http import CLIENT_LEFT, answering, http_error, left, no_such_model, read_body
+from dept_vl.serving.http import CLIENT_LEFT, answering, completed, counted, http_error, left, no_such_model, read_body
 from dept_vl.serving.protocol import ChatRequest, Completion, read_chat, read_object
 from dept_vl.serving.service import Service
 
@@ -34,7 +33,7 @@ def make_app(service: Service) -> Starlette:
     """Returns the application of a service."""
     http = _Http(service)
     routes = [
-        Route("/v1/chat/completions", answering(http.chat), methods=["POST"]),
+        Route("/v1/chat/completions", answering(counted(service.metrics, http.chat)), methods=["POST"]),
         Route("/v1/models", answering(http.list_models), methods=["GET"]),
         Route("/v1/models", answering(http.load), methods=["POST"]),
         Route("/v1/models/{name}", answering(http.show), methods=["GET"]),
@@ -54,21 +53,6 @@ class _Http:
         self._preparing = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     async def chat(self, request: Request) -> Response:
-        began, status = time.monotonic(), 500
-        try:
-            response = await self._chat(request)
-            status = response.status_code
-            return response
-        except RequestError as error:
-            status = error.status
-            raise
-        except ClientDisconnect:
-            status = CLIENT_LEFT
-            raise
-        finally:
-            self._service.metrics.add_request(status, time.monotonic() - began)
-
-    async def _chat(self, request: Request) -> Response:
         service, limits = self._service, self._service.limits
         body = await read_body(request, self._service.limits.max_body_bytes)
         self._refuse_early()
@@ -88,15 +72,7 @@ class _Http:
             uuid.uuid4().hex, int(time.time()), chat.model, answer.text,
             is_cut=answer.is_cut, prompt_tokens=len(row.input_ids), completion_tokens=row.adapter.count_tokens(answer),
         )  # fmt: skip
-        headers = {"x-dept-vl-note": "; ".join(row.notes)} if row.notes else {}
-        if not chat.is_streamed:
-            return JSONResponse(completion.body(), headers=headers)
-
-        async def events() -> AsyncIterator[bytes]:
-            for event in completion.events(has_usage=chat.has_usage):
-                yield event
-
-        return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+        return completed(completion, chat, row.notes)
 
     async def _answer(self, request: Request, future: Future[Answer]) -> Answer | None:
         """Waits for an answer; None where the client leaves before, whose row is dropped if it has not begun."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+_TYPES = {429: "rate_limit_error", 500: "server_error", 502: "server_error", 503: "server_error", 504: "server_error"}
 
 
 class RequestError(Exception):

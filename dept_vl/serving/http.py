@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dept_vl.serving.errors import RequestError
+from dept_vl.serving.metrics import Metrics
+from dept_vl.serving.protocol import ChatRequest, Completion
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,46 @@ def answering(handler: Handler) -> Handler:
             return _refusal(RequestError(500, "the server failed at this request; its log says how"))
 
     return answer
+
+
+def counted(metrics: Metrics, handler: Handler) -> Handler:
+    """Returns a handler whose answers are counted by status, with the seconds that they took."""
+
+    async def answer(request: Request) -> Response:
+        began, status = time.monotonic(), 500
+        try:
+            response = await handler(request)
+            status = response.status_code
+            return response
+        except RequestError as error:
+            status = error.status
+            raise
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+            raise
+        finally:
+            metrics.add_request(status, time.monotonic() - began)
+
+    return answer
+
+
+def completed(completion: Completion, chat: ChatRequest, notes: Sequence[str]) -> Response:
+    """Returns an answer in one piece or as server-sent events, as it is asked for.
+
+    Args:
+        completion: The answer.
+        chat: What was asked.
+        notes: What was read otherwise than a caller may expect.
+    """
+    headers = {"x-dept-vl-note": "; ".join(notes)} if notes else {}
+    if not chat.is_streamed:
+        return JSONResponse(completion.body(), headers=headers)
+
+    async def events() -> AsyncIterator[bytes]:
+        for event in completion.events(has_usage=chat.has_usage):
+            yield event
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
 
 
 def _refusal(error: RequestError) -> JSONResponse:

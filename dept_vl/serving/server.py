@@ -7,12 +7,12 @@ import os
 import socket
 import threading
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from dept_vl.errors import ConfigError
-from dept_vl.serving.service import Service
 
 _LAST_SECONDS = 10
 """How long clients that are slow to send or to read are waited for, once everything is answered."""
@@ -46,17 +46,31 @@ def shown_address(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class Queue(Protocol):
+    """What waits to be answered, as far as the end of a server goes."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new."""
+
+    def drain(self) -> None:
+        """Takes nothing new."""
+
+    def join(self) -> bool:
+        """Waits until all is answered."""
+
+
 class DrainingServer(uvicorn.Server):
     """Ends, at SIGTERM or SIGINT, once the queue is empty; until then whoever asks anew is answered with 503.
 
     A second SIGINT ends it at once.
     """
 
-    def __init__(self, service: Service, app: ASGIApp, *, last_seconds: int = _LAST_SECONDS) -> None:
+    def __init__(self, queue: Queue, app: ASGIApp, *, last_seconds: int = _LAST_SECONDS) -> None:
         """Takes what answers.
 
         Args:
-            service: Whose queue is drained.
+            queue: What is drained.
             app: Its HTTP interface.
             last_seconds: How long open connections are waited for, once everything is answered.
         """
@@ -65,17 +79,17 @@ class DrainingServer(uvicorn.Server):
             timeout_graceful_shutdown=last_seconds,
         )  # fmt: skip
         super().__init__(config)
-        self._service = service
+        self._queue = queue
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to drain; uvicorn's own would close the door first and end the process by the signal."""
-        if self._service.queue.is_draining:
+        if self._queue.is_draining:
             self.force_exit = self.should_exit = True
             return
         threading.Thread(target=self.drain, name="drain", daemon=True).start()
 
     def drain(self) -> None:
         """Refuses new requests, waits until all that wait are answered, then ends."""
-        self._service.queue.drain()
-        self._service.queue.join()
+        self._queue.drain()
+        self._queue.join()
         self.should_exit = True

@@ -12,7 +12,7 @@ EXTRAS = {
     "peft": ("peft",),
     "plots": ("matplotlib",),
     "report": ("jinja2", "matplotlib"),
-    "serve": ("anyio", "starlette", "uvicorn"),
+    "serve": ("anyio", "httpx", "starlette", "uvicorn"),
     "smolvlm": ("num2words",),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),

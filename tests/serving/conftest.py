@@ -71,7 +71,7 @@ def serving(words, *, wrap=None, settings=None, **limits):
     listening = bind("127.0.0.1", 0)
     runs = read_runs(list(map(str, words)), settings or {}, no_check)
     service = Service(RunReader(settings or {}, no_check), runs, ServeLimits(**limits), wrap=wrap)
-    server = DrainingServer(service, make_app(service))
+    server = DrainingServer(service.queue, make_app(service))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -50,7 +50,7 @@ def a_page(words, data_dir, uploads, *, wrap=None, **limits):
     with a_service(words, wrap=wrap, **limits) as service:
         listening = bind("127.0.0.1", 0)
         page = make_page(service, rows_of(service, data_dir), uploads)
-        server = DrainingServer(service, page, last_seconds=1)
+        server = DrainingServer(service.queue, page, last_seconds=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
