@@ -1,7 +1,8 @@
-"""Scores a file of predictions in a task's official format, without any model."""
+"""Scores a file of predictions, in a task's official format or as another tool writes it, without any model."""
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from dept_vl.evaluators import (
     score,
     score_each,
 )
-from dept_vl.evaluators.official_files import load_results
+from dept_vl.inference.response_files import read_responses
 from dept_vl.inference.result_files import files_beside
 from dept_vl.inference.results import (
     EvaluationResult,
@@ -32,6 +33,8 @@ from dept_vl.system.bounded_reading import hash_file
 from dept_vl.system.text_files import is_stream
 from dept_vl.tasks import Task
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_file(
     task: Task,
@@ -43,12 +46,13 @@ def evaluate_file(
     allow_missing: bool = False,
     output: Path | None = None,
 ) -> EvaluationResult:
-    """Scores a results file in the task's official format.
+    """Scores a results file in the task's official format, or one that `read_responses` takes.
 
     Args:
         task: The task.
         predictions: The results file.
-        references: Official reference files by the names in ``Task.reference_files``.
+        references: Official reference files by the names in ``Task.reference_files``; none for a file of another tool
+            that holds what people wrote.
         metrics: Names of evaluators or of scores; None for the task's own, and those that fit where they do not.
         tokenizer: How captions are tokenised.
         allow_missing: Score absent predictions as empty instead of refusing.
@@ -63,19 +67,16 @@ def evaluate_file(
     if output is not None:
         _check_output(output, scored)
     names = check_metrics(task, metrics, tokenizer)
-    if set(references) != set(task.reference_files) or task.reference_reader is None:
-        needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
-        given = ", ".join(f"--{name}" for name in references) or "none of them"
-        raise ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
-    read: Callable[..., dict[int, Reference] | dict[str, Reference]] = pkgutil.resolve_name(task.reference_reader)
-    known: dict[Any, Reference] = read(**references) if task.declaration is None else read(task, **references)
+    known = _known(task, references)
     id_key, text_key = task.result_keys
-    texts, aligned = align(
-        load_results(predictions, id_key, text_key, id_kind=type(next(iter(known), 0))),
-        known,
-        allow_missing=allow_missing,
-        noun=id_key.removesuffix("_id"),
-    )
+    id_kind = int if known is None and task.declaration is None else type(next(iter(known or {}), 0))
+    given = read_responses(predictions, id_key, text_key, id_kind=id_kind, questions=references.get("questions"))
+    if known is None:
+        known = given.references
+        if known is None:
+            raise _lacks_references(task, references)
+        logger.warning("%s: scored against the answers in the file itself, as %s has them", predictions, given.tool)
+    texts, aligned = align(given.texts, known, allow_missing=allow_missing, noun=id_key.removesuffix("_id"))
     names = add_fitting(names, aligned, is_asked=metrics is not None)
     inputs = EvaluationInput(texts, aligned, tokenizer)
     warn_if_constant(texts)
@@ -90,6 +91,22 @@ def evaluate_file(
             sha256={name: hash_file(path) for name, path in scored.items()}, data={"rows": len(aligned)},
         )  # fmt: skip
     return result
+
+
+def _known(task: Task, references: Mapping[str, Path]) -> dict[Any, Reference] | None:
+    """Returns what people wrote by id; None where no file is named."""
+    if not references and task.reference_files:
+        return None
+    if set(references) != set(task.reference_files) or task.reference_reader is None:
+        raise _lacks_references(task, references)
+    read: Callable[..., dict[Any, Reference]] = pkgutil.resolve_name(task.reference_reader)
+    return read(**references) if task.declaration is None else read(task, **references)
+
+
+def _lacks_references(task: Task, references: Mapping[str, Path]) -> ConfigError:
+    needed = " and ".join(f"--{name}" for name in task.reference_files) or "a trained run (--checkpoint)"
+    given = ", ".join(f"--{name}" for name in references) or "none of them"
+    return ConfigError(f"task {task.name!r} with --predictions needs {needed}; given: {given}")
 
 
 def _check_output(output: Path, scored: Mapping[str, Path]) -> None:

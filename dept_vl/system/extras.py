@@ -19,6 +19,7 @@ EXTRAS = {
     "ui": ("anyio", "gradio", "jinja2", "starlette", "uvicorn"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
+    "xlsx": ("openpyxl",),
 }
 """Extra, as ``pip install 'dept-vl[sweep]'`` names it -> the packages it brings; their floors are in pyproject.toml."""
 
