@@ -48,7 +48,8 @@ class VisionLanguageInput(CausalInput):
 def reading(model: Any, text_model: nn.Module, joint: VisionLanguageInput) -> Iterator[None]:
     """Lets the model read a joint input in the place of its ids' embeddings, in the first pass of the block.
 
-    Passes after it are of generated tokens. In beam search the first one has ``beams`` rows for each example.
+    Passes after it are of generated tokens. In beam search the first one has ``beams`` rows for each example. The output
+    matrix is given a tensor of its own: of a slice, torch multiplies a copy of the matrix for each row.
 
     Args:
         model: Of transformers.
@@ -71,7 +72,11 @@ def reading(model: Any, text_model: nn.Module, joint: VisionLanguageInput) -> It
         length = arguments["inputs_embeds"].shape[1]
         return inputs, {**arguments, **_deepstack(joint, passes[0] // len(joint.kinds), length)}
 
+    def own(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return inputs[0].contiguous(), *inputs[1:]
+
     handles = [model.get_input_embeddings().register_forward_hook(put)]
+    handles.append(model.lm_head.register_forward_pre_hook(own))
     if any(record.deepstack is not None for row in joint.records for record in row):
         handles.append(text_model.register_forward_pre_hook(add, with_kwargs=True))
     try:

@@ -387,6 +387,23 @@ def test_a_vector_of_a_source_is_its_last_state(folder, loaded):
     assert any(torch.allclose(one, logits, **exact(model)) for one in (own, capped))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("reads_once", [True, False])
+def test_the_output_matrix_is_not_copied_for_every_row(folder, loaded, monkeypatch, reads_once):
+    """torch multiplies a copy of the matrix for each row of a slice."""
+    model, codec = make(folder, loaded)
+    monkeypatch.setattr(model.backbone, "reads_once", reads_once)
+    (ids, mask), images = texts(codec), pictures(model)
+    seen = []
+    handle = model.backbone.model.lm_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    model(ids, mask, targets(codec), images)
+    model.generate(ids, mask, images, max_new_tokens=2)
+    model.score_labels(ids, mask, images, labels=LabelTrie.build(codec.target_ids(["red", "no"])))
+    handle.remove()
+    assert len(seen) >= 4
+    assert all(states.is_contiguous() for states in seen)
+
+
 def test_a_users_text_that_says_an_image_token_is_text(folder, loaded):
     model, codec = make(folder, loaded)
     word = codec.tokenizer.convert_ids_to_tokens(model.backbone.image_token_id)
