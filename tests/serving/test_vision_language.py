@@ -151,6 +151,40 @@ def _logits(service, rows):
         return rows[0].adapter.parts.model.backbone.logits(joint, labels)
 
 
+def test_rows_with_one_image_with_two_and_with_none_share_a_batch(runs, alone, tmp_path):
+    save_run(tmp_path / "facts", "squad", runs / "vlm", seed=9, **PROMPT, **{"data.max_source_length": 24})
+    save_run(tmp_path / "scenes", str(_declared_pairs(tmp_path)), runs / "vlm", seed=10, **PROMPT)
+    found = read_runs([str(runs / "three"), str(tmp_path / "facts"), str(tmp_path / "scenes")], {}, no_check)
+    service = Service(RunReader({}, no_check), found, ServeLimits())
+    three, facts, scenes = (service.table.get(run.name) for run in found)
+    asked = {"question": QUESTIONS[0]}
+    words = {"question": "what is red?", "context": "the ball is red"}
+    rows = [
+        three.ask_columns(asked, [PICTURES[0]], service.cache, max_pixels=100_000),
+        facts.ask_columns(words, [], service.cache, max_pixels=100_000),
+        scenes.ask_columns(asked, list(PICTURES), service.cache, max_pixels=100_000),
+    ]
+    assert len({row.batch_key for row in rows}) == 1
+    with torch.no_grad():
+        together = _logits(service, rows)
+        for number, single in enumerate(rows):
+            torch.testing.assert_close(together[number], _logits(service, [single])[0], rtol=0, atol=1e-5)
+    answers = [service.queue.submit(row) for row in rows]
+    assert answers[0].result(30).text == alone("three").answer(PICTURES[0], QUESTIONS[0])
+    assert answers[1].result(30).text == dept_vl.load(tmp_path / "facts").answer(**words)
+    assert answers[2].result(30).text == dept_vl.load(tmp_path / "scenes").answer(list(PICTURES), QUESTIONS[0])
+
+
+def _declared_pairs(folder):
+    """A task of one's own whose rows have two images and a question."""
+    path = folder / "pairs.yaml"
+    path.write_text(
+        "{name: pairs, kind: question, image: [left, right], target: answer, template: 'vqa: {question}', "
+        "metrics: [exact-match]}"
+    )
+    return path
+
+
 def test_the_page_shows_the_likeliest_answers(runs, alone):
     asker = Asker(opened(runs, "one", "two"))
     assert asker.partners("one") == ["two"]
