@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from data_prep.demo_world.files import write_scenes
 from dept_vl.cli import main
@@ -314,3 +315,25 @@ def test_fewer_offsets_than_images_are_named(store):
     (store / "index.json").write_text(json.dumps(index))
     with pytest.raises(DataError, match=r"00000\.safetensors: offsets \(4,\) I64, the index says \(5,\) I64"):
         RecordStore.open(store)
+
+
+def test_a_connector_that_is_trained_reads_what_goes_into_it(capsys, caplog, fresh, tmp_path):
+    caplog.set_level("INFO")
+    vlm = save_tiny_vlm("llava", tmp_path / "vlm")
+    words = [*on(vlm, fresh), *SMALL, "--model.train_connector", "true"]
+    assert run(capsys, "train", *words, "--output-dir", tmp_path / "pixels")[0] == 0
+    assert run(capsys, "cache-features", *on(vlm, fresh), "--where", "tower", "--dtype", "float32")[0] == 0
+    assert run(capsys, "train", *words, "--output-dir", tmp_path / "stored")[0] == 0
+    assert logged(caplog, READ)
+    pixels, features = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("pixels", "stored"))
+    assert any(name.startswith("backbone.") for name in pixels)
+    for name, tensor in pixels.items():
+        torch.testing.assert_close(features[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_connector_that_is_trained_cannot_read_what_it_is_to_make(capsys, fresh, qwen, tmp_path):
+    assert run(capsys, "cache-features", *on(qwen, fresh))[0] == 0
+    words = [*on(qwen, fresh), *SMALL, "--model.train_connector", "true", "--output-dir", tmp_path / "run"]
+    error = refusal(capsys, "train", *words)
+    assert "holds what images become behind the connector, which model.train_connector trains" in error
+    assert not (tmp_path / "run").exists()

@@ -13,8 +13,9 @@ from dept_vl.data.collator import Batch, VisualTensors, by_rows
 from dept_vl.data.feature_format import finished_stores
 from dept_vl.data.image_processing import ImageProcessing
 from dept_vl.data.image_rows import ImageRows, ProcessedImage, VisualFeatures
-from dept_vl.data.record_store import RecordStore, find_record_store, open_record_store
+from dept_vl.data.record_store import CONNECTOR, RecordStore, find_record_store, open_record_store
 from dept_vl.data.visual import CachedRecords, ProcessedImages, VisualSource
+from dept_vl.errors import DataError
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.backbone_encoder import backbone_fingerprint
 from dept_vl.models.language.vision_language import VisionLanguageBackbone
@@ -94,12 +95,18 @@ def open_backbone_images(
         backbone: The run's.
 
     Raises:
-        DataError: The images are not there; or the store is of another backbone or processor, or damaged.
+        DataError: The images are not there; or the store is of another backbone or processor, damaged, or holds what
+            a connector that is trained is to make.
     """
     processing = backbone.image_processing(model.system_prompt)
     is_unseen = data.visual_features == "zero"
     store, others = _find_store(data, model, data_dir, backbone, processing)
     if store is not None:
+        if model.train_connector and store.where == CONNECTOR:
+            raise DataError(
+                f"{store.folder}: holds what images become behind the connector, which model.train_connector trains; "
+                "store what goes into it (`dept-vl cache-features --where tower`), or set data.visual_features=encode"
+            )
         logger.info("%s: images are read from %s (%s)", task.name, store.folder, store.fingerprint["dtype"])
         images = BackboneImages(processing, model, CachedRecords(store), is_unseen=is_unseen)
         return dict.fromkeys(splits, images)

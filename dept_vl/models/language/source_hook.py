@@ -48,8 +48,8 @@ class VisionLanguageInput(CausalInput):
 def reading(model: Any, text_model: nn.Module, joint: VisionLanguageInput) -> Iterator[None]:
     """Lets the model read a joint input in the place of its ids' embeddings, in the first pass of the block.
 
-    Passes after it are of generated tokens. In beam search the first one has ``beams`` rows for each example. The output
-    matrix is given a tensor of its own: of a slice, torch multiplies a copy of the matrix for each row.
+    Passes after it are of generated tokens. In beam search the first one has ``beams`` rows for each example. The
+    output matrix is given a tensor of its own: of a slice, torch multiplies a copy of the matrix for each row.
 
     Args:
         model: Of transformers.
