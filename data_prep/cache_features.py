@@ -75,7 +75,7 @@ def cache_features(
     encoding = (
         grid_encoding(encoder, target)
         if isinstance(encoder, ImageEncoderSettings)
-        else record_encoding(encoder, images)
+        else record_encoding(encoder, list(images.values()))
     )
     fingerprint, folder = find_place(data_dir / "features", encoding.label, encoding)
     owner, skip = state.is_main_process, on_error == "skip"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -13,13 +12,13 @@ from PIL import Image
 
 from data_prep.store_layouts import GridLayout, RecordLayout, StoreLayout, record_bytes
 from dept_vl.data.image_rows import ProcessedImage, Record, TowerFeatures
-from dept_vl.data.images import open_image
+from dept_vl.data.images import ImageSource, open_image
 from dept_vl.data.number_types import pack, unpack
 from dept_vl.errors import DataError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 
-_LOOKED_AT = 16
+LOOKED_AT = 16
 """Pictures by which the size of all is told, where each has another."""
 
 
@@ -106,10 +105,10 @@ def unpacked_type(dtype: str) -> torch.dtype:
     return unpack(*pack(torch.zeros(1, 1), dtype)).dtype
 
 
-def record_encoding(encoder: RecordEncoder, images: Mapping[int, Path]) -> Encoding:
-    """Returns what encodes with a vision-language backbone; a few of the images say how much one takes."""
+def record_encoding(encoder: RecordEncoder, pictures: Sequence[ImageSource]) -> Encoding:
+    """Returns what encodes with a vision-language backbone; a few of the pictures say how much one takes."""
     found = encoder.fingerprint
-    row_bytes, tokens = _look_at(encoder, list(images.values()))
+    row_bytes, tokens = _look_at(encoder, pictures)
     return Encoding(
         label=encoder.label,
         fingerprint=found,
@@ -128,12 +127,12 @@ def _chained(parts: Iterable[Sequence[Any]]) -> list[Any]:
     return list(chain.from_iterable(parts))
 
 
-def _look_at(encoder: RecordEncoder, images: Sequence[Path]) -> tuple[int, int]:
+def _look_at(encoder: RecordEncoder, pictures: Sequence[ImageSource]) -> tuple[int, int]:
     """Returns the mean bytes and tokens of pictures spread over all, those left out that cannot be read."""
     sizes, tokens = [1], [0]
-    for path in images[:: max(1, len(images) // _LOOKED_AT)]:
+    for picture in pictures[:: max(1, len(pictures) // LOOKED_AT)]:
         try:
-            image = encoder.preprocess(open_image(path, exif=encoder.exif))
+            image = encoder.preprocess(open_image(picture, exif=encoder.exif))
         except DataError:  # whoever encodes it will say so
             continue
         tokens.append(encoder.count_tokens(image))

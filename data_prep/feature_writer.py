@@ -169,21 +169,7 @@ class FeatureWriter:
         """
         left_out = {image.image_id for image in skipped}
         image_ids = [image_id for image_id in plan.image_ids if image_id not in left_out]
-        if len(rows) != len(image_ids) or len(image_bytes) != len(image_ids):
-            raise ValueError(f"shard {plan.number}: {len(rows)} rows for {len(image_ids)} images")
-        tensors = self.layout.tensors(rows)
-        bad = first_not_finite(tensors)
-        if bad is not None:
-            raise DataError(
-                f"image {image_ids[bad]}: a feature is not finite in {self.fingerprint['dtype']}; {self.layout.remedy}"
-            )
-        tensors |= {
-            "image_ids": torch.tensor(image_ids, dtype=torch.int64),
-            "image_bytes": torch.tensor(list(image_bytes), dtype=torch.int64),
-        }
-        about = {"fingerprint": self.fingerprint, "skipped": [vars(image) for image in skipped]}
-        # one metadata key: safetensors writes several in no fixed order
-        content = save(tensors, metadata={files.METADATA_KEY: files.encode_json(about)})
+        content = encode_shard(self.layout, self.fingerprint, image_ids, rows, image_bytes, skipped)
         write_bytes(self.folder / files.shard_name(plan.number), content)
 
     def _read_finished(self, plan: ShardPlan) -> tuple[list[int], list[SkippedImage]] | None:
@@ -223,30 +209,17 @@ class FeatureWriter:
             image_ids, skipped = finished
             ledger += skipped
             if image_ids:
-                entries.append(self._entry(path, image_ids))
+                entries.append(shard_entry(path, image_ids, self.layout))
             else:
                 empty.append(path)
         ledger = sorted(self._earlier_skipped() + ledger, key=lambda image: image.image_id)
         lines = "".join(files.encode_json(vars(image)) + "\n" for image in ledger)
         write_text(self.folder / files.LEDGER, lines)
-        index = files.StoreIndex(
-            fingerprint=self.fingerprint,
-            num_visual_tokens=None if self.layout.levels else int(self.fingerprint["num_visual_tokens"]),
-            feature_dim=int(self.fingerprint["feature_dim"]),
-            dtype=self.fingerprint["dtype"],
-            shards=tuple(entries),
-            skipped={image.image_id: image.error for image in ledger},
-            levels=self.layout.levels,
-        )
+        index = make_index(self.layout, self.fingerprint, entries, {image.image_id: image.error for image in ledger})
         write_text(self.folder / files.INDEX, files.encode_index(index))
         for path in empty:
             path.unlink()
         return open_store(self.folder)
-
-    def _entry(self, path: Path, image_ids: Sequence[int]) -> files.ShardEntry:
-        """Returns what the index says of a shard."""
-        tokens = files.read_header(path)[0]["features"].shape[0] if self.layout.levels else None
-        return files.ShardEntry(path.name, path.stat().st_size, hash_file(path), tuple(image_ids), tokens)
 
     def _earlier_skipped(self) -> list[SkippedImage]:
         """Returns ledger entries of images that were not tried again in this build."""
@@ -259,6 +232,61 @@ class FeatureWriter:
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged ledger ({error}); {files.REBUILD}") from error
         return [image for image in ledger if image.image_id not in wanted]
+
+
+def encode_shard(
+    layout: StoreLayout,
+    fingerprint: Mapping[str, Any],
+    image_ids: Sequence[int],
+    rows: Any,
+    image_bytes: Sequence[int],
+    skipped: Sequence[SkippedImage] = (),
+) -> bytes:
+    """Returns a shard's file; see `FeatureWriter.write`.
+
+    Raises:
+        DataError: A number is not finite in the stored dtype.
+        ValueError: There are not as many rows, ids and sizes.
+    """
+    if not len(rows) == len(image_ids) == len(image_bytes):
+        raise ValueError(f"{len(rows)} rows and {len(image_bytes)} sizes of {len(image_ids)} images")
+    tensors = layout.tensors(rows)
+    bad = first_not_finite(tensors)
+    if bad is not None:
+        raise DataError(f"image {image_ids[bad]}: a feature is not finite in {fingerprint['dtype']}; {layout.remedy}")
+    tensors |= {
+        "image_ids": torch.tensor(list(image_ids), dtype=torch.int64),
+        "image_bytes": torch.tensor(list(image_bytes), dtype=torch.int64),
+    }
+    about = {"fingerprint": fingerprint, "skipped": [vars(image) for image in skipped]}
+    # one metadata key: safetensors writes several in no fixed order
+    return save(tensors, metadata={files.METADATA_KEY: files.encode_json(about)})
+
+
+def shard_entry(path: Path, image_ids: Sequence[int], layout: StoreLayout) -> files.ShardEntry:
+    """Returns what the index says of a shard that is written."""
+    tokens = files.read_header(path)[0]["features"].shape[0] if layout.levels else None
+    return files.ShardEntry(path.name, path.stat().st_size, hash_file(path), tuple(image_ids), tokens)
+
+
+def make_index(
+    layout: StoreLayout,
+    fingerprint: Mapping[str, Any],
+    shards: Sequence[files.ShardEntry],
+    skipped: Mapping[int, str],
+    repeated: Sequence[int] = (),
+) -> files.StoreIndex:
+    """Returns the index of a finished store; see `StoreIndex`."""
+    return files.StoreIndex(
+        fingerprint=dict(fingerprint),
+        num_visual_tokens=None if layout.levels else int(fingerprint["num_visual_tokens"]),
+        feature_dim=int(fingerprint["feature_dim"]),
+        dtype=fingerprint["dtype"],
+        shards=tuple(shards),
+        skipped=dict(skipped),
+        levels=layout.levels,
+        repeated=tuple(repeated) or None,
+    )
 
 
 def _load_column(path: Path, name: str) -> list[int]:

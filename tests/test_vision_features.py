@@ -84,7 +84,7 @@ def stored(folder, images, **options):
     from data_prep.feature_writer import FeatureWriter
 
     encoder = BackboneEncoder(options.pop("backbone"), label="tiny", **options)
-    layout = record_encoding(encoder, {}).layout
+    layout = record_encoding(encoder, []).layout
     processed = [encoder.preprocess(image) for image in images]
     with FeatureWriter(folder, encoder.fingerprint, range(len(images)), layout=layout, rows_per_shard=3) as writer:
         for plan in writer.pending():

@@ -77,7 +77,7 @@ class ImageColumn:
             key = read_text(value)
         elif isinstance(value, os.PathLike):
             key = read_text(os.fspath(value))
-        elif (content := _content(value, self.root)) is None:
+        elif (content := image_content(value, self.root)) is None:
             return None
         elif isinstance(content, str):
             key = content
@@ -140,7 +140,7 @@ class ImageColumn:
                 if not waiting:
                     return
                 is_named = isinstance(value, str | os.PathLike) or value is None
-                content = None if is_named else _content(value, self.root)
+                content = None if is_named else image_content(value, self.root)
                 if isinstance(content, bytes):
                     key = _held_name(content)
                     if key in waiting:
@@ -219,8 +219,16 @@ def _hash_files(root: Path, paths: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-def _content(value: Any, root: Path | None) -> bytes | str | None:
-    """Returns the file of a picture that lies in a row, or its name where it is a file below the root."""
+def image_content(value: Any, root: Path | None) -> bytes | str | None:
+    """Returns the file of a picture that lies in a row, or its name where it is a file below the root.
+
+    Args:
+        value: As `ImageColumn.add` takes it, but no name.
+        root: What names start from; None where a file of which the path is given is read.
+
+    Raises:
+        DataError: It is no picture, or cannot be read.
+    """
     if isinstance(value, Image.Image):
         return _png(value)
     if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():

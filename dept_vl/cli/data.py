@@ -17,6 +17,8 @@ from dept_vl.cli.settings import (
 from dept_vl.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from dept_vl.models.language.backbone_encoder import BackboneEncoder
     from dept_vl.models.language.vision_language import VisionLanguageBackbone
     from dept_vl.settings.schema import TrainConfig
@@ -96,6 +98,20 @@ def _add_cache(commands: Any) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16", "int8"),
         help="vision-language backbone: stored type of a number; default: model.dtype",
     )  # fmt: skip
+    shards = parser.add_argument_group("shards of pictures in place of a task's images; see docs/data.md")
+    shards.add_argument(
+        "--shards", nargs="+", metavar="FILES", help="webdataset tars and Parquet files, or patterns of their names"
+    )
+    shards.add_argument("--stream", metavar="ID", help="or a data set of the hub, user/name or user/name:configuration")
+    shards.add_argument("--split", metavar="NAME", help="of --stream; default: train")
+    shards.add_argument("--out", type=Path, metavar="STORE", help="folder of the store that is made of them")
+    shards.add_argument(
+        "--image-column", metavar="NAME", help="of Parquet files and --stream; default: image, jpg, ..."
+    )
+    shards.add_argument(
+        "--rank", type=int, metavar="N", help="which of --world processes; default: torchrun's, SLURM's"
+    )
+    shards.add_argument("--world", type=int, metavar="N", help="processes that share the shards")
     parser.add_argument(
         "--verify", type=Path, metavar="STORE", help="encode nothing: read this store in full and compare its checksums"
     )
@@ -105,6 +121,12 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if options.verify is not None:
         _verify_store(options, overrides)
         return
+    if options.shards is not None or options.stream is not None:
+        _cache_shards(options, overrides)
+        return
+    for name in _OF_SHARDS:
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: is of --shards and --stream; leave it out")
     from data_prep.first_use.data_dir import open_data_dir
     from dept_vl.runs.refusals import check_splits
     from dept_vl.settings.own_encoder import has_own_image_encoder
@@ -113,19 +135,18 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if not config.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     is_own = has_own_image_encoder(config)
-    for flag, instead in (("where", "there is one place"), ("dtype", "model.image_encoder.dtype says it")):
-        if not is_own and getattr(options, flag) is not None:
-            raise ConfigError(f"--{flag}: is of vision-language backbones; of an image encoder {instead}; leave it out")
+    _check_flags(options, is_own=is_own)
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
     if not is_own:
         config.model.image_encoder.check_files()
     from data_prep.cache_features import cache_features
+    from dept_vl.system.processes import process_state
 
-    encoder = _backbone_encoder(options, config) if is_own else config.model.image_encoder
+    own = _backbone_encoder(options, config, process_state().device) if is_own else None
     for one in config.each_task():
         folder = cache_features(
-            encoder,
+            own or config.model.image_encoder,
             data_dir,
             one.resolve_task(),
             batch_size=options.batch_size or (8 if is_own else 64),
@@ -137,17 +158,65 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     print(next_command("train", *_same_settings(options, overrides, config)))
 
 
-def _backbone_encoder(options: argparse.Namespace, config: TrainConfig) -> BackboneEncoder:
-    """Returns the image encoder of a vision-language backbone, on this process's device."""
+_OF_SHARDS = ("split", "out", "image_column", "rank", "world")
+
+
+def _check_flags(options: argparse.Namespace, *, is_own: bool) -> None:
+    """Refuses what an image encoder has settings for, and a backbone flags."""
+    for flag, instead in (("where", "there is one place"), ("dtype", "model.image_encoder.dtype says it")):
+        if not is_own and getattr(options, flag) is not None:
+            raise ConfigError(f"--{flag}: is of vision-language backbones; of an image encoder {instead}; leave it out")
+
+
+def _cache_shards(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    """Encodes shards of pictures, or this process's share of them."""
+    import os
+
+    from dept_vl.settings.own_encoder import has_own_image_encoder
+    from dept_vl.system.workers import find_worker
+
+    if options.out is None:
+        raise ConfigError("--out: not set; name the folder of the store that is made of the shards")
+    if options.shards is not None and options.stream is not None:
+        raise ConfigError("--stream: give --shards or --stream, not both")
+    if options.stream is None and options.split is not None:
+        raise ConfigError("--split: is of --stream; leave it out")
+    unread = [key for key in config_overrides(options, overrides) if key in ("task", "data.dir", "data.rows")]
+    if unread:
+        raise ConfigError(f"{unread[0]}: has no effect with --shards or --stream, whose pictures are of no task")
+    worker = find_worker(options.rank, options.world, os.environ)
+    config = load_settings(options, {**overrides, "data.dir": str(options.out)})  # no demo's
+    is_own = has_own_image_encoder(config)
+    _check_flags(options, is_own=is_own)
+    if not is_own:
+        config.model.image_encoder.check_files()
+    from data_prep.shard_sources import cache_shards, find_shards, worker_device
+
+    shards = find_shards(options.shards, options.stream, options.split or "train", options.image_column)
+    device = worker_device(os.environ)
+    is_finished = cache_shards(
+        _backbone_encoder(options, config, device) if is_own else config.model.image_encoder,
+        shards,
+        options.out,
+        worker,
+        batch_size=options.batch_size or (8 if is_own else 64),
+        num_workers=options.workers,
+        on_error=options.on_error or config.data.on_image_error,
+        device=device,
+    )
+    print(f"features: {options.out}{'' if is_finished else ' (other processes have shards to do)'}")
+
+
+def _backbone_encoder(options: argparse.Namespace, config: TrainConfig, device: torch.device) -> BackboneEncoder:
+    """Returns the image encoder of a vision-language backbone."""
     from dept_vl.models.language.backbone_encoder import BackboneEncoder
     from dept_vl.models.language.load import open_backbone
     from dept_vl.models.language.stored import check_files
-    from dept_vl.system.processes import process_state
 
     model = config.model
     check_files(model.backbone, model.revision)
     backbone = cast("VisionLanguageBackbone", open_backbone(model)[0])
-    backbone.to(process_state().device)
+    backbone.to(device)
     return BackboneEncoder(
         backbone,
         label=model.backbone.rstrip("/").rpartition("/")[2],

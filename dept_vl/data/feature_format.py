@@ -162,7 +162,11 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """The content of ``index.json``; a ragged store has `levels` and no one number of visual tokens."""
+    """The content of ``index.json``; a ragged store has `levels` and no one number of visual tokens.
+
+    Attributes:
+        repeated: Images that are in several shards, alike; None for none.
+    """
 
     fingerprint: dict[str, Any]
     num_visual_tokens: int | None
@@ -171,6 +175,7 @@ class StoreIndex:
     shards: tuple[ShardEntry, ...]
     skipped: dict[int, str]
     levels: int | None = None
+    repeated: tuple[int, ...] | None = None
 
     @property
     def is_ragged(self) -> bool:
@@ -213,6 +218,7 @@ def read_index(folder: Path) -> StoreIndex:
             shards=tuple(_shard_entry(shard, is_ragged=is_ragged) for shard in raw["shards"]),
             skipped={int(image_id): str(error) for image_id, error in raw["skipped"].items()},
             levels=int(raw["levels"]) if is_ragged else None,
+            repeated=tuple(map(_image_id, raw["repeated"])) if "repeated" in raw else None,
         )
     except FileNotFoundError as error:
         raise DataError(

@@ -54,6 +54,8 @@ class StoredImages(ABC):
         sizes = [len(shard.image_ids) for shard in index.shards]
         ids = np.array([i for shard in index.shards for i in shard.image_ids], dtype=np.int64)
         order = np.argsort(ids, kind="stable")
+        if index.repeated is not None:
+            order = order[_is_first(ids[order], index.repeated)]
         self._sorted_ids = ids[order]
         self._shard_of = np.repeat(np.arange(len(sizes)), sizes)[order]
         self._row_of = np.concatenate([np.arange(n) for n in sizes] or [order])[order]
@@ -171,6 +173,12 @@ class StoredImages(ABC):
         row = first_not_finite(tensors)
         if row is not None:
             raise DataError(f"{path}: a feature of image {image_ids[row]} is not finite; {files.REBUILD}")
+
+
+def _is_first(sorted_ids: np.ndarray, repeated: Sequence[int]) -> np.ndarray:
+    """Returns which ids are not those of images that may be repeated, and have come already."""
+    is_same = np.concatenate([[False], sorted_ids[1:] == sorted_ids[:-1]])
+    return ~(is_same & np.isin(sorted_ids, np.asarray(repeated, dtype=np.int64)))
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> int | None:
