@@ -46,6 +46,7 @@ BENCHMARKS = {
     "captions": Benchmark("benchmarks.speed.captions:measure_captions"),
     "vision": Benchmark("benchmarks.speed.vision:measure_vision"),
     "features": Benchmark("benchmarks.speed.features:measure_features", needs="h5py"),
+    "records": Benchmark("benchmarks.speed.records:measure_records"),
     "startup": Benchmark("benchmarks.speed.startup:measure_startup"),
     "means": Benchmark("benchmarks.speed.means:measure_means"),
     "growth": Benchmark("benchmarks.speed.growth:measure_growth"),

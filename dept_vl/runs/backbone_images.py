@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dept_vl.data.collator import Batch, VisualTensors, by_rows
-from dept_vl.data.feature_format import finished_stores
+from dept_vl.data.feature_format import finished_stores, read_index
 from dept_vl.data.image_processing import ImageProcessing
 from dept_vl.data.image_rows import ImageRows, ProcessedImage, VisualFeatures
 from dept_vl.data.record_store import CONNECTOR, RecordStore, find_record_store, open_record_store
@@ -132,7 +132,8 @@ def _find_store(
     processing: ImageProcessing,
 ) -> tuple[RecordStore | None, str]:
     """Returns the store to read, and what others differ in; weights are looked at only where there may be one."""
-    if data.visual_features == "encode" or (data.feature_dir is None and not finished_stores(data_dir)):
+    has_any = data.feature_dir is not None or any(read_index(path).is_ragged for path in finished_stores(data_dir))
+    if data.visual_features == "encode" or not has_any:
         return None, ""
     wanted = backbone_fingerprint(backbone, processing, model.image_encoder.exif)
     if data.feature_dir is not None:

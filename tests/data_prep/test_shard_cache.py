@@ -21,7 +21,7 @@ from data_prep.encodings import grid_encoding
 from data_prep.prepare import prepare
 from data_prep.raw.image_shards import open_shards, streamed_shards
 from data_prep.raw.row_images import image_number
-from data_prep.shard_sources import cache_shards
+from data_prep.shard_sources import cache_shards, find_shards
 from dept_vl.cli import main
 from dept_vl.data.features import FeatureStore, open_store
 from dept_vl.data.images import open_image
@@ -274,6 +274,11 @@ def test_inputs_that_are_none_are_named(clip, tars, tmp_path, spoil, files, mess
     with pytest.raises(DataError, match=message):
         cached(clip, tars / files, tmp_path / "store")
     assert not (tmp_path / "store" / "index.json").exists()
+
+
+def test_a_stream_that_cannot_be_had_is_named():
+    with pytest.raises(DataError, match="--stream nobody/nothing: cannot be read from the hub"):
+        find_shards(None, "nobody/nothing")
 
 
 def test_two_inputs_of_one_name_are_refused(clip, tars, tmp_path):
