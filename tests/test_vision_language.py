@@ -175,6 +175,21 @@ def test_rows_of_one_and_of_two_images_share_batches(capsys, qwen, data, tmp_pat
     assert run(capsys, "eval", "--checkpoint", folder)[0] == 0
 
 
+@pytest.mark.parametrize("batches", ["mixed", "one-task"])
+def test_rows_of_text_alone_share_a_run_and_its_batches_with_rows_of_images(capsys, qwen, data, tmp_path, batches):
+    """Whichever comes first: the images of a batch are not those of its first task."""
+    folder = tmp_path / "run"
+    words = ["--loop.max_steps", "3", "--mix.batches", batches, "--output-dir", folder]
+    code, _, error = run(capsys, "train", *on(qwen, data, "cola+vqa+nlvr2"), *DEPT, *words)
+    assert code == 0, error
+    assert json.loads((folder / "adapter_config.json").read_text())["features"]["kind"] == "backbone"
+    code, out, error = run(capsys, "eval", "--checkpoint", folder)
+    assert code == 0, error
+    assert all(metric in out for metric in ("matthews_correlation", "vqa_accuracy"))
+    model = dept_vl.load(folder)
+    assert model.for_task("cola").answer("the ball is red") in model.for_task("cola").labels
+
+
 def test_a_blind_baseline_reads_as_many_tokens(capsys, qwen, data, tmp_path):
     folder = tmp_path / "run"
     words = ["--loop.max_steps", "2", "--data.visual_features", "zero"]
@@ -252,9 +267,11 @@ def test_texts_cannot_be_grouped_by_image(capsys, qwen, data, tmp_path):
     assert "data.rows_per_image: rows of task 'cola' have no images; leave it out" in error
 
 
-def test_text_tasks_beside_tasks_with_images_are_refused(capsys, qwen, data, tmp_path):
-    error = refusal(capsys, "train", *on(qwen, data, "cola+vqa"), *DEPT, "--output-dir", tmp_path / "run")
-    assert "mixes tasks with images (vqa) and without (cola)" in error
+def test_text_tasks_beside_tasks_with_images_are_refused_on_other_backbones(capsys, data, tmp_path):
+    for task in ("cola+vqa", "vqa+cola"):
+        error = refusal(capsys, "train", *on("demo", data, task), "--output-dir", tmp_path / "run")
+        assert "mixes tasks with images (vqa) and without (cola)" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_adapter_of_another_family_is_refused(qwen, tmp_path):

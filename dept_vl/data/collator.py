@@ -143,7 +143,7 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
     """Returns several batches as one, in their order, each padded to the longest of all.
 
     Args:
-        batches: At least one; with visual input all or none, and of one shape where it is no `Batch.images`.
+        batches: At least one; with visual input all or none, and of one shape, where it is no `Batch.images`.
         pad_token_id: Fills ``input_ids``.
 
     Raises:
@@ -171,9 +171,10 @@ def join_batches(batches: Sequence[Batch], pad_token_id: int) -> Batch:
         **{name: joined(name, fill) for name, fill in fills.items()},
         **{name: joined(name) for name in names},
     }
-    images = [one.images for one in batches if one.images is not None]
-    if images:
-        tensors["images"] = ImageRows(tuple(row for part in images for row in part.rows))
+    if any(one.images is not None for one in batches):
+        none = ImageRows(())
+        rows = [(one.images or none).rows or ((),) * len(one.example_ids) for one in batches]
+        tensors["images"] = ImageRows(tuple(row for part in rows for row in part))
     return Batch(example_ids=tuple(number for one in batches for number in one.example_ids), **tensors)
 
 

@@ -25,6 +25,7 @@ from dept_vl.system.atomic import refuse_existing
 from dept_vl.system.extras import require_extra
 from dept_vl.system.locks import folder_lock
 from dept_vl.tasks import get_task
+from dept_vl.tasks.mixture import find_mix
 from dept_vl.tasks.released_names import our_name
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.settings import TunerSettings
@@ -90,7 +91,8 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
 
     Raises:
         ConfigError: What computes it, or the optimiser, is not installed; it is made for several tasks, and there is
-            one; nothing would be trained; the frozen projection lies in the run's folder; or as `check_backbone`.
+            one; nothing would be trained; the frozen projection lies in the run's folder; some tasks have images and
+            others none, and the backbone reads no images itself; or as `check_backbone`.
     """
     config.tuner.check_packages()
     if config.optim.name in ("prodigy", "schedule-free"):
@@ -113,6 +115,8 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
             "or choose a method"
         )
     config.tuner.check_tasks(config.task_names)
+    if config.is_mix and config.uses_images and not has_own_image_encoder(config):
+        find_mix(config.task).check_alike()
     check_backbone(config, target)
 
 

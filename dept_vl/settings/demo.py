@@ -92,7 +92,7 @@ def choose_settings(base: Path | None, overrides: Mapping[str, Any], *, is_own_d
     task = find_tasks(str(overrides.get("task", "vqa"))) if declaration is None else make_task(declaration)
     is_own_data = is_own_data or overrides.get("data.rows") is not None
     each = task.tasks if isinstance(task, TaskMix) else (task,)
-    is_of_demo = task.uses_images and all(one.declaration is None for one in each) and not is_own_data
+    is_of_demo = all(one.uses_images and one.declaration is None for one in each) and not is_own_data
     packaged = DefaultImageEncoder().kind
     has_own_encoder = overrides.get("model.image_encoder.kind", packaged) != packaged
     if base is None and overrides.get("data.dir", DEMO if is_of_demo else None) == DEMO:

@@ -365,8 +365,8 @@ class TrainConfig:
 
     @property
     def uses_images(self) -> bool:
-        """Whether its rows have images."""
-        return self.each_task()[0].resolve_task().uses_images
+        """Whether there are rows with images."""
+        return any(one.resolve_task().uses_images for one in self.each_task())
 
     def each_task(self) -> tuple[TrainConfig, ...]:
         """Returns the settings as each of its tasks has them, in their order: of one task, these."""

@@ -36,8 +36,22 @@ class TaskMix:
 
     @property
     def uses_images(self) -> bool:
-        """Whether the rows have images; they all have or none has."""
-        return self.tasks[0].uses_images
+        """Whether there are rows with images; `check_alike` says whether there are others beside them."""
+        return any(task.uses_images for task in self.tasks)
+
+    def check_alike(self) -> None:
+        """Refuses tasks with images beside tasks without, for a backbone that does not read them in one batch.
+
+        Raises:
+            ConfigError: There are both.
+        """
+        with_images = [task.name for task in self.tasks if task.uses_images]
+        without = [task.name for task in self.tasks if not task.uses_images]
+        if with_images and without:
+            raise ConfigError(
+                f"{self.name!r} mixes tasks with images ({', '.join(with_images)}) and without ({', '.join(without)}); "
+                "all tasks of one run have images, or none has, unless model.backbone is a vision-language model"
+            )
 
     @property
     def max_source_length(self) -> int:
@@ -75,7 +89,7 @@ def find_mix(name: str) -> TaskMix:
     """Returns the tasks that a name such as ``rte+cola`` joins.
 
     Raises:
-        ConfigError: A task is unknown, named twice or none of the package, or some have images and others have none.
+        ConfigError: A task is unknown, named twice or none of the package.
     """
     parts = name.split(JOINED)
     for part in parts:
@@ -91,13 +105,6 @@ def find_mix(name: str) -> TaskMix:
     twice = [one for one in names if names.count(one) > 1]
     if twice:
         raise ConfigError(f"{name!r} names the task {twice[0]!r} twice; name each once, mix.rates says how often")
-    with_images = [task.name for task in tasks if task.uses_images]
-    without = [task.name for task in tasks if not task.uses_images]
-    if with_images and without:
-        raise ConfigError(
-            f"{name!r} mixes tasks with images ({', '.join(with_images)}) and without ({', '.join(without)}); all "
-            "tasks of one run have images, or none has"
-        )
     return TaskMix(tasks)
 
 

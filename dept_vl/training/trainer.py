@@ -131,7 +131,7 @@ class Trainer:
         is_on_cpu = self.parts.device.type == "cpu"
         precision = "bf16" if config.loop.precision == "bf16" else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=is_on_cpu)
-        self.visual = self.parts.visual.get("train")
+        self.visual = next((one.visual["train"] for one in self.tasks.values() if one.visual), None)
         self.train_set = training_set(config, self.tasks)
         check_batch_size(config.data, config.loop, self.train_set.fewest_rows, self.accelerator.num_processes)
         steps_per_epoch = whole_batches(len(self.train_set.indices), config.data.batch_size)

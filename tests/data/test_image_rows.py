@@ -13,7 +13,7 @@ def image(number, places=3):
 
 
 def batch(images):
-    examples = [Example(number, [1, 2], []) for number in range(len(images))]
+    examples = [Example(number, [1, 2], []) for number in range(2 if images is None else len(images))]
     return collate(examples, 0, images=images)
 
 
@@ -60,3 +60,12 @@ def test_an_image_that_is_named_twice_is_processed_once(tmp_path):
     rows = source.read([1, 1], ["a.png", "a.png"])["images"]
     assert seen == [(8, 8)]
     assert rows.rows[0][0] is rows.rows[1][0]
+
+
+def test_rows_without_an_image_stand_beside_others_in_a_joined_batch():
+    """Tasks of one run, some of whose rows have images."""
+    text, seen = batch(None), batch(ImageRows.one_each([image(1)]))
+    (row,) = seen.images.rows
+    for parts, expected in (((text, seen), ((), (), row)), ((seen, text), (row, (), ()))):
+        assert join_batches(parts, 0).images.rows == expected
+    assert join_batches((text, text), 0).images is None

@@ -36,12 +36,20 @@ def test_a_protocol_is_that_of_every_task_that_has_some():
         ("rte+", "no task before or after"),
         ("rte++cola", "no task before or after"),
         ("rte+mine.yaml", "'mine.yaml' in 'rte\\+mine.yaml' declares a task of your own"),
-        ("vqa+rte+coco", "tasks with images \\(vqa, coco\\) and without \\(rte\\)"),
     ],
 )
 def test_what_is_no_mix_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
         find_mix(name)
+
+
+def test_tasks_with_images_and_without_are_told_apart():
+    with pytest.raises(ConfigError, match=r"tasks with images \(vqa, coco\) and without \(rte\)"):
+        find_mix("vqa+rte+coco").check_alike()
+    for name, uses_images in (("vqa+coco", True), ("rte+cola", False)):
+        find_mix(name).check_alike()
+        assert find_mix(name).uses_images == uses_images
+    assert find_mix("rte+vqa").uses_images
 
 
 def test_a_file_may_have_the_sign_in_its_name(tmp_path):
