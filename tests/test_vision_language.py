@@ -240,12 +240,24 @@ def test_a_language_model_in_it_that_is_not_known_is_named(tmp_path):
         load_backbone(str(folder))
 
 
-def test_a_processor_without_images_is_refused(capsys, qwen, data, tmp_path):
+@pytest.mark.parametrize(
+    ("settings_of_images", "message"),
+    [
+        (None, "Its folder needs processor_config.json or preprocessor_config.json"),
+        (
+            {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "processor_class": "Wav2Vec2Processor"},
+            "reads no images (Wav2Vec2Processor); give a folder with the settings of the processor",
+        ),
+    ],
+)
+def test_a_processor_without_images_is_refused(capsys, qwen, data, tmp_path, settings_of_images, message):
     folder = copied(qwen, tmp_path)
     for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
         (folder / name).unlink(missing_ok=True)
+    if settings_of_images is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings_of_images))
     error = refusal(capsys, "train", *on(folder, data), *DEPT, "--output-dir", tmp_path / "run")
-    assert "processor" in error
+    assert message in error
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, first_line
 from dept_vl.models.config import ModelConfig, VisualPositionBias
 from dept_vl.models.demo import DEMO
 from dept_vl.models.language.base import Backbone
@@ -100,10 +100,13 @@ def load_backbone(
     if dropout_rate is not None:
         for field in family.dropout_fields:
             setattr(family.text_config(config), field, dropout_rate)
+    processor = None
+    if isinstance(layout, VisionLanguageFamily):
+        processor = _load_processor(name, source, revision, layout.extra)
     model = _load_model(name, source, revision, family, config, dtype)
     backbone = family(_freeze(model), special_tokens, visual_position_bias)
     if isinstance(backbone, VisionLanguageBackbone):
-        backbone.processor = _load_processor(name, source, revision, backbone.layout.extra)
+        backbone.processor = processor
     if gradient_checkpointing:
         backbone.recompute_activations()
     # The checkpoint's generation settings (a maximum length of 20, task prefixes) would override or warn about ours.
@@ -128,7 +131,10 @@ def _load_processor(name: str, source: str, revision: str | None, extra: str | N
         with quiet_transformers():
             processor = AutoProcessor.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # damaged settings make the library raise errors of any type
-        raise ConfigError(_not_loaded(name, revision, error, "the processor")) from error
+        raise ConfigError(
+            f"model.backbone: cannot load the processor of {name!r}, which makes a vision-language model's images: "
+            f"{first_line(error).partition('. ')[0].rstrip('.')}. Its folder needs {' or '.join(PROCESSOR_FILES)}"
+        ) from error
     if getattr(processor, "image_processor", None) is None:
         raise ConfigError(
             f"model.backbone: the processor of {name!r} reads no images ({type(processor).__name__}); give a folder "
