@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -22,7 +21,16 @@ from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.inference.answer import Answer
 from dept_vl.serving.adapters import AskedRow
 from dept_vl.serving.errors import DrainingError, QueueFullError, RequestError
-from dept_vl.serving.http import CLIENT_LEFT, answering, completed, counted, http_error, left, no_such_model, read_body
+from dept_vl.serving.http import (
+    CLIENT_LEFT,
+    answering,
+    completed,
+    counted,
+    left,
+    make_starlette,
+    no_such_model,
+    read_body,
+)
 from dept_vl.serving.protocol import ChatRequest, Completion, read_chat, read_object
 from dept_vl.serving.service import Service
 
@@ -41,7 +49,7 @@ def make_app(service: Service) -> Starlette:
         Route("/health", http.health, methods=["GET"]),
         Route("/metrics", http.metrics, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
+    return make_starlette(routes)
 
 
 class _Http:

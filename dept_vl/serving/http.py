@@ -6,9 +6,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Lifespan
 
 from dept_vl.serving.errors import RequestError
 from dept_vl.serving.metrics import Metrics
@@ -88,7 +91,21 @@ def _refusal(error: RequestError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers)
 
 
-async def http_error(_request: Request, error: Exception) -> Response:
+def make_starlette(routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """Returns an application whose errors have one form.
+
+    A path with a slash too many is an unknown one: a redirect would lead wherever the request's ``Host`` says.
+
+    Args:
+        routes: Its paths.
+        lifespan: What is around its life.
+    """
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error}, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
     """Answers what the router refuses, an unknown path or method, in the same form."""
     assert isinstance(error, HTTPException)
     refused = RequestError(error.status_code, f"{error.detail}; docs/deploy.md lists what there is")

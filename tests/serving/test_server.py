@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import socket
 import struct
 import threading
@@ -13,7 +15,8 @@ from PIL import Image
 
 import dept_vl
 from dept_vl.errors import ConfigError
-from tests.serving.conftest import Gate, ask, call, chat, data_uri, numbers, png, serving, until
+from tests.api.saved_runs import save_run
+from tests.serving.conftest import DEPT, Gate, ask, call, chat, data_uri, numbers, png, serving, until
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
@@ -195,6 +198,11 @@ def test_unknown_paths_and_methods(port):
     refused(call(port, "GET", "/v1/models/none"), 404, code="model_not_found")
 
 
+def test_nobody_is_sent_elsewhere(port):
+    status, headers, _ = call(port, "GET", "/v1/models/", headers={"host": "example.org"})
+    assert (status, headers["location"]) == (404, None)
+
+
 def test_a_page_in_a_browser_cannot_ask(port):
     body = json.dumps(chat("one", QUESTIONS[0], png())).encode()
     answer = call(port, "POST", "/v1/chat/completions", body, {"content-type": "text/plain"})
@@ -275,6 +283,18 @@ def test_draining_answers_what_waits_and_refuses_what_is_new(served_runs):
         gate.is_open.set()
         assert [one.result()[0] for one in asked] == [200] * 3
         draining.join()
+
+
+def test_a_run_that_is_trained_anew_is_answered_with_as_it_was_loaded(served_runs, t5_folder, tmp_path):
+    run = shutil.copytree(served_runs / "one", tmp_path / "run")
+    with serving([run]) as (_, port):
+        first = [ask(port, "run", text, png())[2]["choices"] for text in QUESTIONS]
+        other = save_run(tmp_path / "other", "vqa", t5_folder, seed=9, **DEPT)
+        for path in other.iterdir():
+            os.replace(path, run / path.name)  # as a training run puts a new adapter in the place of the last
+        assert [ask(port, "run", text, png())[2]["choices"] for text in QUESTIONS] == first
+        shutil.rmtree(run)
+        assert ask(port, "run", QUESTIONS[0], png())[2]["choices"] == first[0]
 
 
 def test_a_batch_that_fails_is_answered_row_by_row(served_runs):

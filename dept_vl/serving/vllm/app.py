@@ -11,12 +11,20 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from dept_vl.serving.http import CLIENT_LEFT, answering, completed, counted, http_error, left, no_such_model, read_body
+from dept_vl.serving.http import (
+    CLIENT_LEFT,
+    answering,
+    completed,
+    counted,
+    left,
+    make_starlette,
+    no_such_model,
+    read_body,
+)
 from dept_vl.serving.limits import ServeLimits
 from dept_vl.serving.metrics import Metrics
 from dept_vl.serving.protocol import ChatRequest, Completion, read_chat
@@ -60,7 +68,7 @@ def make_proxy_app(proxy: Proxy) -> Starlette:
         Route("/health", http.health, methods=["GET"]),
         Route("/metrics", http.metrics, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: http_error}, lifespan=lifespan)
+    return make_starlette(routes, lifespan=lifespan)
 
 
 class _Http:
