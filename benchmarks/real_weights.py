@@ -45,7 +45,7 @@ METHODS = {
     "lora": "--tuner lora --lr 1e-3",
     "one large rate": "--tuner dept --tuner.budget_tokens 20 --lr 0.4x --lowrank-lr 0.4x",
     "one small rate": "--tuner dept --tuner.budget_tokens 20 --lr 0.02x --lowrank-lr 0.02x",
-    "rows from the end": "--tuner dept --tuner.budget_tokens 20 --tuner.row_alignment last-token",
+    "rows from the start": "--tuner dept --tuner.budget_tokens 20 --tuner.row_alignment first-token",
 }
 """Name to settings."""
 

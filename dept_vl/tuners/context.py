@@ -60,6 +60,11 @@ class TunerContext:
         return BackboneShape(self.d_model, tuple(self.sites), {} if self.narrow is None else self.narrow.widths)
 
     @property
+    def is_decoder_only(self) -> bool:
+        """Whether the backbone has places where a tuner can act, and none is in an encoder."""
+        return bool(self.sites) and all(site.stack == "decoder" for site in self.sites)
+
+    @property
     def norm_parameters(self) -> tuple[str, ...]:
         """Names of the backbone's parameters that are its norms': every scale, and every bias where there are any."""
         shapes = [shape for site, shape in self.sites.items() if site.part in NORM_PARTS]

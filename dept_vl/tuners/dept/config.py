@@ -17,6 +17,9 @@ from dept_vl.tuners.prompts.config import PromptInit, PromptRate
 from dept_vl.tuners.rates import PROMPT_RATE, UPDATE_RATE, checked_rate
 from dept_vl.tuners.settings import TunerSettings
 
+RowAlignment = Literal["first-token", "last-token"]
+"""The end of a text that A's rows are counted from."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class DeptConfig(PromptInit):
@@ -64,9 +67,12 @@ class DeptConfig(PromptInit):
     ] = 8.0
 
     row_alignment: Annotated[
-        Literal["first-token", "last-token"],
-        Field(description="row of A for token i of n: i, or s - n + i as in the released code's decoder-only path"),
-    ] = "first-token"
+        RowAlignment | None,
+        Field(
+            description="row of A for token i of n: i, or s - n + i; null: as the released code, the first where the "
+            "backbone has an encoder, the second where it has none"
+        ),
+    ] = None
     lowrank_rows: Annotated[
         int | None,
         Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Dept(Tuner):
     - ``"last-token"``: token i of n gets row s - n + i, so that the last token has the last row. This is what the
       released code does for decoder-only models, whose texts it pads to s tokens on the left. In its training the
       label tokens are part of that text; here they are not, so that training and generation give a token one row.
+    - None: the first where the backbone has an encoder, the second where it has none.
 
     Beside the paper: ``lowrank_rows`` makes A's s rows out of fewer by interpolation, and with ``position_jitter`` a
     text begins at a row drawn anew for each example while training, so that what is learnt depends less on places.
@@ -57,6 +59,8 @@ class Dept(Tuner):
         Raises:
             ConfigError: As `DeptConfig.budget`.
         """
+        alignment = config.row_alignment or ("last-token" if context.is_decoder_only else "first-token")
+        config = replace(config, row_alignment=alignment)
         super().__init__(config, context)
         budget = config.budget(context.d_model, context.max_source_length)
         self._budget = budget

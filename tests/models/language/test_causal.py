@@ -71,7 +71,7 @@ def padding_of(folder):
 def source_embeds(model, text_ids, features):
     """[prompt; text; visual; cue] of one unpadded example, written out."""
     tuner, read = model.tuner, model.backbone.model.get_input_embeddings()
-    update = tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling
+    update = (tuner.lowrank_a @ tuner.lowrank_b * tuner.scaling)[S - len(text_ids) :]
     tokens = [*tuner.soft_prompt, *(vector + update[i] for i, vector in enumerate(read(text_ids)))]
     tokens += [] if features is None else list(model.visual_projection(features[None], read.weight)[0])
     return torch.stack([*tokens, *read(torch.tensor(model.frame.tail, dtype=torch.long))])

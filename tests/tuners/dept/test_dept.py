@@ -1,6 +1,7 @@
 """The laws of DePT and of prompt tuning, on plain tensors."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from dept_vl.errors import ConfigError, DataError
 from dept_vl.tuners import DeptConfig, PromptTuningConfig
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.forward_info import ForwardInfo
+from dept_vl.tuners.places.sites import Site, SiteShape
 
 D_MODEL, S, VOCABULARY = 12, 6, 40
 TABLE = torch.randn(VOCABULARY, D_MODEL, generator=torch.Generator().manual_seed(0)) * 10
@@ -217,6 +219,18 @@ def test_last_token_alignment_is_the_released_formula_on_a_text_padded_to_s_on_t
         padded = torch.nn.functional.pad(text()[example, :length], (0, 0, S - length, 0))[None]
         released = padded + 8 / math.sqrt(tuner.rank) * (tuner.lowrank_a @ tuner.lowrank_b).repeat(1, 1, 1)
         torch.testing.assert_close(ours[example, 2 : 2 + length], released[0, S - length :], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stacks", "alignment"),
+    [(("encoder", "decoder"), "first-token"), (("decoder",), "last-token"), ((), "first-token")],
+)
+def test_without_an_encoder_rows_are_counted_from_the_end_unless_said_otherwise(stacks, alignment):
+    sites = {Site(stack, 0, "block"): SiteShape(D_MODEL, D_MODEL) for stack in stacks}
+    context = replace(info(), sites=sites)
+    assert exact(2).build(context).recorded_settings().row_alignment == alignment
+    told = exact(2, row_alignment="first-token").build(context)
+    assert told.recorded_settings().row_alignment == "first-token"
 
 
 def test_last_token_alignment_without_a_mask_has_no_padding():
