@@ -58,11 +58,12 @@ class FeatureStore(StoredImages):
             return features
         return unpack(features, self._gather(files.SCALES, places, (self.num_visual_tokens,), "F32"))
 
-    def _gather(self, name: str, places: Sequence[tuple[int, int]], shape: tuple[int, ...], code: str) -> Tensor:
+    def _gather(self, name: str, places: tuple[list[int], list[int]], shape: tuple[int, ...], code: str) -> Tensor:
         """Returns rows of a tensor of the shards, (rows, *shape)."""
-        out = self._empty((len(places), *shape), code)
-        maps = {number: self._map(number, name) for number in {number for number, _ in places}}
-        for target, (number, row) in zip(out, places, strict=True):
+        numbers, rows = places
+        out = self._empty((len(rows), *shape), code)
+        maps = {number: self._map(number, name) for number in set(numbers)}
+        for target, number, row in zip(out, numbers, rows, strict=True):
             target[:] = maps[number][row]
         return self._tensor(out, code)
 

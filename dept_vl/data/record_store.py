@@ -66,7 +66,7 @@ class RecordStore(StoredImages):
         distinct = list(dict.fromkeys(image_ids))
         found = {
             image_id: self._record(number, row)
-            for image_id, (number, row) in zip(distinct, self._places(distinct), strict=True)
+            for image_id, number, row in zip(distinct, *self._places(distinct), strict=True)
         }
         return [found[image_id] for image_id in image_ids]
 

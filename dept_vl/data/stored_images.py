@@ -93,8 +93,8 @@ class StoredImages(ABC):
         """The images that have features, (images,) int64, ascending."""
         return self._sorted_ids
 
-    def _places(self, image_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Returns the shard and the row of each image, in the order asked for; an id may come more than once.
+    def _places(self, image_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns the shards and the rows of images, in the order asked for; an id may come more than once.
 
         Raises:
             DataError: The store has no features for an id.
@@ -107,7 +107,7 @@ class StoredImages(ABC):
         if is_missing.any():
             raise self._missing(wanted[is_missing])
         # Plain integers and rows: at 64 images a batch, sorting them by shard costs a tenth of the copying.
-        return list(zip(self._shard_of[position].tolist(), self._row_of[position].tolist(), strict=True))
+        return self._shard_of[position].tolist(), self._row_of[position].tolist()
 
     def _missing(self, image_ids: np.ndarray) -> DataError:
         shown = ", ".join(
