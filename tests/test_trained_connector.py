@@ -67,7 +67,7 @@ def connector(backbone):
     return {
         f"backbone.model.{name}": p.detach()
         for name, p in backbone.model.named_parameters()
-        if name.startswith(backbone.layout.connector)
+        if name.startswith(backbone.layout.connector_names)
     }
 
 

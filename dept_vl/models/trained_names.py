@@ -24,4 +24,4 @@ def connector_names(backbone: Backbone[Any]) -> set[str]:
     """Returns the names of the connector's parameters; none of a family without."""
     if not isinstance(backbone, VisionLanguageBackbone):
         return set()
-    return {name for name in backbone.image_parameters() if name.startswith(backbone.layout.connector)}
+    return {name for name in backbone.image_parameters() if name.startswith(backbone.layout.connector_names)}

@@ -26,7 +26,7 @@ LLAVA_ONEVISION = replace(
     LLAVA,
     model_class="LlavaOnevisionForConditionalGeneration",
     text_types={"qwen2": {}, "qwen3": {}},
-    connector=("model.multi_modal_projector.", "model.image_newline"),
+    connector_names=("model.multi_modal_projector.", "model.image_newline"),
     connector_module=None,  # after it tiles are put together again, with tokens for the ends of lines
 )
 """LLaVA-OneVision; each image of a row is cut into tiles as if it were alone."""

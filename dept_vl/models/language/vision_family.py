@@ -26,7 +26,7 @@ class VisionLanguageFamily(DecoderFamily):
     """A decoder-only language model with an image encoder of its own, one class of transformers.
 
     Attributes:
-        connector: What the names of the parameters begin with that turn what the image encoder gives into image tokens.
+        connector_names: What the names of the parameters begin with that make image tokens of the image encoder's.
         connector_module: The module that makes an image's tokens of what its image encoder gives, if it is all that
             does; None where it is inside the encoder or followed by more.
         text_types: ``model_type`` of the language models that may be in it, each with what in it differs from `parts`;
@@ -42,7 +42,7 @@ class VisionLanguageFamily(DecoderFamily):
         extra: The extra that its processor needs.
     """
 
-    connector: tuple[str, ...] = ("model.multi_modal_projector.",)
+    connector_names: tuple[str, ...] = ("model.multi_modal_projector.",)
     connector_module: str | None = None
     text_types: Mapping[str, Mapping[Part, str]] = field(default_factory=dict)
     linear_parts: tuple[Part, ...] | None = None
