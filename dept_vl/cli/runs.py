@@ -113,10 +113,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--metric", metavar="NAMES", help="evaluators or scores, as CIDEr,BLEU-4; default: the task's own"
     )
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FILE",
-        help="results file in the official format, or what lmms-eval (.jsonl) or VLMEvalKit (.xlsx, .tsv, .json) wrote",
-    )  # fmt: skip
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="official results, lmms-eval or VLMEvalKit")
     for name, text in _reference_files().items():
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{text}, with --predictions")
     parser.add_argument("--tokenizer", default="ptb", choices=("ptb", "stanford"), help="caption tokenizer")

@@ -21,14 +21,9 @@ _REFUSED = {
 }
 """Family -> why vLLM cannot read what the adapter makes."""
 
-_IMAGES_UNREAD = (
-    "vLLM, in the sources that were read, refuses embeddings beside an image for this family: it counts positions from "
-    "images and videos alone{more}; ask the engine once before you rely on it"
-)
 _NOTES = {
-    "qwen2_5_vl": _IMAGES_UNREAD.format(more=""),
-    "qwen3_vl": _IMAGES_UNREAD.format(more=", and expects deepstack features in every embedding"),
-    "qwen3_5": _IMAGES_UNREAD.format(more=""),
+    "qwen3_vl": "vLLM, in the sources that were read, parts all embeddings of a request with an image into themselves "
+    "and deepstack features, which a prompt's do not have, and so fails at it; ask the engine once before relying on it"
 }
 """Family -> what is said of an adapter with images."""
 

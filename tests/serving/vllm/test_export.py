@@ -125,7 +125,7 @@ def test_the_command_writes_a_folder_and_says_what_is_to_be_known(capsys, tmp_pa
     assert main(["export", "--vllm", str(run), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "3 vectors of the prompt, 24 rows of the update" in said
-    assert "note: vLLM, in the sources that were read, refuses embeddings beside an image for this family" in said
+    assert "note: vLLM, in the sources that were read, parts all embeddings of a request with an image" in said
     assert "note: the run answers with 3 beams; through vLLM its answers are greedy" in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md", "client.py", "config.yaml", "embeddings.safetensors", "export.json",
