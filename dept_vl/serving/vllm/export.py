@@ -21,7 +21,7 @@ from dept_vl.errors import CheckpointError, DataError
 from dept_vl.inference.inputs import PredictionInput, source_texts
 from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.build import load_model
-from dept_vl.models.language.causal import CausalBackbone, CausalInput
+from dept_vl.models.language.causal import CausalBackbone
 from dept_vl.models.language.source_hook import Kind, VisionLanguageInput
 from dept_vl.models.language.stored import WEIGHTS_FILE, WEIGHTS_INDEX, find_folder, tensor_names, weight_map
 from dept_vl.models.language.vision_language import VisionLanguageBackbone
@@ -211,11 +211,10 @@ def _embeddings_read(model: AdaptedModel, ids: list[int], num_images: int) -> Te
         backbone = cast("VisionLanguageBackbone", model.backbone)
         picture = backbone.image_processing(model.config.system_prompt)(Image.new("RGB", _PICTURE))
         images = ImageRows(((picture,) * num_images,)).map(lambda tensor: tensor.to(device))
-    joint = cast("CausalInput", model.joint_input(input_ids, torch.ones_like(input_ids), images))
+    cast("CausalBackbone", model.backbone).reads_once = False  # the row has all that it reads; the model is ours alone
+    joint = model.joint_input(input_ids, torch.ones_like(input_ids), images)
     embeds = joint.inputs_embeds[0]
-    if isinstance(joint, VisionLanguageInput):
-        return embeds[_beside_images(joint)].cpu()
-    return embeds.cpu() if joint.prompt_embeds is None else torch.cat([joint.prompt_embeds[0], embeds]).cpu()
+    return (embeds[_beside_images(joint)] if isinstance(joint, VisionLanguageInput) else embeds).cpu()
 
 
 def _beside_images(joint: VisionLanguageInput) -> Tensor:

@@ -44,10 +44,9 @@ def hook_input(model, codec, text, images):
     if images:
         processing = model.backbone.image_processing(model.config.system_prompt)
         rows = ImageRows((tuple(map(processing, images)),))
+    model.backbone.reads_once = False  # so that one row has all that it reads
     joint = model.joint_input(ids, torch.ones_like(ids), rows)
     embeds = joint.inputs_embeds[0]
-    if joint.prompt_embeds is not None:
-        embeds = torch.cat([joint.prompt_embeds[0], embeds])
     kinds = getattr(joint, "kinds", None)
     return embeds, torch.zeros(len(embeds), dtype=torch.bool) if kinds is None else kinds[0] == Kind.IMAGE
 
