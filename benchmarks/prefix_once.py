@@ -1,6 +1,6 @@
 """A prompt that a decoder-only model reads once, beside one that every row reads for itself, PEFT's, and LoRA.
 
-    python -m benchmarks.prefix_once --backbone FOLDER --data DATA [--rounds 5] [--only training,answering,curves]
+    python -m benchmarks.prefix_once --backbone FOLDER --data DATA [--rounds 5] [--layers 4] [--only training,...]
 
 FOLDER has the ``config.json`` and tokenizer of a Llama (SmolLM2-135M's here), whose weights are drawn; DATA has
 prepared ``cola``. Batches are of neighbouring rows of its training split, sorted by length as the trainer sorts them.
@@ -9,7 +9,7 @@ stands the processor time, which other work on the machine changes little where 
 (``taskset -c 0``).
 
 Ours is a plain loop of steps (model, loss, backward, AdamW); PEFT is in transformers' Trainer with dynamic padding.
-"Each row" is ours with the method made to say that rows have prompts of their own. LoRA has as many parameters as the
+"Each row" is ours with `reads_once` off. LoRA has as many parameters as the
 prompts: rank 1 at every q and v. Tables are in docs/benchmarks.md.
 """
 
@@ -78,17 +78,19 @@ class Texts:
 class Ours:
     """This package on a Llama of random weights: training, scoring two labels, generating."""
 
-    def __init__(self, backbone: str, data: str, tuner: str, reads_once: bool, steps: int, batch_size: int) -> None:
+    def __init__(
+        self, backbone: str, data: str, tuner: str, reads_once: bool, steps: int, batch_size: int, layers: int | None
+    ) -> None:
         """Builds the model; see the module for what the contestants are."""
         self._texts = Texts(backbone, data)
-        self.model = adapted(backbone, self._texts.tokenizer, TUNERS[tuner], reads_once)
+        self.model = adapted(random_llama(backbone, layers), self._texts.tokenizer, TUNERS[tuner], reads_once)
         self._batches = self._texts.batches(steps, batch_size)
         self._optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-3)
 
     def run(self, workload: str) -> dict[str, float]:
         """Does one round of ``training``, ``scoring`` or ``generating``."""
         work = {"training": self.step, "scoring": self._score, "generating": self._generate}[workload]
-        return timed(partial(_each, work, self._batches), sum(map(len, self._batches)))
+        return timed(partial(each, work, self._batches), sum(map(len, self._batches)))
 
     def step(self, rows: Sequence[Sequence[int]]) -> None:
         """Does one step of training."""
@@ -113,13 +115,15 @@ class Ours:
 class Peft:
     """PEFT's prompt tuning in transformers' Trainer, on the same rows."""
 
-    def __init__(self, backbone: str, data: str, num_virtual_tokens: int, steps: int, batch_size: int) -> None:
+    def __init__(
+        self, backbone: str, data: str, num_virtual_tokens: int, steps: int, batch_size: int, layers: int | None
+    ) -> None:
         """Builds the model."""
         import peft
 
         texts = Texts(backbone, data)
         config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=num_virtual_tokens)
-        self._model = peft.get_peft_model(random_llama(backbone), config)
+        self._model = peft.get_peft_model(random_llama(backbone, layers), config)
         self._rows = [
             {
                 "input_ids": [*source, *texts.labels[number % 2]],
@@ -150,22 +154,25 @@ class Peft:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def random_llama(backbone: str) -> LlamaForCausalLM:
-    """Returns a model of a folder's ``config.json``, its weights drawn and frozen."""
+def random_llama(backbone: str, layers: int | None = None) -> LlamaForCausalLM:
+    """Returns a model of a folder's ``config.json``, its weights drawn and frozen, of so many blocks or of all."""
     torch.manual_seed(0)
-    return LlamaForCausalLM(AutoConfig.from_pretrained(backbone)).float().requires_grad_(False)
+    config = AutoConfig.from_pretrained(backbone)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    return LlamaForCausalLM(config).float().requires_grad_(False)
 
 
-def adapted(backbone: str, tokenizer: PreTrainedTokenizerBase, tuner: dict[str, Any], reads_once: bool) -> AdaptedModel:
-    """Returns a method on such a model; without `reads_once` it says that every row has a prompt of its own."""
+def adapted(
+    llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, tuner: dict[str, Any], reads_once: bool
+) -> AdaptedModel:
+    """Returns a method on such a model; without `reads_once` every row reads the prompt."""
     chosen = load_config(None, {f"tuner.{key}": value for key, value in tuner.items()}).tuner
     # Never an end of sequence, so that every answer has as many tokens.
-    llama = LLAMA.backbone_class(random_llama(backbone), {"pad_token_id": tokenizer.pad_token_id})
+    frozen = LLAMA.backbone_class(llama, {"pad_token_id": tokenizer.pad_token_id})
+    frozen.reads_once = reads_once
     model, _ = build_model(
-        ModelConfig(), chosen, max_source_length=SOURCE_TOKENS, feature_dim=None, seed=0, backbone=(llama, tokenizer)
+        ModelConfig(), chosen, max_source_length=SOURCE_TOKENS, feature_dim=None, seed=0, backbone=(frozen, tokenizer)
     )
-    if not reads_once:
-        model.tuner.has_common_prompt = lambda info: False  # type: ignore[method-assign]
     return model
 
 
@@ -181,14 +188,15 @@ def timed(work: Callable[[], object], rows: int) -> dict[str, float]:
     return {"rate": rows / (time.perf_counter() - started), "cpu_rate": rows / (time.process_time() - cpu)}
 
 
-def _each(work: Callable[[list[list[int]]], None], batches: Sequence[list[list[int]]]) -> None:
+def each(work: Callable[[Any], None], batches: Sequence[Any]) -> None:
+    """Does the same with every batch."""
     for rows in batches:
         work(rows)
 
 
-def _contest(jobs: dict[str, tuple[str, dict[str, Any]]], workload: str, rounds: int) -> list[Round]:
-    """Lets contestants take turns after a round that is not counted."""
-    workers = {name: Worker(f"benchmarks.prefix_once:{job}", arguments) for name, (job, arguments) in jobs.items()}
+def contest(jobs: dict[str, tuple[str, dict[str, Any]]], workload: str, rounds: int) -> list[Round]:
+    """Lets contestants take turns after a round that is not counted; a job is ``module:Class`` and its arguments."""
+    workers = {name: Worker(job, arguments) for name, (job, arguments) in jobs.items()}
     try:
         for worker in workers.values():
             worker.wait()
@@ -207,14 +215,16 @@ def _report(number: int, values: Round) -> None:
 
 def _ratio(rounds: Sequence[Round], ours: str, peer: str, key: str) -> str:
     values = [one[ours][key] / one[peer][key] for one in rounds]
-    return _shown(Spread(statistics.median(values), min(values), max(values)))
+    return shown_spread(Spread(statistics.median(values), min(values), max(values)))
 
 
-def _shown(spread: Spread) -> str:
+def shown_spread(spread: Spread) -> str:
+    """Returns the median, and in brackets the least and the most."""
     return f"{spread.median:.2f} [{spread.least:.2f} .. {spread.most:.2f}]"
 
 
-def _print(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> None:
+def print_table(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> None:
+    """Prints what contestants measured, and the ratios of pairs of them."""
     print("| contestant | rows/s of the clock | rows/s of the processor | peak memory, GiB |")
     for name in rounds[0]:
         middle = {key: statistics.median([one[name][key] for one in rounds]) for key in rounds[0][name]}
@@ -225,13 +235,12 @@ def _print(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> None:
         print(f"| {ours} over {peer} | {shown} |", flush=True)
 
 
-def measure(workload: str, backbone: str, data: str, rounds: int, steps: int, batch_size: int) -> None:
+def measure(workload: str, rounds: int, given: dict[str, Any]) -> None:
     """Prints the contestants of one workload, one prompt length after the other, and the ratios."""
-    given = {"backbone": backbone, "data": data, "steps": steps, "batch_size": batch_size}
     ours = {
         (name, once): (
             f"{name}, {'once' if once else 'each row'}",
-            ("Ours", {**given, "tuner": name, "reads_once": once}),
+            ("benchmarks.prefix_once:Ours", {**given, "tuner": name, "reads_once": once}),
         )
         for name in TUNERS
         for once in (True, False)
@@ -241,11 +250,11 @@ def measure(workload: str, backbone: str, data: str, rounds: int, steps: int, ba
     dept, prompt = ("DePT m = 40, once", "prompt tuning l = 100, once")
     pairs = [(one, one.replace("once", "each row")) for one in (dept, prompt)]
     if workload == "training":
-        jobs["PEFT prompt tuning l = 100"] = ("Peft", {**given, "num_virtual_tokens": 100})
+        jobs["PEFT prompt tuning l = 100"] = ("benchmarks.prefix_once:Peft", {**given, "num_virtual_tokens": 100})
         pairs += [(one, "PEFT prompt tuning l = 100") for one in (dept, prompt)]
     pairs += [(dept, "LoRA")]
-    print(f"\n{workload}, batch {batch_size}, {steps} batches a round, {rounds} rounds")
-    _print(_contest(jobs, workload, rounds), pairs)
+    print(f"\n{workload}, batch {given['batch_size']}, {given['steps']} batches a round, {rounds} rounds")
+    print_table(contest(jobs, workload, rounds), pairs)
 
 
 CURVES: dict[str, list[tuple[int, int, int | None]]] = {
@@ -256,33 +265,46 @@ CURVES: dict[str, list[tuple[int, int, int | None]]] = {
 """What is varied to prompt tokens, rows a batch, and tokens of the texts (None: CoLA's)."""
 
 
-def curves(backbone: str, data: str, rounds: int) -> None:
+def curves(backbone: str, data: str, rounds: int, layers: int | None, names: Sequence[str]) -> None:
     """Prints how many times as fast a step of training is, in processor time, beside the count of tokens."""
     texts = Texts(backbone, data)
     print("\n| prompt | batch | tokens of text and target | tokens each row / once | training | scoring |")
-    for m, batch_size, length in itertools.chain(*CURVES.values()):
+    for m, batch_size, length in itertools.chain(*(CURVES[name] for name in names)):
         tuner = {"name": "prompt-tuning", "num_virtual_tokens": m}
-        models = {once: adapted(backbone, texts.tokenizer, tuner, once) for once in (True, False)}
+        models = {once: adapted(random_llama(backbone, layers), texts.tokenizer, tuner, once) for once in (True, False)}
         rows = texts.batches(1, batch_size, length)[0]
         behind = max(map(len, rows)) + max(map(len, texts.labels)) - 1
         tokens = batch_size * (m + behind) / (m + batch_size * behind)
-        shown = [_faster(models, rows, texts.labels, is_training, rounds) for is_training in (True, False)]
-        print(f"| {m} | {batch_size} | {behind} | {tokens:.2f} | {' | '.join(map(_shown, shown))} |", flush=True)
+        shown = [faster(models, (*padded(rows),), texts.labels, is_training, rounds) for is_training in (True, False)]
+        print(f"| {m} | {batch_size} | {behind} | {tokens:.2f} | {' | '.join(map(shown_spread, shown))} |", flush=True)
 
 
-def _faster(
-    models: dict[bool, AdaptedModel], rows: list[list[int]], labels: list[list[int]], is_training: bool, rounds: int
+def faster(
+    models: dict[bool, AdaptedModel],
+    sources: tuple[Any, ...],
+    labels: list[list[int]],
+    is_training: bool,
+    rounds: int,
 ) -> Spread:
-    """Returns how many times as fast the first model is: a step of training, or scoring."""
+    """Returns how many times as fast the one that reads once is: a step of training, or scoring.
+
+    Args:
+        models: By whether they read once.
+        sources: Ids and mask, and images where there are any.
+        labels: Targets in turn, and what is scored.
+        is_training: Which of the two is asked for.
+        rounds: In which they take turns, after one that is not counted.
+    """
     trie = LabelTrie.build(labels)
-    targets = pad_rows([labels[number % 2] for number in range(len(rows))], IGNORE_INDEX)
+    targets = pad_rows([labels[number % len(labels)] for number in range(len(sources[0]))], IGNORE_INDEX)
+    ids, mask, *images = sources
 
     def run(once: bool) -> float:
         started = time.process_time()
         if is_training:
-            torch.autograd.backward(models[once].train()(*padded(rows), targets).loss_per_example.mean())
+            torch.autograd.backward(models[once].train()(ids, mask, targets, *images).loss_per_example.mean())
         else:
-            models[once].score_labels(*padded(rows), labels=trie)
+            models[once].score_labels(ids, mask, *images, labels=trie)
         return time.process_time() - started
 
     ratios = [run(False) / run(True) for _ in range(rounds + 1)][1:]
@@ -299,15 +321,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument("--steps", type=int, default=2, metavar="N", help="batches a round; default: 2")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--layers", type=int, metavar="N", help="blocks; default: all")
+    parser.add_argument("--curves", nargs="+", default=list(CURVES), choices=list(CURVES), help="default: all")
     parser.add_argument("--only", default="training,answering,curves", metavar="NAME,...")
     options = parser.parse_args(arguments)
-    given = options.backbone, options.data, options.rounds
+    given = {name: getattr(options, name) for name in ("backbone", "data", "steps", "batch_size", "layers")}
     wanted = options.only.split(",")
     for workload in ("training", *(("scoring", "generating") if "answering" in wanted else ())):
         if workload != "training" or "training" in wanted:
-            measure(workload, *given, options.steps, options.batch_size)
+            measure(workload, options.rounds, given)
     if "curves" in wanted:
-        curves(*given)
+        curves(options.backbone, options.data, options.rounds, options.layers, options.curves)
 
 
 if __name__ == "__main__":

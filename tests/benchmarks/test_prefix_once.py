@@ -31,7 +31,7 @@ def test_contestants_do_the_same_work(folders, monkeypatch):
     monkeypatch.setitem(
         prefix_once.TUNERS, "small", {"name": "prompt-tuning", "num_virtual_tokens": 5, "prompt_init": "random"}
     )
-    once, each = (Ours(*folders, "small", reads_once, 2, 4) for reads_once in (True, False))
+    once, each = (Ours(*folders, "small", reads_once, 2, 4, None) for reads_once in (True, False))
     batches = Texts(*folders).batches(2, 4)
     assert [len(batch) for batch in batches] == [4, 4]
     assert max(map(len, batches[0])) <= min(map(len, batches[1]))
@@ -46,7 +46,7 @@ def test_contestants_do_the_same_work(folders, monkeypatch):
 
 def test_curves_print_a_row_a_point(folders, monkeypatch, capsys):
     monkeypatch.setattr(prefix_once, "CURVES", {"m": [(6, 4, None)], "text": [(6, 4, 8)]})
-    curves(*folders, 1)
+    curves(*folders, 1, 1, ["m", "text"])
     rows = capsys.readouterr().out.strip().splitlines()
     assert rows[0].startswith("| prompt | batch |")
     assert rows[2].startswith("| 6 | 4 | 10 | 1.39 | ")  # 4 (6 + 10) / (6 + 4 x 10) tokens: 8, and 2 of the target

@@ -205,28 +205,40 @@ class VisionLanguageBackbone(CausalBackbone):
             position_ids=self._positions(input_ids, kinds, mask, records), input_ids=input_ids, kinds=kinds,
             records=records,
         )  # fmt: skip
-        lengths = [
-            RowLengths(
-                first := len(frame.head if images else frame.text_head) + num_virtual_tokens,
-                behind := sum(len(one.ids) for one in images) + len(frame.between if images else ()),
-                len(ids) - first - behind,
-            )
-            for (ids, _), images in zip(rows, records, strict=True)
-        ]
-        is_one_beginning = len({frame.head if images else frame.text_head for images in records}) == 1
-        has_own = is_one_beginning and lengths[0].first > 0 and all(one.own > 0 for one in lengths)
-        return replace(whole, divided=self._divided(whole, shared, lengths) if shared and has_own else None)
+        totals = [len(ids) for ids, _ in rows]
+        return replace(whole, divided=self._divided(whole, totals, frame, num_virtual_tokens, shared))
 
     def _divided(
-        self, whole: VisionLanguageInput, shared: SharedPrompt, lengths: Sequence[RowLengths]
+        self,
+        whole: VisionLanguageInput,
+        totals: Sequence[int],
+        frame: Frame,
+        num_virtual_tokens: int,
+        shared: SharedPrompt | None,
     ) -> VisionLanguageInput | None:
         """Returns rows behind what they have in common; None where each is to read all of its own.
 
-        Processes that have a share of the weights each leave it at that without gradient: how often they would run the
-        model depends on their rows.
+        They have one beginning, with and without images, and each has a token of its own behind it. Processes that have
+        a share of the weights each leave it at whole rows without gradient: how often they would run the model depends
+        on their rows.
+
+        Args:
+            whole: The rows.
+            totals: Their tokens.
+            frame: As `join_images`.
+            num_virtual_tokens: Of the prompt.
+            shared: As `join_images`.
         """
         is_uneven = self.is_sharded and not torch.is_grad_enabled()
-        if is_uneven or not self.may_share(shared, len(lengths)):
+        if shared is None or is_uneven or not self.may_share(shared, len(totals)):
+            return None
+        lengths = []
+        for total, row in zip(totals, whole.records, strict=True):
+            first = len(frame.head if row else frame.text_head) + num_virtual_tokens
+            images = sum(len(record.ids) for record in row) + (len(frame.between) if row else 0)
+            lengths.append(RowLengths(first, images, total - first - images))
+        beginnings = {frame.head if row else frame.text_head for row in whole.records}
+        if len(beginnings) > 1 or not lengths[0].first or not all(one.own for one in lengths):
             return None
         return divide(
             whole, lengths, self.score_dtype,
