@@ -86,20 +86,19 @@ def test_training_parameters_are_those_that_the_benchmark_knows(path):
 
 
 def test_what_it_reads_is_what_this_package_reads(model, folder):
-    tuner = DeptConfig(num_virtual_tokens=3, rank=2, budget_tokens=6, allow_nearest=True)
+    tuner = DeptConfig(
+        num_virtual_tokens=3, rank=2, budget_tokens=6, allow_nearest=True, row_alignment="first-token"
+    )  # fmt: skip
     ours, _ = build_model(ModelConfig(backbone=str(folder)), tuner, max_source_length=8, feature_dim=None, seed=0)
     with torch.no_grad():
         for name in ("soft_prompt", "lowrank_a", "lowrank_b"):
             getattr(ours.tuner, name).copy_(getattr(model, name))
-    ours.eval()
+    ours.eval().backbone.reads_once = False  # a row has all that it reads
     target = torch.tensor([[12, 13], [14, 15]])
     embeds, mask = model._joined(TEXTS, MASK)
     for row, size in enumerate(MASK.sum(dim=1).tolist()):
         ids = TEXTS[row : row + 1, :size]
-        joint = ours.joint_input(ids, torch.ones_like(ids))
-        read = joint.inputs_embeds[0]
-        if joint.prompt_embeds is not None:
-            read = torch.cat([joint.prompt_embeds[0], read])
+        read = ours.joint_input(ids, torch.ones_like(ids)).inputs_embeds[0]
         torch.testing.assert_close(embeds[row][mask[row].bool()], read, rtol=1e-6, atol=1e-6)
         logits = ours(ids, torch.ones_like(ids), target[row : row + 1]).logits[0, 0]
         theirs = model(TEXTS, MASK).logits[row, 3 + size - 1]
