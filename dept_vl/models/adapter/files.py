@@ -295,8 +295,9 @@ def _read_config(folder: Path) -> tuple[AdapterConfig, Any]:
     version = described.get("format_version") if isinstance(described, dict) else None
     if version not in (1, FORMAT_VERSION):
         raise CheckpointError(f"{path}: format_version is {version!r}, this package reads 1 and {FORMAT_VERSION}")
+    now = _from_format_1(described) if version == 1 else described
     try:
-        return _ADAPTER.validate_python(_from_format_1(described) if version == 1 else described), described
+        return _ADAPTER.validate_python(_with_row_alignment(now)), described
     except ValidationError as error:
         raise CheckpointError(f"{path}: {describe_invalid(error)}") from None
 
@@ -309,6 +310,14 @@ def _from_format_1(described: Mapping[str, Any]) -> dict[str, Any]:
         facts.pop("r", None)
     kept = {key: value for key, value in described.items() if key not in ("num_virtual_tokens", "rank")}
     return {**kept, "facts": facts, "format_version": FORMAT_VERSION}
+
+
+def _with_row_alignment(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns settings that say where DePT counts its rows from; files that do not are of a T5."""
+    tuner = described.get("tuner")
+    if not isinstance(tuner, dict) or tuner.get("name") != "dept" or tuner.get("row_alignment") is not None:
+        return described
+    return {**described, "tuner": {**tuner, "row_alignment": "first-token"}}
 
 
 def _check_same_save(path: Path, header: Mapping[str, str], described: Any) -> None:

@@ -136,6 +136,7 @@ class ReleasedAdapter:
         if self.origin.lowrank != "imported":
             return {"name": "prompt-tuning", **settings}
         settings |= {"rank": config.r, "allow_nearest": True, "lowrank_init": "kaiming-uniform"}
+        settings["row_alignment"] = "first-token"  # of a T5; there is no other
         return {"name": "dept", **settings, "scaling": "alpha/sqrt(r)", "alpha": config.lora_alpha}
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dept_vl.errors import CheckpointError
-from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, load_adapter
+from dept_vl.models.adapter.files import ADAPTER_CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, load_adapter, read_adapter_config
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.tasks import get_task
@@ -79,7 +79,7 @@ def test_files_hold_the_trainable_tensors_and_nothing_else(saved, t5_folder):
         "visual_projection.linear.weight": (16, FEATURE_DIM),
         "visual_projection.linear.bias": (16,),
     }
-    assert config.tuner == TUNER
+    assert config.tuner == replace(TUNER, row_alignment="first-token")  # what null means on a T5
     assert (config.facts["m"], config.facts["r"], config.max_source_length) == (3, 6, S)
     assert (config.task, config.features) == ("vqa", FINGERPRINT)
     assert config.backbone.name == str(t5_folder)  # so that it can be loaded again
@@ -198,6 +198,11 @@ def test_an_adapter_of_before_other_families_loads_as_t5s(saved, t5_folder):
     model, codec = load_model(saved, ModelConfig(backbone=str(t5_folder)))
     assert torch.equal(model.tuner.soft_prompt, expected[0]["tuner.soft_prompt"])
     assert codec.answer_cue == ""
+
+
+def test_rows_of_a_t5_are_counted_from_the_first_token_where_a_file_leaves_it_open(saved):
+    rewrite(saved, lambda described: described["tuner"].update(row_alignment=None))
+    assert read_adapter_config(saved).tuner.row_alignment == "first-token"
 
 
 def test_the_model_card_names_an_answer_cue(t5_folder, tmp_path):
