@@ -12,6 +12,7 @@ import ast
 import csv
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ _PICKLE_START = b"\x80"
 _TABLES = (".xlsx", ".tsv")
 _FAILED = "Failed to obtain answer"
 """What VLMEvalKit writes where a model did not answer."""
+
+_NUMBER = re.compile(r"\s*[0-9]{1,30}\s*")
+"""An id in a cell; Python reads no number of thousands of digits."""
 
 _MAX_SHEET_BYTES = 1 << 30
 
@@ -81,7 +85,7 @@ def read_responses(
     content = read_content(path)
     if content.startswith(_PICKLE_START):
         raise _a_pickle(path)
-    if suffix == ".json" and (rows := _vlmevalkit_json(content, path, text_key)):
+    if suffix == ".json" and (rows := _vlmevalkit_json(content, path)):
         return _from_vlmevalkit(path, rows, ids)
     return Responses(load_results(path, id_key, text_key, id_kind=id_kind))
 
@@ -107,7 +111,7 @@ class _Ids:
         Raises:
             DataError: It is of another kind, or another row has it.
         """
-        found = int(value) if self._kind is int and isinstance(value, str) and value.strip().isdecimal() else value
+        found = int(value) if self._kind is int and isinstance(value, str) and _NUMBER.fullmatch(value) else value
         found = str(found) if self._kind is str and isinstance(found, int) else found
         if not isinstance(found, self._kind) or isinstance(found, bool):
             expected = "a whole number" if self._kind is int else "a text"
@@ -214,15 +218,18 @@ def _checked(path: Path, texts: dict[Any, str], references: dict[Any, Reference]
     return Responses(texts, references if len(references) == len(texts) else None, tool)
 
 
-def _vlmevalkit_json(content: bytes, path: Path, text_key: str) -> Iterator[tuple[str, Mapping[str, Any]]] | None:
-    """Returns the rows of a JSON file of VLMEvalKit; None where it is something else."""
+def _vlmevalkit_json(content: bytes, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]] | None:
+    """Returns the rows of a JSON file of VLMEvalKit; None where it is something else.
+
+    Its ``answer`` is what people said, and of VQA's official format what is to be scored: the other columns tell.
+    """
     try:
         rows = decode_json(content, path)
     except DataError:
         return None  # what reads official results says what is wrong
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
         return None
-    if text_key in rows[0] or not {"index", "prediction"} <= rows[0].keys():
+    if not {"index", "prediction"} <= rows[0].keys():
         return None
     return ((f"record {number}", row if isinstance(row, dict) else {}) for number, row in enumerate(rows))
 

@@ -69,7 +69,7 @@ def evaluate_file(
     names = check_metrics(task, metrics, tokenizer)
     known = _known(task, references)
     id_key, text_key = task.result_keys
-    id_kind = int if known is None and task.declaration is None else type(next(iter(known or {}), 0))
+    id_kind = type(next(iter(known or {}), 0))
     given = read_responses(predictions, id_key, text_key, id_kind=id_kind, questions=references.get("questions"))
     if known is None:
         known = given.references

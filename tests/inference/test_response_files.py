@@ -184,6 +184,17 @@ def test_captions_of_vlmevalkit_score_as_official_results_do(capsys, caplog, cap
     assert "scored against the answers in the file itself, as VLMEvalKit has them" in caplog.text
 
 
+@pytest.mark.parametrize(("write", "name"), [(table, "m_VQA.tsv"), (records, "m_VQA.json")])
+@pytest.mark.parametrize("id_keys", [("index",), ("index", "question_id")])
+def test_what_people_said_is_not_taken_for_what_a_model_predicts(capsys, vqa, excerpt, tmp_path, write, name, id_keys):
+    questions, annotations, answers = vqa
+    rows = [(*(key for _ in id_keys), "said by people", text) for key, text in answers.items()]
+    path = write(tmp_path / name, [(*id_keys, "answer", "prediction"), *rows])
+    found = score(capsys, path, "--task", "vqa", "--questions", questions, "--annotations", annotations)
+    recorded = json.loads((excerpt / "vqa" / "scores.json").read_text())["first_annotator_messy"]
+    assert found["vqa_accuracy"] == recorded["official"]["overall"]
+
+
 def test_answers_that_a_model_did_not_give_are_said(capsys, caplog, vqa, tmp_path):
     questions, annotations, answers = vqa
     texts = ["Failed to obtain answer via API.", "", *list(answers.values())[2:]]
@@ -252,6 +263,11 @@ def test_a_pickle_is_never_opened(capsys, caption_files, tmp_path, name):
         ("quote.tsv", '"index"\t"prediction"\n"1"\t"a\n', "line"),
         ("twice.tsv", '"index"\t"index"\n', "two of its columns have one name"),
         ("number.json", '[{"index": 1, "prediction": 1.5}]', "record 0: prediction should be a text, got float 1.5"),
+        (
+            "long.tsv",
+            f"index\tprediction\n{'9' * 5000}\ta\n",
+            "row 2: question_id should be a whole number, got str '999",
+        ),
         ("no.xlsx", "no sheet", "no sheet that can be read"),
         ("answers.yaml", "a: 1", "expected a list, each entry an object with 'question_id' and 'answer'"),
     ],
