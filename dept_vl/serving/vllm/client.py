@@ -205,6 +205,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", type=Path, help="its folder, where it has moved")
     options = parser.parse_args(words)
     adapter = ExportedAdapter(Path(__file__).parent, options.backbone)
+    if len(options.images) != (wanted := adapter.settings["images"]):
+        parser.error(f"{len(options.images)} images are given, and the adapter takes {wanted}")
     model = options.model or ask(options.url, "models")["data"][0]["id"]
     images = [
         f"data:{mimetypes.guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -107,10 +107,15 @@ def test_a_copy_of_the_client_asks_without_the_package(llava_run, tmp_path):
             "import runpy, sys; sys.modules['dept_vl'] = None; "
             f"runpy.run_path({str(out / 'client.py')!r}, run_name='__main__')"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code, f"vqa: {QUESTION}", str(tmp_path / "one.png"), "--url", server.address],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+
+        def ask(*words):
+            words = [sys.executable, "-c", code, f"vqa: {QUESTION}", *words, "--url", server.address]
+            return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+
+        blind = ask()
+        assert (blind.returncode, server.engine.bodies) == (2, [])
+        assert "0 images are given, and the adapter takes 1" in blind.stderr
+        done = ask(str(tmp_path / "one.png"))
         assert done.returncode == 0, done.stderr
         (body,) = server.engine.bodies
         assert body["model"] == "the-engines-name"
@@ -167,6 +172,12 @@ def test_families_that_vllm_reads_otherwise_are_refused(capsys, family, tmp_path
         run = save_run(tmp_path / "run", "sst2", SAVE_TINY[family](tmp_path / "model"), **DEPT)
     match = "puts its images before everything else" if family == "paligemma" else "by sqrt(d_model) once more"
     assert match in refusal(capsys, run, tmp_path / "out")
+
+
+def test_a_connector_that_was_trained_is_refused(capsys, tmp_path):
+    settings = {"model.train_connector": True}
+    run = save_vlm_run(tmp_path / "run", "vqa", save_tiny_vlm("llava", tmp_path / "model"), **settings)
+    assert "its connector was trained, and vLLM has that of the backbone" in refusal(capsys, run, tmp_path / "out")
 
 
 def test_a_method_inside_the_backbone_is_refused(capsys, tiny_llama, tmp_path):
