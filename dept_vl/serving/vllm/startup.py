@@ -112,10 +112,10 @@ def check_upstream(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    is_plain = host and not (parts.query or parts.fragment or parts.username is not None)
-    if parts.scheme not in ("http", "https") or not is_plain or any(sign.isspace() for sign in url):
+        is_named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_plain = not (parts.query or parts.fragment or parts.username is not None)
+    except ValueError:  # brackets or a port that are none
+        is_named = is_plain = False
+    if not (is_named and is_plain and url.isprintable()) or " " in url:
         raise ConfigError(f"--upstream: expected the address of vLLM, such as http://127.0.0.1:8000, got {url!r:.200}")
     return url.rstrip("/").removesuffix("/v1")

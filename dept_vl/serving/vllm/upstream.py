@@ -10,6 +10,7 @@ import httpx
 
 from dept_vl.errors import first_line, shown
 from dept_vl.serving.errors import RequestError
+from dept_vl.system.bounded_reading import parse_json
 
 _MAX_ANSWER_BYTES = 4 << 20
 _SAID = 300
@@ -81,7 +82,7 @@ class Upstream:
             (choice,) = made["choices"]
             text, num_tokens = choice["message"]["content"] or "", made["usage"]["completion_tokens"]
             return EngineAnswer(str(text).strip(), choice["finish_reason"] == "length", int(num_tokens))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._odd(made) from None
 
     async def close(self) -> None:
@@ -90,7 +91,8 @@ class Upstream:
 
     async def _ask(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> Any:
         try:
-            async with self._client.stream(method, path, headers=dict(headers), json=body) as response:
+            sent = httpx.Headers(headers, encoding="latin-1")  # as a client may send them, and Starlette reads them
+            async with self._client.stream(method, path, headers=sent, json=body) as response:
                 content = b""
                 async for chunk in response.aiter_bytes():
                     content += chunk
@@ -103,7 +105,7 @@ class Upstream:
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._failed(f"cannot be asked: {first_line(error) or type(error).__name__}") from None
         try:
-            value = httpx.Response(200, content=content).json()
+            value = parse_json(content)
         except ValueError:
             raise self._failed(f"answered {response.status_code} with no JSON") from None
         if response.status_code != 200:

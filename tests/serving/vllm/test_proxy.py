@@ -147,6 +147,13 @@ def test_what_the_engine_is_asked(port, engine):
     assert answer["model"] == "one"
 
 
+def test_a_key_that_is_not_ascii_goes_on_as_it_is(port, engine):
+    engine.headers.clear()
+    headers = {"authorization": "Bearer \xe9"}
+    text_of(call(port, "POST", "/v1/chat/completions", chat("one", QUESTIONS[0], png()), headers))
+    assert engine.headers[-1]["authorization"] == "Bearer \xe9"
+
+
 def test_the_official_client_and_a_stream(port):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
@@ -196,6 +203,8 @@ def odd(status, body):
         (odd(200, [1]), "answered in another form than OpenAI's"),
         (odd(302, {"detail": "moved"}), "answered 302: .*moved"),
         (odd(200, b" " * (5 << 20)), "answered with more than 4 MiB"),
+        (odd(200, b"[" * 100_000), "answered 200 with no JSON"),
+        (odd(200, b'{"choices": [{"message": {"content": "\\ud800"}}]}'), "answered 200 with no JSON"),
     ],
 )
 def test_an_engine_that_fails_is_named(runs, engine, reply, match):
@@ -334,8 +343,12 @@ def test_a_backbone_that_has_moved(capsys, runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://a", "http://", "http://a?b", "http://user:key@a", "http://a:99999", "http://a b"]
-)
+    "url",
+    [
+        "localhost:8000", "ftp://a", "http://", "http://a?b", "http://user:key@a", "http://a:99999", "http://a b",
+        "http://[::1", "http://a\0b",
+    ],
+)  # fmt: skip
 def test_addresses_that_are_none(url):
     with pytest.raises(ConfigError, match="--upstream: expected the address of vLLM"):
         check_upstream(url)
