@@ -24,7 +24,7 @@ SHARED = (
 _PROMPT = "--tuner.num_virtual_tokens 20"
 
 METHODS = {
-    "dept": "--lr 0.03 --lowrank-lr 5e-4 --tuner.budget_tokens 20",
+    "dept": "--lr 0.03 --lowrank-lr 5e-4 --tuner.budget_tokens 20 --tuner.row_alignment first-token",
     "lora": "--lr 3e-3",
     "prompt-tuning": f"--lr 0.03 {_PROMPT}",
     "ia3": "--lr 1e-2",
@@ -39,7 +39,7 @@ METHODS = {
     "vera": "--lr 3e-2",
     "rslora": "--lr 1e-3",
     "dept+lora": "--lr 0.03 --tuner.parts.dept.lowrank_lr 5e-4 --tuner.parts.dept.budget_tokens 20 "
-    "--tuner.parts.lora.lr 1e-3",
+    "--tuner.parts.dept.row_alignment first-token --tuner.parts.lora.lr 1e-3",
     "adapterdrop": "--lr 1e-3 --tuner.norms false",
     "bitfit": "--lr 1e-3 --model.dtype float32",
     "fine-tuning": "--lr 3e-5 --model.dtype float32",
