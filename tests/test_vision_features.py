@@ -18,6 +18,7 @@ from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.backbone_encoder import BackboneEncoder
 from dept_vl.models.language.load import load_backbone
 from tests.data_prep.official_files import write_nlvr2
+from tests.data_prep.text_rows import cola_folder
 from tests.models.vision_language_folders import MAKERS, draw_image, is_readable, save_tiny_vlm
 from tests.tuners.adapted import settings
 
@@ -189,6 +190,16 @@ def test_a_store_serves_tasks_of_several_images_a_row(capsys, caplog, qwen, fres
     assert run(capsys, "train", *on(qwen, fresh, "nlvr2"), *SMALL, *zero, "--output-dir", tmp_path / "blind")[0] == 0
 
 
+def test_of_tasks_with_images_and_without_those_with_are_stored(capsys, qwen, fresh, tmp_path):
+    cola_folder(tmp_path / "cola", train=16, validation=8)
+    assert run(capsys, "prepare", "--task", "cola", "--raw", tmp_path / "cola", "--out", fresh, "--subset")[0] == 0
+    code, out, error = run(capsys, "cache-features", *on(qwen, fresh, "cola+vqa"))
+    assert code == 0, error
+    assert "dept-vl train --task cola+vqa" in out
+    (folder,) = (fresh / "features").iterdir()
+    assert f"features: {folder}" in out
+
+
 def test_caching_goes_on_where_it_stopped(capsys, qwen, fresh):
     assert run(capsys, "cache-features", *on(qwen, fresh))[0] == 0
     (folder,) = (fresh / "features").iterdir()
@@ -269,7 +280,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(capsys, qwen, fresh
     assert not list((fresh / "features").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("flag", [("--where", "tower"), ("--dtype", "int8")])
+@pytest.mark.parametrize("flag", [("--where", "tower"), ("--dtype", "int8"), ("--model.dtype", "bfloat16")])
 def test_flags_of_backbones_are_refused_of_an_image_encoder(capsys, fresh, flag):
     error = refusal(capsys, "cache-features", "--task", "vqa", "--data-dir", fresh, *flag)
     assert f"{flag[0]}: is of vision-language backbones" in error

@@ -118,6 +118,9 @@ def _add_cache(commands: Any) -> None:
 
 
 def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    for flag, value, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"--{flag}: should be a whole number from {least} on, got {value}")
     if options.verify is not None:
         _verify_store(options, overrides)
         return
@@ -135,7 +138,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     if not config.uses_images:
         raise ConfigError(f"task: {config.task!r} has no images; it needs no features")
     is_own = has_own_image_encoder(config)
-    _check_flags(options, is_own=is_own)
+    _check_flags(options, overrides, is_own=is_own)
     data_dir = open_data_dir(config)
     check_splits(config, data_dir, ["train", "val", "test"])
     if not is_own:
@@ -144,7 +147,7 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     from dept_vl.system.processes import process_state
 
     own = _backbone_encoder(options, config, process_state().device) if is_own else None
-    for one in config.each_task():
+    for one in (one for one in config.each_task() if one.uses_images):
         folder = cache_features(
             own or config.model.image_encoder,
             data_dir,
@@ -159,13 +162,18 @@ def _cache(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 _OF_SHARDS = ("split", "out", "image_column", "rank", "world")
+_OF_TASKS = ("task", "data.dir", "data.rows", "data.image_dir")
 
 
-def _check_flags(options: argparse.Namespace, *, is_own: bool) -> None:
+def _check_flags(options: argparse.Namespace, overrides: dict[str, Any], *, is_own: bool) -> None:
     """Refuses what an image encoder has settings for, and a backbone flags."""
-    for flag, instead in (("where", "there is one place"), ("dtype", "model.image_encoder.dtype says it")):
-        if not is_own and getattr(options, flag) is not None:
-            raise ConfigError(f"--{flag}: is of vision-language backbones; of an image encoder {instead}; leave it out")
+    if is_own:
+        return
+    given = [flag for flag in ("where", "dtype") if getattr(options, flag) is not None]
+    given += {"model.dtype"} & config_overrides(options, overrides).keys()
+    if given:
+        instead = "there is one place" if given[0] == "where" else "model.image_encoder.dtype says it"
+        raise ConfigError(f"--{given[0]}: is of vision-language backbones; of an image encoder {instead}; leave it out")
 
 
 def _cache_shards(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -181,13 +189,13 @@ def _cache_shards(options: argparse.Namespace, overrides: dict[str, Any]) -> Non
         raise ConfigError("--stream: give --shards or --stream, not both")
     if options.stream is None and options.split is not None:
         raise ConfigError("--split: is of --stream; leave it out")
-    unread = [key for key in config_overrides(options, overrides) if key in ("task", "data.dir", "data.rows")]
+    unread = [key for key in config_overrides(options, overrides) if key in _OF_TASKS]
     if unread:
         raise ConfigError(f"{unread[0]}: has no effect with --shards or --stream, whose pictures are of no task")
     worker = find_worker(options.rank, options.world, os.environ)
     config = load_settings(options, {**overrides, "data.dir": str(options.out)})  # no demo's
     is_own = has_own_image_encoder(config)
-    _check_flags(options, is_own=is_own)
+    _check_flags(options, overrides, is_own=is_own)
     if not is_own:
         config.model.image_encoder.check_files()
     from data_prep.shard_sources import cache_shards, find_shards, worker_device
@@ -245,6 +253,8 @@ def _same_settings(options: argparse.Namespace, overrides: dict[str, Any], confi
 
 def _verify_store(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     given = [*config_overrides(options, overrides), *(["--config"] if options.config else [])]
+    flags = ("shards", "stream", *_OF_SHARDS, "where", "dtype")
+    given += [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name) is not None]
     if given:
         raise ConfigError(f"{given[0]}: has no effect with --verify")
     from dept_vl.data.feature_format import read_index

@@ -134,7 +134,7 @@ CASES = [
     ("report --paper table1 --images x", "--images: is for a page, and has no effect without --html"),
     ("predict --checkpoint run --image x.jpg --seed 3", "--seed: `dept-vl predict` does not read"),
     ("info --config demo --data.batch_size 3", "--data.batch_size: `dept-vl info` does not read"),
-    ("cache-features --data-dir x --model.dtype y", "--model.dtype: `dept-vl cache-features` does not read"),
+    ("cache-features --data-dir x --model.dropout_rate 0.1", "--model.dropout_rate: `dept-vl cache-features` does not"),
     ("eval --predictions p.json --metric accurac", "unknown evaluator 'accurac'; did you mean 'accuracy'"),
     ("eval --task coco --predictions p.json", "needs --references"),
     ("eval --verify p.json --decode.num_beams 3", "decode.num_beams: has no effect with --verify"),

@@ -334,6 +334,10 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(clip, tars, tmp_pat
         (["--shards", "a.tar", "--split", "train", "--out", "o"], "--split: is of --stream"),
         (["--shards", "a.tar", "--out", "o", "--task", "vqa"], "task: has no effect with --shards"),
         (["--shards", "a.tar", "--out", "o", "--rank", "1"], "--rank and --world: give both"),
+        (["--shards", "a.tar", "--out", "o", "--images", "i"], "data.image_dir: has no effect with --shards"),
+        (["--shards", "a.tar", "--out", "o", "--batch-size", "0"], "--batch-size: should be a whole number from 1 on"),
+        (["--task", "vqa", "--workers", "-1"], "--workers: should be a whole number from 0 on, got -1"),
+        (["--verify", "store", "--image-column", "jpg"], "--image-column: has no effect with --verify"),
         (["--task", "vqa", "--out", "o"], "--out: is of --shards and --stream"),
     ],
 )
