@@ -26,6 +26,7 @@ from dept_vl.errors import DataError
 from dept_vl.models.vision.base import ImageEncoder
 from dept_vl.models.vision.settings import ImageEncoderSettings
 from dept_vl.system.free_space import check_free_space
+from dept_vl.system.loading import read_loaded
 from dept_vl.system.memory import reused_memory
 from dept_vl.system.processes import process_state
 from dept_vl.system.progress import Meter
@@ -244,7 +245,7 @@ class _Job:
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
         )
-        return iter(loader)
+        return read_loaded(loader)
 
     def _encode_shard(
         self, plan: ShardPlan, batches: Iterator[_Batch], meter: Meter

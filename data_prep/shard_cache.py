@@ -27,6 +27,7 @@ from dept_vl.errors import DataError
 from dept_vl.system.atomic import write_bytes, write_text
 from dept_vl.system.bounded_reading import parse_json, read_file
 from dept_vl.system.free_space import check_free_space
+from dept_vl.system.loading import read_loaded
 from dept_vl.system.progress import Meter
 from dept_vl.system.workers import Worker
 
@@ -110,7 +111,7 @@ class ShardCache:
 
     def _batches(self, shard: ImageShard) -> Iterator[_Batch]:
         pictures = _Pictures(shard.read, self.encoding, self.batch_size)
-        return iter(DataLoader(pictures, batch_size=None, num_workers=self.num_workers))
+        return read_loaded(DataLoader(pictures, batch_size=None, num_workers=self.num_workers))
 
     def _marker(self, number: int) -> Path:
         return (self.folder / files.shard_name(number)).with_suffix(_DONE)

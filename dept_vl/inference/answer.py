@@ -29,6 +29,7 @@ from dept_vl.models.loss import loss_per_example
 from dept_vl.runs.decoding import Decoding
 from dept_vl.runs.visual_input import VisualInput
 from dept_vl.system import signals
+from dept_vl.system.loading import read_loaded
 from dept_vl.system.processes import agree_on_largest, process_state
 from dept_vl.system.progress import Meter
 
@@ -317,7 +318,7 @@ def answer_split(
     was_training = model.training
     model.eval()
     with Meter(len(rows), "predict", "rows", is_shown=state.is_main_process, stays=False) as meter:
-        for request, batch in loader:
+        for request, batch in read_loaded(loader):
             (asked_to_stop,) = agree_on_largest([signals.requested() or 0])
             if asked_to_stop:
                 break

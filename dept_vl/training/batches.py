@@ -17,6 +17,7 @@ from dept_vl.data.sampler import BatchRequest, TrainRequests
 from dept_vl.errors import ConfigError
 from dept_vl.settings.schema import DataConfig, LoopConfig
 from dept_vl.system import signals
+from dept_vl.system.loading import read_loaded
 from dept_vl.system.processes import sum_over_processes
 
 
@@ -72,7 +73,7 @@ def read_steps(
         worker_init_fn=signals.worker_init(),
     )
     parts: list[tuple[BatchRequest, Batch]] = []
-    for request, batch in loader:
+    for request, batch in read_loaded(loader):
         parts.append((request, batch))
         if request.is_last_of_step:
             yield parts

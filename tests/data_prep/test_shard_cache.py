@@ -276,6 +276,12 @@ def test_inputs_that_are_none_are_named(clip, tars, tmp_path, spoil, files, mess
     assert not (tmp_path / "store" / "index.json").exists()
 
 
+def test_an_input_that_a_loader_process_cannot_read_is_named_alike(clip, tars, tmp_path):
+    cut_tar(tars)
+    with pytest.raises(DataError, match=r"\A\S+00002\.tar: does not end as a tar does: [^\n]*\Z"):
+        cached(clip, tars / "*.tar", tmp_path / "store", num_workers=1)
+
+
 def test_a_stream_that_cannot_be_had_is_named():
     with pytest.raises(DataError, match="--stream nobody/nothing: cannot be read from the hub"):
         find_shards(None, "nobody/nothing")
