@@ -120,7 +120,9 @@ class ShardCache:
         """Returns what a marker says of the input, and of what encoded it."""
         shard = self.shards[number]
         key = files.fingerprint_key(self.encoding.fingerprint)
-        return {"name": shard.name, "bytes": shard.num_bytes, "of": len(self.shards), "encoder": key}
+        return {
+            "name": shard.name, "column": shard.column, "bytes": shard.num_bytes, "of": len(self.shards), "encoder": key
+        }  # fmt: skip
 
     def _read_marker(self, number: int) -> tuple[files.ShardEntry, list[SkippedImage]] | None:
         """Returns what a finished shard holds; None where it is not done.

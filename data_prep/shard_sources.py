@@ -37,7 +37,7 @@ def find_shards(
         raise DataError(
             f"--stream {stream}: cannot be read from the hub ({first_line(error)}); check the id"
         ) from error
-    return streamed_shards(found, f"{path.replace('/', '-')}-{split}", column)
+    return streamed_shards(found, f"{stream.replace('/', '-')}-{split}", column)
 
 
 def cache_shards(

@@ -32,12 +32,14 @@ class ImageShard:
 
     Attributes:
         name: Tells it from the others; recorded beside what is made of it.
+        column: That of the pictures; None where there are no columns.
         num_bytes: Its size; None where nothing says it.
         count: Returns how many pictures it has; None where that is not known before they are read.
         read: Yields them.
     """
 
     name: str
+    column: str | None
     num_bytes: int | None
     count: Callable[[], int | None]
     read: Callable[[], Pictures]
@@ -87,7 +89,9 @@ def streamed_shards(dataset: Any, name: str, column: str | None = None) -> list[
         dataset = dataset.cast_column(chosen, datasets.Image(decode=False))  # the file as it is, not its pixels
     total = dataset.num_shards
     return [
-        ImageShard(f"{name}-{number:05d}", None, _unknown, partial(_read_stream, dataset, name, chosen, total, number))
+        ImageShard(
+            f"{name}-{number:05d}", chosen, None, _unknown, partial(_read_stream, dataset, name, chosen, total, number)
+        )
         for number in range(total)
     ]
 
@@ -105,13 +109,13 @@ def _read_stream(dataset: Any, name: str, column: str, total: int, number: int) 
 
 def _open_file(path: Path, column: str | None, root: Path | None) -> ImageShard:
     if path.suffix == ".tar":
-        return ImageShard(path.name, path.stat().st_size, partial(_count_tar, path), partial(_read_tar, path))
+        return ImageShard(path.name, None, path.stat().st_size, partial(_count_tar, path), partial(_read_tar, path))
     if path.suffix == ".parquet":
         file = open_parquet(path)
         chosen = _choose(list(file.schema_arrow.names), column, str(path))
         count = partial(int, file.metadata.num_rows)
         read = partial(_read_parquet, path, chosen, root or path.parent)
-        return ImageShard(path.name, path.stat().st_size, count, read)
+        return ImageShard(path.name, chosen, path.stat().st_size, count, read)
     raise DataError(f"--shards {path}: is neither NAME.tar (a webdataset's) nor NAME.parquet")
 
 

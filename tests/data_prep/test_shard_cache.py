@@ -303,6 +303,25 @@ def test_other_inputs_or_another_encoder_do_not_go_on(clip, tars, tmp_path):
         cached(clip, tars / "*.tar", tmp_path / "store")
 
 
+def test_another_column_does_not_go_on(clip, tmp_path):
+    columns = {name: pa.array([picture(seed)], pa.binary()) for seed, name in enumerate(("image", "photo"))}
+    for number in range(2):
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    assert not cached(clip, tmp_path / "*.parquet", tmp_path / "store", Worker(0, 2))
+    with pytest.raises(DataError, match=r"'column': 'image'.* would make it of .*'column': 'photo'"):
+        cache_shards(clip, open_shards([str(tmp_path / "*.parquet")], column="photo"), tmp_path / "store")
+
+
+def test_a_stream_is_called_by_its_configuration_too(monkeypatch):
+    import datasets
+
+    stream = datasets.IterableDataset.from_generator(lambda: iter([{"image": picture(0)}]))
+    stream = stream.cast(datasets.Features({"image": datasets.Image()}))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: stream)
+    names = [find_shards(None, name)[0].name for name in ("a/b:large", "a/b:small")]
+    assert names == ["a-b:large-train-00000", "a-b:small-train-00000"]
+
+
 def test_a_store_of_a_task_is_not_overwritten(clip, tars, tmp_path):
     cached(clip, tars / "*.tar", tmp_path / "store")
     for path in (tmp_path / "store").glob("*.done"):
