@@ -67,23 +67,23 @@ class ShardCache:
             raise DataError(f"{self.folder}: holds a store that was not made of shards; choose another --out")
         done = [self._read_marker(number) is not None for number in range(len(self.shards))]
         mine = [number for number in range(worker.rank, len(self.shards), worker.world) if not done[number]]
-        self._check_space(mine, sum(not one for one in done))
+        self._check_space([number for number, one in enumerate(done) if not one])
         with Meter(len(mine), "encode", "shards", is_shown=show_progress) as meter:
             for number in mine:
                 self._encode(number)
                 meter.add()
         return self._finish()
 
-    def _check_space(self, mine: Sequence[int], missing: int) -> None:
-        """Says how much is to be written, by the pictures of one input and the sizes of all."""
-        count = self.shards[mine[0]].count() if mine else None
+    def _check_space(self, missing: Sequence[int]) -> None:
+        """Says how much is to be written by all processes, by the pictures of one input and the sizes of all."""
+        count = self.shards[missing[0]].count() if missing else None
         if count is None:
             return
-        sizes = [self.shards[number].num_bytes or 0 for number in mine]
+        sizes = [self.shards[number].num_bytes or 0 for number in missing]
         images = round(count * sum(sizes) / sizes[0])
         check_free_space(
             self.folder, images * self.encoding.layout.row_bytes,
-            f"about {images:,} images of {self.encoding.words} in {len(mine)} of {missing} shards to do",
+            f"about {images:,} images of {self.encoding.words} in {len(missing)} of {len(self.shards)} shards",
             "store numbers of fewer bytes (int8), or write to another disk",
         )  # fmt: skip
 

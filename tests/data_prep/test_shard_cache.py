@@ -342,12 +342,11 @@ def test_a_shard_that_was_cut_short_is_made_again_and_a_damaged_marker_named(cli
         cached(clip, tars / "*.tar", tmp_path / "store")
 
 
-def test_a_disk_that_is_too_small_is_refused_before_the_work(clip, tars, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(
-        DataError, match=r"about 35 images of 4 x 32 float16 in 5 of 5 shards to do need 8\.75 KiB, and its"
-    ):
-        cached(clip, tars / "*.tar", tmp_path / "store")
+@pytest.mark.parametrize("worker", [None, Worker(1, 5)])
+def test_a_disk_that_is_too_small_for_all_is_refused_before_the_work(clip, tars, tmp_path, monkeypatch, worker):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5000))
+    with pytest.raises(DataError, match=r"about 35 images of 4 x 32 float16 in 5 of 5 shards need 8\.75 KiB, and its"):
+        cached(clip, tars / "*.tar", tmp_path / "store", worker)
     assert list((tmp_path / "store").iterdir()) == []
 
 
