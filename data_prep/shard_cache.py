@@ -125,7 +125,7 @@ class ShardCache:
         }  # fmt: skip
 
     def _read_marker(self, number: int) -> tuple[files.ShardEntry, list[SkippedImage]] | None:
-        """Returns what a finished shard holds; None where it is not done.
+        """Returns what a finished shard holds; None where it is not done, or lacks pictures that are not to be lacking.
 
         Raises:
             DataError: It is of another input or another encoder, or damaged.
@@ -145,6 +145,8 @@ class ShardCache:
                 f"{path}: was made of {found}, and this process would make it of {self._describe(number)}; give the "
                 "same inputs and the same encoder, or another --out"
             )
+        if skipped and self.on_error == "stop":
+            return None
         shard = self.folder / entry.file
         if not shard.is_file() or shard.stat().st_size != entry.bytes:
             logger.warning("%s: not there, or cut short, though %s says it is done; it is made again", shard, path)

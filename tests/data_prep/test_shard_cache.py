@@ -173,6 +173,8 @@ def test_a_picture_that_cannot_be_read_stops_or_is_left_out(clip, tmp_path):
     store = FeatureStore.open(tmp_path / "store")
     assert list(store.skipped) == [number_of(damaged)]
     assert len(store) == 1
+    with pytest.raises(DataError, match="would go on without it"):  # as a store of a task: it is tried again
+        cached(clip, tmp_path / "a.tar", tmp_path / "store")
 
 
 def test_a_backbone_s_records_come_from_shards_too(tars, tmp_path, capsys):
