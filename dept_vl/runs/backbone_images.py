@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,35 +27,41 @@ from dept_vl.tasks import Task
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
 class BackboneImages(VisualInput):
-    """Hands a batch's images to the model as the backbone's processor gives them."""
+    """Hands a batch's images to the model as the backbone's processor gives them.
 
-    def __init__(
-        self, processing: ImageProcessing, model: ModelConfig, source: VisualSource | None, *, is_unseen: bool = False
-    ) -> None:
-        """Takes what processes images, and where a split's come from.
+    Attributes:
+        processing: The backbone's.
+        is_unseen: Whether the model is to see nothing in its images (``data.visual_features=zero``).
+    """
+
+    processing: ImageProcessing
+    is_unseen: bool = False
+
+    @classmethod
+    def of(
+        cls, processing: ImageProcessing, model: ModelConfig, source: VisualSource | None, *, is_unseen: bool = False
+    ) -> BackboneImages:
+        """Returns the images of a split.
 
         Args:
             processing: The backbone's.
             model: The run's; pictures are opened as its ``image_encoder`` is set by default.
             source: As `VisualInput`.
-            is_unseen: Whether the model is to see nothing in its images (``data.visual_features=zero``).
+            is_unseen: As above.
         """
-        super().__init__(source, None, None, processing.fingerprint(), model.image_encoder)
-        self.__dict__.update(_processing=processing, _model=model, _is_unseen=is_unseen)  # of a frozen dataclass
-
-    _processing: ImageProcessing
-    _model: ModelConfig
-    _is_unseen: bool
+        fingerprint, settings = processing.fingerprint(), model.image_encoder
+        return cls(source, None, None, fingerprint, settings, processing=processing, is_unseen=is_unseen)
 
     def features(self, batch: Batch) -> VisualFeatures | None:
         """Returns a batch's images, for the model to encode."""
         images = batch.images
-        return images.unseen() if images is not None and self._is_unseen else images
+        return images.unseen() if images is not None and self.is_unseen else images
 
     def zeroed(self) -> VisualInput:
         """See `VisualInput.zeroed`."""
-        return BackboneImages(self._processing, self._model, self.source, is_unseen=True)
+        return replace(self, is_unseen=True)
 
     def encode(self, images: Iterable[Image.Image], device: torch.device) -> Sequence[ProcessedImage]:
         """Returns images of the user's own as the processor gives them; the model encodes each once a batch."""
@@ -66,7 +73,7 @@ class BackboneImages(VisualInput):
         Raises:
             DataError: The processor refuses it.
         """
-        return self._processing(image)
+        return self.processing(image)
 
     def stacked(self, features: Sequence[ProcessedImage], num_rows: int) -> VisualTensors:
         """See `VisualInput.stacked`."""
@@ -108,12 +115,12 @@ def open_backbone_images(
                 "store what goes into it (`dept-vl cache-features --where tower`), or set data.visual_features=encode"
             )
         logger.info("%s: images are read from %s (%s)", task.name, store.folder, store.fingerprint["dtype"])
-        images = BackboneImages(processing, model, CachedRecords(store), is_unseen=is_unseen)
+        images = BackboneImages.of(processing, model, CachedRecords(store), is_unseen=is_unseen)
         return dict.fromkeys(splits, images)
     why = f"stores of others: {others}" if others else "`dept-vl cache-features` stores what they become"
     logger.info("%s: images are encoded as they are read; %s", task.name, why)
     return {
-        split: BackboneImages(
+        split: BackboneImages.of(
             processing, model,
             ProcessedImages(
                 **split_source(task, data, data_dir, split), preprocess=processing, exif=model.image_encoder.exif

@@ -222,7 +222,7 @@ def _open_visual(
     if has_own_image_encoder(config):
         backbone = cast(VisionLanguageBackbone, session.backbone(model)[0])
         if data_dir is None:
-            return {OWN_IMAGES: BackboneImages(backbone.image_processing(model.system_prompt), model, None)}
+            return {OWN_IMAGES: BackboneImages.of(backbone.image_processing(model.system_prompt), model, None)}
         return open_backbone_images(task, config.data, model, data_dir, splits, backbone)
     if data_dir is None:
         return {OWN_IMAGES: session.own_images(encoder, device)}
