@@ -13,7 +13,8 @@ LENGTHS, TARGETS = (6, 3, 1, 6, 4, 2), (4, 2, 3, 1, 2, 4)
 
 
 def _dept(**own):
-    return settings("dept", budget_tokens=12, num_virtual_tokens=4, rank=None, allow_nearest=True, **own)
+    given = {"row_alignment": "first-token", **own}  # on every family, beside those with the other
+    return settings("dept", budget_tokens=12, num_virtual_tokens=4, rank=None, allow_nearest=True, **given)
 
 
 METHODS = {
