@@ -18,7 +18,7 @@ from dept_vl.data.record_store import CONNECTOR, TOWER
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.image_records import make_tower_features
 from dept_vl.models.language.vision_language import VisionLanguageBackbone
-from dept_vl.models.tensor_hash import hash_tensors
+from dept_vl.models.weights_hash import hash_tensors
 
 Where = Literal["auto", "tower", "connector"]
 

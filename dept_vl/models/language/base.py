@@ -27,7 +27,7 @@ from dept_vl.models.language.joint import JointInput
 from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.places import place_bias, place_matrix, site_shape
 from dept_vl.models.language.shared_prompt import SharedPrompt
-from dept_vl.models.language.weights_hash import hash_in_order
+from dept_vl.models.weights_hash import hash_in_order
 from dept_vl.tuners.context import TunerContext
 from dept_vl.tuners.layers.dropout import replace_dropout
 from dept_vl.tuners.layers.side_network import NarrowBlocks

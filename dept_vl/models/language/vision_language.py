@@ -38,7 +38,7 @@ from dept_vl.models.language.shared_images import RowLengths, divide
 from dept_vl.models.language.shared_prompt import SharedPrompt
 from dept_vl.models.language.source_hook import Kind, VisionLanguageInput, reading
 from dept_vl.models.language.vision_family import VisionLanguageFamily
-from dept_vl.models.language.weights_hash import hash_together
+from dept_vl.models.weights_hash import hash_together
 from dept_vl.tuners.places.sites import Part
 
 _ORDINARY = 0

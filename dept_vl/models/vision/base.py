@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dept_vl.data.number_types import rounded
 from dept_vl.errors import ConfigError
-from dept_vl.models.tensor_hash import hash_tensors
 from dept_vl.models.vision.settings import ImageEncoderSettings
+from dept_vl.models.weights_hash import hash_tensors
 
 
 class ImageEncoder(nn.Module, ABC):

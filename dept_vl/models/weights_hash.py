@@ -1,12 +1,30 @@
-"""Hashes of frozen weights that copies in float32 and in bfloat16 of one checkpoint have in common."""
+"""Hashes of frozen weights: as they are computed with, and those that copies of one checkpoint have in common.
+
+Stored features have the first, since another precision makes other features; adapters the second, since they fit a copy
+in bfloat16 too.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the sha256 of tensors by name, as they are computed with, whatever file they came from.
+
+    Two files that give a network the same values, one in float16 and one in float32, have one hash.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        values: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(values)
+    return digest.hexdigest()
 
 
 def hash_in_order(tensors: Iterable[Tensor], start: str = "") -> str:
