@@ -116,12 +116,9 @@ def test_from_raw_files_to_scores_and_answers(capsys, vlm, data, picture, tmp_pa
     assert model.answer_many(asked) == [model.answer(*one) for one in asked]
 
 
-@pytest.mark.parametrize(
-    ("family", "grouping"), [(family, ()) for family in READABLE] + [("qwen3_vl", ("--data.rows_per_image", "3"))]
-)
-def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, data, tmp_path, family, grouping):
-    vlm, whole, parts = save_tiny_vlm(family, tmp_path / "vlm"), tmp_path / "whole", tmp_path / "parts"
-    words = [*on(vlm, data), *DEPT, *grouping, "--loop.max_steps", "4", "--loop.save_every_steps", "2"]
+def check_goes_on_to_the_bit(capsys, vlm, data, tmp_path, *more):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = [*on(vlm, data), *DEPT, *more, "--loop.max_steps", "4", "--loop.save_every_steps", "2"]
     code, _, error = run(capsys, "train", *words, "--output-dir", whole)
     assert code == 0, error
     shutil.copytree(whole, parts)
@@ -130,6 +127,15 @@ def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, data, tmp_path, family
     assert code == 0, error
     assert last_state(parts) == last_state(whole)
     assert adapter_of(parts) == adapter_of(whole)
+
+
+@pytest.mark.parametrize("family", READABLE)
+def test_a_run_that_is_stopped_goes_on_to_the_bit(capsys, data, tmp_path, family):
+    check_goes_on_to_the_bit(capsys, save_tiny_vlm(family, tmp_path / "vlm"), data, tmp_path)
+
+
+def test_a_run_whose_rows_are_grouped_by_image_goes_on_to_the_bit(capsys, qwen, data, tmp_path):
+    check_goes_on_to_the_bit(capsys, qwen, data, tmp_path, "--data.rows_per_image", "3")
 
 
 @pytest.mark.parametrize("tuner", ["lora", "dept+lora", "ia3", "adapter"])

@@ -20,7 +20,7 @@ from transformers import (
 
 from dept_vl.data.collator import IGNORE_INDEX
 from dept_vl.data.text_codec import CausalTextCodec, TextCodec
-from dept_vl.errors import ConfigError, DataError
+from dept_vl.errors import ConfigError
 from dept_vl.models.config import VisualPositionBias
 from dept_vl.models.language.decoder_family import DecoderFamily
 from dept_vl.models.language.extra_keys import Attention
@@ -233,13 +233,8 @@ class CausalBackbone(ReadingOnce):
     def _check_length(self, joint: CausalInput, target: int) -> None:
         """Refuses an input that is longer than the model's positions, padding counted."""
         source, positions = joint.num_shared + joint.attention_mask.shape[1], self.max_positions
-        if positions is not None and source + target > positions.count:
-            raise DataError(
-                f"a source of {source} tokens (prompt, text and visual) and {target} tokens of the target after it "
-                f"need {source + target} positions, and the backbone has {positions.count} "
-                f"({self.family}'s {positions.setting}); shorten data.max_source_length, data.max_target_length "
-                "or the prompt"
-            )
+        if positions is not None:
+            positions.check(self.family, source, target, " (prompt, text and visual)")
 
     def shardable(self) -> tuple[list[nn.Module], set[nn.Parameter]]:
         """Returns the blocks; see `Backbone.shardable`."""

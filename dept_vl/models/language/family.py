@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dept_vl.errors import ConfigError
+from dept_vl.errors import ConfigError, DataError
 from dept_vl.models.config import ModelConfig
 from dept_vl.tuners.places.backbone_shape import BackboneShape
 
@@ -30,6 +30,26 @@ class Positions:
 
     count: int
     setting: str
+
+    def check(self, family: str, source: int, target: int, holds: str, advice: str = "") -> None:
+        """Refuses an input that is longer.
+
+        Args:
+            family: ``model_type``, for people.
+            source: Its tokens.
+            target: Tokens after those.
+            holds: What the source is of, as the message has it.
+            advice: What else than shorter texts would help, with what joins it to that.
+
+        Raises:
+            DataError: It is longer.
+        """
+        if source + target > self.count:
+            raise DataError(
+                f"a source of {source} tokens{holds} and {target} tokens of the target after it need {source + target} "
+                f"positions, and the backbone has {self.count} ({family}'s {self.setting}); {advice}shorten "
+                "data.max_source_length, data.max_target_length or the prompt"
+            )
 
 
 class Family(ABC):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dept_vl.data.image_rows import Record
+from dept_vl.data.text_codec import Frame
 from dept_vl.models.language.segments import Deepstack, Segment, causal_bias
 from dept_vl.models.language.shared_prompt import KeptPromptKeys
 from dept_vl.models.language.source_hook import Kind, VisionLanguageInput
@@ -30,6 +31,13 @@ class RowLengths:
     first: int
     images: int
     own: int
+
+    @classmethod
+    def of(cls, total: int, records: Sequence[Record], frame: Frame, num_virtual_tokens: int) -> RowLengths:
+        """Returns those of a row of `total` tokens with these images, in this template."""
+        first = len(frame.head if records else frame.text_head) + num_virtual_tokens
+        images = sum(len(record.ids) for record in records) + (len(frame.between) if records else 0)
+        return cls(first, images, total - first - images)
 
 
 def divide(

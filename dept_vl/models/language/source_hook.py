@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dept_vl.data.image_rows import Record
+from dept_vl.data.text_codec import Frame
 from dept_vl.models.language.segments import CausalInput
+
+ORDINARY = 0
+"""The token whose place the prompt takes; its embedding is never read."""
 
 
 class Kind(IntEnum):
@@ -42,6 +46,39 @@ class VisionLanguageInput(CausalInput):
     kinds: Tensor
     records: tuple[tuple[Record, ...], ...]
     divided: VisionLanguageInput | None = None
+
+
+def places_of_row(
+    text_ids: Tensor, records: Sequence[Record], frame: Frame, num_virtual_tokens: int, image_token_id: int
+) -> tuple[Tensor, Tensor]:
+    """Returns the ids of one row's places, and their kinds.
+
+    Args:
+        text_ids: (text,), without padding.
+        records: The row's images.
+        frame: The tokens of the template.
+        num_virtual_tokens: Of the prompt.
+        image_token_id: The token that stands for one image token; others of an image's are template.
+    """
+    pieces: list[tuple[Tensor, int]] = [
+        (text_ids.new_tensor(frame.head if records else frame.text_head), Kind.TEMPLATE),
+        (text_ids.new_full((num_virtual_tokens,), ORDINARY), Kind.PROMPT),
+        *((record.ids.to(text_ids.device), Kind.IMAGE) for record in records),
+        (text_ids.new_tensor(frame.between if records else ()), Kind.TEMPLATE),
+        (text_ids, Kind.TEXT),
+        (text_ids.new_tensor(frame.tail), Kind.TEMPLATE),
+    ]
+    ids = torch.cat([ids.long() for ids, _ in pieces])
+    kinds = torch.cat([torch.full_like(ids, kind, dtype=torch.long) for ids, kind in pieces])
+    is_marker = (kinds == Kind.IMAGE) & (ids != image_token_id)  # what stands around an image's tokens
+    return ids, kinds.masked_fill(is_marker, Kind.TEMPLATE)
+
+
+def token_types(kinds: Tensor, marked: Literal["image", "target"] | None) -> dict[str, Tensor]:
+    """Returns what a family's masks are made from beside the attention mask; see `VisionLanguageFamily.token_types`."""
+    if marked is None:
+        return {}
+    return {"token_type_ids": (kinds == (Kind.IMAGE if marked == "image" else Kind.TARGET)).long()}
 
 
 @contextmanager

@@ -36,13 +36,10 @@ from dept_vl.models.language.label_trie import LabelTrie
 from dept_vl.models.language.segments import CausalInput
 from dept_vl.models.language.shared_images import RowLengths, divide
 from dept_vl.models.language.shared_prompt import SharedPrompt
-from dept_vl.models.language.source_hook import Kind, VisionLanguageInput, reading
+from dept_vl.models.language.source_hook import ORDINARY, Kind, VisionLanguageInput, places_of_row, reading, token_types
 from dept_vl.models.language.vision_family import VisionLanguageFamily
 from dept_vl.models.weights_hash import hash_together
 from dept_vl.tuners.places.sites import Part
-
-_ORDINARY = 0
-"""The token whose place the prompt takes; its embedding is never read."""
 
 
 class VisionLanguageBackbone(CausalBackbone):
@@ -185,17 +182,17 @@ class VisionLanguageBackbone(CausalBackbone):
         records = self.records(images)
         num_virtual_tokens = prompt_and_text_embeds.shape[1] - text_mask.shape[1]
         rows = [
-            self._row(ids[: int(length)], row, frame, num_virtual_tokens)
+            places_of_row(ids[: int(length)], row, frame, num_virtual_tokens, self.image_token_id)
             for ids, length, row in zip(text_ids, text_mask.sum(dim=1), records, strict=True)
         ]
         total = max(len(ids) for ids, _ in rows)
-        input_ids = text_ids.new_full((num_rows, total), _ORDINARY)
+        input_ids = text_ids.new_full((num_rows, total), ORDINARY)
         kinds = text_ids.new_full((num_rows, total), Kind.PAD)
         for number, (ids, kind) in enumerate(rows):
             input_ids[number, total - len(ids) :], kinds[number, total - len(ids) :] = ids, kind
         is_edited = (kinds == Kind.PROMPT) | (kinds == Kind.TEXT)
         is_read = nn.functional.pad(text_mask, (num_virtual_tokens, 0), value=1).bool()  # (batch, prompt + text)
-        embeds = self.embed_tokens(input_ids.where(kinds != Kind.IMAGE, _ORDINARY)).float()
+        embeds = self.embed_tokens(input_ids.where(kinds != Kind.IMAGE, ORDINARY)).float()
         embeds = embeds.masked_scatter(is_edited[:, :, None], prompt_and_text_embeds.float()[is_read])
         if tokens := [record.tokens.to(device) for row in records for record in row]:
             embeds = embeds.masked_scatter((kinds == Kind.IMAGE)[:, :, None], torch.cat(tokens).float())
@@ -232,11 +229,8 @@ class VisionLanguageBackbone(CausalBackbone):
         is_uneven = self.is_sharded and not torch.is_grad_enabled()
         if shared is None or is_uneven or not self.may_share(shared, len(totals)):
             return None
-        lengths = []
-        for total, row in zip(totals, whole.records, strict=True):
-            first = len(frame.head if row else frame.text_head) + num_virtual_tokens
-            images = sum(len(record.ids) for record in row) + (len(frame.between) if row else 0)
-            lengths.append(RowLengths(first, images, total - first - images))
+        of_rows = zip(totals, whole.records, strict=True)
+        lengths = [RowLengths.of(total, row, frame, num_virtual_tokens) for total, row in of_rows]
         beginnings = {frame.head if row else frame.text_head for row in whole.records}
         if len(beginnings) > 1 or not lengths[0].first or not all(one.own for one in lengths):
             return None
@@ -254,23 +248,6 @@ class VisionLanguageBackbone(CausalBackbone):
         """
         is_within = self.window is None or joint.kinds.shape[1] + more <= self.window
         return joint.divided if joint.divided is not None and is_within else joint
-
-    def _row(
-        self, text_ids: Tensor, records: Sequence[Record], frame: Frame, num_virtual_tokens: int
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the ids of one row's places, and their kinds."""
-        pieces: list[tuple[Tensor, int]] = [
-            (text_ids.new_tensor(frame.head if records else frame.text_head), Kind.TEMPLATE),
-            (text_ids.new_full((num_virtual_tokens,), _ORDINARY), Kind.PROMPT),
-            *((record.ids.to(text_ids.device), Kind.IMAGE) for record in records),
-            (text_ids.new_tensor(frame.between if records else ()), Kind.TEMPLATE),
-            (text_ids, Kind.TEXT),
-            (text_ids.new_tensor(frame.tail), Kind.TEMPLATE),
-        ]
-        ids = torch.cat([ids.long() for ids, _ in pieces])
-        kinds = torch.cat([torch.full_like(ids, kind, dtype=torch.long) for ids, kind in pieces])
-        is_marker = (kinds == Kind.IMAGE) & (ids != self.image_token_id)  # what stands around an image's tokens
-        return ids, kinds.masked_fill(is_marker, Kind.TEMPLATE)
 
     def _positions(self, input_ids: Tensor, kinds: Tensor, mask: Tensor, records: Sequence[Sequence[Record]]) -> Tensor:
         """Returns the position of every place in its own unpadded sequence, see `VisionLanguageInput`."""
@@ -291,7 +268,7 @@ class VisionLanguageBackbone(CausalBackbone):
 
         The source's last token predicts the first label, so the last label is not read.
         """
-        read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, _ORDINARY)  # (batch, target - 1)
+        read = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE_INDEX, ORDINARY)  # (batch, target - 1)
         self._check_length(joint, read.shape[1])
         if (rows := self._as_read(joint, read.shape[1])).before:
             return super().logits(rows, labels)
@@ -314,7 +291,7 @@ class VisionLanguageBackbone(CausalBackbone):
                 input_ids=rows.input_ids,
                 attention_mask=rows.attention_mask,
                 position_ids=rows.position_ids,  # which transformers counts on from
-                **self._token_types(rows.kinds),
+                **token_types(rows.kinds, self.layout.token_types),
                 generation_config=self.search_config(num_beams, max_new_tokens, **settings),
                 logits_processor=LogitsProcessorList([observer] if observer else []),
                 synced_gpus=self.is_sharded,
@@ -357,7 +334,7 @@ class VisionLanguageBackbone(CausalBackbone):
                 input_ids=joint.input_ids,
                 attention_mask=joint.attention_mask,
                 position_ids=joint.position_ids,
-                **self._token_types(joint.kinds),
+                **token_types(joint.kinds, self.layout.token_types),
                 use_cache=False,
             ).last_hidden_state
         return states[:, -1]
@@ -383,18 +360,11 @@ class VisionLanguageBackbone(CausalBackbone):
                 input_ids=torch.cat([joint.input_ids, tokens], dim=1),
                 attention_mask=nn.functional.pad(joint.attention_mask, (0, more), value=1) if mask is None else mask,
                 position_ids=torch.cat([positions, after], dim=-1),
-                **self._token_types(nn.functional.pad(joint.kinds, (0, more), value=Kind.TARGET)),
+                **token_types(nn.functional.pad(joint.kinds, (0, more), value=Kind.TARGET), self.layout.token_types),
                 logits_to_keep=1 + more,
                 use_cache=False,
             ).logits
         return logits
-
-    def _token_types(self, kinds: Tensor) -> dict[str, Tensor]:
-        """Returns what the family's masks are made from beside the attention mask."""
-        if self.layout.token_types is None:
-            return {}
-        marked = Kind.IMAGE if self.layout.token_types == "image" else Kind.TARGET
-        return {"token_type_ids": (kinds == marked).long()}
 
     def check_row(
         self, frame: Frame, num_virtual_tokens: int, num_text_tokens: int, images: Sequence[Tensor], *, target: int
@@ -424,11 +394,6 @@ class VisionLanguageBackbone(CausalBackbone):
             self._check_positions(joint.kinds.shape[1], images, target)
 
     def _check_positions(self, source: int, images: int, target: int) -> None:
-        positions = self.max_positions
-        if positions is not None and source + target > positions.count:
-            raise DataError(
-                f"a source of {source} tokens, {images} of them of images, and {target} tokens of the target after it "
-                f"need {source + target} positions, and the backbone has {positions.count} ({self.family}'s "
-                f"{positions.setting}); give smaller or fewer images (its processor's settings say how small) or "
-                "shorten data.max_source_length, data.max_target_length or the prompt"
-            )
+        if self.max_positions is not None:
+            smaller = "give smaller or fewer images (its processor's settings say how small) or "
+            self.max_positions.check(self.family, source, target, f", {images} of them of images,", smaller)
