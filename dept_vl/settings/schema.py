@@ -76,15 +76,11 @@ class DataConfig:
     ] = 32
     answer_cue: Annotated[
         str | None,
-        Field(
-            description="last text before an answer; null: that of task and answer_form if decoder-only, none for T5"
-        ),
+        Field(description="last text before an answer; null: the task's and form's if decoder-only, none for T5"),
     ] = None
     answer_form: Annotated[
         AnswerForm | None,
-        Field(
-            description="decoder-only: 'plain', 'chat' (the tokenizer's template) or 'released'; null: the protocol's"
-        ),
+        Field(description="decoder-only: 'plain', 'chat' (tokenizer's template) or 'released'; null: the protocol's"),
     ] = None
     on_long: Annotated[
         Literal["truncate", "error"], MayDiffer(), Field(description="what happens to a source text of more tokens")
@@ -101,12 +97,7 @@ class DataConfig:
     ] = True
     rows_per_image: Annotated[
         int | None,
-        Field(
-            ge=1,
-            le=MAX_SIZE,
-            description="training rows of one image that stand together, at most, so that a vision-language model "
-            "reads it once for them; null: drawn one by one",
-        ),
+        Field(ge=1, le=MAX_SIZE, description="training rows of one image side by side, at most; null: drawn singly"),
     ] = None
     target_sampling: Annotated[
         Literal["weighted", "best"],
