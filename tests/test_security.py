@@ -23,10 +23,14 @@ FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv",
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open", "dill.load",
     "dill.loads", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
-    "subprocess.getoutput", "tarfile.open", "shutil.unpack_archive", "urllib.request.urlopen",
+    "subprocess.getoutput", "shutil.unpack_archive", "urllib.request.urlopen",
     "torch.jit.load", "torch.hub.load",
 }  # fmt: skip
-"""Calls that run what a file or an argument says, or open an archive or a URL."""
+"""Calls that run what a file or an argument says, or unpack an archive, or open a URL."""
+
+PLAIN_TAR = "r:"
+"""The mode in which a tar may be read, a member's bytes at a time: neither is packed data unpacked nor a file
+written."""
 
 
 def _name(node: ast.expr) -> str:
@@ -58,6 +62,10 @@ def dangers(source: str) -> list[str]:
         name = imported.get(first, first) + (f".{rest}" if rest else "")
         if name in FORBIDDEN:
             found.append(f"{call.lineno}: {name}")
+        if name == "tarfile.open" and [getattr(word, "value", None) for word in call.args[1:]] != [PLAIN_TAR]:
+            found.append(f"{call.lineno}: tarfile.open in another mode than {PLAIN_TAR!r}")
+        if name.rpartition(".")[2] in ("extract", "extractall"):
+            found.append(f"{call.lineno}: {name} writes what an archive says")
         if name == "torch.load" and _keyword(call, "weights_only") is not True:
             found.append(f"{call.lineno}: torch.load without weights_only=True")
         if name in ("numpy.load", "np.load") and _keyword(call, "allow_pickle") not in (None, False):
@@ -83,6 +91,8 @@ def test_no_module_runs_what_a_file_says(path):
         "import subprocess\nsubprocess.run('ls', shell=True)", "import yaml\nyaml.load(f)",
         "AutoModel.from_pretrained(x, trust_remote_code=True)", "AutoModel.from_pretrained(x, trust_remote_code=flag)",
         "import numpy as np\nnp.load(f, allow_pickle=True)", "import tarfile\ntarfile.open(f)",
+        "import tarfile\ntarfile.open(f, 'r:gz')", "import tarfile\ntarfile.open(f, mode)", "tar.extractall('.')",
+        "tar.extract(member)",
     ],
 )  # fmt: skip
 def test_the_check_sees_each_danger(source):

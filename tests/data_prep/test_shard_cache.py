@@ -289,6 +289,20 @@ def test_a_stream_that_cannot_be_had_is_named():
         find_shards(None, "nobody/nothing")
 
 
+def test_a_tar_writes_nothing_and_its_links_lead_nowhere(clip, tmp_path):
+    (tmp_path / "secret.png").write_bytes(picture(5))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        link = tarfile.TarInfo("linked.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret.png")
+        tar.addfile(link)
+        member = tarfile.TarInfo("../../climbs.png")
+        member.size = len(picture(1))
+        tar.addfile(member, io.BytesIO(picture(1)))
+    assert cached(clip, tmp_path / "a.tar", tmp_path / "store")
+    assert FeatureStore.open(tmp_path / "store").image_ids.tolist() == [number_of(picture(1))]
+    assert not list(tmp_path.parent.rglob("climbs.png"))
+
+
 def test_two_inputs_of_one_name_are_refused(clip, tars, tmp_path):
     (tmp_path / "more").mkdir()
     write_tar(tmp_path / "more" / "00000.tar", [picture(99)])

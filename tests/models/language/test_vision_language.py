@@ -185,13 +185,13 @@ def test_prompt_and_update_are_at_the_users_places_alone(folder, loaded):
     (ids, mask), images = texts(codec), pictures(model)
     joint = model.joint_input(ids, mask, images)
     plain = model.backbone.embed_tokens(joint.input_ids.where(joint.kinds != Kind.IMAGE, 0))
-    update = model.tuner.embed(torch.zeros(1, S, model.backbone.d_model))[0]
     for row in range(len(ids)):
         kinds, embeds = joint.kinds[row], joint.inputs_embeds[row]
         length = int(mask[row].sum())
+        update = model.tuner.embed(torch.zeros(1, length, model.backbone.d_model))[0]
         torch.testing.assert_close(embeds[kinds == Kind.PROMPT], update[:M])
         is_text = kinds == Kind.TEXT
-        torch.testing.assert_close(embeds[is_text] - plain[row][is_text], update[M : M + length], **exact(model))
+        torch.testing.assert_close(embeds[is_text] - plain[row][is_text], update[M:], **exact(model))
         assert joint.input_ids[row][is_text].tolist() == ids[row][:length].tolist()
         is_template = kinds == Kind.TEMPLATE
         torch.testing.assert_close(embeds[is_template], plain[row][is_template])
