@@ -18,16 +18,13 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.language.vision_language import VisionLanguageBackbone
 from dept_vl.runs.open import OWN_IMAGES, RunParts, open_run
 from dept_vl.runs.session import Session
-from dept_vl.serving.asked_text import read_columns, what_it_takes
+from dept_vl.serving.asked_text import TOKENIZING, read_columns, what_it_takes
 from dept_vl.serving.errors import RequestError
 from dept_vl.serving.image_cache import LeastRecentlyUsed
 from dept_vl.serving.mixed import MixableAdapter, mixable
 from dept_vl.serving.pictures import Features, ImageError, Picture, PictureReader, picture_reader
 from dept_vl.serving.protocol import ChatRequest
 from dept_vl.serving.startup import RunReader, ServedRun
-
-_TOKENIZING = threading.Lock()
-"""A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +155,7 @@ class ServedAdapter:
             )
         text = source_texts(parts.task, [PredictionInput((), dict(columns), f"model {self.run.name!r}")])
         notes: tuple[str, ...] = ()
-        with _TOKENIZING:
+        with TOKENIZING:
             is_long = bool(parts.codec.count_longer(text, data.max_source_length))
             (ids,) = parts.codec.source_ids(text, data.max_source_length)
         if is_long:
@@ -176,7 +173,7 @@ class ServedAdapter:
         """Returns how many tokens an answer has; of a label those of its text."""
         if answer.num_tokens is not None:
             return answer.num_tokens
-        with _TOKENIZING:
+        with TOKENIZING:
             return len(self.parts.codec.target_ids([answer.text])[0])
 
     def _takes(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 from dept_vl.serving.errors import RequestError
 from dept_vl.system.bounded_reading import parse_json
 from dept_vl.tasks import Task
+
+TOKENIZING = threading.Lock()
+"""A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
 
 
 def read_columns(task: Task, name: str, text: str) -> dict[str, str]:

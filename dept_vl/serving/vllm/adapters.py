@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,11 @@ from dept_vl.data.images import open_image
 from dept_vl.errors import ConfigError, DataError, first_line
 from dept_vl.inference.inputs import PredictionInput, check_column, source_texts
 from dept_vl.models.language.stored import find_folder
-from dept_vl.serving.asked_text import read_columns, what_it_takes
+from dept_vl.serving.asked_text import TOKENIZING, read_columns, what_it_takes
 from dept_vl.serving.errors import RequestError
 from dept_vl.serving.protocol import ChatRequest
 from dept_vl.serving.vllm.client import ExportedAdapter, find_backbone
 from dept_vl.serving.vllm.startup import Export
-
-_TOKENIZING = threading.Lock()
-"""A fast tokenizer fails ("Already borrowed") where two threads ask it and one changes how it cuts texts."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class ProxiedAdapter:
                 400, f"content: {len(chat.images)} images; {takes}", param="messages", code="wrong_images"
             )
         try:
-            with _TOKENIZING:
+            with TOKENIZING:
                 ids = self.adapter.source_ids(text)
         except ValueError as error:
             raise RequestError(400, f"{error}; shorten it", param="messages", code="text_too_long") from None
