@@ -8,14 +8,13 @@ import torch
 from safetensors import safe_open
 
 import dept_vl
-from data_prep.demo_world.files import write_scenes
 from dept_vl.cli import main
 from dept_vl.errors import CheckpointError, ConfigError
 from dept_vl.models.build import build_model, load_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.load import load_backbone
 from dept_vl.serving.mixed import mixable
-from tests.data_prep.text_rows import cola_folder
+from tests.commands import prepared_rows, run
 from tests.models.vision_language_folders import save_tiny_vlm
 from tests.tuners.adapted import settings
 
@@ -27,13 +26,6 @@ WORDS = (
 )  # fmt: skip
 
 
-def run(capsys, *words):
-    """Returns (exit code, standard output, standard error) of one command."""
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory):
     return save_tiny_vlm("qwen3_vl", tmp_path_factory.mktemp("qwen"))
@@ -41,13 +33,7 @@ def vlm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vqa")
-    write_scenes(folder / "raw", num_train=8, num_restval=0, num_val=2, num_test=2)
-    assert main(["prepare", "--task", "vqa", "--raw", str(folder / "raw"), "--out", str(folder / "data")]) == 0
-    cola_folder(folder / "cola", train=16, validation=8)
-    text = ["--task", "cola", "--raw", str(folder / "cola"), "--out", str(folder / "data"), "--subset"]
-    assert main(["prepare", *text]) == 0
-    return folder / "data"
+    return prepared_rows(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.demo_world.files import write_scenes
-from dept_vl.cli import main
 from dept_vl.data.image_rows import ImageRows, Record, TowerFeatures
 from dept_vl.data.record_store import RecordStore
 from dept_vl.errors import ConfigError, DataError
@@ -17,8 +15,7 @@ from dept_vl.models.build import build_model
 from dept_vl.models.config import ModelConfig
 from dept_vl.models.language.backbone_encoder import BackboneEncoder
 from dept_vl.models.language.load import load_backbone
-from tests.data_prep.official_files import write_nlvr2
-from tests.data_prep.text_rows import cola_folder
+from tests.commands import prepared_rows, refusal, run
 from tests.models.vision_language_folders import MAKERS, draw_image, is_readable, save_tiny_vlm
 from tests.tuners.adapted import settings
 
@@ -39,29 +36,9 @@ every_family = pytest.mark.parametrize(
 )
 
 
-def run(capsys, *words):
-    """Returns (exit code, standard output, standard error) of one command."""
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refusal(capsys, *words):
-    code, _, error = run(capsys, *words)
-    assert code == 2
-    assert "Traceback" not in error
-    return error
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vqa")
-    write_scenes(folder / "raw", num_train=8, num_restval=0, num_val=2, num_test=2)
-    assert main(["prepare", "--task", "vqa", "--raw", str(folder / "raw"), "--out", str(folder / "data")]) == 0
-    write_nlvr2(folder / "pairs")
-    pairs = ["--task", "nlvr2", "--raw", str(folder / "pairs"), "--out", str(folder / "data"), "--subset"]
-    assert main(["prepare", *pairs]) == 0
-    return folder / "data"
+    return prepared_rows(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture
@@ -190,9 +167,7 @@ def test_a_store_serves_tasks_of_several_images_a_row(capsys, caplog, qwen, fres
     assert run(capsys, "train", *on(qwen, fresh, "nlvr2"), *SMALL, *zero, "--output-dir", tmp_path / "blind")[0] == 0
 
 
-def test_of_tasks_with_images_and_without_those_with_are_stored(capsys, qwen, fresh, tmp_path):
-    cola_folder(tmp_path / "cola", train=16, validation=8)
-    assert run(capsys, "prepare", "--task", "cola", "--raw", tmp_path / "cola", "--out", fresh, "--subset")[0] == 0
+def test_of_tasks_with_images_and_without_those_with_are_stored(capsys, qwen, fresh):
     code, out, error = run(capsys, "cache-features", *on(qwen, fresh, "cola+vqa"))
     assert code == 0, error
     assert "dept-vl train --task cola+vqa" in out

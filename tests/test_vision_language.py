@@ -10,8 +10,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import dept_vl
-from data_prep.demo_world.files import write_scenes
-from dept_vl.cli import main
 from dept_vl.data.image_rows import ImageRows
 from dept_vl.errors import CheckpointError, ConfigError, DataError
 from dept_vl.models.build import build_model, load_model
@@ -22,8 +20,7 @@ from dept_vl.models.language.stored import find_folder
 from dept_vl.models.vision.open_clip.config import OpenClipConfig
 from dept_vl.settings.load import load_config
 from dept_vl.settings.own_encoder import has_own_image_encoder
-from tests.data_prep.official_files import write_nlvr2
-from tests.data_prep.text_rows import cola_folder
+from tests.commands import prepared_rows, refusal, run
 from tests.hub_server import Repository
 from tests.models.adapter.test_files import rewrite
 from tests.models.vision_language_folders import MAKERS, draw_image, is_readable, save_tiny_vlm
@@ -42,13 +39,6 @@ READABLE = [
 ]
 
 
-def run(capsys, *words):
-    """Returns (exit code, standard output, standard error) of one command."""
-    code = main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.fixture(scope="module", params=["qwen3_vl", "idefics3"])
 def vlm(request, tmp_path_factory):
     return save_tiny_vlm(request.param, tmp_path_factory.mktemp(request.param))
@@ -61,16 +51,7 @@ def qwen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vqa")
-    write_scenes(folder / "raw", num_train=8, num_restval=0, num_val=2, num_test=2)
-    assert main(["prepare", "--task", "vqa", "--raw", str(folder / "raw"), "--out", str(folder / "data")]) == 0
-    write_nlvr2(folder / "pairs")
-    pairs = ["--task", "nlvr2", "--raw", str(folder / "pairs"), "--out", str(folder / "data"), "--subset"]
-    assert main(["prepare", *pairs]) == 0
-    cola_folder(folder / "cola", train=16, validation=8)
-    text = ["--task", "cola", "--raw", str(folder / "cola"), "--out", str(folder / "data"), "--subset"]
-    assert main(["prepare", *text]) == 0
-    return folder / "data"
+    return prepared_rows(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture(scope="module")
@@ -221,13 +202,6 @@ def copied(folder, tmp_path):
 
 def edited(path, change):
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-
-
-def refusal(capsys, *words):
-    code, _, error = run(capsys, *words)
-    assert code == 2
-    assert "Traceback" not in error
-    return error
 
 
 def test_a_family_that_is_not_supported_names_those_that_are(capsys, qwen, data, tmp_path):
