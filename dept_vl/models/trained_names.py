@@ -24,4 +24,6 @@ def connector_names(backbone: Backbone[Any]) -> set[str]:
     """Returns the names of the connector's parameters; none of a family without."""
     if not isinstance(backbone, VisionLanguageBackbone):
         return set()
-    return {name for name in backbone.image_parameters() if name.startswith(backbone.layout.connector_names)}
+    parts = backbone.layout.connector
+    modules = tuple(f"{part}." for part in parts)
+    return {name for name in backbone.image_parameters() if name in parts or name.startswith(modules)}

@@ -16,10 +16,10 @@ IDEFICS3 = VisionLanguageFamily(
     norm_epsilon="rms_norm_eps",
     dropout_fields=("attention_dropout",),
     word_tables=("model.text_model.embed_tokens.weight",),
-    connector_names=("model.connector.",),
+    connector=("model.connector",),
+    is_connector_last=True,
     text_types={"llama": {}},
     has_plain_attention=True,
-    connector_module="model.connector",
     image_dim=1,  # (1, tiles, 3, height, width)
 )
 """Idefics3 and the first SmolVLM, which is one: an image is cut into tiles."""

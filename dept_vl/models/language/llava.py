@@ -16,7 +16,7 @@ LLAVA = VisionLanguageFamily(
     norm_epsilon="rms_norm_eps",
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
-    connector_module="model.multi_modal_projector",
+    is_connector_last=True,
     text_types={"llama": {}, "mistral": {}, "qwen2": {}},
     has_plain_attention=True,
 )
@@ -26,8 +26,8 @@ LLAVA_ONEVISION = replace(
     LLAVA,
     model_class="LlavaOnevisionForConditionalGeneration",
     text_types={"qwen2": {}, "qwen3": {}},
-    connector_names=("model.multi_modal_projector.", "model.image_newline"),
-    connector_module=None,  # after it tiles are put together again, with tokens for the ends of lines
+    connector=("model.multi_modal_projector", "model.image_newline"),
+    is_connector_last=False,  # after it tiles are put together again, with tokens for the ends of lines
 )
 """LLaVA-OneVision; each image of a row is cut into tiles as if it were alone."""
 

@@ -16,7 +16,7 @@ QWEN3_VL = VisionLanguageFamily(
     norm_epsilon="rms_norm_eps",
     dropout_fields=("attention_dropout",),
     word_tables=("model.language_model.embed_tokens.weight",),
-    connector_names=("model.visual.merger.", "model.visual.deepstack_merger_list."),
+    connector=("model.visual.merger", "model.visual.deepstack_merger_list"),
     has_grid_positions=True,
     has_plain_attention=True,
 )

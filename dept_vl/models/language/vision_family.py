@@ -26,9 +26,8 @@ class VisionLanguageFamily(DecoderFamily):
     """A decoder-only language model with an image encoder of its own, one class of transformers.
 
     Attributes:
-        connector_names: What the names of the parameters begin with that make image tokens of the image encoder's.
-        connector_module: The module that makes an image's tokens of what its image encoder gives, if it is all that
-            does; None where it is inside the encoder or followed by more.
+        connector: The modules, and single parameters, that make an image's tokens of what its image encoder gives.
+        is_connector_last: Whether they are one module, whose result the tokens are: what goes into it can be stored.
         text_types: ``model_type`` of the language models that may be in it, each with what in it differs from `parts`;
             empty where the family has one of its own.
         linear_parts: The parts of a block whose attention is linear, which has no queries, keys and values of its own
@@ -42,8 +41,8 @@ class VisionLanguageFamily(DecoderFamily):
         extra: The extra that its processor needs.
     """
 
-    connector_names: tuple[str, ...] = ("model.multi_modal_projector.",)
-    connector_module: str | None = None
+    connector: tuple[str, ...] = ("model.multi_modal_projector",)
+    is_connector_last: bool = False
     text_types: Mapping[str, Mapping[Part, str]] = field(default_factory=dict)
     linear_parts: tuple[Part, ...] | None = None
     image_dim: int = 0

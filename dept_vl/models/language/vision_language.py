@@ -135,8 +135,8 @@ class VisionLanguageBackbone(CausalBackbone):
 
     @property
     def connector(self) -> nn.Module | None:
-        """The module between image encoder and language model; None where it is no module of its own."""
-        return None if self.layout.connector_module is None else self._find(self.layout.connector_module)
+        """The module between image encoder and language model; None where it is inside the encoder or not the last."""
+        return self._find(self.layout.connector[0]) if self.layout.is_connector_last else None
 
     @property
     def image_token_id(self) -> int:
