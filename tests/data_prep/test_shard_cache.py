@@ -207,13 +207,26 @@ def test_a_backbone_s_records_come_from_shards_too(tars, tmp_path, capsys):
         ({}, Worker(0, 1)),
         ({"RANK": "2", "WORLD_SIZE": "4"}, Worker(2, 4)),
         ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8"}, Worker(5, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, Worker(4, 8)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "1",
+            },
+            Worker(4, 8),
+        ),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            Worker(3, 4),
+        ),
         (
             {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "3", "RANK": "1", "WORLD_SIZE": "2"},
             Worker(3, 6),
         ),
     ],
-)
+)  # fmt: skip
 def test_a_launcher_s_variables_say_which_part_is_whose(environment, expected):
     assert find_worker(None, None, environment) == expected
     assert find_worker(1, 2, environment) == Worker(1, 2)
@@ -228,8 +241,25 @@ def test_a_launcher_s_variables_say_which_part_is_whose(environment, expected):
         (None, None, {"SLURM_ARRAY_TASK_ID": "3"}, "_TASK_COUNT: expected two whole numbers, got '3' and None"),
         (
             None, None, {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "4"},
-            "SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_COUNT: process 9 of 4",
+            "SLURM_ARRAY_TASK_ID, SLURM_ARRAY_TASK_COUNT: 9 is none of 4 numbers from 0 on in steps of 1; number the",
         ),
+        (
+            None, None,
+            {
+                "SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "1",
+            },
+            "4 is none of 3 numbers from 1 on",
+        ),
+        (
+            None, None,
+            {
+                "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            "3 is none of 3 numbers from 0 on in steps of 2",
+        ),
+        (None, None, {"RANK": "3", "WORLD_SIZE": "3"}, "RANK, WORLD_SIZE: process 3 of 3"),
     ],
 )  # fmt: skip
 def test_a_place_that_is_none_is_refused(rank, world, environment, message):
