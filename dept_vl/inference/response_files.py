@@ -253,7 +253,7 @@ def _sheet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             size = sum(entry.file_size for entry in packed.infolist())
         if size > _MAX_SHEET_BYTES:
             raise DataError(f"{path}: unpacks to {size:,} bytes; at most {_MAX_SHEET_BYTES:,} are read")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(path, read_only=True)  # an answer "=2" is a formula
         try:
             yield from _rows(path, book.worksheets[0].iter_rows(values_only=True), may_be_short=True)
         finally:

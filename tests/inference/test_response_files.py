@@ -184,6 +184,15 @@ def test_captions_of_vlmevalkit_score_as_official_results_do(capsys, caplog, cap
     assert "scored against the answers in the file itself, as VLMEvalKit has them" in caplog.text
 
 
+@SHEETS
+def test_an_answer_that_a_sheet_takes_for_a_formula_is_that_answer(capsys, tmp_path):
+    rows = [("index", "answer", "prediction"), (0, "['=2 red dogs']", "=2 red dogs"), (1, "['a cat']", "a dog")]
+    files = ("--task", "coco", "--metric", "BLEU")
+    expected = score(capsys, records(tmp_path / "m.json", rows), *files)
+    assert score(capsys, sheet(tmp_path / "m.xlsx", rows), *files) == expected
+    assert expected["BLEU-1"] > 0
+
+
 @pytest.mark.parametrize(("write", "name"), [(table, "m_VQA.tsv"), (records, "m_VQA.json")])
 @pytest.mark.parametrize("id_keys", [("index",), ("index", "question_id")])
 def test_what_people_said_is_not_taken_for_what_a_model_predicts(capsys, vqa, excerpt, tmp_path, write, name, id_keys):
