@@ -36,5 +36,5 @@ def check_name(name: str, folder: Path) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{folder}: {name!r:.140} is no name for an adapter: letters, digits and ._+- are, 128 at most, and the "
-            "first is a letter or digit; give one: NAME=RUN"
+            f"first is a letter or digit; give one: NAME={folder}"
         )

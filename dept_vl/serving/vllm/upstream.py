@@ -44,14 +44,15 @@ class Upstream:
             timeout_s: How long an answer is waited for, in seconds.
         """
         self.address = address
-        self._model = model
+        self._given = model
+        self._listed: str | None = None
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         self._client = httpx.AsyncClient(
             timeout=timeout_s, follow_redirects=False, trust_env=False, limits=limits, base_url=address
         )
 
     async def model(self, headers: Mapping[str, str]) -> str:
-        """Returns the engine's name of the backbone, asked once.
+        """Returns the engine's name of the backbone, which it is asked once, and again when it has refused a request.
 
         Args:
             headers: Sent along.
@@ -59,13 +60,15 @@ class Upstream:
         Raises:
             RequestError: As `answer`.
         """
-        if self._model is None:
+        if self._given is not None:
+            return self._given
+        if self._listed is None:
             listed = await self._ask("GET", "/v1/models", headers)
             try:
-                self._model = str(listed["data"][0]["id"])
+                self._listed = str(listed["data"][0]["id"])
             except (KeyError, IndexError, TypeError):
                 raise self._odd(listed) from None
-        return self._model
+        return self._listed
 
     async def answer(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> EngineAnswer:
         """Returns the engine's answer to a chat request.
@@ -109,6 +112,7 @@ class Upstream:
         except ValueError:
             raise self._failed(f"answered {response.status_code} with no JSON") from None
         if response.status_code != 200:
+            self._listed = None  # the engine may have been started again with another model
             said = value.get("error", value) if isinstance(value, dict) else value
             said = said.get("message", said) if isinstance(said, dict) else said
             raise self._failed(f"answered {response.status_code}: {said!s:.{_SAID}}")

@@ -131,6 +131,7 @@ class EngineServer:
 
     def __init__(self, engine, reply=None):
         self.engine, self.reply, self.address = engine, reply, None
+        self.name = "the-engines-name"
 
     def __enter__(self):
         owner = self
@@ -146,7 +147,7 @@ class EngineServer:
 
             def do_GET(self):
                 assert self.path == "/v1/models"
-                self._send(200, {"object": "list", "data": [{"id": "the-engines-name"}, {"id": "a-lora"}]})
+                self._send(200, {"object": "list", "data": [{"id": owner.name}, {"id": "a-lora"}]})
 
             def do_POST(self):
                 assert self.path == "/v1/chat/completions"

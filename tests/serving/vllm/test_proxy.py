@@ -236,6 +236,20 @@ def test_an_engine_that_is_not_there_or_too_slow(runs, engine):
         refused(ask(made[1], "one-export", QUESTIONS[0], png()), 504, code="engine_timeout")
 
 
+def test_an_engine_that_was_started_again_with_another_name_is_asked_for_it(runs, engine):
+    def named(body):
+        if body["model"] != server.name:
+            return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
+        return 200, engine.answer(body)
+
+    with EngineServer(engine, named) as server, proxying([runs / "one-export"], server.address) as (_, port):
+        answer = text_of(ask(port, "one-export", QUESTIONS[0], png()))
+        server.name = "another"
+        said = "`the-engines-name` does not exist"
+        refused(ask(port, "one-export", QUESTIONS[0], png()), 502, code="engine_failed", match=said)
+        assert text_of(ask(port, "one-export", QUESTIONS[0], png())) == answer
+
+
 class Held:
     """Holds the engine's answers back until it is opened."""
 
