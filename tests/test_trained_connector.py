@@ -53,7 +53,7 @@ def connector(backbone):
     return {
         f"backbone.model.{name}": p.detach()
         for name, p in backbone.model.named_parameters()
-        if name.startswith(backbone.layout.connector_names)
+        if name.startswith(("model.visual.merger.", "model.visual.deepstack_merger_list."))
     }
 
 
@@ -114,6 +114,22 @@ def test_methods_that_train_the_backbone_leave_images_as_they_are(vlm):
         assert groups.keys() == ({"backbone", "connector"} if trains_connector else {"backbone"})
         names = {id(p): name for name, p in model.backbone.model.named_parameters()}
         assert not {names[one] for one in groups["backbone"]} & model.backbone.image_parameters()
+
+
+def test_what_is_folded_has_it_among_its_weights(capsys, vlm, data, tmp_path):
+    words = ["--task", "vqa", "--data-dir", data, "--model.backbone", vlm, *WORDS[4:], "--tuner", "lora"]
+    assert run(capsys, "train", *words, "--output-dir", tmp_path / "run")[0] == 0
+    code, _, error = run(capsys, "fold", tmp_path / "run", "--out", tmp_path / "plain")
+    assert code == 0, error
+    assert "train_connector" not in json.loads((tmp_path / "plain" / "adapter_config.json").read_text())
+    assert tensors_of(tmp_path / "plain") == {}
+    models = [dept_vl.load(tmp_path / name).parts.model.backbone for name in ("run", "plain")]
+    first, second = (connector(backbone) for backbone in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name in ("run", "plain"):
+        assert run(capsys, "eval", "--checkpoint", tmp_path / name)[0] == 0
+    said = [(tmp_path / name / "predictions-test.json").read_bytes() for name in ("run", "plain")]
+    assert said[0] == said[1]
 
 
 # What is refused

@@ -15,6 +15,7 @@ from dept_vl.models.adapted_model import AdaptedModel
 from dept_vl.models.adapter.card import model_card
 from dept_vl.models.adapter.files import AdapterConfig, read_adapter_config, save_adapter
 from dept_vl.models.build import build_model, load_model
+from dept_vl.models.config import ModelConfig
 from dept_vl.models.folding import Folding, fold, write_into
 from dept_vl.models.language.load import LoadedBackbone, open_backbone
 from dept_vl.models.language.stored import find_folder, recorded_folder
@@ -126,9 +127,8 @@ def _build(
     backbone: LoadedBackbone,
 ) -> AdaptedModel:
     """Returns the folded model as its folder will be loaded, with the values of the run."""
-    settings = config.model if where is None else replace(config.model, backbone=str(where), revision=None)
     built, _ = build_model(
-        settings,
+        _frozen(config.model, where),
         folding.settings(),
         max_source_length=saved.max_source_length,
         feature_dim=model.feature_dim,
@@ -143,6 +143,11 @@ def _build(
     if built.visual_projection is not None and model.visual_projection is not None:
         built.visual_projection.load_state_dict(model.visual_projection.state_dict())
     return built.eval()
+
+
+def _frozen(model: ModelConfig, where: Path | None) -> ModelConfig:
+    """Returns the settings of the frozen models of a folded run, a connector that was trained among the weights."""
+    return model if where is None else replace(model, backbone=str(where), revision=None, train_connector=False)
 
 
 def compare(one: AdaptedModel, other: AdaptedModel) -> tuple[float, float]:
@@ -179,9 +184,7 @@ def _write(
     folder: Path, run_dir: Path, config: TrainConfig, saved: AdapterConfig, model: AdaptedModel, result: Folded
 ) -> None:
     """Writes settings, record and adapter of the folded run, all under the name that its folder will have."""
-    frozen = config.model
-    if result.backbone is not None:
-        frozen = replace(frozen, backbone=str(result.backbone.absolute()), revision=None)
+    frozen = _frozen(config.model, None if result.backbone is None else result.backbone.absolute())
     described = replace(model.adapter_config(), task=saved.task, declaration=saved.declaration, features=saved.features)
     settings = replace(config, tuner=described.tuner, model=frozen, output_dir=str(result.folder), init=InitConfig())
     if result.backbone is not None:
