@@ -165,6 +165,12 @@ def test_a_store_serves_tasks_of_several_images_a_row(capsys, caplog, qwen, fres
     assert logged(caplog, "(int8)")
     zero = ("--data.visual_features", "zero")
     assert run(capsys, "train", *on(qwen, fresh, "nlvr2"), *SMALL, *zero, "--output-dir", tmp_path / "blind")[0] == 0
+    picture = tmp_path / "one.png"
+    draw_image(32, 32, seed=0).save(picture)
+    code, _, error = run(
+        capsys, "predict", "--checkpoint", tmp_path / "blind", "--image", picture, picture, "--column", "sentence=same?"
+    )
+    assert (code, "data.visual_features: the run saw nothing in its images ('zero')" in error) == (2, True), error
 
 
 def test_of_tasks_with_images_and_without_those_with_are_stored(capsys, qwen, fresh):

@@ -219,6 +219,10 @@ def _open_visual(
 ) -> Mapping[str, VisualInput]:
     """Returns the visual input of each split of a task with images, or of the user's own."""
     model, encoder = config.model, config.model.image_encoder
+    if data_dir is None and config.data.visual_features == "zero":
+        raise ConfigError(
+            "data.visual_features: the run saw nothing in its images ('zero'), and would here; `dept-vl eval` scores it"
+        )
     if has_own_image_encoder(config):
         backbone = cast(VisionLanguageBackbone, session.backbone(model)[0])
         if data_dir is None:

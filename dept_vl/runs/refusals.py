@@ -92,7 +92,8 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
     Raises:
         ConfigError: What computes it, or the optimiser, is not installed; it is made for several tasks, and there is
             one; nothing would be trained; the frozen projection lies in the run's folder; some tasks have images and
-            others none, and the backbone reads no images itself; or as `check_backbone`.
+            others none, and the backbone reads no images itself; a feature store would not be read; or as
+            `check_backbone`.
     """
     config.tuner.check_packages()
     if config.optim.name in ("prodigy", "schedule-free"):
@@ -117,6 +118,11 @@ def check_method(config: TrainConfig, target: TrainConfig | None = None) -> None
     config.tuner.check_tasks(config.task_names)
     if config.is_mix and config.uses_images and not has_own_image_encoder(config):
         find_mix(config.task).check_alike()
+    if config.data.feature_dir is not None and config.data.visual_features == "encode":
+        raise ConfigError(
+            f"data.feature_dir: {config.data.feature_dir}: is not read where data.visual_features is 'encode'; leave "
+            "one of them out"
+        )
     check_backbone(config, target)
 
 

@@ -153,6 +153,20 @@ _LINES = {
         ("train", "--data-dir", "x", "--loop.trackers", "wandbb"),
         ("--loop.trackers: should be", "'tensorboard', 'wandb' or 'trackio'", "'wandbb'"),
     ),
+    "store-and-encoder": (
+        (
+            "train",
+            "--task",
+            "vqa",
+            "--data-dir",
+            "x",
+            "--data.feature_dir",
+            "x/features",
+            "--data.visual_features",
+            "encode",
+        ),
+        ("data.feature_dir: ", "x/features: is not read where data.visual_features is 'encode'; leave one"),
+    ),
     "not-read": (("predict", "--image", "x.jpg", "--lr", "99"), ("--lr: `dept-vl predict` does not read",)),
     "sweep-trials": (
         ("sweep", "--config", "sweeps/paper", "--task", "cola", "--sweep.trials", "-1"),

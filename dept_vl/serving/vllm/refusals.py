@@ -68,6 +68,8 @@ def _why_not(is_decoder: bool, reads_images: bool, family: str, config: TrainCon
             "its images are encoded beside the backbone and projected by the run; only vision-language backbones have "
             "images in vLLM; `dept-vl serve` answers with it"
         )
+    if config.uses_images and config.data.visual_features == "zero":
+        return "it saw nothing in its images (data.visual_features: zero), and would here"
     if config.model.train_connector:
         return "its connector was trained, and vLLM has that of the backbone; `dept-vl serve` answers with it"
     return _REFUSED.get(family)
