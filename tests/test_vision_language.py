@@ -223,7 +223,7 @@ def test_a_language_model_in_it_that_is_not_known_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings_of_images", "message"),
     [
-        (None, "Its folder needs processor_config.json or preprocessor_config.json"),
+        (None, "no processor there, which makes a vision-language model's images; its folder needs processor_config"),
         (
             {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "processor_class": "Wav2Vec2Processor"},
             "reads no images (Wav2Vec2Processor); give a folder with the settings of the processor",
@@ -429,4 +429,11 @@ def test_a_model_of_the_hub_is_known_by_its_settings_and_loaded_whole(hub, qwen)
     assert {path.name for path in folder.iterdir()} == {"config.json"}
     backbone, _ = load_backbone(name)
     assert backbone.template().image == "<|vision_start|><|image_pad|><|vision_end|>"
-    assert not has_own_image_encoder(load_config(None, {"task": "vqa", "model.backbone": "somebody/nothing"}))
+    with pytest.raises(ConfigError, match=r"model\.backbone: cannot load 'somebody/nothing'"):
+        has_own_image_encoder(load_config(None, {"task": "vqa", "model.backbone": "somebody/nothing"}))
+
+
+def test_a_model_that_cannot_be_had_is_named_and_not_the_features_of_another(capsys, qwen, data, tmp_path):
+    error = refusal(capsys, "train", *on("Qwen/Qwen3-VL-2B-Instruct", data), *DEPT, "--output-dir", tmp_path / "run")
+    assert "model.backbone: cannot load 'Qwen/Qwen3-VL-2B-Instruct'" in error
+    assert "feature" not in error

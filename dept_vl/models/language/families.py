@@ -17,7 +17,7 @@ from dept_vl.models.language.published_shapes import published_settings
 from dept_vl.models.language.qwen import QWEN2, QWEN3
 from dept_vl.models.language.qwen_vl import QWEN2_5_VL, QWEN3_5, QWEN3_VL
 from dept_vl.models.language.smollm3 import SMOLLM3
-from dept_vl.models.language.stored import find_folder, read_config
+from dept_vl.models.language.stored import fetch_config, find_folder, read_config
 from dept_vl.models.language.t5_family import T5
 
 FAMILIES: dict[str, Family] = {
@@ -77,9 +77,26 @@ def stored_family(name: str, revision: str | None = None) -> tuple[Family, dict[
     """
     folder = find_folder(name, revision)
     stored = published_settings(name) if folder is None else read_config(folder, name)
-    model_type = None if stored is None else stored.get("model_type")
-    if stored is None or not isinstance(model_type, str):
+    if stored is None:
         return None
-    family = find_family(model_type, name)
+    family = find_family(str(stored.get("model_type")), name)
     family.check(stored, name)
     return family, stored
+
+
+def fetched_family(name: str, revision: str | None = None) -> tuple[Family, dict[str, Any]]:
+    """Returns what `stored_family` does; of a hub id that is not on this machine ``config.json`` is fetched first.
+
+    Args:
+        name: As `stored_family`.
+        revision: As `stored_family`.
+
+    Raises:
+        ConfigError: As `stored_family`, or it cannot be fetched.
+    """
+    found = stored_family(name, revision)
+    if found is None:
+        fetch_config(name, revision)
+        found = stored_family(name, revision)
+    assert found is not None  # it was fetched
+    return found

@@ -18,7 +18,6 @@ from transformers import (
 
 from dept_vl.errors import ConfigError, first_line
 from dept_vl.models.config import ModelConfig, VisualPositionBias
-from dept_vl.models.demo import DEMO
 from dept_vl.models.language.base import Backbone
 from dept_vl.models.language.families import FAMILIES, find_family
 from dept_vl.models.language.fit import check_tokenizer, tie_words
@@ -27,6 +26,7 @@ from dept_vl.models.language.stored import (
     PROCESSOR_FILES,
     check_files,
     find_folder,
+    not_loaded,
     read_config,
     resolve,
     tensor_names,
@@ -119,7 +119,7 @@ def _load_tokenizer(name: str, source: str, revision: str | None) -> PreTrainedT
         with quiet_transformers():
             loaded = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer makes the library raise errors of any type
-        raise ConfigError(_not_loaded(name, revision, error, "the tokenizer")) from error
+        raise not_loaded(name, revision, error, "the tokenizer") from error
     return cast(PreTrainedTokenizerBase, loaded)
 
 
@@ -169,7 +169,7 @@ def _load_model(
     except ConfigError:
         raise
     except Exception as error:  # damaged files make the libraries raise errors of any type
-        raise ConfigError(_not_loaded(name, revision, error)) from error
+        raise not_loaded(name, revision, error) from error
     mismatched = [
         f"{key} ({tuple(stored)}, expected {tuple(expected)})" for key, stored, expected in report["mismatched_keys"]
     ]
@@ -219,25 +219,9 @@ def _read_config(name: str, revision: str | None) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # settings of a wrong type make the library raise errors of its own
-        raise ConfigError(_not_loaded(name, revision, error)) from error
+        raise not_loaded(name, revision, error) from error
     find_family(config.model_type, name).check(config.to_dict(), name)
     return cast(PretrainedConfig, config)
-
-
-def _not_loaded(name: str, revision: str | None, error: Exception, part: str = "") -> str:
-    at = f" at revision {revision!r}" if revision else ""
-    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = (f"{first} {more[0]}" if more and first.endswith(":") else first).rstrip(".")
-    if "safetensors" in reason and not os.path.isdir(os.path.expanduser(name)):
-        return (
-            f"model.backbone: cannot load {name!r}{at}: it has no safetensors weights on the hub; download its files "
-            "and turn them into safetensors once, with `dept-vl convert FOLDER --out NEW`"
-        )
-    return (
-        f"model.backbone: cannot load {part + ' of ' if part else ''}{name!r}{at}: {reason}. Give a local folder with "
-        "config.json, model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached "
-        f"(HF_HUB_OFFLINE must then be unset or the files downloaded before), or {DEMO!r} for the packaged one"
-    )
 
 
 def _freeze(model: PreTrainedModel) -> PreTrainedModel:

@@ -124,7 +124,8 @@ def check_files(name: str, revision: str | None = None) -> None:
     A hub id is looked at in the cache, and only when the hub may not be asked: else its files are still to come.
 
     Raises:
-        ConfigError: No `config.json`, no safetensors weights, no tokenizer, or one with more tokens than embeddings.
+        ConfigError: No `config.json`, no safetensors weights, no tokenizer, or one with more tokens than embeddings;
+            or a vision-language model's without its processor.
     """
     source = resolve(name, revision)
     if not os.path.isdir(source) and not is_offline():
@@ -138,6 +139,11 @@ def check_files(name: str, revision: str | None = None) -> None:
         raise ConfigError(
             f"model.backbone: cannot load {name!r}: no tokenizer there (none of {', '.join(VOCABULARY_FILES)}); "
             "put the files of the tokenizer it was trained with beside its weights"
+        )
+    if "vision_config" in config and not any((folder / file).is_file() for file in PROCESSOR_FILES):
+        raise ConfigError(
+            f"model.backbone: cannot load {name!r}: no processor there, which makes a vision-language model's images; "
+            f"its folder needs {' or '.join(PROCESSOR_FILES)}"
         )
     tokens, rows = _vocabulary(folder), config.get("vocab_size")
     if tokens is not None and isinstance(rows, int) and tokens[1] >= rows:
@@ -292,20 +298,42 @@ def _cached(name: str, revision: str | None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def fetch_config(name: str, revision: str | None) -> bool:
-    """Puts the ``config.json`` of a hub id into the cache; returns whether it is there now.
+def fetch_config(name: str, revision: str | None) -> None:
+    """Puts the ``config.json`` of a hub id into the cache.
 
-    What keeps it from being fetched is left to what loads the backbone, which says so.
+    Raises:
+        ConfigError: There is no such model, none that may be read, or the hub cannot be asked.
     """
-    if is_offline():
-        return False
     from huggingface_hub import hf_hub_download
 
     try:
         hf_hub_download(resolve(name, revision), CONFIG_FILE, revision=revision)
-    except (OSError, ValueError):  # no such model, none that may be read, or no network
-        return False
-    return True
+    except (OSError, ValueError) as error:
+        raise not_loaded(name, revision, error) from None
+
+
+def not_loaded(name: str, revision: str | None, error: Exception, part: str = "") -> ConfigError:
+    """Returns the error that says why a backbone cannot be had.
+
+    Args:
+        name: Its folder or hub id.
+        revision: Hub revision; None for the newest.
+        error: What went wrong.
+        part: What of it is missing; empty for all.
+    """
+    at = f" at revision {revision!r}" if revision else ""
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = (f"{first} {more[0]}" if more and first.endswith(":") else first).rstrip(".")
+    if "safetensors" in reason and not os.path.isdir(os.path.expanduser(name)):
+        return ConfigError(
+            f"model.backbone: cannot load {name!r}{at}: it has no safetensors weights on the hub; download its files "
+            "and turn them into safetensors once, with `dept-vl convert FOLDER --out NEW`"
+        )
+    return ConfigError(
+        f"model.backbone: cannot load {part + ' of ' if part else ''}{name!r}{at}: {reason}. Give a local folder with "
+        "config.json, model.safetensors and tokenizer.json, or a hub id this machine can reach or has cached "
+        f"(HF_HUB_OFFLINE must then be unset or the files downloaded before), or {DEMO!r} for the packaged one"
+    )
 
 
 def _below_home(path: Path) -> str:

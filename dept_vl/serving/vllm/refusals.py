@@ -7,8 +7,8 @@ from pathlib import Path
 from dept_vl.errors import CheckpointError
 from dept_vl.models.adapter.presence import require_adapter
 from dept_vl.models.language.decoder_family import DecoderFamily
-from dept_vl.models.language.families import stored_family
-from dept_vl.models.language.stored import check_files, fetch_config
+from dept_vl.models.language.families import fetched_family
+from dept_vl.models.language.stored import check_files
 from dept_vl.runs.folder import refuse_several
 from dept_vl.settings.schema import TrainConfig
 from dept_vl.system.atomic import refuse_existing
@@ -46,13 +46,9 @@ def check_vllm_export(run_dir: Path, out: Path, config: TrainConfig) -> None:
     require_adapter(run_dir)
     config.tuner.check_packages()
     name, revision = config.model.backbone, config.model.revision
-    found = stored_family(name, revision)
-    if found is None and fetch_config(name, revision):
-        found = stored_family(name, revision)
-    if found is not None:
-        family, stored = found
-        if why := _why_not(isinstance(family, DecoderFamily), family.reads_images, str(stored["model_type"]), config):
-            raise CheckpointError(f"{run_dir}: cannot be exported to vLLM: {why}")
+    family, stored = fetched_family(name, revision)
+    if why := _why_not(isinstance(family, DecoderFamily), family.reads_images, str(stored["model_type"]), config):
+        raise CheckpointError(f"{run_dir}: cannot be exported to vLLM: {why}")
     check_files(name, revision)
 
 
