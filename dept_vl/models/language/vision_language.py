@@ -110,8 +110,7 @@ class VisionLanguageBackbone(CausalBackbone):
         """Leaves all but the language model in evaluation mode: features are the same in training and after it."""
         super().train(mode)
         for module in self.model.base_model.children():
-            if module is not self._text_model:
-                module.train(False)
+            module.train(mode and module is self._text_model)
         return self
 
     def block_parts(self, number: int) -> Mapping[Part, str | tuple[str, int, int]]:
@@ -122,16 +121,18 @@ class VisionLanguageBackbone(CausalBackbone):
 
     def image_parameters(self) -> set[str]:
         """Returns the names of the parameters of image encoder and connector, in `model`."""
-        text = {id(parameter) for parameter in self._text_model.parameters()}
-        own = {id(parameter) for parameter in self.model.base_model.parameters()} - text
-        return {name for name, parameter in self.model.named_parameters() if id(parameter) in own}
+        return {name for name, tensor in self._image_tensors().items() if isinstance(tensor, nn.Parameter)}
 
     @cached_property
     def image_weights_sha256(self) -> str:
         """The sha256 of image encoder and connector as they were loaded, see `Backbone.image_weights_sha256`."""
+        return hash_together(tensor for tensor in self._image_tensors().values() if tensor.is_floating_point())
+
+    def _image_tensors(self) -> dict[str, Tensor]:
+        """Returns what image encoder and connector have, by the names in `model`."""
         text = {id(tensor) for tensor in self._text_model.state_dict(keep_vars=True).values()}
-        tensors = self.model.base_model.state_dict(keep_vars=True).values()
-        return hash_together(one for one in tensors if one.is_floating_point() and id(one) not in text)
+        tensors = self.model.base_model.state_dict(prefix=f"{self.model.base_model_prefix}.", keep_vars=True)
+        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in text}
 
     @property
     def connector(self) -> nn.Module | None:
