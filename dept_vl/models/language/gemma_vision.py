@@ -6,20 +6,13 @@ from dataclasses import replace
 
 from dept_vl.data.image_template import Template
 from dept_vl.models.language.llama import LLAMA
-from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.models.language.vision_family import family_on_llama
 
-GEMMA3 = VisionLanguageFamily(
-    model_class="Gemma3ForConditionalGeneration",
-    blocks="model.language_model.layers",
-    norm="model.language_model.norm",
+GEMMA3 = family_on_llama(
+    "Gemma3ForConditionalGeneration",
     parts={**LLAMA.parts, "ff.norm": "pre_feedforward_layernorm"},
-    attention="self_attn",
-    norm_epsilon="rms_norm_eps",
-    dropout_fields=("attention_dropout",),
-    word_tables=("model.language_model.embed_tokens.weight",),
     is_connector_last=True,
     token_types="image",
-    has_plain_attention=True,
     has_one_pass_labels=False,
 )
 """Gemma 3 with images (4B and larger); the places of an image see each other."""

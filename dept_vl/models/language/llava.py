@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dept_vl.models.language.llama import LLAMA
-from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.models.language.vision_family import family_on_llama
 
-LLAVA = VisionLanguageFamily(
-    model_class="LlavaForConditionalGeneration",
-    blocks="model.language_model.layers",
-    norm="model.language_model.norm",
-    parts=LLAMA.parts,
-    attention="self_attn",
-    norm_epsilon="rms_norm_eps",
-    dropout_fields=("attention_dropout",),
-    word_tables=("model.language_model.embed_tokens.weight",),
+LLAVA = family_on_llama(
+    "LlavaForConditionalGeneration",
     is_connector_last=True,
     text_types={"llama": {}, "mistral": {}, "qwen2": {}},
-    has_plain_attention=True,
 )
 """LLaVA 1.5."""
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dept_vl.models.language.llama import LLAMA
-from dept_vl.models.language.vision_family import VisionLanguageFamily
+from dept_vl.models.language.vision_family import family_on_llama
 
-QWEN3_VL = VisionLanguageFamily(
-    model_class="Qwen3VLForConditionalGeneration",
-    blocks="model.language_model.layers",
-    norm="model.language_model.norm",
-    parts=LLAMA.parts,
-    attention="self_attn",
-    norm_epsilon="rms_norm_eps",
-    dropout_fields=("attention_dropout",),
-    word_tables=("model.language_model.embed_tokens.weight",),
+QWEN3_VL = family_on_llama(
+    "Qwen3VLForConditionalGeneration",
     connector=("model.visual.merger", "model.visual.deepstack_merger_list"),
     has_grid_positions=True,
-    has_plain_attention=True,
 )
 """Qwen3-VL, dense; its image encoder also adds to what the first blocks put out (deepstack)."""
 

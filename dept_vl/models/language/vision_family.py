@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from dept_vl.errors import ConfigError
 from dept_vl.models.language.decoder_family import DecoderFamily
 from dept_vl.models.language.family import Positions, read_sizes
+from dept_vl.models.language.llama import LLAMA
 from dept_vl.tuners.places.backbone_shape import BackboneShape
 from dept_vl.tuners.places.sites import Part, Site
 
@@ -109,6 +110,27 @@ class VisionLanguageFamily(DecoderFamily):
     def max_positions(self, stored: Mapping[str, Any]) -> Positions | None:
         """See `Family.max_positions`."""
         return super().max_positions(_text_settings(stored))
+
+
+def family_on_llama(model_class: str, text: str = "model.language_model", **fields: Any) -> VisionLanguageFamily:
+    """Returns a family whose language model has the parts and the plain attention of Llama.
+
+    Args:
+        model_class: Of transformers.
+        text: Where its language model lies in it.
+        fields: What else it has, or has otherwise, as `VisionLanguageFamily`.
+    """
+    own = {
+        "blocks": f"{text}.layers",
+        "norm": f"{text}.norm",
+        "parts": LLAMA.parts,
+        "attention": LLAMA.attention,
+        "norm_epsilon": LLAMA.norm_epsilon,
+        "dropout_fields": LLAMA.dropout_fields,
+        "word_tables": (f"{text}.embed_tokens.weight",),
+        "has_plain_attention": True,
+    }
+    return VisionLanguageFamily(model_class=model_class, **{**own, **fields})
 
 
 def _text_settings(stored: Mapping[str, Any]) -> Mapping[str, Any]:
