@@ -38,14 +38,28 @@ SHARED = (
     f"--optim.warmup_steps null --optim.warmup_proportion {WARMUP} --loop.eval_rows 200"
 )
 
+DEPT = "--tuner dept --tuner.budget_tokens 20"
+
+GRID = {
+    f"{lr} {lowrank_lr}": f"{DEPT} --lr {lr} --lowrank-lr {lowrank_lr}"
+    for lr in ("0.3", "0.4", "0.5")
+    for lowrank_lr in ("1e-4", "5e-4", "1e-3", "5e-3")
+}
+"""The paper's grid of both rates, as in configs/sweeps/paper.yaml."""
+
 METHODS = {
-    "dept": "--tuner dept --tuner.budget_tokens 20",
+    "dept": DEPT,
     "its prompt alone": "--tuner prompt-tuning --tuner.num_virtual_tokens 10",
     "prompt-tuning": "--tuner prompt-tuning --tuner.num_virtual_tokens 20",
     "lora": "--tuner lora --lr 1e-3",
-    "one large rate": "--tuner dept --tuner.budget_tokens 20 --lr 0.4x --lowrank-lr 0.4x",
-    "one small rate": "--tuner dept --tuner.budget_tokens 20 --lr 0.02x --lowrank-lr 0.02x",
-    "rows from the start": "--tuner dept --tuner.budget_tokens 20 --tuner.row_alignment first-token",
+    "one large rate": f"{DEPT} --lr 0.4x --lowrank-lr 0.4x",
+    "one middle rate": f"{DEPT} --lr 0.1x --lowrank-lr 0.1x",
+    "one small rate": f"{DEPT} --lr 0.02x --lowrank-lr 0.02x",
+    "rows from the start": f"{DEPT} --tuner.row_alignment first-token",
+    "prodigy": f"{DEPT} --optim.name prodigy",
+    "schedule-free": f"{DEPT} --optim.name schedule-free",
+    "adept": "--tuner adept --tuner.num_virtual_tokens 10 --tuner.rank 4 --lr 0.046 --tuner.offset_lr 1e-3",
+    **GRID,
 }
 """Name to settings."""
 
