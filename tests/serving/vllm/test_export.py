@@ -174,10 +174,16 @@ def test_families_that_vllm_reads_otherwise_are_refused(capsys, family, tmp_path
     assert match in refusal(capsys, run, tmp_path / "out")
 
 
-def test_a_connector_that_was_trained_is_refused(capsys, tmp_path):
-    settings = {"model.train_connector": True}
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.train_connector": True}, "its connector was trained, and vLLM has that of the backbone"),
+        ({"data.visual_features": "zero"}, "it saw nothing in its images (data.visual_features: zero)"),
+    ],
+)
+def test_images_that_a_run_reads_otherwise_are_refused(capsys, settings, message, tmp_path):
     run = save_vlm_run(tmp_path / "run", "vqa", save_tiny_vlm("llava", tmp_path / "model"), **settings)
-    assert "its connector was trained, and vLLM has that of the backbone" in refusal(capsys, run, tmp_path / "out")
+    assert message in refusal(capsys, run, tmp_path / "out")
 
 
 def test_a_method_inside_the_backbone_is_refused(capsys, tiny_llama, tmp_path):
