@@ -79,7 +79,7 @@ def _do(world: World, name: str, times: int, fault: Row) -> dict:
     for index in range(times):
         try:
             lost = fault(world, index)
-        except Exception as error:
+        except Exception as error:  # of any kind it is a loss, which the row says
             lost = f"{type(error).__name__}: {error}"
         if lost:
             losses.append(f"{name}, number {index}: {lost}")

@@ -296,7 +296,7 @@ class World:
                 load_file(state / "trainable.safetensors")
                 load_file(state / "optimizer.safetensors")
                 Progress(**json.loads((state / "progress.json").read_text()))
-            except Exception as error:
+            except Exception as error:  # whatever a torn file makes the readers raise
                 return f"{state.name} cannot be read: {error}"
         return ""
 
